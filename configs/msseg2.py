@@ -1,0 +1,54 @@
+"""Fenneteau et al., "Siamese convolutional neural network for new multiple sclerosis lesion
+segmentation", MSSEG-2 challenge at MICCAI 2021 (hal-03359032): the paper, every constant.
+
+    python launch.py --config=configs/msseg2.py --config.data.root=/path/to/MSSEG2
+
+Hardware: 4 GPUs in the paper. Time and scores with this code: not measured (the challenge's data
+are needed). Where the paper is silent the comment says "ours".
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # of initial weights, dropout, patches and the validation split
+
+    config.model = ConfigDict()
+    config.model.widths = (6, 7, 8, 8)  # feature maps by depth; ours, meets the paper's 40,465
+    config.model.node_convolutions = 2  # 3x3x3 convolutions per U-Net++ node
+    config.model.refinement_width = 5  # feature maps; ours, as the widths
+    config.model.refinement_convolutions = 4
+    config.model.targets = 5  # output maps: the consensus, then the experts
+    config.model.dropout_rate = 0.1  # share of whole feature maps; ours
+    config.model.norm_momentum = 0.9  # decay per step of batch norm's running statistics; ours
+    config.model.norm_epsilon = 1e-5  # ours
+
+    config.data = ConfigDict()
+    config.data.root = "data/msseg2"  # folder with one folder per patient, MSSEG-2 layout
+    config.data.phantom_patients = 0  # > 0: make that many phantoms in the work folder and use them
+    config.data.validation_patients = 0  # held out of training; the paper trains on all 40
+    config.data.spacing_mm = 0.8  # isotropic voxel side that the network sees
+    config.data.percentiles = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)  # Nyul landmarks; ours
+    config.data.patch_size = 56  # voxels along each side
+    config.data.lesion_patch_probability = 0.8  # patches with new lesion, of patients that have any
+    config.data.patches_per_patient = 872  # per epoch
+    config.data.cache_dir = config_dict.placeholder(str)  # None: the folder `cache` in the work folder
+    config.data.workers = 2  # processes that cut patches; 0: threads of the training process
+
+    config.train = ConfigDict()
+    config.train.batch_size = 40  # patch pairs, over all devices
+    config.train.epochs = 40
+    config.train.max_steps = 0  # > 0: stop there, whatever the epochs
+    config.train.learning_rate = 0.004  # Adam
+    config.train.learning_rate_decay = 0.9  # factor after each epoch
+    config.train.log_every_steps = 20
+    config.train.validate_every_steps = 872  # one epoch of 40 patients
+    config.train.checkpoint_every_steps = 436
+
+    config.predict = ConfigDict()
+    config.predict.overlap = 14  # voxels shared by neighbouring tiles
+    config.predict.threshold = 0.6  # probability above which a voxel is new lesion
+    config.predict.min_lesion_mm3 = 0.0  # smaller connected components are dropped; 0: keep all
+    config.predict.batch_size = 4  # tiles per call of the network; ours
+    return config

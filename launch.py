@@ -1,0 +1,44 @@
+"""Flags to one call: `python launch.py --config=configs/msseg2.py --mode=train`.
+
+Any field of the configuration can be overridden: --config.train.batch_size=8
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="File with get_config().")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run. Default: runs/<name of the config file>."
+)
+MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "describe"],
+    "train: train the network, or continue a run that was stopped, then score the held-out "
+    "patients. describe: print the layer table.",
+)  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"{argv[1]!r} is no flag; flags are written --name=value")
+    logging.set_verbosity(logging.WARNING)
+    # Imported here: worker processes import this file anew and must stay light.
+    if MODE.value == "describe":
+        from msseg_jax.describe import describe
+
+        print(describe(CONFIG.value))
+        return
+    from msseg_jax.experiment import run_experiment
+
+    config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    try:
+        run_experiment(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
+    except ValueError as error:  # every refusal of bad input; its message is for the user
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

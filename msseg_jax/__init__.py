@@ -1,0 +1,1 @@
+"""New multiple-sclerosis lesions between two FLAIR visits: a Siamese MPU-net in JAX."""

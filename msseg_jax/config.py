@@ -1,0 +1,104 @@
+"""The resolved configuration: checked before any work, stored with the run, compared later."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from msseg_jax.model import build_model, check_patch_size
+
+# These may change between the parts of a run: they do not change what it computes, or only how
+# far it goes.
+_FREE = (
+    "data.root", "data.cache_dir", "data.workers", "train.epochs", "train.max_steps",
+    "train.log_every_steps", "train.checkpoint_every_steps",
+)  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work; the message names the field."""
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises ConfigError with every field whose value cannot work."""
+    problems = []
+
+    def check(holds: bool, field: str, wanted: str) -> None:
+        if not holds:
+            section, name = field.split(".")
+            problems.append(f"config.{field} is {config[section][name]}; wanted {wanted}")
+
+    model, data, train, predict = config.model, config.data, config.train, config.predict
+    check(len(model.widths) >= 2 and min(model.widths) >= 1, "model.widths", "two or more, each > 0")
+    for field in ("node_convolutions", "refinement_width", "refinement_convolutions", "targets"):
+        check(model[field] >= 1, f"model.{field}", "1 or more")
+    check(0 <= model.dropout_rate < 1, "model.dropout_rate", "0 or more and less than 1")
+    check(0 < model.norm_momentum < 1, "model.norm_momentum", "more than 0 and less than 1")
+    check(model.norm_epsilon > 0, "model.norm_epsilon", "more than 0")
+    check(data.spacing_mm > 0, "data.spacing_mm", "more than 0 mm")
+    check(
+        len(data.percentiles) >= 2
+        and all(0 <= p <= 100 for p in data.percentiles)
+        and all(a < b for a, b in zip(data.percentiles, data.percentiles[1:], strict=False)),
+        "data.percentiles",
+        "two or more, from 0 to 100, ascending",
+    )
+    check(
+        0 <= data.lesion_patch_probability <= 1, "data.lesion_patch_probability", "a number in 0..1"
+    )
+    for field in ("patches_per_patient",):
+        check(data[field] >= 1, f"data.{field}", "1 or more")
+    for field in ("phantom_patients", "validation_patients", "workers"):
+        check(data[field] >= 0, f"data.{field}", "0 or more")
+    check(train.max_steps >= 0, "train.max_steps", "0 (no limit) or more")
+    check(train.learning_rate > 0, "train.learning_rate", "more than 0")
+    check(0 < train.learning_rate_decay <= 1, "train.learning_rate_decay", "above 0, at most 1")
+    for field in ("batch_size", "epochs", "log_every_steps", "validate_every_steps",
+                  "checkpoint_every_steps"):  # fmt: skip
+        check(train[field] >= 1, f"train.{field}", "1 or more")
+    check(
+        0 <= predict.overlap < data.patch_size,
+        "predict.overlap",
+        f"0 to {data.patch_size - 1} voxels, less than config.data.patch_size",
+    )
+    check(0 <= predict.threshold < 1, "predict.threshold", "0 or more and less than 1")
+    check(predict.min_lesion_mm3 >= 0, "predict.min_lesion_mm3", "0 mm3 or more")
+    check(predict.batch_size >= 1, "predict.batch_size", "1 or more")
+    try:
+        check_patch_size([data.patch_size], build_model(config).side_multiple)
+    except ValueError as error:
+        problems.append(f"config.data.patch_size: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def save_config(config: ConfigDict, path: Path) -> None:
+    """Write a configuration as JSON."""
+    path.write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+
+
+def load_config(path: Path) -> ConfigDict:
+    """Read what `save_config` wrote; tuples come back as lists."""
+    return ConfigDict(json.loads(path.read_text()))
+
+
+def differences(config: ConfigDict, stored: ConfigDict) -> list[str]:
+    """Fields in which a configuration cannot continue a run of the `stored` one, in words."""
+    ours = _flat(json.loads(json.dumps(config.to_dict())))
+    theirs = _flat(stored.to_dict())
+    return [
+        f"config.{field} is {ours.get(field)}, the run has {theirs.get(field)}"
+        for field in sorted(ours | theirs)
+        if ours.get(field) != theirs.get(field) and not field.startswith(_FREE)
+    ]
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
+    """{'a': {'b': 1}} to {'a.b': 1}."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,144 @@
+"""Preprocessed patients on disk, memory-mapped: read, checked and resampled once, cut ever after.
+
+CACHE/measures-<key>.json         percentiles of one patient's visits, number of new-lesion voxels
+CACHE/<patient>-<key>/            images.npy        (2, D, H, W) float32, normalised
+                                  targets.npy       (T, D, H, W) uint8
+                                  brain.npy         (D, H, W) bool
+                                  lesion_voxels.npy (L, 3) int32, where the consensus is 1
+
+A key covers the input files (path, size, time of change) and every setting, so that an entry that
+exists is right and has passed the checks. An entry is made beside its place and renamed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from msseg_jax.data import preprocess
+from msseg_jax.data.dataset import DatasetError, Patient, read_pair
+from msseg_jax.data.files import write_beside
+from msseg_jax.data.preprocess import Preprocessing, Settings
+
+FORMAT = 1  # raise it when the meaning of an entry changes
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What must be known of all patients before the first can be normalised."""
+
+    histograms: tuple[tuple[float, ...], tuple[float, ...]]  # (2, P), intensities by visit
+    lesion_voxels: int  # new-lesion voxels of the consensus on the isotropic grid
+
+
+@dataclass(frozen=True)
+class CachedPatient:
+    """The memory-mapped arrays of one patient."""
+
+    name: str
+    images: np.ndarray  # (2, D, H, W) float32
+    targets: np.ndarray  # (T, D, H, W) uint8
+    brain: np.ndarray  # (D, H, W) bool
+    lesion_voxels: np.ndarray  # (L, 3) int32
+
+
+def open_patient(name: str, folder: Path) -> CachedPatient:
+    """Map an entry of the cache; nothing is read until it is used."""
+    arrays = {
+        field: np.load(folder / f"{field}.npy", mmap_mode="r")
+        for field in ("images", "targets", "brain", "lesion_voxels")
+    }
+    return CachedPatient(name, **arrays)
+
+
+def measure(patients: list[Patient], settings: Settings, cache: Path) -> list[Measures]:
+    """Check and measure every patient, from the cache where that was done before.
+
+    Raises:
+      DatasetError: with every problem of every patient in one message.
+    """
+    work = partial(_measured, settings=settings, cache=cache)
+    outcomes = _for_each(work, patients, "checking patients")
+    problems = [outcome for outcome in outcomes if isinstance(outcome, DatasetError)]
+    if problems:
+        lines = [line for problem in problems for line in str(problem).split("\n")]
+        raise DatasetError(
+            f"{len(problems)} of {len(patients)} patients cannot be used:\n" + "\n".join(lines)
+        )
+    return outcomes
+
+
+def build(patients: list[Patient], preprocessing: Preprocessing, cache: Path) -> list[Path]:
+    """The cache folders of the patients, made where they are missing."""
+    work = partial(_built, preprocessing=preprocessing, cache=cache)
+    return _for_each(work, patients, "preprocessing patients")
+
+
+def _for_each(work, patients: list[Patient], description: str) -> list:
+    """`work(patient)` for each, on all processors, in order, with a bar if someone is looking."""
+    # Threads serve: unpacking and arithmetic on large arrays leave Python's lock alone.
+    with ThreadPoolExecutor(min(len(patients), processors())) as pool:
+        outcomes = pool.map(work, patients)
+        return list(tqdm(outcomes, description, len(patients), disable=None, leave=False))
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _measured(patient: Patient, settings: Settings, cache: Path) -> Measures | DatasetError:
+    entry = cache / f"measures-{_key(patient, settings)}.json"
+    if entry.is_file():
+        return Measures(**json.loads(entry.read_text()))
+    try:
+        resampled = preprocess.resample(patient, read_pair(patient), settings)
+        histograms = preprocess.histograms(patient, resampled, settings)
+    except DatasetError as error:
+        return error  # returned, not raised, so that all patients' problems come together
+    measures = Measures(histograms.tolist(), int(resampled.targets[0].sum()))
+    write_beside(entry, lambda path: path.write_text(json.dumps(asdict(measures))))
+    return measures
+
+
+def _built(patient: Patient, preprocessing: Preprocessing, cache: Path) -> Path:
+    entry = cache / f"{patient.name}-{_key(patient, preprocessing)}"
+    if entry.is_dir():
+        return entry
+    resampled = preprocess.resample(patient, read_pair(patient), preprocessing.settings)
+    arrays = {
+        "images": preprocess.apply(preprocessing, patient, resampled),
+        "targets": resampled.targets,
+        "brain": resampled.brain,
+        "lesion_voxels": np.argwhere(resampled.targets[0]).astype(np.int32),
+    }
+    partial_entry = Path(tempfile.mkdtemp(prefix=f".{patient.name}-", dir=cache))
+    try:
+        for field, array in arrays.items():
+            np.save(partial_entry / f"{field}.npy", array)
+        os.replace(partial_entry, entry)
+    except OSError:
+        if not entry.is_dir():  # otherwise another run was faster, with the same bytes
+            raise
+    finally:
+        shutil.rmtree(partial_entry, ignore_errors=True)
+    return entry
+
+
+def _key(patient: Patient, settings: Settings | Preprocessing) -> str:
+    files = [
+        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in patient.files
+    ]
+    content = json.dumps([FORMAT, files, asdict(settings)])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

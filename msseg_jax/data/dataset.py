@@ -1,0 +1,181 @@
+"""The MSSEG-2 folder: its layout, and every check that a patient must pass before any work.
+
+ROOT/<patient>/flair_time01_on_middle_space.nii.gz, flair_time02_on_middle_space.nii.gz,
+               brain_mask.nii.gz (optional), ground_truth.nii.gz (the consensus),
+               ground_truth_expert1.nii.gz ... (as many as the configuration has targets for)
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msseg_jax.data.volumes import (
+    Volume,
+    VolumeError,
+    check_finite,
+    grid_difference,
+    read_volume,
+)
+
+TIME01 = "flair_time01_on_middle_space.nii.gz"
+TIME02 = "flair_time02_on_middle_space.nii.gz"
+BRAIN_MASK = "brain_mask.nii.gz"
+CONSENSUS = "ground_truth.nii.gz"
+EXPERT = "ground_truth_expert{}.nii.gz"
+
+MAX_BRAIN_SHARE = 0.9  # of a volume; a "brain" beyond it is an image that was never masked
+
+logger = logging.getLogger(__name__)
+
+
+class DatasetError(ValueError):
+    """Problems of a patient or of a whole folder, one per line."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Where the files of one patient lie."""
+
+    name: str
+    time01: Path
+    time02: Path
+    brain_mask: Path | None  # None: the brain is what is non-zero in either visit
+    targets: tuple[Path, ...] = ()  # consensus, then experts; empty for inference
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        mask = () if self.brain_mask is None else (self.brain_mask,)
+        return (self.time01, self.time02, *mask, *self.targets)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The checked volumes of one patient, all on one grid."""
+
+    time01: Volume
+    time02: Volume
+    brain: np.ndarray  # (D, H, W) bool
+    targets: np.ndarray  # (T, D, H, W) uint8, 0 or 1, nothing outside the brain
+
+
+def find_patients(root: Path | str, targets: int) -> list[Patient]:
+    """The patients of a folder, by name, with their first `targets` reference maps.
+
+    Raises:
+      DatasetError: no such folder, no patient in it, or files missing; all of them are named.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DatasetError(
+            f"{root}: no such folder; wanted one in the MSSEG-2 layout, with a folder per patient: "
+            "give it with --config.data.root (training) or --dataset (prediction)"
+        )
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        raise DatasetError(f"{root}: no patient folder in it; wanted <patient>/{TIME01} and so on")
+    patients = [_patient_in(folder, targets) for folder in folders]
+    missing = [
+        f"{file}: no such file; wanted by the MSSEG-2 layout: add it, or move the folder "
+        f"{patient.name} out of {root}"
+        for patient in patients
+        for file in patient.files
+        if not file.is_file()
+    ]
+    if missing:
+        if any("ground_truth" in line for line in missing):
+            missing.append(f"(config.model.targets is {targets}: the consensus and the experts)")
+        raise DatasetError("\n".join(missing))
+    return patients
+
+
+def _patient_in(folder: Path, targets: int) -> Patient:
+    names = [CONSENSUS, *(EXPERT.format(k) for k in range(1, targets))][:targets]
+    mask = folder / BRAIN_MASK
+    return Patient(
+        folder.name,
+        folder / TIME01,
+        folder / TIME02,
+        mask if mask.is_file() else None,
+        tuple(folder / name for name in names),
+    )
+
+
+def read_pair(patient: Patient) -> Pair:
+    """Read all volumes of a patient and check each of them and their agreement.
+
+    Raises:
+      DatasetError: with every problem of this patient, one per line.
+    """
+    problems: list[str] = []
+
+    def read(path: Path) -> Volume | None:
+        try:
+            volume = read_volume(path)
+            check_finite(volume)
+            return volume
+        except VolumeError as error:
+            problems.append(str(error))
+            return None
+
+    volumes = {path: read(path) for path in patient.files}
+    time01 = volumes[patient.time01]
+    others = [v for path, v in volumes.items() if v is not None and path != patient.time01]
+    if time01 is not None:
+        differences = [grid_difference(time01, other) for other in others]
+        problems += [difference for difference in differences if difference]
+    for path in (patient.time01, patient.time02):
+        if (visit := volumes[path]) is not None and np.ptp(visit.array) == 0:
+            problems.append(
+                f"{path}: every voxel is {visit.array.flat[0]:g}; wanted a FLAIR image: export it "
+                "again"
+            )
+    for path in patient.targets:
+        if (target := volumes[path]) is not None:
+            problems += _target_problem(target)
+    if problems:
+        raise DatasetError("\n".join(problems))
+
+    brain = _brain(patient, time01, volumes[patient.time02], volumes.get(patient.brain_mask))
+    targets = np.zeros((len(patient.targets), *brain.shape), dtype=np.uint8)
+    for k, path in enumerate(patient.targets):
+        targets[k] = volumes[path].array
+        outside = int(targets[k][~brain].sum())
+        if outside:
+            logger.warning("%s: %d voxels outside the brain are left out", path, outside)
+            targets[k] *= brain
+    return Pair(time01, volumes[patient.time02], brain, targets)
+
+
+def _target_problem(target: Volume) -> list[str]:
+    wrong = target.array[(target.array != 0) & (target.array != 1)]
+    if not wrong.size:
+        return []
+    return [
+        f"{target.path}: {wrong.size} voxels have values other than 0 and 1, {wrong[0]:g} for one; "
+        "wanted a mask of the new lesions alone: make it binary"
+    ]
+
+
+def _brain(patient: Patient, time01: Volume, time02: Volume, mask: Volume | None) -> np.ndarray:
+    """The brain's voxels, (D, H, W) bool."""
+    if mask is not None:
+        source = str(mask.path)
+        brain = mask.array != 0
+        cure = "give a mask of the brain, 1 inside and 0 outside"
+    else:
+        source = f"{time01.path} and {time02.path} (no brain mask)"
+        brain = (time01.array != 0) | (time02.array != 0)
+        cure = "mask the images, or give a brain mask (hd-bet, mri_synthstrip and bet make one)"
+        logger.warning(
+            "%s: no brain mask; the brain is what is non-zero in either visit", patient.name
+        )
+    share = brain.mean()
+    if not 0 < share <= MAX_BRAIN_SHARE:
+        what = "nothing" if share == 0 else f"{100 * share:.1f} % of the volume"
+        raise DatasetError(
+            f"{source}: the brain would be {what}; wanted more than nothing and at most "
+            f"{100 * MAX_BRAIN_SHARE:.0f} %: {cure}"
+        )
+    return brain

@@ -1,0 +1,76 @@
+"""Intensities that mean the same in every scan: Nyul's histogram standardisation, then z-scores.
+
+Nyul, Udupa and Zhang, "New variants of a method of MRI scale standardization", IEEE Transactions
+on Medical Imaging 19(2), 2000. Everything is measured inside the brain.
+"""
+
+import numpy as np
+
+SCALE = (0.0, 100.0)  # standard intensities of the first and the last percentile
+BACKGROUND = 0.0  # what surrounds the brain: its mean, which is also what zero padding adds
+
+
+class IntensityError(ValueError):
+    """Intensities that cannot be standardised."""
+
+
+def measure_percentiles(image: np.ndarray, brain: np.ndarray, percentiles) -> np.ndarray:
+    """Intensities at `percentiles` (ascending, in per cent) inside the brain: (P,) float64.
+
+    Raises:
+      IntensityError: the image has one value (nearly) everywhere inside the brain.
+    """
+    values = np.percentile(image[brain], percentiles)
+    if not values[-1] > values[0]:
+        raise IntensityError(
+            f"the image is constant inside the brain: its {percentiles[0]} % and "
+            f"{percentiles[-1]} % percentiles are both {values[0]:g}; wanted a FLAIR image"
+        )
+    return values
+
+
+def fit_landmarks(measured: list[np.ndarray]) -> np.ndarray:
+    """Standard intensity of each percentile: (P,), from the percentiles of the training images.
+
+    Each image is brought onto SCALE by its first and last percentile; the landmarks are the means.
+    """
+    low, high = SCALE
+    onto_scale = [low + (p - p[0]) / (p[-1] - p[0]) * (high - low) for p in measured]
+    return np.mean(onto_scale, axis=0)
+
+
+def standardise(image: np.ndarray, measured: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Map `measured` percentiles onto `landmarks`, linearly in between; float32.
+
+    Beyond the first and the last percentile the outermost segments are continued, so that the
+    brightest lesions keep their contrast.
+    """
+    # Equal percentiles (coarsely quantised images) leave no segment between them.
+    distinct = np.concatenate([[True], np.diff(measured) > 0])
+    knots, values = measured[distinct], landmarks[distinct]
+    slopes = np.diff(values) / np.diff(knots)
+    result = np.interp(image, knots, values)
+    result += np.minimum(image - knots[0], 0) * slopes[0]
+    result += np.maximum(image - knots[-1], 0) * slopes[-1]
+    return result.astype(np.float32)
+
+
+def normalise(
+    image: np.ndarray, brain: np.ndarray, measured: np.ndarray, landmarks: np.ndarray
+) -> np.ndarray:
+    """Standardised, then zero mean and unit variance inside the brain, BACKGROUND around it.
+
+    Args:
+      image: (D, H, W), any real dtype.
+      brain: (D, H, W) bool.
+      measured: (P,), the image's own percentiles from `measure_percentiles`.
+      landmarks: (P,), from `fit_landmarks`.
+
+    Returns:
+      (D, H, W) float32.
+    """
+    inside = standardise(image[brain], measured, landmarks)
+    mean, deviation = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
+    result = np.full(image.shape, BACKGROUND, dtype=np.float32)
+    result[brain] = (inside - mean) / deviation
+    return result

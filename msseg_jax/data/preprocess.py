@@ -1,0 +1,135 @@
+"""From a checked pair to what the network sees: resampled, cut to the brain, normalised."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msseg_jax.data.dataset import DatasetError, Pair, Patient
+from msseg_jax.data.intensity import (
+    IntensityError,
+    fit_landmarks,
+    measure_percentiles,
+    normalise,
+)
+from msseg_jax.data.volumes import Resampling, resampling_to
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What preprocessing depends on, beside the landmarks."""
+
+    spacing_mm: float  # isotropic voxel side
+    percentiles: tuple[float, ...]  # per cent, ascending
+    patch_size: int  # voxels; a brain must hold one
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Fitted on the training patients and stored with the model."""
+
+    settings: Settings
+    landmarks: tuple[float, ...]  # standard intensity of each percentile
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @staticmethod
+    def load(path: Path) -> "Preprocessing":
+        fields = json.loads(path.read_text())
+        settings = fields["settings"]
+        settings["percentiles"] = tuple(settings["percentiles"])
+        return Preprocessing(Settings(**settings), tuple(fields["landmarks"]))
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A pair on the isotropic grid, cut to the brain's bounding box."""
+
+    images: np.ndarray  # (2, D, H, W) float32, time01 and time02
+    brain: np.ndarray  # (D, H, W) bool
+    targets: np.ndarray  # (T, D, H, W) uint8
+    resampling: Resampling  # between the file's grid and the whole isotropic grid
+    box: tuple[slice, slice, slice]  # where the cut lies on the whole isotropic grid
+
+    def to_file_grid(self, array: np.ndarray) -> np.ndarray:
+        """Bring a map (D, H, W) float32 back onto the grid of the files, linear, 0 around it."""
+        whole = np.zeros(self.resampling.new_shape, dtype=np.float32)
+        whole[self.box] = array
+        return self.resampling.backward(whole)
+
+
+def resample(patient: Patient, pair: Pair, settings: Settings) -> Resampled:
+    """Bring a pair onto the isotropic grid; images linear, masks nearest.
+
+    Raises:
+      DatasetError: the brain is smaller than a patch along some axis.
+    """
+    resampling = resampling_to(settings.spacing_mm, pair.brain.shape, pair.time01.spacing_mm)
+    brain = resampling.forward_labels(pair.brain)
+    box = bounding_box(brain)
+    sides = [s.stop - s.start for s in box]
+    if min(sides) < settings.patch_size:
+        raise DatasetError(
+            f"{patient.brain_mask or patient.time01}: the brain measures {tuple(sides)} voxels of "
+            f"{settings.spacing_mm} mm, which is smaller than a patch; wanted at least "
+            f"{settings.patch_size} along each axis: check the mask and the voxel size"
+        )
+    images = [resampling.forward(visit.array)[box] for visit in (pair.time01, pair.time02)]
+    targets = [resampling.forward_labels(target)[box] for target in pair.targets]
+    return Resampled(
+        np.stack(images),
+        brain[box],
+        np.stack(targets) if targets else np.zeros((0, *sides), dtype=np.uint8),
+        resampling,
+        box,
+    )
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
+    """The smallest box that holds every true voxel of a (D, H, W) mask."""
+    box = []
+    for axis in range(3):
+        others = tuple(k for k in range(3) if k != axis)
+        occupied = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
+    return tuple(box)
+
+
+def histograms(patient: Patient, resampled: Resampled, settings: Settings) -> np.ndarray:
+    """Percentiles of both visits inside the brain: (2, P).
+
+    Raises:
+      DatasetError: a visit is constant inside the brain.
+    """
+    measured = []
+    for path, image in zip((patient.time01, patient.time02), resampled.images, strict=True):
+        try:
+            measured.append(measure_percentiles(image, resampled.brain, settings.percentiles))
+        except IntensityError as error:
+            raise DatasetError(f"{path}: {error}; export it again") from error
+    return np.stack(measured)
+
+
+def fit(measured: list, settings: Settings) -> Preprocessing:
+    """Landmarks that serve both visits, from the (2, P) histograms of the training patients."""
+    landmarks = fit_landmarks([np.asarray(visit) for patient in measured for visit in patient])
+    return Preprocessing(settings, tuple(float(value) for value in landmarks))
+
+
+def apply(preprocessing: Preprocessing, patient: Patient, resampled: Resampled) -> np.ndarray:
+    """The normalised visits, (2, D, H, W) float32, BACKGROUND outside the brain.
+
+    Raises:
+      DatasetError: a visit is constant inside the brain.
+    """
+    landmarks = np.asarray(preprocessing.landmarks)
+    measured = histograms(patient, resampled, preprocessing.settings)
+    return np.stack(
+        [
+            normalise(image, resampled.brain, m, landmarks)
+            for image, m in zip(resampled.images, measured, strict=True)
+        ]
+    )
+

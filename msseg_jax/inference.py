@@ -1,0 +1,63 @@
+"""Whole volumes through the network, tile by tile, with one compiled shape."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from msseg_jax.data.intensity import BACKGROUND
+from msseg_jax.data.patches import TileAverage, crop, tile_corners
+
+# (model variables, time01, time02), each visit (B, S, S, S, 1) -> (B, S, S, S): the consensus'
+# probability
+Forward = Callable[[dict, np.ndarray, np.ndarray], jax.Array]
+
+
+def compile_forward(model) -> Forward:
+    """The network in inference mode; compiled once per shape of its input, whatever the weights."""
+
+    @jax.jit
+    def forward(variables, time01, time02):
+        return model.apply(variables, time01, time02, train=False)[..., 0]  # consensus alone
+
+    return forward
+
+
+def segment_volume(
+    forward: Forward,
+    variables: dict,
+    images: np.ndarray,
+    brain: np.ndarray,
+    *,
+    patch_size: int,
+    overlap: int,
+    batch_size: int,
+    progress: Callable = lambda batches: batches,
+) -> np.ndarray:
+    """The probability of new lesion of a whole pair.
+
+    Args:
+      forward, variables: the network from `compile_forward`, and its parameters and statistics.
+      images: (2, D, H, W) float32, normalised; each side at least `patch_size`.
+      brain: (D, H, W) bool. Tiles without a brain voxel are not computed.
+      patch_size, overlap: side of a tile and what neighbours share, voxels.
+      batch_size: tiles per call of `forward`; the last call is filled up with background.
+      progress: wraps the list of batches, to show a bar.
+
+    Returns:
+      (D, H, W) float32: overlapping tiles averaged, 0 outside the brain.
+    """
+    corners = [
+        corner
+        for corner in tile_corners(brain.shape, patch_size, overlap)
+        if brain[tuple(slice(c, c + patch_size) for c in corner)].any()
+    ]
+    average = TileAverage(brain.shape)
+    batches = [corners[k : k + batch_size] for k in range(0, len(corners), batch_size)]
+    for batch in progress(batches):
+        tiles = np.full((2, batch_size, *(patch_size,) * 3, 1), BACKGROUND, dtype=np.float32)
+        for k, corner in enumerate(batch):
+            tiles[:, k, ..., 0] = crop(images, corner, patch_size, BACKGROUND)
+        for tile, corner in zip(np.asarray(forward(variables, *tiles)), batch, strict=False):
+            average.add(tile, corner)
+    return average.mean() * brain

@@ -1,0 +1,292 @@
+"""The network of Fenneteau et al. (MSSEG-2, 2021): a Siamese U-Net++ and a refinement block.
+
+    time01 --> MPU-net++ --> 3 maps --.
+               (shared)                >-- concatenate --> refinement --> one map per target
+    time02 --> MPU-net++ --> 3 maps --'
+
+Arrays are channels last, (B, D, H, W, C): B patch pairs, D H W voxels, C feature maps.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from msseg_jax.convolution import conv3d
+
+
+class Convolution(nn.Module):
+    """A 'same' convolution with stride 1, 3x3x3 or 1x1x1."""
+
+    features: int  # output feature maps
+    kernel_size: int  # 1 or 3, the same along each axis
+    use_bias: bool = False  # batch norm, where it follows, has a bias of its own
+
+    @nn.compact
+    def __call__(self, x):  # (B, D, H, W, C) -> (B, D, H, W, features)
+        shape = (self.kernel_size,) * 3 + (x.shape[-1], self.features)
+        y = conv3d(x, self.param("kernel", nn.initializers.he_normal(), shape))
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+        return y
+
+
+def dropout_draws(key, sample_ids, count: int):
+    """Uniform numbers that decide what dropout drops: (B,) int32 to (B, count) in [0, 1).
+
+    They are a function of (key, sample id) and not of the sample's place in the batch, so that a
+    batch spread over several devices loses the same maps as on one. One draw serves all layers:
+    on a CPU, XLA takes seconds to compile each.
+    """
+    keys = jax.vmap(lambda sample_id: jax.random.fold_in(key, sample_id))(sample_ids)
+    return jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys)
+
+
+def drop_maps(x, draws, rate: float):
+    """Dropout of whole feature maps: (B, D, H, W, C), (B, C) -> (B, D, H, W, C)."""
+    scale = jnp.where(draws < rate, 0, 1 / (1 - rate)).astype(x.dtype)  # the mean stays the same
+    return x * scale[:, None, None, None, :]
+
+
+class Normalised(nn.Module):
+    """Convolution, batch norm, activation: the unit from which everything here is built."""
+
+    features: int
+    kernel_size: int
+    activation: Callable[[jax.Array], jax.Array]
+    norm_momentum: float  # decay of the running statistics, per step
+    norm_epsilon: float
+    axis_name: str | None  # pmap axis over which batch statistics are taken
+
+    @nn.compact
+    def __call__(self, x, train: bool):  # (B, D, H, W, C) -> (B, D, H, W, features)
+        x = Convolution(self.features, self.kernel_size, name="convolution")(x)
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.norm_momentum,
+            epsilon=self.norm_epsilon,
+            axis_name=self.axis_name,
+            name="norm",
+        )(x)
+        return self.activation(x)
+
+
+def max_pool(x):
+    """(B, 2D, 2H, 2W, C) -> (B, D, H, W, C), the maximum of each 2x2x2 block.
+
+    Axis by axis: on a CPU faster than `lax.reduce_window`, forward and backward.
+    """
+    x = jnp.maximum(x[:, 0::2], x[:, 1::2])
+    x = jnp.maximum(x[:, :, 0::2], x[:, :, 1::2])
+    return jnp.maximum(x[:, :, :, 0::2], x[:, :, :, 1::2])
+
+
+def upsample(x):
+    """(B, D, H, W, C) -> (B, 2D, 2H, 2W, C), each voxel repeated 2x2x2 times (nearest)."""
+    b, d, h, w, c = x.shape
+    x = x[:, :, None, :, None, :, None, :]
+    return jnp.broadcast_to(x, (b, d, 2, h, 2, w, 2, c)).reshape(b, 2 * d, 2 * h, 2 * w, c)
+
+
+class Node(nn.Module):
+    """X(i, j) of the U-Net++ triangle: a few convolutions, then dropout."""
+
+    features: int
+    convolutions: int
+    unit: Callable[..., nn.Module]  # `Normalised` with its batch norm settings
+    dropout_rate: float
+
+    @nn.compact
+    def __call__(self, x, draws, train: bool):  # (B, D, H, W, C) -> (B, D, H, W, features)
+        for k in range(self.convolutions):
+            x = self.unit(self.features, kernel_size=3, activation=nn.relu, name=f"unit_{k}")(
+                x, train
+            )
+        return drop_maps(x, draws, self.dropout_rate) if train else x
+
+
+class SegmentationBlock(nn.Module):
+    r"""MPU-net++: a U-Net++ of few feature maps, with an output map from each of its decoders.
+
+    It has a node X(i, j) for each depth i and column j with i + j < len(widths):
+
+        X(0,0) --- X(0,1) --- X(0,2) --- X(0,3)      down: 2x max-pool of X(i-1, 0)
+           \      /  \      /  \      /               up:   2x upsampling of X(i+1, j-1)
+            X(1,0) --- X(1,1) --- X(1,2)             row:  every earlier node of the row,
+               \      /  \      /                          concatenated
+                X(2,0) --- X(2,1)
+                   \      /
+                    X(3,0)
+    """
+
+    widths: tuple[int, ...]  # feature maps of a node, by depth
+    node_convolutions: int
+    unit: Callable[..., nn.Module]
+    dropout_rate: float
+
+    @property
+    def dropped_maps(self) -> int:
+        """Feature maps that dropout decides about, over all nodes."""
+        return sum(sum(self.widths[: len(self.widths) - j]) for j in range(len(self.widths)))
+
+    @nn.compact
+    def __call__(self, x, draws, train: bool):  # (B, D, H, W, 1) -> (B, D, H, W, decoders)
+        used = 0  # columns of draws, (B, dropped_maps)
+
+        def node(i, j, source):
+            nonlocal used
+            width = self.widths[i]
+            own_draws = draws[:, used : used + width] if train else None
+            used += width
+            return Node(
+                width, self.node_convolutions, self.unit, self.dropout_rate, name=f"node_{i}_{j}"
+            )(source, own_draws, train)
+
+        depths = len(self.widths)
+        rows = [[] for _ in range(depths)]  # rows[i][j] is X(i, j)
+        for i in range(depths):
+            rows[i].append(node(i, 0, x if i == 0 else max_pool(rows[i - 1][0])))
+        maps = []
+        for j in range(1, depths):
+            for i in range(depths - j):
+                source = jnp.concatenate([*rows[i], upsample(rows[i + 1][j - 1])], axis=-1)
+                rows[i].append(node(i, j, source))
+            head = self.unit(1, kernel_size=1, activation=nn.sigmoid, name=f"decoder_{j}")
+            maps.append(head(rows[0][j], train))
+        return jnp.concatenate(maps, axis=-1)
+
+
+class RefinementBlock(nn.Module):
+    """Compares the maps of the two visits: what was not there before, and is there now."""
+
+    targets: int  # output maps
+    width: int  # feature maps
+    convolutions: int
+    unit: Callable[..., nn.Module]
+    dropout_rate: float
+
+    @nn.compact
+    def __call__(self, maps, draws, train: bool):  # (B, D, H, W, C) -> (B, D, H, W, targets)
+        if train:
+            maps = drop_maps(maps, draws, self.dropout_rate)
+        for k in range(self.convolutions):
+            maps = self.unit(self.width, kernel_size=3, activation=nn.relu, name=f"unit_{k}")(
+                maps, train
+            )
+        return nn.sigmoid(Convolution(self.targets, 1, use_bias=True, name="output")(maps))
+
+
+class SiameseMPUNet(nn.Module):
+    """Two visits in, one probability map of new lesions per target out.
+
+    With the defaults of `configs/msseg2.py` it has 28 convolutions and 40,465 learnable
+    parameters, the two figures that the paper gives.
+    """
+
+    widths: tuple[int, ...]  # feature maps of a node, by depth
+    targets: int  # output maps: consensus first, then the experts
+    node_convolutions: int  # convolutions in each node
+    refinement_width: int  # feature maps in the refinement block
+    refinement_convolutions: int
+    dropout_rate: float  # share of whole feature maps dropped in training
+    norm_momentum: float  # decay of batch norm's running statistics, per step
+    norm_epsilon: float
+    axis_name: str | None = None  # pmap axis over which batch statistics are taken
+
+    @property
+    def side_multiple(self) -> int:
+        """Patch sides must be multiples of this many voxels: one halving per depth."""
+        return 2 ** (len(self.widths) - 1)
+
+    def setup(self):
+        unit = partial(
+            Normalised,
+            norm_momentum=self.norm_momentum,
+            norm_epsilon=self.norm_epsilon,
+            axis_name=self.axis_name,
+        )
+        self.segmentation = SegmentationBlock(
+            self.widths, self.node_convolutions, unit, self.dropout_rate
+        )
+        self.refinement = RefinementBlock(
+            self.targets, self.refinement_width, self.refinement_convolutions, unit,
+            self.dropout_rate,
+        )  # fmt: skip
+
+    def __call__(self, time01, time02, *, train: bool, patch_ids=None):
+        """Probability that each voxel belongs to a new lesion.
+
+        Args:
+          time01, time02: (B, D, H, W, 1), the normalised visits of B patches.
+          train: batch statistics and dropout (which needs the 'dropout' key) if true; running
+            statistics and no dropout if false.
+          patch_ids: (B,) int32, needed in training: what names a patch for dropout.
+
+        Returns:
+          (B, D, H, W, targets), in [0, 1].
+
+        Raises:
+          ValueError: the visits differ in shape, or a side cannot be halved often enough.
+        """
+        if time01.shape != time02.shape or time01.ndim != 5 or time01.shape[-1] != 1:
+            raise ValueError(
+                f"time01 has shape {time01.shape}, time02 {time02.shape}: "
+                "wanted the same shape (B, D, H, W, 1) for both"
+            )
+        check_patch_size(time01.shape[1:4], self.side_multiple)
+        if train and patch_ids is None:
+            raise ValueError("patch_ids is None: training wants (B,) patch numbers, for dropout")
+
+        segmentation_draws = refinement_draws = None
+        if train:
+            visit_ids = jnp.concatenate([2 * patch_ids, 2 * patch_ids + 1])  # (2B,)
+            split = self.segmentation.dropped_maps
+            decoders = len(self.widths) - 1
+            draws = dropout_draws(self.make_rng("dropout"), visit_ids, split + 2 * decoders)
+            segmentation_draws = draws[:, :split]
+            refinement_draws = draws[: len(patch_ids), split:]
+
+        # Both visits on the batch axis: one set of weights, and batch statistics that are common
+        # to both and do not depend on which came first.
+        visits = jnp.concatenate([time01, time02], axis=0)  # (2B, D, H, W, 1)
+        maps = self.segmentation(visits, segmentation_draws, train)  # (2B, D, H, W, decoders)
+        both = jnp.concatenate(jnp.split(maps, 2, axis=0), axis=-1)  # (B, D, H, W, 2 decoders)
+        return self.refinement(both, refinement_draws, train)
+
+
+def check_patch_size(sides, multiple: int) -> None:
+    """Raises ValueError unless each of `sides`, in voxels, is a positive multiple of `multiple`."""
+    wrong = [side for side in sides if side < multiple or side % multiple]
+    if wrong:
+        raise ValueError(
+            f"patch side {wrong[0]} is no multiple of {multiple}, which this network wants because "
+            f"it halves a patch {multiple.bit_length() - 1} times; the nearest that fit are "
+            f"{max(wrong[0] // multiple, 1) * multiple} and {(wrong[0] // multiple + 1) * multiple}"
+        )
+
+
+def initial_variables(model: SiameseMPUNet, seed: int) -> dict:
+    """Parameters and batch statistics of an untrained network: {'params', 'batch_stats'}."""
+    side = model.side_multiple  # they do not depend on the size of the patch
+    visit = jnp.zeros((1, side, side, side, 1))
+    # 'rbg', because XLA takes a minute to compile the default generator for 28 kernels on a CPU.
+    key = jax.random.key(seed, impl="rbg")
+    return jax.jit(lambda key: model.init(key, visit, visit, train=False))(key)
+
+
+def build_model(config, axis_name: str | None = None) -> SiameseMPUNet:
+    """The network that `config.model` describes (see `configs/msseg2.py`)."""
+    model = config.model
+    return SiameseMPUNet(
+        widths=tuple(model.widths),
+        targets=model.targets,
+        node_convolutions=model.node_convolutions,
+        refinement_width=model.refinement_width,
+        refinement_convolutions=model.refinement_convolutions,
+        dropout_rate=model.dropout_rate,
+        norm_momentum=model.norm_momentum,
+        norm_epsilon=model.norm_epsilon,
+        axis_name=axis_name,
+    )

@@ -1,0 +1,288 @@
+"""New lesions of a pair of FLAIR visits, or of every pair of a folder, with a trained run.
+
+    python -m msseg_jax.predict --model=RUN -t1 A.nii.gz -t2 B.nii.gz -o new.nii.gz
+    python -m msseg_jax.predict --model=RUN --dataset=ROOT --output=DIR
+
+For research, not for clinical use.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from tqdm import tqdm
+
+from msseg_jax.data import preprocess
+from msseg_jax.data.dataset import Pair, Patient, find_patients, read_pair
+from msseg_jax.data.volumes import check_output, write_volume
+
+PROGRAM = "python -m msseg_jax.predict"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What turns probabilities into a mask."""
+
+    overlap: int  # voxels shared by neighbouring tiles
+    threshold: float  # probability above which a voxel is new lesion
+    min_lesion_mm3: float  # smaller components are dropped
+    batch_size: int  # tiles per call of the network
+
+
+class Predictor:
+    """A trained network with its preprocessing; compiled once, for any number of pairs."""
+
+    def __init__(self, folder: Path | str):
+        # JAX starts its threads when it is imported, so `--threads` must be set before.
+        import jax
+
+        from msseg_jax.checkpoint import RunFolder, restore_for_inference
+        from msseg_jax.inference import compile_forward
+        from msseg_jax.model import build_model
+
+        run = RunFolder(folder)
+        self.config, self.preprocessing = run.load()
+        model = build_model(self.config)
+        side = model.side_multiple
+        visit = jax.ShapeDtypeStruct((1, side, side, side, 1), np.float32)
+        shapes = jax.eval_shape(
+            lambda key, visit: model.init(key, visit, visit, train=False), jax.random.key(0), visit
+        )
+        self._variables, self.kind, self.step = restore_for_inference(run, shapes)
+        self._forward = compile_forward(model)
+
+    def options(self, **given) -> Options:
+        """The run's own options, but for those given (those that are None are not)."""
+        own = self.config.predict.to_dict()
+        return Options(**own | {name: value for name, value in given.items() if value is not None})
+
+    def probability(
+        self, patient: Patient, pair: Pair, options: Options, progress=lambda batches: batches
+    ) -> np.ndarray:
+        """Probability of new lesion on the pair's own grid: (D, H, W) float32, 0 off the brain.
+
+        Raises:
+          DatasetError: the brain is smaller than a patch, or a visit is constant inside it.
+        """
+        from msseg_jax.inference import segment_volume
+
+        resampled = preprocess.resample(patient, pair, self.preprocessing.settings)
+        images = preprocess.apply(self.preprocessing, patient, resampled)
+        probability = segment_volume(
+            self._forward, self._variables, images, resampled.brain,
+            patch_size=self.preprocessing.settings.patch_size,
+            overlap=options.overlap, batch_size=options.batch_size, progress=progress,
+        )  # fmt: skip
+        return resampled.to_file_grid(probability) * pair.brain
+
+
+def lesion_mask(probability: np.ndarray, options: Options, voxel_mm3: float) -> np.ndarray:
+    """Voxels above the threshold, less components under the least volume: (D, H, W) uint8.
+
+    Components are 6-connected, as in the challenge's scores.
+    """
+    mask = probability > options.threshold
+    if options.min_lesion_mm3 > 0:
+        labels, count = ndimage.label(mask)
+        voxels = np.bincount(labels.ravel(), minlength=count + 1)
+        large = voxels * voxel_mm3 >= options.min_lesion_mm3
+        large[0] = False
+        mask = large[labels]
+    return mask.astype(np.uint8)
+
+
+def predict_patient(
+    predictor: Predictor,
+    patient: Patient,
+    options: Options,
+    output: Path,
+    probability_output: Path | None,
+    progress=lambda batches: batches,
+) -> str:
+    """Write the mask of one patient, and its probability map if asked for; says what was found.
+
+    Raises:
+      DatasetError, VolumeError: for what is wrong with the input; nothing is written then.
+    """
+    start = time.perf_counter()
+    pair = read_pair(patient)
+    probability = predictor.probability(patient, pair, options, progress)
+    voxel_mm3 = float(np.prod(pair.time01.spacing_mm))
+    mask = lesion_mask(probability, options, voxel_mm3)
+    if probability_output is not None:
+        write_volume(probability_output, probability, pair.time01)
+    write_volume(output, mask, pair.time01)
+    lesions = ndimage.label(mask)[1]
+    return (
+        f"{output}: {lesions} new lesion{'' if lesions == 1 else 's'}, "
+        f"{mask.sum() * voxel_mm3:.0f} mm3, in {time.perf_counter() - start:.1f} s"
+    )
+
+
+def predict_patients(
+    predictor: Predictor,
+    patients: list[Patient],
+    options: Options,
+    output: Path,
+    probability_output: Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, str]:
+    """Write OUTPUT/<patient>.nii.gz for each patient, going on after one that fails.
+
+    Returns:
+      {patient: what went wrong}, empty when all went well.
+    """
+    failures = {}
+    for folder in filter(None, (output, probability_output)):
+        folder.mkdir(parents=True, exist_ok=True)
+    for patient in tqdm(patients, "patients", disable=None, leave=False):
+        file = f"{patient.name}.nii.gz"
+        mask = output / file
+        probability = probability_output and probability_output / file
+        if not overwrite and all(path.is_file() for path in (mask, probability) if path):
+            tqdm.write(f"{mask}: done before, skipped (--overwrite does it again)")
+            continue
+        try:
+            tqdm.write(predict_patient(predictor, patient, options, mask, probability))
+        except (ValueError, OSError, MemoryError) as error:
+            failures[patient.name] = str(error) or type(error).__name__
+            tqdm.write(f"{patient.name}: failed: {failures[patient.name]}")
+    return failures
+
+
+# ---------------------------------------------------------------------------- command line
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        PROGRAM,
+        description="New multiple-sclerosis lesions between two FLAIR visits. For research, not "
+        "for clinical use.",
+        epilog="Either -t1 and -t2, or --dataset. The visits must lie on one grid.",
+    )
+    parser.add_argument(
+        "--model", required=True, type=Path, metavar="RUN", help="folder of a run of launch.py"
+    )
+    one = parser.add_argument_group("one pair")
+    one.add_argument("-t1", "--time01", type=Path, metavar="FILE", help="FLAIR of the first visit")
+    one.add_argument("-t2", "--time02", type=Path, metavar="FILE", help="FLAIR of the second visit")
+    one.add_argument(
+        "--mask", type=Path, metavar="FILE",
+        help="brain mask; without it the brain is what is non-zero in either visit",
+    )  # fmt: skip
+    many = parser.add_argument_group("a whole folder")
+    many.add_argument(
+        "--dataset", type=Path, metavar="ROOT", help="folder in the MSSEG-2 layout (no targets)"
+    )
+    many.add_argument(
+        "--overwrite", action="store_true", help="do patients again that are done already"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="OUT",
+        help="mask to write (.nii.gz); with --dataset the folder for <patient>.nii.gz",
+    )  # fmt: skip
+    parser.add_argument(
+        "--probability", type=Path, metavar="OUT",
+        help="probability map to write; with --dataset the folder for <patient>.nii.gz",
+    )  # fmt: skip
+    own = "default: the run's configuration"
+    parser.add_argument(
+        "--overlap", type=int, metavar="VOXELS", help=f"shared by neighbouring tiles; {own}"
+    )
+    parser.add_argument(
+        "--threshold", type=float, metavar="P",
+        help=f"probability above which a voxel is new lesion; {own}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min_lesion_mm3", type=float, metavar="MM3",
+        help=f"drop smaller lesions (6-connected components); {own}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch_size", type=int, metavar="TILES", help=f"tiles per call of the network; {own}"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="processors to use; default: all")
+    flags = parser.parse_args(arguments)
+
+    if flags.dataset is not None:
+        if flags.time01 or flags.time02 or flags.mask:
+            parser.error("--dataset and -t1, -t2, --mask exclude each other: give one or the other")
+    elif flags.time01 is None or flags.time02 is None:
+        parser.error("wanted -t1 and -t2 (one pair), or --dataset (a folder)")
+    for name, low, high in (
+        ("overlap", 0, None), ("threshold", 0, 1), ("min_lesion_mm3", 0, None),
+        ("batch_size", 1, None), ("threads", 1, None),
+    ):  # fmt: skip
+        value = getattr(flags, name)
+        if value is not None and not (value >= low and (high is None or value < high)):
+            wanted = f"{low} or more" + (f" and less than {high}" if high else "")
+            parser.error(f"--{name} is {value}; wanted {wanted}")
+    return flags
+
+
+def limit_threads(threads: int) -> None:
+    """Use at most `threads` processors; to be called before JAX is imported."""
+    os.environ["NPROC"] = str(threads)  # what XLA sizes its thread pools by
+    if hasattr(os, "sched_setaffinity"):  # and what the system grants, where it can be told
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[:threads])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 1 if anything failed."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    flags = parse_arguments(arguments)
+    if flags.threads:
+        limit_threads(flags.threads)
+    try:
+        return _predict_folder(flags) if flags.dataset else _predict_pair(flags)
+    except (ValueError, OSError) as error:  # every refusal of bad input
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+
+
+def _start(flags: argparse.Namespace) -> tuple[Predictor, Options]:
+    predictor = Predictor(flags.model)
+    options = predictor.options(
+        overlap=flags.overlap, threshold=flags.threshold,
+        min_lesion_mm3=flags.min_lesion_mm3, batch_size=flags.batch_size,
+    )  # fmt: skip
+    print(f"model: {flags.model}, its {predictor.kind} checkpoint, step {predictor.step}")
+    return predictor, options
+
+
+def _predict_pair(flags: argparse.Namespace) -> int:
+    patient = Patient(flags.time01.name, flags.time01, flags.time02, flags.mask)
+    for output in filter(None, (flags.output, flags.probability)):
+        check_output(output)
+        if output.resolve() in [path.resolve() for path in patient.files]:
+            raise ValueError(f"{output}: is an input; choose another name for the output")
+    predictor, options = _start(flags)
+
+    def bar(batches):
+        return tqdm(batches, "tiles", disable=None, leave=False)
+
+    print(predict_patient(predictor, patient, options, flags.output, flags.probability, bar))
+    return 0
+
+
+def _predict_folder(flags: argparse.Namespace) -> int:
+    patients = find_patients(flags.dataset, targets=0)
+    predictor, options = _start(flags)
+    failures = predict_patients(
+        predictor, patients, options, flags.output, flags.probability, flags.overwrite
+    )
+    if failures:
+        print(f"{len(failures)} of {len(patients)} patients failed:", file=sys.stderr)
+        for name, reason in failures.items():
+            print(f"  {name}: {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""What a training says of itself: lines to read, JSON lines to plot, a bar to watch."""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from msseg_jax.data.files import write_beside
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on."""
+
+
+class TrainingLog:
+    """Collects the metrics of steps and writes one line per interval.
+
+    Metrics stay on the device until a line is written; at most one step is in flight, so that the
+    times are those of the steps and not of their dispatch.
+    """
+
+    def __init__(self, path: Path, batch_size: int, total_steps: int, learning_rate):
+        self._path = path
+        self._batch_size = batch_size
+        self._total_steps = total_steps
+        self._learning_rate = learning_rate  # function of the number of steps done
+        self._pending = []  # [(step, metrics)]
+        self._file = self._bar = None
+        self._first_of_process = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._file is not None:
+            self._file.close()
+            self._bar.close()
+
+    def begin(self, first_step: int) -> None:
+        """Start after `first_step` steps; what the file says of later ones is to be done again."""
+        if self._path.is_file():
+            lines = self._path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and _step(line) <= first_step]
+            write_beside(self._path, lambda path: path.write_text("".join(kept)))
+        self._file = self._path.open("a", buffering=1)  # a whole line at a time
+        self._bar = tqdm(
+            total=self._total_steps, initial=first_step, unit="step", disable=None, leave=False
+        )
+        if 0 < first_step < self._total_steps:
+            self.say(f"continuing after step {first_step}")
+        elif first_step:
+            self.say(f"nothing to do: the run has all its {first_step} steps")
+        self._restart_clock()
+
+    def say(self, line: str) -> None:
+        """A line for the reader alone, above the bar."""
+        tqdm.write(line)
+
+    def timed(self, batches: Iterable) -> Iterator:
+        """The same batches; the time spent waiting for them is noted."""
+        batches = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self._waited_s += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, step: int, metrics: dict) -> None:
+        """Note the metrics of a step (device scalars), which may still be running."""
+        if self._first_of_process:
+            jax.block_until_ready(metrics)
+            self.say(f"first step, with compilation: {time.perf_counter() - self._start:.1f} s")
+            self._first_of_process = False
+            self._restart_clock()  # the rates are those of the steps that follow
+        else:
+            if self._pending:
+                jax.block_until_ready(self._pending[-1])
+            self._timed_steps += 1
+        self._pending.append((step, metrics))
+        self._bar.update()
+
+    def write(self) -> None:
+        """Write what has come since the last line.
+
+        Raises:
+          TrainingError: at the first step whose loss is not finite.
+        """
+        if not self._pending:
+            return
+        metrics = jax.device_get(self._pending)
+        for step, values in metrics:
+            if not math.isfinite(values["loss"]):
+                raise TrainingError(
+                    f"the loss of step {step} is {values['loss']}; wanted a finite number: continue "
+                    "from the last checkpoint with a lower --config.train.learning_rate in a new "
+                    "--workdir, or look for extreme intensities in the images"
+                )
+        elapsed_s = time.perf_counter() - self._start
+        step = metrics[-1][0]
+        line = {
+            "step": step,
+            "learning_rate": float(self._learning_rate(step - 1)),
+            "loss": sum(float(values["loss"]) for _, values in metrics) / len(metrics),
+            "gradient_norm": float(metrics[-1][1]["gradient_norm"]),
+        }
+        said = (
+            f"step {step}/{self._total_steps}  rate {line['learning_rate']:.6f}  "
+            f"loss {line['loss']:.4f}  gradient {line['gradient_norm']:.4f}"
+        )
+        if self._timed_steps:  # not after the first step alone
+            step_s = elapsed_s / self._timed_steps
+            line["patches_per_s"] = self._batch_size / step_s
+            line["data_wait_share"] = self._waited_s / elapsed_s
+            line["time_left_s"] = (self._total_steps - step) * step_s
+            said += (
+                f"  {line['patches_per_s']:.2f} patches/s  "
+                f"data wait {100 * line['data_wait_share']:.0f} %  "
+                f"left {_duration(line['time_left_s'])}"
+            )
+        self._write(line)
+        self.say(said)
+        self._pending.clear()
+        self._restart_clock()
+
+    def write_validation(self, step: int, scores: dict) -> None:
+        """Write the scores of the held-out patients; the time they took is not the steps'."""
+        self._write({"step": step, "validation": scores})
+        self.say(
+            f"step {step}/{self._total_steps}  validation: Dice {scores['dice']:.3f}, "
+            f"new lesions found {scores['found']}, missed {scores['missed']}, "
+            f"false {scores['false']}"
+        )
+        self._restart_clock()
+
+    def _write(self, line: dict) -> None:
+        self._file.write(json.dumps(line) + "\n")
+
+    def _restart_clock(self) -> None:
+        self._start = time.perf_counter()
+        self._waited_s = 0.0
+        self._timed_steps = 0
+
+
+def _step(line: str) -> int:
+    return json.loads(line)["step"]
+
+
+def _duration(seconds: float) -> str:
+    """h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

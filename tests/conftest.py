@@ -1,0 +1,83 @@
+"""Four simulated devices, and a small MSSEG-2 folder for every test that needs one."""
+
+from pathlib import Path
+
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import msseg2
+from msseg_jax.data import dataset
+
+jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHAPE = (14, 15, 20)
+SPACING_MM = (1.0, 1.0, 0.8)
+
+
+def save_nifti(path: Path, array: np.ndarray, spacing_mm=SPACING_MM) -> Path:
+    """A NIfTI file with an oblique-free affine, in mm."""
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = (-7, 11, 3)
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+    return path
+
+
+def make_patient(root: Path, name: str, *, lesion: bool, targets: int = 2, seed: int = 0) -> Path:
+    """An ellipsoidal brain of textured intensity 100, with a bright new lesion if wanted."""
+    generator = np.random.default_rng(seed)
+    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
+    brain = sum(axis**2 for axis in axes) < 0.95
+    texture = generator.normal(100, 10, (2, *SHAPE))
+    new = np.zeros(SHAPE, dtype=bool)
+    if lesion:
+        new[6:9, 7:10, 9:13] = True
+        texture[1][new] += 100
+    folder = root / name
+    folder.mkdir(parents=True)
+    visits = (texture * brain).astype(np.float32)
+    save_nifti(folder / dataset.TIME01, visits[0])
+    save_nifti(folder / dataset.TIME02, visits[1])
+    save_nifti(folder / dataset.BRAIN_MASK, brain.astype(np.uint8))
+    save_nifti(folder / dataset.CONSENSUS, new.astype(np.uint8))
+    for k in range(1, targets):
+        save_nifti(folder / dataset.EXPERT.format(k), new.astype(np.uint8))
+    return folder
+
+
+@pytest.fixture
+def patients_root(tmp_path) -> Path:
+    """Four patients, three of them with a new lesion."""
+    root = tmp_path / "patients"
+    for k in range(4):
+        make_patient(root, f"patient_{k}", lesion=k != 2, seed=k)
+    return root
+
+
+@pytest.fixture
+def small_config(patients_root) -> ConfigDict:
+    """`configs/msseg2.py` made small enough to train in seconds."""
+    config = msseg2.get_config()
+    config.model.widths = (3, 2)
+    config.model.node_convolutions = 1
+    config.model.refinement_width = 2
+    config.model.refinement_convolutions = 1
+    config.model.targets = 2
+    config.data.root = str(patients_root)
+    config.data.spacing_mm = 1.0
+    config.data.patch_size = 8
+    config.data.patches_per_patient = 16
+    config.data.validation_patients = 1
+    config.data.workers = 0
+    config.train.batch_size = 4
+    config.train.max_steps = 6
+    config.train.log_every_steps = 2
+    config.train.validate_every_steps = 3
+    config.train.checkpoint_every_steps = 3
+    config.predict.overlap = 2
+    return config

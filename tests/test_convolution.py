@@ -1,0 +1,87 @@
+"""conv3d against lax.conv_general_dilated: values and both gradients."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from msseg_jax.convolution import conv3d
+
+
+def reference(x, kernel):
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        precision=lax.Precision.HIGHEST)
+
+
+def arrays(*shapes):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
+
+
+def value_and_gradients(conv):
+    """One compiled function of (x, kernel, dy) that gives y, dx and dkernel."""
+    def run(x, kernel, dy):
+        y, pull = jax.vjp(conv, x, kernel)
+        return y, *pull(dy)
+    return jax.jit(run)
+
+
+def assert_all_close(found, wanted):
+    for f, w in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(f, w, rtol=1e-4, atol=1e-4 * float(jnp.abs(w).max()))
+
+
+@pytest.mark.parametrize("batch, sides, c_in, c_out, k", [
+    (2, (5, 6, 7), 3, 2, 3),
+    (1, (13, 14, 15), 1, 6, 3),
+    (3, (9, 4, 4), 6, 1, 3),
+    (1, (1, 1, 1), 8, 8, 3),
+    (2, (2, 2, 2), 2, 3, 3),
+    (1, (3, 1, 2), 2, 3, 3),
+    (2, (5, 6, 7), 3, 2, 1),
+])
+def test_values_and_gradients_are_those_of_the_direct_convolution(batch, sides, c_in, c_out, k):
+    x, kernel, dy = arrays((batch, *sides, c_in), (k, k, k, c_in, c_out), (batch, *sides, c_out))
+    assert_all_close(value_and_gradients(conv3d)(x, kernel, dy),
+                     value_and_gradients(reference)(x, kernel, dy))
+
+
+def test_a_kernel_with_one_tap_moves_the_volume_and_brings_zeros_in():
+    x = jnp.arange(1.0, 61.0).reshape(1, 3, 4, 5, 1)
+    kernel = jnp.zeros((3, 3, 3, 1, 1)).at[2, 1, 0].set(1.0)  # next plane, same row, column before
+    wanted = np.zeros((3, 4, 5))
+    wanted[:2, :, 1:] = np.asarray(x)[0, 1:, :, :4, 0]
+    np.testing.assert_array_equal(conv3d(x, kernel)[0, ..., 0], wanted)
+
+
+def test_a_batch_of_kernels_under_vmap():
+    x, kernel, dy = arrays((2, 2, 5, 6, 7, 3), (2, 3, 3, 3, 3, 2), (2, 2, 5, 6, 7, 2))
+    assert_all_close(jax.vmap(value_and_gradients(conv3d))(x, kernel, dy),
+                     jax.vmap(value_and_gradients(reference))(x, kernel, dy))
+
+
+def test_without_jit():
+    x, kernel = arrays((1, 3, 4, 5, 2), (3, 3, 3, 2, 2))
+    assert_all_close([conv3d(x, kernel)], [reference(x, kernel)])
+
+
+def test_a_program_for_a_cpu_holds_no_3d_convolution_and_one_for_a_gpu_holds_it():
+    x, kernel, dy = arrays((1, 8, 8, 8, 2), (3, 3, 3, 2, 2), (1, 8, 8, 8, 2))
+    traced = value_and_gradients(conv3d).trace(x, kernel, dy)
+    for platform, convolutions_3d in (("cpu", 0), ("cuda", 3)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+        found = sum("[b, 0, 1, 2, f]" in line or "0, 1, 2" in line for line in lines)
+        assert found == convolutions_3d, (platform, lines)
+
+
+@pytest.mark.parametrize("x_shape, kernel_shape, message", [
+    ((1, 8, 8, 8, 2), (5, 5, 5, 2, 2), r"\(5, 5, 5, 2, 2\), wanted \(3, 3, 3"),
+    ((1, 8, 8, 8, 2), (3, 3, 2, 2), r"\(3, 3, 2, 2\), wanted \(3, 3, 3"),
+    ((1, 8, 8, 8, 2), (3, 3, 3, 4, 2), "takes 4 channels, x has 2"),
+    ((8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(8, 8, 8, 2\), wanted \(B, D, H, W, Cin\)"),
+])
+def test_other_shapes_are_refused_with_what_was_found(x_shape, kernel_shape, message):
+    with pytest.raises(ValueError, match=message):
+        conv3d(jnp.zeros(x_shape), jnp.zeros(kernel_shape))

@@ -1,0 +1,136 @@
+import os
+
+import numpy as np
+import pytest
+
+from msseg_jax.data import cache, dataset
+from msseg_jax.data.dataset import DatasetError, find_patients, read_pair
+from msseg_jax.data.preprocess import Preprocessing, Settings, resample
+from msseg_jax.data.training_set import choose_validation, prepare
+from tests.conftest import SHAPE, save_nifti
+
+SETTINGS = Settings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
+
+
+@pytest.fixture
+def cache_folder(tmp_path):
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+def prepared(root, cache_folder, validation_patients=1):
+    return prepare(root, 2, SETTINGS, validation_patients, 0, cache_folder)
+
+
+def test_cached_patients_are_normalised_and_cut_to_the_brain(patients_root, cache_folder):
+    data = prepared(patients_root, cache_folder)
+    patient = cache.open_patient(*data.training[0])
+    assert patient.images.shape[1:] == patient.brain.shape == patient.targets.shape[1:]
+    assert all(n <= s for n, s in zip(patient.brain.shape, SHAPE, strict=True))
+    assert patient.brain[0].any()
+    assert patient.brain[-1].any()
+    for visit in patient.images:
+        assert visit[patient.brain].mean() == pytest.approx(0, abs=1e-4)
+        assert visit[patient.brain].std() == pytest.approx(1, abs=1e-4)
+        assert (visit[~patient.brain] == 0).all()
+    np.testing.assert_array_equal(np.argwhere(patient.targets[0]), patient.lesion_voxels)
+
+
+def test_landmarks_come_from_the_training_patients_alone(patients_root, cache_folder):
+    data = prepared(patients_root, cache_folder)
+    ((name, _),) = data.validation
+    time01 = patients_root / name / dataset.TIME01
+    held_out = read_pair(next(p for p in find_patients(patients_root, 0) if p.name == name))
+    save_nifti(time01, (held_out.time01.array ** 2).astype(np.float32))
+    assert prepared(patients_root, cache_folder).preprocessing == data.preprocessing
+
+
+def test_a_full_cache_reads_no_file_again(patients_root, cache_folder, monkeypatch):
+    first = prepared(patients_root, cache_folder)
+    monkeypatch.setattr(cache, "read_pair", lambda patient: pytest.fail("read again"))
+    assert prepared(patients_root, cache_folder) == first
+
+
+def test_a_changed_file_or_setting_is_another_entry(patients_root, cache_folder):
+    first = prepared(patients_root, cache_folder, 0)
+    other = prepare(patients_root, 2, Settings(0.9, (1, 50, 99), 8), 0, 0, cache_folder)
+    assert not {f for _, f in first.training} & {f for _, f in other.training}
+    changed = patients_root / "patient_0" / dataset.TIME01
+    os.utime(changed, ns=(1, 1))
+    again = prepared(patients_root, cache_folder, 0)
+    assert again.training[0] != first.training[0]
+    assert again.training[1:] == first.training[1:]
+
+
+def test_an_interrupted_entry_is_made_again(patients_root, cache_folder, monkeypatch):
+    save = np.save
+
+    def fail(path, array):
+        if path.name == "brain.npy":
+            raise OSError(28, "No space left on device")
+        save(path, array)
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        prepared(patients_root, cache_folder)
+    assert not [p for p in cache_folder.iterdir() if p.is_dir()]  # nothing half-made is left
+    monkeypatch.undo()
+    assert len(prepared(patients_root, cache_folder).training) == 3
+
+
+def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cache_folder):
+    (patients_root / "patient_0" / dataset.TIME01).write_bytes(b"")
+    save_nifti(patients_root / "patient_3" / dataset.CONSENSUS, np.full(SHAPE, 2, np.uint8))
+    with pytest.raises(DatasetError) as error:
+        prepared(patients_root, cache_folder)
+    message = str(error.value)
+    assert message.startswith("2 of 4 patients cannot be used:")
+    assert "patient_0/flair_time01" in message
+    assert "patient_3/ground_truth.nii.gz" in message
+    assert not list(cache_folder.glob("patient_*"))  # and nothing was preprocessed
+
+
+def test_refuses_a_brain_smaller_than_a_patch(patients_root):
+    patient = find_patients(patients_root, 0)[0]
+    with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: the brain measures .* at least 16"):
+        resample(patient, read_pair(patient), Settings(1.0, (1, 99), 16))
+
+
+def test_refuses_a_visit_that_is_constant_inside_the_brain(patients_root, cache_folder):
+    brain = read_pair(find_patients(patients_root, 0)[0]).brain
+    outside = np.random.default_rng(0).normal(size=SHAPE) * ~brain
+    save_nifti(patients_root / "patient_0" / dataset.TIME02, (5 + outside).astype(np.float32))
+    with pytest.raises(DatasetError, match=r"patient_0/flair_time02.*constant inside the brain"):
+        prepared(patients_root, cache_folder)
+
+
+def test_a_map_comes_back_onto_the_grid_of_the_files(patients_root):
+    patient = find_patients(patients_root, 1)[0]
+    pair = read_pair(patient)
+    resampled = resample(patient, pair, SETTINGS)
+    back = resampled.to_file_grid(resampled.targets[0].astype(np.float32))
+    assert back.shape == SHAPE
+    overlap = ((back > 0.5) & (pair.targets[0] == 1)).sum()
+    assert overlap >= 0.7 * pair.targets[0].sum()
+    assert (back > 0.5).sum() <= 1.3 * pair.targets[0].sum()
+
+
+def test_preprocessing_survives_its_file(tmp_path):
+    preprocessing = Preprocessing(SETTINGS, (0.0, 31.25, 100.0))
+    preprocessing.save(tmp_path / "p.json")
+    assert Preprocessing.load(tmp_path / "p.json") == preprocessing
+
+
+def test_validation_holds_out_lesions_in_proportion():
+    has_lesions = [k % 4 != 0 for k in range(40)]  # 30 of 40
+    for seed in range(5):
+        held_out = choose_validation(has_lesions, 8, seed)
+        assert len(held_out) == 8
+        assert sum(has_lesions[k] for k in held_out) == 6
+    assert choose_validation(has_lesions, 8, 0) != choose_validation(has_lesions, 8, 1)
+    assert choose_validation(has_lesions, 8, 0) == choose_validation(has_lesions, 8, 0)
+
+
+def test_refuses_to_hold_out_everybody(patients_root, cache_folder):
+    with pytest.raises(DatasetError, match="validation_patients is 4; wanted 0 to 3"):
+        prepared(patients_root, cache_folder, 4)
