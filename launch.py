@@ -39,6 +39,19 @@ def main(argv: list[str]) -> None:
         sys.exit(f"{error}")
 
 
+def parse_flags(arguments: list[str]) -> list[str]:
+    """absl's own, but a file or field that does not exist ends in a message, not a traceback."""
+    try:
+        rest = app.parse_flags_with_usage(arguments)
+        _ = CONFIG.value.seed  # a file that cannot be loaded is told of when it is used
+    except (AttributeError, KeyError) as error:
+        reason = str(error.args[0]).replace("\\n", " ").replace("\n", " ")
+        sys.exit(f"an override names a field that --config does not have: {reason}")
+    except OSError as error:
+        sys.exit(f"--config cannot be loaded: {error}")
+    return rest
+
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -4,13 +4,25 @@ Usage: python -m benchmarks.convolution [--repeats 5] [--batch 4]
 The two take turns in one process and each figure is a median: on a shared machine the ratio
 counts, not the milliseconds.
 """
+
 import argparse
 import statistics
 import time
 
 LAYERS = (  # side in voxels, channels in, channels out
-    (56, 1, 6), (56, 6, 6), (56, 13, 6), (56, 19, 6), (56, 25, 6), (56, 6, 5), (56, 5, 5),
-    (28, 7, 7), (28, 15, 7), (28, 22, 7), (14, 8, 8), (7, 8, 8))
+    (56, 1, 6),
+    (56, 6, 6),
+    (56, 13, 6),
+    (56, 19, 6),
+    (56, 25, 6),
+    (56, 6, 5),
+    (56, 5, 5),
+    (28, 7, 7),
+    (28, 15, 7),
+    (28, 22, 7),
+    (14, 8, 8),
+    (7, 8, 8),
+)
 
 
 def main():
@@ -26,7 +38,8 @@ def main():
 
     def direct(x, kernel):
         return lax.conv_general_dilated(
-            x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
+            x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+        )
 
     def seconds(function, args):
         start = time.perf_counter()
@@ -36,29 +49,38 @@ def main():
     def passes(conv):
         return {
             "forward": jax.jit(lambda x, kernel, dy: conv(x, kernel)),
-            "by input": jax.jit(
-                lambda x, kernel, dy: jax.vjp(lambda v: conv(v, kernel), x)[1](dy)),
+            "by input": jax.jit(lambda x, kernel, dy: jax.vjp(lambda v: conv(v, kernel), x)[1](dy)),
             "by kernel": jax.jit(
-                lambda x, kernel, dy: jax.vjp(lambda k: conv(x, k), kernel)[1](dy)),
+                lambda x, kernel, dy: jax.vjp(lambda k: conv(x, k), kernel)[1](dy)
+            ),
         }
 
     rng = np.random.default_rng(0)
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, batch {flags.batch}, float32")
-    print(f"{'side':>4} {'channels':>8} {'pass':<10} {'direct ms':>9} {'conv3d ms':>9} "
-          f"{'ratio':>6}")
+    print(
+        f"{'side':>4} {'channels':>8} {'pass':<10} {'direct ms':>9} {'conv3d ms':>9} {'ratio':>6}"
+    )
     for side, c_in, c_out in LAYERS:
-        args = [jax.device_put(rng.standard_normal(shape, np.float32)) for shape in (
-            (flags.batch, side, side, side, c_in), (3, 3, 3, c_in, c_out),
-            (flags.batch, side, side, side, c_out))]
+        args = [
+            jax.device_put(rng.standard_normal(shape, np.float32))
+            for shape in (
+                (flags.batch, side, side, side, c_in),
+                (3, 3, 3, c_in, c_out),
+                (flags.batch, side, side, side, c_out),
+            )
+        ]
         direct_passes, our_passes = passes(direct), passes(conv3d)
         for name in direct_passes:
             pair = direct_passes[name], our_passes[name]
             for function in pair:
                 seconds(function, args)  # compiles
             turns = [[seconds(function, args) for function in pair] for _ in range(flags.repeats)]
-            theirs, ours = (statistics.median(column) for column in zip(*turns))
-            print(f"{side:>4} {f'{c_in}>{c_out}':>8} {name:<10} {theirs * 1e3:>9.1f} "
-                  f"{ours * 1e3:>9.1f} {theirs / ours:>6.1f}", flush=True)
+            theirs, ours = (statistics.median(column) for column in zip(*turns, strict=True))
+            print(
+                f"{side:>4} {f'{c_in}>{c_out}':>8} {name:<10} {theirs * 1e3:>9.1f} "
+                f"{ours * 1e3:>9.1f} {theirs / ours:>6.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The main job on a machine with nothing but Python: phantoms, a short training, predictions.
 
-    python launch.py --config=configs/demo.py
+python launch.py --config=configs/demo.py
 """
 
 from ml_collections import ConfigDict
@@ -10,15 +10,21 @@ from configs import msseg2
 
 def get_config() -> ConfigDict:
     config = msseg2.get_config()
-    config.data.root = ""
-    config.data.phantom_patients = 12
+    config.model.initial_probability = 0.005
+    config.data.root = ""  # the phantoms
+    config.data.phantom_patients = 16
+    config.data.phantom_spacing_mm = 1.6
     config.data.validation_patients = 4
-    config.data.patch_size = 32
+    config.data.spacing_mm = 1.6
+    config.data.patch_size = 24
+    config.data.patches_per_patient = 20
     config.data.workers = 0
     config.train.batch_size = 4
-    config.train.epochs = 1
-    config.train.max_steps = 200
-    config.train.log_every_steps = 10
-    config.train.validate_every_steps = 200
-    config.train.checkpoint_every_steps = 100
+    config.train.epochs = 8
+    config.train.learning_rate = 0.01
+    config.train.learning_rate_decay = 0.8
+    config.train.log_every_steps = 20
+    config.train.validate_every_steps = 160
+    config.train.checkpoint_every_steps = 160
+    config.predict.overlap = 8
     return config

@@ -20,6 +20,9 @@ def get_config() -> ConfigDict:
     config.model.refinement_width = 5  # feature maps; ours, as the widths
     config.model.refinement_convolutions = 4
     config.model.targets = 5  # output maps: the consensus, then the experts
+    config.model.initial_probability = (
+        0.5  # of new lesion, untrained: the output's first bias; ours
+    )
     config.model.dropout_rate = 0.1  # share of whole feature maps; ours
     config.model.norm_momentum = 0.9  # decay per step of batch norm's running statistics; ours
     config.model.norm_epsilon = 1e-5  # ours
@@ -27,13 +30,16 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.root = "data/msseg2"  # folder with one folder per patient, MSSEG-2 layout
     config.data.phantom_patients = 0  # > 0: make that many phantoms in the work folder and use them
+    config.data.phantom_spacing_mm = config_dict.placeholder(float)  # None: each its own voxel size
     config.data.validation_patients = 0  # held out of training; the paper trains on all 40
     config.data.spacing_mm = 0.8  # isotropic voxel side that the network sees
     config.data.percentiles = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)  # Nyul landmarks; ours
     config.data.patch_size = 56  # voxels along each side
     config.data.lesion_patch_probability = 0.8  # patches with new lesion, of patients that have any
     config.data.patches_per_patient = 872  # per epoch
-    config.data.cache_dir = config_dict.placeholder(str)  # None: the folder `cache` in the work folder
+    config.data.cache_dir = config_dict.placeholder(
+        str
+    )  # None: the folder `cache` in the work folder
     config.data.workers = 2  # processes that cut patches; 0: threads of the training process
 
     config.train = ConfigDict()

@@ -47,7 +47,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             writable = os.access(self.path, os.W_OK)
         except OSError as error:
-            raise RunError(f"--workdir={self.path}: {error}; wanted a folder to write in") from error
+            raise RunError(
+                f"--workdir={self.path}: {error}; wanted a folder to write in"
+            ) from error
         if not writable:
             raise RunError(f"--workdir={self.path}: cannot be written; wanted a folder to write in")
         if self.config_file.is_file():

@@ -29,9 +29,12 @@ def check_config(config: ConfigDict) -> None:
             problems.append(f"config.{field} is {config[section][name]}; wanted {wanted}")
 
     model, data, train, predict = config.model, config.data, config.train, config.predict
-    check(len(model.widths) >= 2 and min(model.widths) >= 1, "model.widths", "two or more, each > 0")
+    check(
+        len(model.widths) >= 2 and min(model.widths) >= 1, "model.widths", "two or more, each > 0"
+    )
     for field in ("node_convolutions", "refinement_width", "refinement_convolutions", "targets"):
         check(model[field] >= 1, f"model.{field}", "1 or more")
+    check(0 < model.initial_probability < 1, "model.initial_probability", "between 0 and 1")
     check(0 <= model.dropout_rate < 1, "model.dropout_rate", "0 or more and less than 1")
     check(0 < model.norm_momentum < 1, "model.norm_momentum", "more than 0 and less than 1")
     check(model.norm_epsilon > 0, "model.norm_epsilon", "more than 0")

@@ -17,6 +17,7 @@ busy with other work as well, so only the ratios count): times faster than the d
     gradient by the input       107      58       14       24       21
     gradient by the kernel        7      13       21       12       10
 """
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -34,8 +35,10 @@ def conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     if x.ndim != 5:
         raise ValueError(f"conv3d: x has shape {x.shape}, wanted (B, D, H, W, Cin)")
     if kernel.ndim != 5 or kernel.shape[:3] not in ((3, 3, 3), (1, 1, 1)):
-        raise ValueError(f"conv3d: kernel has shape {kernel.shape}, "
-                         "wanted (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout)")
+        raise ValueError(
+            f"conv3d: kernel has shape {kernel.shape}, "
+            "wanted (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout)"
+        )
     if kernel.shape[3] != x.shape[-1]:
         raise ValueError(f"conv3d: kernel takes {kernel.shape[3]} channels, x has {x.shape[-1]}")
     if kernel.shape[0] == 1:
@@ -57,7 +60,8 @@ def _backward(residuals, dy):
     # The gradient by the input is a 'same' convolution too: kernel mirrored, channels swapped.
     dx = _conv3x3x3(dy, jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4))
     dkernel = lax.platform_dependent(
-        x, dy, cpu=_blocked_kernel_gradient, default=_direct_kernel_gradient)
+        x, dy, cpu=_blocked_kernel_gradient, default=_direct_kernel_gradient
+    )
     return dx, dkernel.astype(kernel.dtype)
 
 
@@ -66,7 +70,8 @@ _conv3x3x3.defvjp(_forward, _backward)
 
 def _direct(x, kernel):
     return lax.conv_general_dilated(
-        x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
+        x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
 
 
 def _direct_kernel_gradient(x, dy):
@@ -80,8 +85,13 @@ def _blocked(x, kernel):
     # H and the blocks of W are one axis here: a step of 1 along H is a step of n along it, hence
     # the dilation, and a block's neighbours along W are already among its channels.
     y = lax.conv_general_dilated(
-        _with_halo(x).reshape(b, d, h * n, -1), _band(kernel), (1, 1), ((1, 1), (n, n)),
-        rhs_dilation=(1, n), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        _with_halo(x).reshape(b, d, h * n, -1),
+        _band(kernel),
+        (1, 1),
+        ((1, 1), (n, n)),
+        rhs_dilation=(1, n),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
     return y.reshape(b, d, h, n * BLOCK, -1)[:, :, :, :w]
 
 
@@ -101,11 +111,15 @@ def _blocked_kernel_gradient(x, dy):
         dy_slab = jnp.pad(dy_slab, ((0, 0), (0, 0), (1, 1), (0, n * BLOCK - w), (0, 0)))
         dy_slab = dy_slab.reshape(slab, h + 2, n, wide_out)
         # The three steps along H stand side by side: one wide product in place of three.
-        dy_slab = jnp.concatenate([dy_slab[:, 2 - k:2 - k + h] for k in range(3)], axis=-1)
+        dy_slab = jnp.concatenate([dy_slab[:, 2 - k : 2 - k + h] for k in range(3)], axis=-1)
         products = [
-            jnp.matmul(x_slab[k:k + slab].reshape(-1, wide_in).T,
-                       dy_slab.reshape(-1, 3 * wide_out), preferred_element_type=dtype)
-            for k in range(3)]
+            jnp.matmul(
+                x_slab[k : k + slab].reshape(-1, wide_in).T,
+                dy_slab.reshape(-1, 3 * wide_out),
+                preferred_element_type=dtype,
+            )
+            for k in range(3)
+        ]
         return total + jnp.stack(products), None
 
     zeros = jnp.zeros((3, wide_in, 3 * wide_out), dtype)
@@ -126,13 +140,14 @@ def _with_halo(x):
     n = _blocks(w)
     x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (1, (n + 1) * BLOCK - w - 1), (0, 0)))
     x = x.reshape(b, d, h, n + 1, BLOCK * c)
-    return jnp.concatenate([x[..., :n, :], x[..., 1:, :2 * c]], axis=-1)
+    return jnp.concatenate([x[..., :n, :], x[..., 1:, : 2 * c]], axis=-1)
 
 
 def _band(kernel):
     """(3, 3, 3, Cin, Cout) -> (3, 3, (BLOCK + 2) * Cin, BLOCK * Cout): output column j of a block
     sees its input columns j, j + 1 and j + 2 only."""
-    columns = [jnp.pad(kernel, ((0, 0), (0, 0), (j, BLOCK - 1 - j), (0, 0), (0, 0)))
-               for j in range(BLOCK)]
+    columns = [
+        jnp.pad(kernel, ((0, 0), (0, 0), (j, BLOCK - 1 - j), (0, 0), (0, 0))) for j in range(BLOCK)
+    ]
     c_in, c_out = kernel.shape[3:]
     return jnp.stack(columns, axis=4).reshape(3, 3, (BLOCK + 2) * c_in, BLOCK * c_out)

@@ -43,7 +43,16 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
 
 
 def make_phantoms(config: ConfigDict, run: RunFolder) -> None:
-    """Write the phantom patients of a run, where they are not there yet, and train on them."""
+    """Write the phantom patients of a run, unless they are there, and make them its data."""
     root = run.path / "phantoms"
     config.data.root = str(root)
-    write_phantoms(root, config.data.phantom_patients, config.seed)
+    if root.is_dir():
+        return
+    print(f"making {config.data.phantom_patients} phantom patients in {root}")
+    # In a folder of another name until the last is written, so that a part is never taken for all.
+    partial = root.with_name("phantoms.partial")
+    write_phantoms(
+        partial, config.data.phantom_patients, config.seed,
+        spacing_mm=config.data.phantom_spacing_mm, overwrite=True,
+    )  # fmt: skip
+    partial.rename(root)

@@ -7,6 +7,7 @@
 Arrays are channels last, (B, D, H, W, C): B patch pairs, D H W voxels, C feature maps.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -22,14 +23,15 @@ class Convolution(nn.Module):
 
     features: int  # output feature maps
     kernel_size: int  # 1 or 3, the same along each axis
-    use_bias: bool = False  # batch norm, where it follows, has a bias of its own
+    initial_bias: float | None = None  # None: no bias, as batch norm follows with its own
 
     @nn.compact
     def __call__(self, x):  # (B, D, H, W, C) -> (B, D, H, W, features)
         shape = (self.kernel_size,) * 3 + (x.shape[-1], self.features)
         y = conv3d(x, self.param("kernel", nn.initializers.he_normal(), shape))
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+        if self.initial_bias is not None:
+            bias = nn.initializers.constant(self.initial_bias)
+            y = y + self.param("bias", bias, (self.features,))[None, None, None, None]
         return y
 
 
@@ -164,6 +166,7 @@ class RefinementBlock(nn.Module):
     targets: int  # output maps
     width: int  # feature maps
     convolutions: int
+    initial_probability: float  # of new lesion, where the network is untrained
     unit: Callable[..., nn.Module]
     dropout_rate: float
 
@@ -175,7 +178,8 @@ class RefinementBlock(nn.Module):
             maps = self.unit(self.width, kernel_size=3, activation=nn.relu, name=f"unit_{k}")(
                 maps, train
             )
-        return nn.sigmoid(Convolution(self.targets, 1, use_bias=True, name="output")(maps))
+        log_odds = math.log(self.initial_probability / (1 - self.initial_probability))
+        return nn.sigmoid(Convolution(self.targets, 1, log_odds, name="output")(maps))
 
 
 class SiameseMPUNet(nn.Module):
@@ -190,6 +194,7 @@ class SiameseMPUNet(nn.Module):
     node_convolutions: int  # convolutions in each node
     refinement_width: int  # feature maps in the refinement block
     refinement_convolutions: int
+    initial_probability: float  # of new lesion, where the network is untrained
     dropout_rate: float  # share of whole feature maps dropped in training
     norm_momentum: float  # decay of batch norm's running statistics, per step
     norm_epsilon: float
@@ -211,8 +216,8 @@ class SiameseMPUNet(nn.Module):
             self.widths, self.node_convolutions, unit, self.dropout_rate
         )
         self.refinement = RefinementBlock(
-            self.targets, self.refinement_width, self.refinement_convolutions, unit,
-            self.dropout_rate,
+            self.targets, self.refinement_width, self.refinement_convolutions,
+            self.initial_probability, unit, self.dropout_rate,
         )  # fmt: skip
 
     def __call__(self, time01, time02, *, train: bool, patch_ids=None):
@@ -285,6 +290,7 @@ def build_model(config, axis_name: str | None = None) -> SiameseMPUNet:
         node_convolutions=model.node_convolutions,
         refinement_width=model.refinement_width,
         refinement_convolutions=model.refinement_convolutions,
+        initial_probability=model.initial_probability,
         dropout_rate=model.dropout_rate,
         norm_momentum=model.norm_momentum,
         norm_epsilon=model.norm_epsilon,

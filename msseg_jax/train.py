@@ -155,7 +155,9 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
             log.add(step, metrics)
 
             at_end = step == schedule.total_steps
-            validates = data.validation and (at_end or step % train_config.validate_every_steps == 0)
+            validates = data.validation and (
+                at_end or step % train_config.validate_every_steps == 0
+            )
             stores = at_end or step % train_config.checkpoint_every_steps == 0
             # Before anything is stored, so that a loss that is not finite ends the run first.
             if validates or stores or step % train_config.log_every_steps == 0:
@@ -188,9 +190,7 @@ def batches_from(
     first_step: int, config: ConfigDict, data: TrainingSet, schedule: Schedule
 ) -> Iterator[dict[str, np.ndarray]]:
     """The run's batches after `first_step` steps, to its end."""
-    sampling = Sampling(
-        config.seed, config.data.patch_size, config.data.lesion_patch_probability
-    )
+    sampling = Sampling(config.seed, config.data.patch_size, config.data.lesion_patch_probability)
     patches = schedule.total_steps * config.train.batch_size
     source = PatchSource(data.training, sampling, patches)
     return load_batches(source, config.train.batch_size, first_step, config.data.workers)

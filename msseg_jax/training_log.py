@@ -97,9 +97,9 @@ class TrainingLog:
         for step, values in metrics:
             if not math.isfinite(values["loss"]):
                 raise TrainingError(
-                    f"the loss of step {step} is {values['loss']}; wanted a finite number: continue "
-                    "from the last checkpoint with a lower --config.train.learning_rate in a new "
-                    "--workdir, or look for extreme intensities in the images"
+                    f"the loss of step {step} is {values['loss']}; wanted a finite number: begin "
+                    "anew in another --workdir with a lower --config.train.learning_rate, or look "
+                    "for extreme intensities in the images"
                 )
         elapsed_s = time.perf_counter() - self._start
         step = metrics[-1][0]

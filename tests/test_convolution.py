@@ -1,4 +1,5 @@
 """conv3d against lax.conv_general_dilated: values and both gradients."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +11,13 @@ from msseg_jax.convolution import conv3d
 
 def reference(x, kernel):
     return lax.conv_general_dilated(
-        x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
-        precision=lax.Precision.HIGHEST)
+        x,
+        kernel,
+        (1, 1, 1),
+        "SAME",
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        precision=lax.Precision.HIGHEST,
+    )
 
 
 def arrays(*shapes):
@@ -21,9 +27,11 @@ def arrays(*shapes):
 
 def value_and_gradients(conv):
     """One compiled function of (x, kernel, dy) that gives y, dx and dkernel."""
+
     def run(x, kernel, dy):
         y, pull = jax.vjp(conv, x, kernel)
         return y, *pull(dy)
+
     return jax.jit(run)
 
 
@@ -32,19 +40,23 @@ def assert_all_close(found, wanted):
         np.testing.assert_allclose(f, w, rtol=1e-4, atol=1e-4 * float(jnp.abs(w).max()))
 
 
-@pytest.mark.parametrize("batch, sides, c_in, c_out, k", [
-    (2, (5, 6, 7), 3, 2, 3),
-    (1, (13, 14, 15), 1, 6, 3),
-    (3, (9, 4, 4), 6, 1, 3),
-    (1, (1, 1, 1), 8, 8, 3),
-    (2, (2, 2, 2), 2, 3, 3),
-    (1, (3, 1, 2), 2, 3, 3),
-    (2, (5, 6, 7), 3, 2, 1),
-])
+@pytest.mark.parametrize(
+    ("batch", "sides", "c_in", "c_out", "k"),
+    [
+        (2, (5, 6, 7), 3, 2, 3),
+        (1, (13, 14, 15), 1, 6, 3),
+        (3, (9, 4, 4), 6, 1, 3),
+        (1, (1, 1, 1), 8, 8, 3),
+        (2, (2, 2, 2), 2, 3, 3),
+        (1, (3, 1, 2), 2, 3, 3),
+        (2, (5, 6, 7), 3, 2, 1),
+    ],
+)
 def test_values_and_gradients_are_those_of_the_direct_convolution(batch, sides, c_in, c_out, k):
     x, kernel, dy = arrays((batch, *sides, c_in), (k, k, k, c_in, c_out), (batch, *sides, c_out))
-    assert_all_close(value_and_gradients(conv3d)(x, kernel, dy),
-                     value_and_gradients(reference)(x, kernel, dy))
+    assert_all_close(
+        value_and_gradients(conv3d)(x, kernel, dy), value_and_gradients(reference)(x, kernel, dy)
+    )
 
 
 def test_a_kernel_with_one_tap_moves_the_volume_and_brings_zeros_in():
@@ -57,8 +69,10 @@ def test_a_kernel_with_one_tap_moves_the_volume_and_brings_zeros_in():
 
 def test_a_batch_of_kernels_under_vmap():
     x, kernel, dy = arrays((2, 2, 5, 6, 7, 3), (2, 3, 3, 3, 3, 2), (2, 2, 5, 6, 7, 2))
-    assert_all_close(jax.vmap(value_and_gradients(conv3d))(x, kernel, dy),
-                     jax.vmap(value_and_gradients(reference))(x, kernel, dy))
+    assert_all_close(
+        jax.vmap(value_and_gradients(conv3d))(x, kernel, dy),
+        jax.vmap(value_and_gradients(reference))(x, kernel, dy),
+    )
 
 
 def test_without_jit():
@@ -76,12 +90,15 @@ def test_a_program_for_a_cpu_holds_no_3d_convolution_and_one_for_a_gpu_holds_it(
         assert found == convolutions_3d, (platform, lines)
 
 
-@pytest.mark.parametrize("x_shape, kernel_shape, message", [
-    ((1, 8, 8, 8, 2), (5, 5, 5, 2, 2), r"\(5, 5, 5, 2, 2\), wanted \(3, 3, 3"),
-    ((1, 8, 8, 8, 2), (3, 3, 2, 2), r"\(3, 3, 2, 2\), wanted \(3, 3, 3"),
-    ((1, 8, 8, 8, 2), (3, 3, 3, 4, 2), "takes 4 channels, x has 2"),
-    ((8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(8, 8, 8, 2\), wanted \(B, D, H, W, Cin\)"),
-])
+@pytest.mark.parametrize(
+    ("x_shape", "kernel_shape", "message"),
+    [
+        ((1, 8, 8, 8, 2), (5, 5, 5, 2, 2), r"\(5, 5, 5, 2, 2\), wanted \(3, 3, 3"),
+        ((1, 8, 8, 8, 2), (3, 3, 2, 2), r"\(3, 3, 2, 2\), wanted \(3, 3, 3"),
+        ((1, 8, 8, 8, 2), (3, 3, 3, 4, 2), "takes 4 channels, x has 2"),
+        ((8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(8, 8, 8, 2\), wanted \(B, D, H, W, Cin\)"),
+    ],
+)
 def test_other_shapes_are_refused_with_what_was_found(x_shape, kernel_shape, message):
     with pytest.raises(ValueError, match=message):
         conv3d(jnp.zeros(x_shape), jnp.zeros(kernel_shape))

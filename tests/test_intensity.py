@@ -60,5 +60,5 @@ def test_another_gain_and_offset_of_the_scanner_make_no_difference():
 
 
 def test_refuses_a_constant_brain():
-    with pytest.raises(IntensityError, match="constant inside the brain.* are both 5"):
+    with pytest.raises(IntensityError, match=r"constant inside the brain.* are both 5"):
         measure_percentiles(np.full((3, 3, 3), 5.0), np.ones((3, 3, 3), bool), PERCENTILES)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from msseg_jax.data.dataset import BRAIN_MASK, CONSENSUS, EXPERT, TIME01, TIME02
 from msseg_jax.data.phantom import (
     consensus,
     plan_patient,
@@ -24,12 +25,9 @@ from msseg_jax.data.phantom.acquisition import image_grid, small_motion, work_gr
 from msseg_jax.data.phantom.experts import count_lesions
 from msseg_jax.data.phantom.fields import Grid, stretch
 from msseg_jax.data.phantom.plan import DECK, SCANNERS, STREAMS, positives_among
-from msseg_jax.data.phantom.writer import FLAIR1, FLAIR2
 
 SPACING_MM = 2.5
-NAMES = {FLAIR1, FLAIR2, "ground_truth", "brain_mask"} | {
-    f"ground_truth_expert{n}" for n in (1, 2, 3, 4)
-}
+NAMES = {TIME01, TIME02, CONSENSUS, BRAIN_MASK} | {EXPERT.format(n) for n in (1, 2, 3, 4)}
 
 
 def digest(folder):
@@ -234,18 +232,18 @@ def test_all_volumes_share_one_grid(many):
 
 def test_the_consensus_holds_the_planned_lesions(many):
     plan, patient = many
-    truth = patient.volumes["ground_truth"]
+    truth = patient.volumes[CONSENSUS]
     assert count_lesions(truth) == len(plan.new_lesions_mm3) == 9
     assert truth.sum() * SPACING_MM**3 == pytest.approx(sum(plan.new_lesions_mm3), rel=0.2)
-    experts = np.stack([patient.volumes[f"ground_truth_expert{n}"] for n in (1, 2, 3, 4)])
+    experts = np.stack([patient.volumes[EXPERT.format(n)] for n in (1, 2, 3, 4)])
     np.testing.assert_array_equal(truth, consensus(experts))
 
 
 def test_experts_differ_but_agree_on_most(many):
     _, patient = many
-    truth = patient.volumes["ground_truth"] > 0
+    truth = patient.volumes[CONSENSUS] > 0
     for n in (1, 2, 3, 4):
-        expert = patient.volumes[f"ground_truth_expert{n}"] > 0
+        expert = patient.volumes[EXPERT.format(n)] > 0
         assert (expert != truth).any()
         assert 0.55 < 2 * (expert & truth).sum() / (expert.sum() + truth.sum()) < 1
 
@@ -253,7 +251,7 @@ def test_experts_differ_but_agree_on_most(many):
 def test_a_patient_without_new_lesions_has_an_empty_consensus(none):
     plan, patient = none
     assert plan.new_lesions_mm3 == ()
-    assert not patient.volumes["ground_truth"].any()
+    assert not patient.volumes[CONSENSUS].any()
     assert not any(lesion.kind == "new" for lesion in patient.lesions)
 
 
@@ -266,7 +264,7 @@ def test_old_lesions_of_every_kind_exist_and_are_not_labelled(many, none):
             i, j, k = np.rint(to_voxel[:3, :3] @ lesion.centre_mm + to_voxel[:3, 3]).astype(int)
             if lesion.kind not in ("new", "doubtful"):
                 assert lesion.contrast[0] > 0
-                assert patient.volumes["ground_truth"][i, j, k] == 0
+                assert patient.volumes[CONSENSUS][i, j, k] == 0
                 if lesion.kind == "enlarged":
                     assert lesion.volume_mm3[1] > 1.3 * lesion.volume_mm3[0]
                 elif lesion.kind == "faded":
@@ -276,20 +274,20 @@ def test_old_lesions_of_every_kind_exist_and_are_not_labelled(many, none):
             elif lesion.kind == "new":
                 assert lesion.contrast[0] == 0
                 box = tuple(slice(max(c - 4, 0), c + 5) for c in (i, j, k))
-                assert patient.volumes["ground_truth"][box].any()
+                assert patient.volumes[CONSENSUS][box].any()
 
 
 def relative_to_white(patient, name):
     """The image divided by its median in the brain: white matter, or nearly so."""
     image = patient.volumes[name].astype(float)
-    return image / np.median(image[patient.volumes["brain_mask"] > 0])
+    return image / np.median(image[patient.volumes[BRAIN_MASK] > 0])
 
 
 def test_new_lesions_are_bright_at_the_second_visit_only(many):
     _, patient = many
-    labels, count = ndimage.label(patient.volumes["ground_truth"], np.ones((3, 3, 3)))
-    change = relative_to_white(patient, FLAIR2) - relative_to_white(patient, FLAIR1)
-    brain = patient.volumes["brain_mask"] > 0
+    labels, count = ndimage.label(patient.volumes[CONSENSUS], np.ones((3, 3, 3)))
+    change = relative_to_white(patient, TIME02) - relative_to_white(patient, TIME01)
+    brain = patient.volumes[BRAIN_MASK] > 0
     rise = np.array([change[labels == lesion].mean() for lesion in range(1, count + 1)])
     # Contrasts are drawn from 0.32 up; the soft border takes a part of it.
     assert (rise > 0.12).all()
@@ -299,25 +297,25 @@ def test_new_lesions_are_bright_at_the_second_visit_only(many):
 
 def test_outside_of_lesions_the_visits_show_the_same_brain(none):
     _, patient = none
-    first, second = relative_to_white(patient, FLAIR1), relative_to_white(patient, FLAIR2)
-    brain = patient.volumes["brain_mask"] > 0
+    first, second = relative_to_white(patient, TIME01), relative_to_white(patient, TIME02)
+    brain = patient.volumes[BRAIN_MASK] > 0
     assert not np.array_equal(first, second)
     assert np.corrcoef(first[brain], second[brain])[0, 1] > 0.85
 
 
 def test_the_second_visit_has_another_intensity_scale(many):
     _, patient = many
-    brain = patient.volumes["brain_mask"] > 0
-    first, second = (np.median(patient.volumes[name][brain]) for name in (FLAIR1, FLAIR2))
+    brain = patient.volumes[BRAIN_MASK] > 0
+    first, second = (np.median(patient.volumes[name][brain]) for name in (TIME01, TIME02))
     assert 0.5 < second / first < 1.6
     assert abs(second / first - 1) > 0.01
 
 
 def test_brain_mask_covers_the_labels_and_has_the_size_of_a_brain(many, none):
     for _, patient in (many, none):
-        brain = patient.volumes["brain_mask"] > 0
+        brain = patient.volumes[BRAIN_MASK] > 0
         for n in (1, 2, 3, 4):
-            assert not (patient.volumes[f"ground_truth_expert{n}"][~brain] > 0).any()
+            assert not (patient.volumes[EXPERT.format(n)][~brain] > 0).any()
         voxel_ml = abs(np.linalg.det(patient.affine[:3, :3])) / 1000
         assert 900 < brain.sum() * voxel_ml < 1900
         assert ndimage.label(brain)[1] == 1
@@ -357,33 +355,33 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes_and_patients(tmp_
     assert len(first) == 8
     assert len(second) == 16
     assert first == {name: second[name] for name in first}
-    images = {"phantom_00{}/" + f"{name}.nii.gz" for name in (FLAIR1, FLAIR2, "brain_mask")}
+    images = {"phantom_00{}/" + name for name in (TIME01, TIME02, BRAIN_MASK)}
     for image in images:  # another patient is another head
         assert second[image.format(1)] != second[image.format(2)]
 
     # What is on disk is complete, in the layout, and says mm and scanner coordinates.
     folder = tmp_path / "one" / "phantom_001"
     assert os.listdir(tmp_path / "one") == ["phantom_001"]
-    assert {path.name for path in folder.iterdir()} == {f"{name}.nii.gz" for name in NAMES}
+    assert {path.name for path in folder.iterdir()} == NAMES
     images = [nib.load(path) for path in folder.iterdir()]
     for image in images:
         np.testing.assert_array_equal(image.affine, images[0].affine)
         assert image.header.get_xyzt_units()[0] == "mm"
         assert image.header["qform_code"] == image.header["sform_code"] == 1
         np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=1e-3)
-    truth = np.asarray(nib.load(folder / "ground_truth.nii.gz").dataobj)
+    truth = np.asarray(nib.load(folder / CONSENSUS).dataobj)
     assert set(np.unique(truth)) <= {0, 1}
     assert truth.sum() == one[0].new_lesion_voxels > 0
     assert one[0].shape == truth.shape
     assert one[0].new_lesion_mm3 == pytest.approx(truth.sum() * 4.0**3)
-    for image in (FLAIR1, FLAIR2):
+    for image in (TIME01, TIME02):
         assert np.asarray(nib.load(folder / f"{image}.nii.gz").dataobj).std() > 0
 
     # A patient that is there stays as it is, unless it may be replaced.
-    (folder / "ground_truth.nii.gz").write_bytes(b"mine")
+    (folder / CONSENSUS).write_bytes(b"mine")
     with pytest.raises(FileExistsError, match=r"already holds 1 of the 2 .* --overwrite"):
         write_phantoms(tmp_path / "one", 2, 4, jobs=1, spacing_mm=4.0)
-    assert (folder / "ground_truth.nii.gz").read_bytes() == b"mine"
+    assert (folder / CONSENSUS).read_bytes() == b"mine"
     write_phantoms(tmp_path / "one", 1, 4, jobs=1, spacing_mm=4.0, overwrite=True)
     assert digest(tmp_path / "one") == first
 
@@ -443,7 +441,7 @@ def test_command_line_writes_prints_a_table_and_does_not_load_jax(tmp_path):
     header, row = done.stdout.splitlines()
     assert header.split() == ["patient", "voxel,", "mm", "shape", "new", "lesions", "voxels", "mm3"]
     assert row.startswith("phantom_001  4 x 4 x 4")
-    assert (tmp_path / "phantom_001" / "brain_mask.nii.gz").exists()
+    assert (tmp_path / "phantom_001" / BRAIN_MASK).exists()
     again = subprocess.run(run, capture_output=True, text=True)
     assert again.returncode != 0
     assert "phantom: --output=" in again.stderr

@@ -41,7 +41,7 @@ def test_landmarks_come_from_the_training_patients_alone(patients_root, cache_fo
     ((name, _),) = data.validation
     time01 = patients_root / name / dataset.TIME01
     held_out = read_pair(next(p for p in find_patients(patients_root, 0) if p.name == name))
-    save_nifti(time01, (held_out.time01.array ** 2).astype(np.float32))
+    save_nifti(time01, (held_out.time01.array**2).astype(np.float32))
     assert prepared(patients_root, cache_folder).preprocessing == data.preprocessing
 
 
@@ -97,9 +97,9 @@ def test_refuses_a_brain_smaller_than_a_patch(patients_root):
 
 
 def test_refuses_a_visit_that_is_constant_inside_the_brain(patients_root, cache_folder):
-    brain = read_pair(find_patients(patients_root, 0)[0]).brain
-    outside = np.random.default_rng(0).normal(size=SHAPE) * ~brain
-    save_nifti(patients_root / "patient_0" / dataset.TIME02, (5 + outside).astype(np.float32))
+    visit = np.full(SHAPE, 5, np.float32)
+    visit[0, 0, 0] = 9  # outside the brain
+    save_nifti(patients_root / "patient_0" / dataset.TIME02, visit)
     with pytest.raises(DatasetError, match=r"patient_0/flair_time02.*constant inside the brain"):
         prepared(patients_root, cache_folder)
 

@@ -197,13 +197,9 @@ def test_three_passes_are_trilinear_interpolation():
     resampling = resampling_to(0.8, array.shape, np.array([0.5, 1.1, 2.0]))
     centres = [
         (np.arange(new) - (new - 1) / 2) * scale + (old - 1) / 2
-        for new, old, scale in zip(
-            resampling.new_shape, array.shape, resampling.scale, strict=True
-        )
+        for new, old, scale in zip(resampling.new_shape, array.shape, resampling.scale, strict=True)
     ]
-    expected = map_coordinates(
-        array, np.meshgrid(*centres, indexing="ij"), order=1, mode="nearest"
-    )
+    expected = map_coordinates(array, np.meshgrid(*centres, indexing="ij"), order=1, mode="nearest")
     np.testing.assert_allclose(resampling.forward(array), expected, atol=1e-5)
 
 

@@ -74,7 +74,8 @@ def load_batches(
       workers: processes that cut patches; 0 for threads of this process.
 
     Yields:
-      time01, time02: (B, S, S, S, 1) float32; targets: (B, S, S, S, T) uint8; patch_ids: (B,) int32.
+      time01, time02: (B, S, S, S, 1) float32; targets: (B, S, S, S, T) uint8;
+      patch_ids: (B,) int32.
     """
     batches = grain.MapDataset.source(source).batch(batch_size, drop_remainder=True)[first_step:]
     # grain's default reads hundreds of elements ahead; two batches hide the cutting of one.

@@ -132,4 +132,3 @@ def apply(preprocessing: Preprocessing, patient: Patient, resampled: Resampled) 
             for image, m in zip(resampled.images, measured, strict=True)
         ]
     )
-

@@ -47,9 +47,7 @@ def prepare(
             f"{len(patients) - 1}, as {root} has {len(patients)} patients"
         )
     measures = cache.measure(patients, settings, cache_folder)
-    held_out = choose_validation(
-        [m.lesion_voxels > 0 for m in measures], validation_patients, seed
-    )
+    held_out = choose_validation([m.lesion_voxels > 0 for m in measures], validation_patients, seed)
     preprocessing = preprocess.fit(
         [m.histograms for k, m in enumerate(measures) if k not in held_out], settings
     )

@@ -6,8 +6,6 @@ import gzip
 import multiprocessing
 import os
 import shutil
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -15,7 +13,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from tqdm import tqdm
 
+from msseg_jax.data.dataset import BRAIN_MASK, CONSENSUS, EXPERT, TIME01, TIME02
 from msseg_jax.data.phantom.acquisition import (
     Scan,
     acquire,
@@ -29,8 +29,6 @@ from msseg_jax.data.phantom.fields import interpolated_planes, stretch
 from msseg_jax.data.phantom.head import build_head
 from msseg_jax.data.phantom.lesions import Lesion, Painter, Sites, draw_load
 from msseg_jax.data.phantom.plan import PatientPlan, plan_patient
-
-FLAIR1, FLAIR2 = "flair_time01_on_middle_space", "flair_time02_on_middle_space"
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Patient:
     """A rendered patient.
 
     Attributes:
-        volumes: by file name without `.nii.gz`; all of one shape.
+        volumes: by file name; all of one shape.
         affine: 4 x 4, voxel indices to scanner mm (RAS).
         lesions: all lesions; centres are in head coordinates of the first visit.
     """
@@ -76,7 +74,7 @@ def render_patient(plan: PatientPlan, spacing_mm: float | None = None) -> Patien
     painters = Painter(grid, head, np.eye(4)), Painter(grid, head, motion)
     load = draw_load(plan, Sites.of(head), painters[1])
     volumes = {}
-    for visit, name in enumerate((FLAIR1, FLAIR2)):
+    for visit, name in enumerate((TIME01, TIME02)):
         signal = head.signal
         if visit == 1:
             near = head.brain.hull_mm < 3
@@ -96,13 +94,13 @@ def render_patient(plan: PatientPlan, spacing_mm: float | None = None) -> Patien
         volumes[name] = acquire(signal, head.inside, grid.spacing_mm, scan, noise_rng, plan.dtype)
         del signal
     masks = draw_experts(load, painters[1].grid, plan.rng("experts"))
-    volumes["ground_truth"] = consensus(masks).astype(np.uint8)
+    volumes[CONSENSUS] = consensus(masks).astype(np.uint8)
     for number, mask in enumerate(masks, start=1):
-        volumes[f"ground_truth_expert{number}"] = mask.view(np.uint8)
+        volumes[EXPERT.format(number)] = mask.view(np.uint8)
     brain = np.empty(grid.shape, np.uint8)
     for out, level in zip(brain, interpolated_planes(head.hull_mm, grid.shape), strict=True):
         out[...] = level < 0
-    volumes["brain_mask"] = brain
+    volumes[BRAIN_MASK] = brain
     lesions = [lesion for lesion, _ in load.recent] + load.old
     return Patient(volumes, affine, grid.to_head_mm, lesions)
 
@@ -129,13 +127,13 @@ def write_patient(
     partial.mkdir()
     try:
         for name, volume in patient.volumes.items():
-            write_volume(partial / f"{name}.nii.gz", volume, patient.affine)
+            write_volume(partial / name, volume, patient.affine)
         if overwrite and target.exists():
             shutil.rmtree(target)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    truth = patient.volumes["ground_truth"]
+    truth = patient.volumes[CONSENSUS]
     spacing = tuple(round(float(mm), 4) for mm in np.linalg.norm(patient.affine[:3, :3], axis=0))
     voxels = int(truth.sum())
     return Summary(
@@ -221,15 +219,9 @@ def write_phantoms(
     check_request(output, patients, seed, jobs, spacing_mm, overwrite)
     plans = [plan_patient(seed, index, patients) for index in range(patients)]
     jobs = min(jobs or os.cpu_count() or 1, patients)
-    summaries: dict[str, Summary] = {}
-    start_s = time.monotonic()
-    for done, summary in enumerate(_run(output, plans, jobs, spacing_mm, overwrite), start=1):
-        summaries[summary.patient] = summary
-        if sys.stderr.isatty():
-            left_s = (time.monotonic() - start_s) / done * (patients - done)
-            sys.stderr.write(f"\r{done} of {patients} patients, {left_s:.0f} s left ")
-            sys.stderr.write("\n" if done == patients else "")
-            sys.stderr.flush()
+    written = _run(output, plans, jobs, spacing_mm, overwrite)
+    bar = tqdm(written, "phantoms", patients, disable=None, leave=False)
+    summaries = {summary.patient: summary for summary in bar}
     return [summaries[plan.name] for plan in plans]
 
 

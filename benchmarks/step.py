@@ -1,0 +1,69 @@
+"""Time one training step and one forward pass of `configs/msseg2.py`, per patch pair.
+
+Usage: python -m benchmarks.step [--batch_size 2] [--patch_size 56] [--repeats 5]
+Random patches, no loader: what is timed is the compiled step. Medians; on a machine that does
+other work as well, the shortest time is shown beside them.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from functools import partial
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=int, default=2, help="patch pairs over all devices")
+    parser.add_argument("--patch_size", type=int, default=56, help="voxels")
+    parser.add_argument("--repeats", type=int, default=5)
+    flags = parser.parse_args()
+    import jax
+    import numpy as np
+
+    from configs import msseg2
+    from msseg_jax.inference import compile_forward
+    from msseg_jax.model import build_model
+    from msseg_jax.parallel import AXIS, on_every_device, parallel_step
+    from msseg_jax.train import create_state, train_step
+
+    config = msseg2.get_config()
+    devices = jax.local_devices()
+    model = build_model(config, axis_name=AXIS)
+    state = create_state(config, model, lambda step: config.train.learning_rate)
+    state = on_every_device(state, devices)
+    step = parallel_step(partial(train_step, dropout_key=jax.random.key(1)), devices)
+    forward = compile_forward(model)
+
+    generator = np.random.default_rng(0)
+    shape = (flags.batch_size, *(flags.patch_size,) * 3)
+    visits = generator.standard_normal((2, *shape, 1), np.float32)
+    batch = {
+        "time01": visits[0],
+        "time02": visits[1],
+        "targets": (generator.random((*shape, config.model.targets)) > 0.98).astype(np.uint8),
+        "patch_ids": np.arange(flags.batch_size, dtype=np.int32),
+    }
+
+    def timed(function):
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        return time.perf_counter() - start
+
+    print(f"jax {jax.__version__}, {len(devices)} x {devices[0].device_kind}, {shape} patch pairs")
+    for name, function in (
+        ("training step", lambda: step(state, batch)),
+        ("forward", lambda: forward(state.model_variables, *visits)),
+    ):
+        first_s = timed(function)
+        times = [timed(function) / flags.batch_size for _ in range(flags.repeats)]
+        print(
+            f"{name:<13}  {statistics.median(times):6.2f} s per patch pair (shortest "
+            f"{min(times):.2f}); with compilation {first_s:.0f} s"
+        )
+    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # kiB on Linux
+    print(f"peak memory    {peak_gib:6.2f} GiB of this process")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The command line, as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def launch(*flags):
+    return subprocess.run(
+        [sys.executable, "launch.py", *flags], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_describe_ends_with_the_papers_figures():
+    done = launch("--config=configs/msseg2.py", "--mode=describe")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["convolutions: 28", "parameters: 40465"]
+
+
+def test_overrides_reach_the_configuration():
+    done = launch("--config=configs/msseg2.py", "--mode=describe", "--config.model.targets=1")
+    assert done.stdout.splitlines()[-1] == f"parameters: {40465 - 4 * 6}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.train.batch_sice=8"], "batch_size"),
+        (["--config.data.root=nowhere"], "nowhere: no such folder"),
+        (["--config.data.patch_size=50"], "patch side 50 is no multiple of 8"),
+        (["--config.train.batch_size=many"], "many"),
+        (["extra"], "is no flag"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_few_lines(flags, message, tmp_path):
+    done = launch("--config=configs/msseg2.py", f"--workdir={tmp_path / 'run'}", *flags)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

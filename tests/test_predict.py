@@ -1,0 +1,244 @@
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msseg_jax import predict
+from msseg_jax.checkpoint import Checkpoints, RunFolder
+from msseg_jax.config import save_config
+from msseg_jax.data import dataset
+from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.inference import compile_forward, segment_volume
+from msseg_jax.model import build_model, initial_variables
+from msseg_jax.predict import Options, Predictor, lesion_mask, main
+from tests.conftest import SHAPE, save_nifti
+
+
+@pytest.fixture
+def run(small_config, tmp_path):
+    """A run's folder with an untrained network."""
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    small_config.predict.threshold = 0.0  # whatever it says is positive
+    save_config(small_config, folder.config_file)
+    settings = Settings(1.0, (1, 50, 99), 8)
+    Preprocessing(settings, (0.0, 50.0, 100.0)).save(folder.preprocessing_file)
+    variables = initial_variables(build_model(small_config), seed=0)
+    with Checkpoints(folder.checkpoints / "last", keep=1) as checkpoints:
+        checkpoints.save(4, variables, {}, {})
+    return folder.path
+
+
+@pytest.fixture
+def pair_flags(run, patients_root, tmp_path):
+    patient = patients_root / "patient_0"
+    return [
+        f"--model={run}",
+        "-t1", str(patient / dataset.TIME01),
+        "-t2", str(patient / dataset.TIME02),
+        f"--mask={patient / dataset.BRAIN_MASK}",
+        "-o", str(tmp_path / "new.nii.gz"),
+    ]  # fmt: skip
+
+
+def stand_in(value_of):
+    """A network that answers with a function of the second visit."""
+    return lambda variables, time01, time02: value_of(time02[..., 0])
+
+
+def test_every_brain_voxel_is_segmented_once_and_nothing_outside():
+    generator = np.random.default_rng(0)
+    images = generator.normal(size=(2, 13, 14, 20)).astype(np.float32)
+    brain = generator.random((13, 14, 20)) < 0.7
+    options = {"patch_size": 8, "overlap": 3, "batch_size": 4}
+    identity = segment_volume(stand_in(lambda x: x), {}, images, brain, **options)
+    np.testing.assert_allclose(identity, images[1] * brain, atol=1e-6)
+
+
+def test_tiles_without_brain_are_not_computed():
+    calls = []
+
+    def count(x):
+        calls.append(x.shape)
+        return x
+
+    brain = np.zeros((8, 8, 64), bool)
+    brain[:, :, :8] = True
+    images = np.zeros((2, *brain.shape), np.float32)
+    segment_volume(stand_in(count), {}, images, brain, patch_size=8, overlap=0, batch_size=3)
+    assert calls == [(3, 8, 8, 8)]  # one tile of eight, in a batch filled up to its one shape
+
+
+def test_batch_size_and_overlap_of_a_local_network_do_not_matter():
+    generator = np.random.default_rng(0)
+    images = generator.normal(size=(2, 20, 20, 20)).astype(np.float32)
+    brain = np.ones((20, 20, 20), bool)
+    results = [
+        segment_volume(
+            stand_in(np.tanh), {}, images, brain, patch_size=8, overlap=overlap, batch_size=batch
+        )
+        for overlap, batch in ((0, 1), (4, 5), (6, 3))
+    ]
+    np.testing.assert_allclose(results[0], results[1], atol=1e-6)
+    np.testing.assert_allclose(results[0], results[2], atol=1e-6)
+
+
+def test_the_networks_consensus_map_alone_is_kept(small_config):
+    model = build_model(small_config)
+    variables = initial_variables(model, seed=0)
+    visits = np.random.default_rng(0).normal(size=(2, 1, 8, 8, 8, 1)).astype(np.float32)
+    whole = model.apply(variables, *visits, train=False)
+    kept = compile_forward(model)(variables, *visits)
+    np.testing.assert_allclose(kept, whole[..., 0], atol=1e-6)
+    assert np.abs(np.asarray(kept - whole[..., 1])).max() > 1e-3
+
+
+def test_threshold_is_exclusive_and_small_lesions_go_by_volume():
+    probability = np.zeros((6, 6, 6), np.float32)
+    probability[0, 0, :] = 0.6
+    probability[2:4, 2:4, 2:4] = 0.61  # 8 voxels
+    probability[5, 5, 5] = 0.9
+    probability[4, 4, 4] = 0.9  # touches the cube and the corner by corners alone
+    options = Options(overlap=0, threshold=0.6, min_lesion_mm3=0.0, batch_size=1)
+    assert lesion_mask(probability, options, voxel_mm3=0.5).sum() == 10
+    large = Options(overlap=0, threshold=0.6, min_lesion_mm3=4.0, batch_size=1)
+    kept = lesion_mask(probability, large, voxel_mm3=0.5)
+    assert kept.dtype == np.uint8
+    assert kept.sum() == kept[2:4, 2:4, 2:4].sum() == 8
+
+
+def test_writes_mask_and_probability_on_the_first_visits_grid(pair_flags, tmp_path, capsys):
+    assert main([*pair_flags, f"--probability={tmp_path / 'p.nii.gz'}"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("model: ")
+    assert "its last checkpoint, step 4" in output
+    visit = nib.load(pair_flags[2])
+    mask, probability = nib.load(tmp_path / "new.nii.gz"), nib.load(tmp_path / "p.nii.gz")
+    for image in (mask, probability):
+        assert image.shape == SHAPE
+        np.testing.assert_array_equal(image.affine, visit.affine)
+        assert image.header.get_xyzt_units() == visit.header.get_xyzt_units()
+        assert image.header["sform_code"] == visit.header["sform_code"]
+    assert mask.get_data_dtype() == np.uint8
+    assert probability.get_data_dtype() == np.float32
+    brain = nib.load(pair_flags[5].split("=")[1]).get_fdata() == 1
+    assert (probability.get_fdata()[~brain] == 0).all()
+    assert 0 < probability.get_fdata()[brain].min() <= probability.get_fdata().max() < 1
+    np.testing.assert_array_equal(mask.get_fdata() == 1, brain)  # threshold 0
+
+
+def test_options_reach_the_mask(pair_flags, tmp_path):
+    main([*pair_flags, f"--probability={tmp_path / 'p.nii.gz'}"])
+    probability = nib.load(tmp_path / "p.nii.gz").get_fdata()
+    threshold = float(np.median(probability[probability > 0]))
+    assert main([*pair_flags, f"--threshold={threshold}"]) == 0
+    np.testing.assert_array_equal(
+        nib.load(tmp_path / "new.nii.gz").get_fdata() == 1, probability > threshold
+    )
+    assert main([*pair_flags, "--min_lesion_mm3=1e6"]) == 0
+    assert nib.load(tmp_path / "new.nii.gz").get_fdata().sum() == 0
+
+
+def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
+    predictor = Predictor(run)
+    options = predictor.options()
+    for size in ((14, 15, 20), (17, 16, 14)):
+        generator = np.random.default_rng(0)
+        brain = np.zeros(size, bool)
+        brain[1:-1, 1:-1, 1:-1] = True
+        paths = [
+            save_nifti(tmp_path / f"{k}.nii.gz", (generator.random(size) * brain).astype("f4"))
+            for k in range(2)
+        ]
+        patient = dataset.Patient("one", *paths, None)
+        predictor.probability(patient, dataset.read_pair(patient), options)
+    assert predictor._forward._cache_size() == 1
+
+
+def test_a_folder_goes_on_after_a_failure_and_says_so_at_the_end(
+    run, patients_root, tmp_path, capsys
+):
+    (patients_root / "patient_1" / dataset.TIME02).write_bytes(b"")
+    flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
+    assert main(flags) == 1
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert written == ["patient_0.nii.gz", "patient_2.nii.gz", "patient_3.nii.gz"]
+    error = capsys.readouterr().err
+    assert "1 of 4 patients failed" in error
+    assert "patient_1/flair_time02" in error
+
+
+def test_patients_done_are_skipped_unless_told_otherwise(run, patients_root, tmp_path, capsys):
+    flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
+    assert main(flags) == 0
+    (tmp_path / "out" / "patient_2.nii.gz").write_bytes(b"mine")
+    assert main(flags) == 0
+    assert capsys.readouterr().out.count("skipped") == 4
+    assert (tmp_path / "out" / "patient_2.nii.gz").read_bytes() == b"mine"
+    assert main([*flags, "--overwrite"]) == 0
+    assert nib.load(tmp_path / "out" / "patient_2.nii.gz").shape == SHAPE
+    # A probability map that was not asked for before is not done.
+    assert main([*flags, f"--probability={tmp_path / 'maps'}"]) == 0
+    assert len(list((tmp_path / "maps").iterdir())) == 4
+
+
+def test_visits_on_different_grids_are_refused_and_nothing_is_written(pair_flags, tmp_path, capsys):
+    save_nifti(tmp_path / "other.nii.gz", np.ones((5, 15, 20), np.float32))
+    pair_flags[4] = str(tmp_path / "other.nii.gz")
+    assert main(pair_flags) == 1
+    assert "other.nii.gz has (5, 15, 20) voxels" in capsys.readouterr().err
+    assert not (tmp_path / "new.nii.gz").exists()
+
+
+def test_a_model_that_is_none_is_refused(pair_flags, tmp_path, capsys):
+    pair_flags[0] = f"--model={tmp_path}"
+    assert main(pair_flags) == 1
+    assert "wanted the folder of a run of launch.py" in capsys.readouterr().err
+
+
+def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):
+    pair_flags[-1] = pair_flags[2]
+    assert main(pair_flags) == 1
+    assert "is an input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-t1", "a.nii"], "wanted -t1 and -t2"),
+        (["--dataset=d", "-t1", "a.nii"], "exclude each other"),
+        (
+            ["--dataset=d", "--threshold=1.5"],
+            "--threshold is 1.5; wanted 0 or more and less than 1",
+        ),
+        (["--dataset=d", "--batch_size=0"], "--batch_size is 0; wanted 1 or more"),
+        (["--dataset=d", "--threads=0"], "--threads is 0; wanted 1 or more"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--model=m", "-o", "o.nii.gz", *flags])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_best_is_preferred_to_last(run, small_config):
+    assert Predictor(run).kind == "last"
+    variables = initial_variables(build_model(small_config), seed=1)
+    with Checkpoints(run / "checkpoints" / "best", keep=1) as checkpoints:
+        checkpoints.save(2, variables, {}, {})
+    predictor = Predictor(run)
+    assert (predictor.kind, predictor.step) == ("best", 2)
+    jax.tree.map(np.testing.assert_array_equal, predictor._variables, variables)
+
+
+def test_threads_limit_the_processors(monkeypatch):
+    granted = []
+    monkeypatch.setattr(predict.os, "sched_getaffinity", lambda pid: {3, 1, 2}, raising=False)
+    monkeypatch.setattr(
+        predict.os, "sched_setaffinity", lambda pid, cpus: granted.append(cpus), raising=False
+    )
+    monkeypatch.setenv("NPROC", "")
+    predict.limit_threads(2)
+    assert granted == [[1, 2]]
+    assert predict.os.environ["NPROC"] == "2"

@@ -1,0 +1,218 @@
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from msseg_jax.checkpoint import Checkpoints, RunError, RunFolder
+from msseg_jax.config import ConfigError
+from msseg_jax.model import build_model
+from msseg_jax.parallel import AXIS, check_batch_size, on_every_device, parallel_step
+from msseg_jax.train import (
+    Schedule,
+    TrainState,
+    create_state,
+    learning_rate,
+    make_schedule,
+    restore_last,
+    train,
+    train_step,
+)
+from msseg_jax.training_log import TrainingError, TrainingLog
+
+RATE = 0.01
+
+
+def random_batch(seed=0, patches=4):
+    """A batch in which the targets can be read off the second visit."""
+    generator = np.random.default_rng(seed)
+    visits = generator.normal(size=(2, patches, 8, 8, 8, 1)).astype(np.float32)
+    targets = (visits[1] > 1).astype(np.uint8).repeat(2, axis=-1)
+    ids = np.arange(patches, dtype=np.int32)
+    return {"time01": visits[0], "time02": visits[1], "targets": targets, "patch_ids": ids}
+
+
+def run_steps(config, devices, steps):
+    """State and metrics after some steps on the first few devices."""
+    devices = jax.devices()[:devices]
+    state = create_state(config, build_model(config, axis_name=AXIS), lambda step: RATE)
+    state = on_every_device(state, devices)
+    step = parallel_step(partial(train_step, dropout_key=jax.random.key(7)), devices)
+    history = []
+    for k in range(steps):
+        state, metrics = step(state, random_batch(k))
+        history.append(jax.device_get(metrics))
+    return jax.device_get(state), history
+
+
+def assert_trees_close(one, other, atol):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), one, other)
+
+
+def assert_trees_equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_four_devices_give_what_one_gives(small_config):
+    one, one_history = run_steps(small_config, 1, 3)
+    four, four_history = run_steps(small_config, 4, 3)
+    assert_trees_close(one_history, four_history, atol=1e-5)
+    assert_trees_close(one.batch_stats, four.batch_stats, atol=1e-5)
+    # Adam divides by the gradient's own size, so what counts is that updates of 3 x RATE agree.
+    assert_trees_close(one.params, four.params, atol=0.02 * RATE)
+
+
+def test_the_step_is_adam_on_the_gradient_of_the_batch_loss(small_config):
+    """Adam's first update is the sign of the gradient times the learning rate."""
+    model = build_model(small_config, axis_name=AXIS)
+    before = create_state(small_config, model, lambda step: RATE)
+    after, history = run_steps(small_config, 4, 1)
+    updates = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, before.params)
+    assert max(jax.tree.leaves(updates)) == pytest.approx(RATE, rel=1e-3)
+    assert -1 < history[0]["loss"] < 0
+    assert history[0]["gradient_norm"] > 0
+    assert int(after.step) == 1
+
+
+def test_the_gradient_is_that_of_the_loss(small_config):
+    """Following the gradient for a little way lowers the loss by its norm times the way."""
+    small_config.model.dropout_rate = 0.0
+    model = build_model(small_config, axis_name=AXIS)
+    way = 1e-3
+    # Gradient descent whose first step has the length `way` shows the gradient by its effect.
+    state = create_state(small_config, model, lambda step: RATE)
+    descent = optax.chain(optax.normalize_by_update_norm(), optax.sgd(way))
+    state = TrainState.create(
+        apply_fn=model.apply, params=state.params, batch_stats=state.batch_stats, tx=descent
+    )
+    step = parallel_step(partial(train_step, dropout_key=jax.random.key(7)), jax.devices())
+    after, before = step(state, random_batch())
+    _, later = step(after, random_batch())
+    fall = float(before["loss"] - later["loss"])
+    assert fall == pytest.approx(float(before["gradient_norm"]) * way, rel=0.05)
+
+
+def test_the_network_learns_what_can_be_read_off_the_second_visit(small_config):
+    _, history = run_steps(small_config, 4, 60)
+    first, last = (np.mean([h["loss"] for h in part]) for part in (history[:5], history[-5:]))
+    assert last < first - 0.3
+
+
+def test_the_papers_schedule(small_config):
+    small_config.data.patches_per_patient = 872
+    small_config.train.batch_size = 40
+    small_config.train.epochs = 40
+    small_config.train.max_steps = 0
+    schedule = make_schedule(small_config, training_patients=40)
+    assert schedule == Schedule(steps_per_epoch=872, total_steps=34_880)
+    rate = learning_rate(small_config, schedule)
+    assert float(rate(0)) == float(rate(871)) == pytest.approx(0.004)
+    assert float(rate(872)) == pytest.approx(0.004 * 0.9)
+    assert float(rate(34_879)) == pytest.approx(0.004 * 0.9**39, rel=1e-4)
+
+
+def test_refuses_a_batch_larger_than_an_epoch(small_config):
+    small_config.train.batch_size = 400
+    with pytest.raises(ConfigError, match="batch_size is 400; wanted at most 16"):
+        make_schedule(small_config, training_patients=1)
+
+
+def test_refuses_a_batch_that_does_not_divide_by_the_devices():
+    with pytest.raises(ValueError, match=r"batch_size is 6, .* 4 devices; .* such as 4 or 8"):
+        check_batch_size(6, 4)
+
+
+def final_state(config, run):
+    state = create_state(config, build_model(config, axis_name=AXIS), lambda step: RATE)
+    with Checkpoints(run.checkpoints / "last", keep=2) as last:
+        return restore_last(last, state)
+
+
+def test_stopped_and_continued_is_bit_identical_to_uninterrupted(small_config, tmp_path):
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    train(small_config, whole)
+    small_config.train.max_steps = 3
+    train(small_config, parts)
+    small_config.train.max_steps = 6
+    train(small_config, parts)
+    one, one_best = final_state(small_config, whole)
+    other, other_best = final_state(small_config, parts)
+    assert int(one.step) == int(other.step) == 6
+    assert_trees_equal(one.params, other.params)
+    assert_trees_equal(one.batch_stats, other.batch_stats)
+    assert_trees_equal(one.opt_state, other.opt_state)
+    assert one_best == other_best
+
+    def logged(run, field):
+        lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
+        return {line["step"]: line[field] for line in lines if field in line}
+
+    assert logged(whole, "validation") == logged(parts, "validation")
+    assert set(logged(whole, "validation")) == {3, 6}
+    # Every third step writes a line, and so does every second.
+    assert logged(whole, "loss") == logged(parts, "loss")
+    assert list(logged(whole, "loss")) == [2, 3, 4, 6]
+    assert set(logged(whole, "patches_per_s")) == {3, 4, 6} | (
+        set(logged(whole, "patches_per_s")) & {2}
+    )
+
+
+def test_a_finished_run_has_nothing_to_do(small_config, tmp_path, capsys):
+    run = RunFolder(tmp_path / "run")
+    small_config.train.max_steps = 1
+    train(small_config, run)
+    before = run.log_file.read_text()
+    train(small_config, run)
+    assert "nothing to do" in capsys.readouterr().out
+    assert run.log_file.read_text() == before
+
+
+def test_a_run_of_another_configuration_is_refused_and_the_fields_are_named(small_config, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.create_or_continue(small_config)
+    small_config.train.log_every_steps = 7  # changes nothing that is computed
+    run.create_or_continue(small_config)
+    small_config.train.learning_rate = 0.1
+    small_config.model.widths = (3, 3)
+    with pytest.raises(RunError) as error:
+        run.create_or_continue(small_config)
+    message = str(error.value)
+    assert "config.train.learning_rate is 0.1, the run has 0.004" in message
+    assert "config.model.widths is [3, 3], the run has [3, 2]" in message
+    assert "log_every_steps" not in message
+
+
+def test_a_run_whose_data_changed_is_refused(small_config, tmp_path, patients_root):
+    run = RunFolder(tmp_path / "run")
+    small_config.train.max_steps = 1
+    train(small_config, run)
+    (patients_root / "patient_0").rename(patients_root / "patient_9")
+    with pytest.raises(RunError, match=r"split.json differs from what the data give now"):
+        train(small_config, run)
+
+
+def test_a_work_folder_that_cannot_be_written_is_refused(small_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"--workdir=.*file/run: .*wanted a folder to write in"):
+        RunFolder(tmp_path / "file" / "run").create_or_continue(small_config)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
+    with TrainingLog(tmp_path / "log.jsonl", 4, 9, lambda step: RATE) as log:
+        log.begin(0)
+        for step, loss in ((1, -0.5), (2, float("nan")), (3, float("nan"))):
+            log.add(step, {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(1)})
+        with pytest.raises(TrainingError, match="the loss of step 2 is nan"):
+            log.write()
+    assert (tmp_path / "log.jsonl").read_text() == ""
+
+
+def test_what_a_continued_run_does_again_is_logged_once(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 2}\n{"step": 4}\n{"step": 5, "validation": {}}\n{"st')
+    with TrainingLog(path, 4, 9, lambda step: RATE) as log:
+        log.begin(4)
+    assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
