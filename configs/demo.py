@@ -12,19 +12,19 @@ def get_config() -> ConfigDict:
     config = msseg2.get_config()
     config.model.initial_probability = 0.005
     config.data.root = ""  # the phantoms
-    config.data.phantom_patients = 16
+    config.data.phantom_patients = 18
     config.data.phantom_spacing_mm = 1.6
-    config.data.validation_patients = 4
+    config.data.validation_patients = 6
     config.data.spacing_mm = 1.6
     config.data.patch_size = 24
     config.data.patches_per_patient = 20
     config.data.workers = 0
     config.train.batch_size = 4
-    config.train.epochs = 8
+    config.train.epochs = 6
     config.train.learning_rate = 0.01
     config.train.learning_rate_decay = 0.8
     config.train.log_every_steps = 20
-    config.train.validate_every_steps = 160
-    config.train.checkpoint_every_steps = 160
+    config.train.validate_every_steps = 120
+    config.train.checkpoint_every_steps = 120
     config.predict.overlap = 8
     return config

@@ -60,7 +60,7 @@ class RunFolder:
                     + "\n".join(changed)
                     + "\nwanted the same: give back the old values, or another --workdir"
                 )
-        elif any(self.path.iterdir()) and self.checkpoints.exists():
+        elif self.checkpoints.exists():
             raise RunError(f"{self.config_file}: missing from a run; choose another --workdir")
         write_beside(self.config_file, lambda path: save_config(config, path))
 
@@ -106,8 +106,10 @@ class Checkpoints:
     beside its place and renames it.
     """
 
-    def __init__(self, folder: Path, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    def __init__(self, folder: Path, keep: int = 1, create: bool = True):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=create, enable_async_checkpointing=False
+        )
         self._manager = ocp.CheckpointManager(
             folder, options=options, item_names=("model", "optimiser", "progress")
         )
@@ -170,7 +172,7 @@ def restore_for_inference(run: RunFolder, model_shapes) -> tuple:
     for kind in ("best", "last"):
         folder = run.checkpoints / kind
         if folder.is_dir():
-            with Checkpoints(folder, keep=1) as checkpoints:
+            with Checkpoints(folder, create=False) as checkpoints:
                 step = checkpoints.latest_step()
                 if step is not None:
                     return checkpoints.restore_model(step, model_shapes), kind, step

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from msseg_jax.checkpoint import RunFolder
-from msseg_jax.config import check_config
 from msseg_jax.data.dataset import find_patients
 from msseg_jax.data.phantom import write_phantoms
 from msseg_jax.evaluate import format_table, score_patients
 from msseg_jax.predict import Predictor, predict_patients
-from msseg_jax.train import train
+from msseg_jax.train import check_training, train
 
 
 def run_experiment(config: ConfigDict, workdir: Path) -> None:
@@ -19,7 +19,7 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
     Raises:
       ValueError: for every kind of bad input; the message says what is wrong and what to do.
     """
-    check_config(config)
+    check_training(config, jax.local_devices())
     run = RunFolder(workdir)
     run.create_or_continue(config)
     if config.data.phantom_patients:

@@ -112,7 +112,7 @@ def train_step(state: TrainState, batch: dict, *, dropout_key: jax.Array):
     # device: each holds `devices` times its own part of the gradient, so the mean is their sum.
     gradients = jax.lax.pmean(gradients, AXIS)
     state = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
-    return state, {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+    return state, {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
 
 
 def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
@@ -124,8 +124,7 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
       TrainingError: the loss is no longer finite.
     """
     devices = jax.local_devices()
-    check_config(config)
-    check_batch_size(config.train.batch_size, len(devices))
+    check_training(config, devices)
     run.create_or_continue(config)
     data = prepare_data(config, run)
     run.keep(data.preprocessing, data.split)
@@ -171,6 +170,12 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
             if stores:
                 save(last, state, best_dice)
     return data
+
+
+def check_training(config: ConfigDict, devices: list) -> None:
+    """Raises ConfigError or ValueError for a configuration that cannot be trained here."""
+    check_config(config)
+    check_batch_size(config.train.batch_size, len(devices))
 
 
 def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:

@@ -80,13 +80,16 @@ def test_an_interrupted_entry_is_made_again(patients_root, cache_folder, monkeyp
 
 def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cache_folder):
     (patients_root / "patient_0" / dataset.TIME01).write_bytes(b"")
+    (patients_root / "patient_1" / dataset.EXPERT.format(1)).unlink()
     save_nifti(patients_root / "patient_3" / dataset.CONSENSUS, np.full(SHAPE, 2, np.uint8))
     with pytest.raises(DatasetError) as error:
         prepared(patients_root, cache_folder)
     message = str(error.value)
-    assert message.startswith("2 of 4 patients cannot be used:")
+    assert message.startswith("3 of 4 patients cannot be used:")
     assert "patient_0/flair_time01" in message
+    assert "patient_1/ground_truth_expert1.nii.gz: no such file" in message
     assert "patient_3/ground_truth.nii.gz" in message
+    assert "as config.model.targets (2)" in message
     assert not list(cache_folder.glob("patient_*"))  # and nothing was preprocessed
 
 

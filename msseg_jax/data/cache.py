@@ -71,7 +71,10 @@ def measure(patients: list[Patient], settings: Settings, cache: Path) -> list[Me
     if problems:
         lines = [line for problem in problems for line in str(problem).split("\n")]
         raise DatasetError(
-            f"{len(problems)} of {len(patients)} patients cannot be used:\n" + "\n".join(lines)
+            f"{len(problems)} of {len(patients)} patients cannot be used:\n"
+            + "\n".join(lines)
+            + "\nwanted every patient whole, with as many reference maps as config.model.targets "
+            f"({len(patients[0].targets)}): mend them, or move their folders away"
         )
     return outcomes
 
@@ -139,6 +142,7 @@ def _key(patient: Patient, settings: Settings | Preprocessing) -> str:
     files = [
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         for path in patient.files
+        if path.is_file()  # one that is missing is a problem, for `read_pair` to tell of
     ]
     content = json.dumps([FORMAT, files, asdict(settings)])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
