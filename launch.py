@@ -30,12 +30,13 @@ def main(argv: list[str]) -> None:
 
         print(describe(CONFIG.value))
         return
+    from msseg_jax.errors import InputError
     from msseg_jax.experiment import run_experiment
 
     config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
         run_experiment(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
-    except ValueError as error:  # every refusal of bad input; its message is for the user
+    except (InputError, OSError) as error:
         sys.exit(f"{error}")
 
 

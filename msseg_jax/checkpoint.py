@@ -19,9 +19,10 @@ from ml_collections import ConfigDict
 from msseg_jax.config import differences, load_config, save_config
 from msseg_jax.data.files import write_beside
 from msseg_jax.data.preprocess import Preprocessing
+from msseg_jax.errors import InputError
 
 
-class RunError(ValueError):
+class RunError(InputError):
     """A run's folder that cannot be used; the message says what is missing and what to do."""
 
 

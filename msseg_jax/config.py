@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from msseg_jax.errors import InputError
 from msseg_jax.model import build_model, check_patch_size
 
 # These may change between the parts of a run: they do not change what it computes, or only how
@@ -15,7 +16,7 @@ _FREE = (
 )  # fmt: skip
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """A configuration that cannot work; the message names the field."""
 
 
@@ -69,7 +70,7 @@ def check_config(config: ConfigDict) -> None:
     check(predict.batch_size >= 1, "predict.batch_size", "1 or more")
     try:
         check_patch_size([data.patch_size], build_model(config).side_multiple)
-    except ValueError as error:
+    except InputError as error:
         problems.append(f"config.data.patch_size: {error}")
     if problems:
         raise ConfigError("\n".join(problems))

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from msseg_jax.checkpoint import RunFolder
 from msseg_jax.data.dataset import find_patients
 from msseg_jax.data.phantom import write_phantoms
+from msseg_jax.errors import InputError
 from msseg_jax.evaluate import format_table, score_patients
 from msseg_jax.predict import Predictor, predict_patients
 from msseg_jax.train import check_training, train
@@ -17,7 +18,7 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
     """Train the run of `workdir`, then predict its held-out patients and print their scores.
 
     Raises:
-      ValueError: for every kind of bad input; the message says what is wrong and what to do.
+      InputError: for every kind of bad input; the message says what is wrong and what to do.
     """
     check_training(config, jax.local_devices())
     run = RunFolder(workdir)
@@ -37,7 +38,7 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
         predictor, patients, predictor.options(), run.predictions, overwrite=True
     )
     if failures:
-        raise ValueError(f"held-out patients could not be predicted: {failures}")
+        raise InputError(f"held-out patients could not be predicted: {failures}")
     print(f"held-out patients, by the {predictor.kind} checkpoint (step {predictor.step}):")
     print(format_table(score_patients(root, run.predictions, sorted(held_out))))
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from msseg_jax.convolution import conv3d
+from msseg_jax.errors import InputError
 
 
 class Convolution(nn.Module):
@@ -262,10 +263,10 @@ class SiameseMPUNet(nn.Module):
 
 
 def check_patch_size(sides, multiple: int) -> None:
-    """Raises ValueError unless each of `sides`, in voxels, is a positive multiple of `multiple`."""
+    """Raises InputError unless each of `sides`, in voxels, is a positive multiple of `multiple`."""
     wrong = [side for side in sides if side < multiple or side % multiple]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"patch side {wrong[0]} is no multiple of {multiple}, which this network wants because "
             f"it halves a patch {multiple.bit_length() - 1} times; the nearest that fit are "
             f"{max(wrong[0] // multiple, 1) * multiple} and {(wrong[0] // multiple + 1) * multiple}"

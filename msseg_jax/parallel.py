@@ -10,14 +10,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from msseg_jax.errors import InputError
+
 AXIS = "devices"  # the name under which batch norm, loss and gradients meet
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:
-    """Raises ValueError unless the global batch divides by the devices."""
+    """Raises InputError unless the global batch divides by the devices."""
     if batch_size % devices:
         below = batch_size - batch_size % devices
-        raise ValueError(
+        raise InputError(
             f"config.train.batch_size is {batch_size}, which does not divide by the {devices} "
             f"devices; wanted a multiple of {devices}, such as {below or devices} or "
             f"{below + devices}"

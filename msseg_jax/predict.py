@@ -21,6 +21,7 @@ from tqdm import tqdm
 from msseg_jax.data import preprocess
 from msseg_jax.data.dataset import Pair, Patient, find_patients, read_pair
 from msseg_jax.data.volumes import check_output, write_volume
+from msseg_jax.errors import InputError
 
 PROGRAM = "python -m msseg_jax.predict"
 
@@ -150,8 +151,9 @@ def predict_patients(
             continue
         try:
             tqdm.write(predict_patient(predictor, patient, options, mask, probability))
-        except (ValueError, OSError, MemoryError) as error:
-            failures[patient.name] = str(error) or type(error).__name__
+        except Exception as error:  # whatever it is, the other patients' masks are wanted
+            known = isinstance(error, InputError)
+            failures[patient.name] = str(error) if known else f"{type(error).__name__}: {error}"
             tqdm.write(f"{patient.name}: failed: {failures[patient.name]}")
     return failures
 
@@ -241,7 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
         limit_threads(flags.threads)
     try:
         return _predict_folder(flags) if flags.dataset else _predict_pair(flags)
-    except (ValueError, OSError) as error:  # every refusal of bad input
+    except (InputError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
 
@@ -261,7 +263,7 @@ def _predict_pair(flags: argparse.Namespace) -> int:
     for output in filter(None, (flags.output, flags.probability)):
         check_output(output)
         if output.resolve() in [path.resolve() for path in patient.files]:
-            raise ValueError(f"{output}: is an input; choose another name for the output")
+            raise InputError(f"{output}: is an input; choose another name for the output")
     predictor, options = _start(flags)
 
     def bar(batches):

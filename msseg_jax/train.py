@@ -119,8 +119,7 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
     """Train the run of a folder, from its last checkpoint if it has one; returns its patients.
 
     Raises:
-      ConfigError, ValueError, DatasetError, RunError: before any work; they name the field, file
-        or folder.
+      InputError: before any work; it names the field, file or folder.
       TrainingError: the loss is no longer finite.
     """
     devices = jax.local_devices()
@@ -173,7 +172,7 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
 
 
 def check_training(config: ConfigDict, devices: list) -> None:
-    """Raises ConfigError or ValueError for a configuration that cannot be trained here."""
+    """Raises InputError for a configuration that cannot be trained here."""
     check_config(config)
     check_batch_size(config.train.batch_size, len(devices))
 

@@ -10,9 +10,10 @@ import jax
 from tqdm import tqdm
 
 from msseg_jax.data.files import write_beside
+from msseg_jax.errors import InputError
 
 
-class TrainingError(RuntimeError):
+class TrainingError(InputError):
     """A training that cannot go on."""
 
 

@@ -18,6 +18,7 @@ from msseg_jax.data.volumes import (
     grid_difference,
     read_volume,
 )
+from msseg_jax.errors import InputError
 
 TIME01 = "flair_time01_on_middle_space.nii.gz"
 TIME02 = "flair_time02_on_middle_space.nii.gz"
@@ -30,7 +31,7 @@ MAX_BRAIN_SHARE = 0.9  # of a volume; a "brain" beyond it is an image that was n
 logger = logging.getLogger(__name__)
 
 
-class DatasetError(ValueError):
+class DatasetError(InputError):
     """Problems of a patient or of a whole folder, one per line."""
 
 

@@ -6,11 +6,13 @@ on Medical Imaging 19(2), 2000. Everything is measured inside the brain.
 
 import numpy as np
 
+from msseg_jax.errors import InputError
+
 SCALE = (0.0, 100.0)  # standard intensities of the first and the last percentile
 BACKGROUND = 0.0  # what surrounds the brain: its mean, which is also what zero padding adds
 
 
-class IntensityError(ValueError):
+class IntensityError(InputError):
     """Intensities that cannot be standardised."""
 
 

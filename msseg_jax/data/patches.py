@@ -8,6 +8,8 @@ import itertools
 
 import numpy as np
 
+from msseg_jax.errors import InputError
+
 # Streams keep draws for different purposes independent of each other.
 _PATIENT_STREAM, _CORNER_STREAM = 0, 1
 
@@ -72,12 +74,12 @@ def tile_corners(shape: tuple[int, int, int], size: int, overlap: int) -> list[t
       size, overlap: voxels along each side; neighbouring tiles share `overlap` or more.
 
     Raises:
-      ValueError: the overlap is negative or as large as a tile, or the volume smaller than a tile.
+      InputError: the overlap is negative or as large as a tile, or the volume smaller than a tile.
     """
     if not 0 <= overlap < size:
-        raise ValueError(f"overlap is {overlap}; wanted 0 to {size - 1}, less than a tile's side")
+        raise InputError(f"overlap is {overlap}; wanted 0 to {size - 1}, less than a tile's side")
     if min(shape) < size:
-        raise ValueError(f"the volume has {tuple(shape)} voxels; wanted at least {size} per side")
+        raise InputError(f"the volume has {tuple(shape)} voxels; wanted at least {size} per side")
     starts = []
     for side in shape:
         regular = list(range(0, side - size, size - overlap))

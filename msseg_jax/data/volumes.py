@@ -14,12 +14,13 @@ import nibabel as nib
 import numpy as np
 
 from msseg_jax.data.files import write_beside
+from msseg_jax.errors import InputError
 
 SUFFIXES = (".nii", ".nii.gz")
 GRID_TOLERANCE_MM = 0.05  # corners further apart than this are on different grids
 
 
-class VolumeError(ValueError):
+class VolumeError(InputError):
     """A file that cannot be used as a volume; the message names it and says what to do."""
 
 

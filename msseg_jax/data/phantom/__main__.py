@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import app, flags
 
 from msseg_jax.data.phantom.writer import Summary, write_phantoms
+from msseg_jax.errors import InputError
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the data set.", required=True)
 PATIENTS = flags.DEFINE_integer("patients", 8, "How many; 29 of 40 have new lesions.")
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> None:
             spacing_mm=SPACING_MM.value,
             overwrite=OVERWRITE.value,
         )
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         raise SystemExit(f"phantom: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("phantom: stopped; each patient in the folder is complete") from None

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msseg_jax.errors import InputError
+
 POSITIVES, OUT_OF = 29, 40
 
 # (voxel size in mm, direction in which each array axis points, type of the stored numbers). The
@@ -94,10 +96,10 @@ def plan_patient(seed: int, index: int, patients: int | None = None) -> PatientP
         patients: size of the data set; only checked, so that `index` cannot lie outside of it.
 
     Raises:
-        ValueError: negative `seed` or `index`, or `index` not below `patients`.
+        InputError: negative `seed` or `index`, or `index` not below `patients`.
     """
     if seed < 0 or index < 0 or (patients is not None and index >= patients):
-        raise ValueError(
+        raise InputError(
             f"seed={seed}, index={index}, patients={patients}: seed and index must be 0 or more "
             "and index below patients"
         )

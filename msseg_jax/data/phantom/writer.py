@@ -29,6 +29,7 @@ from msseg_jax.data.phantom.fields import interpolated_planes, stretch
 from msseg_jax.data.phantom.head import build_head
 from msseg_jax.data.phantom.lesions import Lesion, Painter, Sites, draw_load
 from msseg_jax.data.phantom.plan import PatientPlan, plan_patient
+from msseg_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -154,17 +155,17 @@ def check_request(
     spacing_mm: float | None,
     overwrite: bool,
 ) -> None:
-    """Raises ValueError or OSError, naming the flag, what was found and what to do."""
+    """Raises InputError or OSError, naming the flag, what was found and what to do."""
     if patients < 1:
-        raise ValueError(f"--patients={patients}: wanted 1 or more")
+        raise InputError(f"--patients={patients}: wanted 1 or more")
     if seed < 0:
-        raise ValueError(f"--seed={seed}: wanted 0 or more")
+        raise InputError(f"--seed={seed}: wanted 0 or more")
     if jobs is not None and jobs < 1:
-        raise ValueError(
+        raise InputError(
             f"--jobs={jobs}: wanted 1 or more processes; leave it out to use all cores"
         )
     if spacing_mm is not None and not 0.5 <= spacing_mm <= 4:
-        raise ValueError(
+        raise InputError(
             f"--spacing_mm={spacing_mm}: wanted a voxel size from 0.5 to 4 mm; leave it out for "
             "a different one per patient"
         )
@@ -213,7 +214,7 @@ def write_phantoms(
         One summary per patient, in order.
 
     Raises:
-        ValueError, OSError: what `check_request` refuses.
+        InputError, OSError: what `check_request` refuses.
     """
     output = Path(output)
     check_request(output, patients, seed, jobs, spacing_mm, overwrite)
