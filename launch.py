@@ -25,17 +25,18 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"{argv[1]!r} is no flag; flags are written --name=value")
     logging.set_verbosity(logging.WARNING)
     # Imported here: worker processes import this file anew and must stay light.
-    if MODE.value == "describe":
-        from msseg_jax.describe import describe
-
-        print(describe(CONFIG.value))
-        return
     from msseg_jax.errors import InputError
-    from msseg_jax.experiment import run_experiment
 
-    config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
-        run_experiment(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
+        if MODE.value == "describe":
+            from msseg_jax.describe import describe
+
+            print(describe(CONFIG.value))
+        else:
+            from msseg_jax.experiment import run_experiment
+
+            config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+            run_experiment(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
     except (InputError, OSError) as error:
         sys.exit(f"{error}")
 

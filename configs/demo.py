@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.train.learning_rate = 0.01
     config.train.learning_rate_decay = 0.8
     config.train.log_every_steps = 20
-    config.train.validate_every_steps = 120
-    config.train.checkpoint_every_steps = 120
-    config.predict.overlap = 8
+    config.train.validate_every_steps = 180
+    config.train.checkpoint_every_steps = 60
+    config.predict.overlap = 4
     return config

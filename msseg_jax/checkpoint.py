@@ -9,6 +9,7 @@ RUN/checkpoints/best/    the state with the best validation Dice
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from msseg_jax.config import differences, load_config, save_config
-from msseg_jax.data.files import write_beside
+from msseg_jax.data.files import read_json, write_beside
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 class RunError(InputError):
@@ -38,6 +41,11 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
 
+    @property
+    def begun(self) -> bool:
+        """Whether a training was begun here: from then on its configuration is fixed."""
+        return self.preprocessing_file.is_file()
+
     def create_or_continue(self, config: ConfigDict) -> None:
         """Make the folder for a new run, or see that it holds a run of this configuration.
 
@@ -53,37 +61,31 @@ class RunFolder:
             ) from error
         if not writable:
             raise RunError(f"--workdir={self.path}: cannot be written; wanted a folder to write in")
-        if self.config_file.is_file():
-            changed = differences(config, load_config(self.config_file))
-            if changed:
-                raise RunError(
-                    f"--workdir={self.path} holds a run of another configuration:\n"
-                    + "\n".join(changed)
-                    + "\nwanted the same: give back the old values, or another --workdir"
-                )
-        elif self.checkpoints.exists():
-            raise RunError(f"{self.config_file}: missing from a run; choose another --workdir")
-        write_beside(self.config_file, lambda path: save_config(config, path))
+        if self.begun and (changed := differences(config, load_config(self.config_file))):
+            raise RunError(
+                f"--workdir={self.path} holds a run of another configuration:\n"
+                + "\n".join(changed)
+                + "\nwanted the same: give back the old values, or another --workdir"
+            )
 
-    def keep(self, preprocessing: Preprocessing, split: dict[str, list[str]]) -> None:
-        """Store what was fitted, or see that it is what the run was begun with.
+    def keep(self, config: ConfigDict, preprocessing: Preprocessing, split: dict) -> None:
+        """Begin the run with this, or see that it is what the run was begun with.
 
         Raises:
           RunError: the data have changed since the run began.
         """
-        if self.split_file.is_file() and self.preprocessing_file.is_file():
-            for what, ours, theirs in (
-                ("split", split, json.loads(self.split_file.read_text())),
-                ("preprocessing", preprocessing, Preprocessing.load(self.preprocessing_file)),
-            ):
-                if ours != theirs:
-                    raise RunError(
-                        f"{self.path / what}.json differs from what the data give now: patients "
-                        "were added, removed or changed since the run began; give the old data "
-                        "back, or choose another --workdir"
-                    )
-        write_beside(self.preprocessing_file, preprocessing.save)
+        if self.begun:
+            stored = read_json(self.split_file)
+            if split != stored or preprocessing != Preprocessing.load(self.preprocessing_file):
+                raise RunError(
+                    f"{self.split_file}: the run was begun with other data than "
+                    f"{config.data.root} holds now: patients were added, removed or changed; give "
+                    "the old data back, or choose another --workdir"
+                )
+        write_beside(self.config_file, lambda path: save_config(config, path))
         write_beside(self.split_file, lambda path: path.write_text(json.dumps(split, indent=1)))
+        # The last of the three: where it is, the others are.
+        write_beside(self.preprocessing_file, preprocessing.save)
 
     def load(self) -> tuple[ConfigDict, Preprocessing]:
         """Configuration and preprocessing of a trained run.
@@ -91,12 +93,11 @@ class RunFolder:
         Raises:
           RunError: this is no folder of a run.
         """
-        for file in (self.config_file, self.preprocessing_file):
-            if not file.is_file():
-                raise RunError(
-                    f"{file}: no such file; wanted the folder of a run of launch.py, with "
-                    "config.json, preprocessing.json and checkpoints: check --model"
-                )
+        if not self.begun:
+            raise RunError(
+                f"{self.path}: no trained run in it; wanted the folder of a run of launch.py, with "
+                "config.json, preprocessing.json and checkpoints: check --model"
+            )
         return load_config(self.config_file), Preprocessing.load(self.preprocessing_file)
 
 
@@ -121,14 +122,20 @@ class Checkpoints:
     def __exit__(self, *_):
         self._manager.close()
 
-    def latest_step(self) -> int | None:
-        return self._manager.latest_step()
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
 
     def save(self, step: int, model, optimiser, progress: dict) -> None:
-        """Write a checkpoint, over one of the same step; returns when it is complete."""
-        if step in self._manager.all_steps():
-            self._manager.delete(step)
-        self._manager.save(
+        """Write a checkpoint, in place of any of this step or later; returns when it is complete.
+
+        Later ones are left over from a run that was stopped between two checkpoints and is doing
+        those steps again; orbax would not write an earlier one beside them.
+        """
+        for later in self.steps():
+            if later >= step:
+                self._manager.delete(later)
+        saved = self._manager.save(
             step,
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(model),
@@ -137,23 +144,46 @@ class Checkpoints:
             ),
         )
         self._manager.wait_until_finished()
+        if not saved:
+            raise RunError(f"{self._manager.directory}: step {step} was not saved")
 
-    def restore(self, step: int, model, optimiser) -> tuple:
-        """(model, optimiser, progress) of a step; the arguments give the shapes."""
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
+    def restore_newest(self, model, optimiser) -> tuple | None:
+        """(step, model, optimiser, progress) of the newest readable checkpoint; None if there is
+        none at all. The arguments give the shapes.
+
+        Raises:
+          RunError: there are checkpoints, and none of them can be read.
+        """
+        return self._newest(
+            ocp.args.Composite(
                 model=ocp.args.StandardRestore(_abstract(model)),
                 optimiser=ocp.args.StandardRestore(_abstract(optimiser)),
                 progress=ocp.args.JsonRestore(),
             ),
+            ("model", "optimiser", "progress"),
         )
-        return restored.model, restored.optimiser, restored.progress
 
-    def restore_model(self, step: int, model):
-        """The model of a step alone."""
+    def restore_newest_model(self, model) -> tuple | None:
+        """(step, model) of the newest readable checkpoint; as `restore_newest`."""
         args = ocp.args.Composite(model=ocp.args.StandardRestore(_abstract(model)))
-        return self._manager.restore(step, args=args).model
+        return self._newest(args, ("model",))
+
+    def _newest(self, args, items: tuple[str, ...]) -> tuple | None:
+        failures = []
+        for step in self.steps():
+            try:
+                restored = self._manager.restore(step, args=args)
+                return step, *(restored[item] for item in items)
+            except Exception as error:  # orbax has no error of its own for damaged files
+                failures.append(f"step {step}: {type(error).__name__}: {error}")
+                logger.warning("%s: step %d cannot be read", self._manager.directory, step)
+        if failures:
+            raise RunError(
+                f"{self._manager.directory}: no checkpoint can be read: damaged, or of another "
+                "network; give back a copy, or train anew in another --workdir\n"
+                + "\n".join(failures)
+            )
+        return None
 
 
 def _abstract(tree):
@@ -174,9 +204,9 @@ def restore_for_inference(run: RunFolder, model_shapes) -> tuple:
         folder = run.checkpoints / kind
         if folder.is_dir():
             with Checkpoints(folder, create=False) as checkpoints:
-                step = checkpoints.latest_step()
-                if step is not None:
-                    return checkpoints.restore_model(step, model_shapes), kind, step
+                if newest := checkpoints.restore_newest_model(model_shapes):
+                    step, model = newest
+                    return model, kind, step
     raise RunError(
         f"{run.checkpoints}: no checkpoint in it; wanted a trained run: train it on with "
         "launch.py, or check --model"

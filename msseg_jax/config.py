@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from msseg_jax.data.files import read_json
 from msseg_jax.errors import InputError
 from msseg_jax.model import build_model, check_patch_size
 
@@ -29,6 +30,8 @@ def check_config(config: ConfigDict) -> None:
             section, name = field.split(".")
             problems.append(f"config.{field} is {config[section][name]}; wanted {wanted}")
 
+    if config.seed < 0:
+        problems.append(f"config.seed is {config.seed}; wanted 0 or more")
     model, data, train, predict = config.model, config.data, config.train, config.predict
     check(
         len(model.widths) >= 2 and min(model.widths) >= 1, "model.widths", "two or more, each > 0"
@@ -50,8 +53,12 @@ def check_config(config: ConfigDict) -> None:
     check(
         0 <= data.lesion_patch_probability <= 1, "data.lesion_patch_probability", "a number in 0..1"
     )
-    for field in ("patches_per_patient",):
-        check(data[field] >= 1, f"data.{field}", "1 or more")
+    check(data.patches_per_patient >= 1, "data.patches_per_patient", "1 or more")
+    check(
+        data.phantom_spacing_mm is None or 0.5 <= data.phantom_spacing_mm <= 4,
+        "data.phantom_spacing_mm",
+        "0.5 to 4 mm, or None",
+    )
     for field in ("phantom_patients", "validation_patients", "workers"):
         check(data[field] >= 0, f"data.{field}", "0 or more")
     check(train.max_steps >= 0, "train.max_steps", "0 (no limit) or more")
@@ -83,7 +90,7 @@ def save_config(config: ConfigDict, path: Path) -> None:
 
 def load_config(path: Path) -> ConfigDict:
     """Read what `save_config` wrote; tuples come back as lists."""
-    return ConfigDict(json.loads(path.read_text()))
+    return ConfigDict(read_json(path))
 
 
 def differences(config: ConfigDict, stored: ConfigDict) -> list[str]:
@@ -93,7 +100,7 @@ def differences(config: ConfigDict, stored: ConfigDict) -> list[str]:
     return [
         f"config.{field} is {ours.get(field)}, the run has {theirs.get(field)}"
         for field in sorted(ours | theirs)
-        if ours.get(field) != theirs.get(field) and not field.startswith(_FREE)
+        if ours.get(field) != theirs.get(field) and field not in _FREE
     ]
 
 

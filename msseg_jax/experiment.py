@@ -1,5 +1,6 @@
 """The whole of a run: phantoms if asked for, training, predictions and scores of the held-out."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -34,6 +35,7 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
     root = Path(config.data.root)
     patients = [p for p in find_patients(root, targets=0) if p.name in held_out]
     predictor = Predictor(run.path)
+    run.predictions.mkdir(exist_ok=True)
     failures = predict_patients(
         predictor, patients, predictor.options(), run.predictions, overwrite=True
     )
@@ -44,16 +46,13 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
 
 
 def make_phantoms(config: ConfigDict, run: RunFolder) -> None:
-    """Write the phantom patients of a run, unless they are there, and make them its data."""
+    """Write the phantom patients of a run that is not begun, and make them its data."""
     root = run.path / "phantoms"
     config.data.root = str(root)
-    if root.is_dir():
+    if run.begun:
         return
+    shutil.rmtree(root, ignore_errors=True)  # of a configuration that was not trained in the end
     print(f"making {config.data.phantom_patients} phantom patients in {root}")
-    # In a folder of another name until the last is written, so that a part is never taken for all.
-    partial = root.with_name("phantoms.partial")
     write_phantoms(
-        partial, config.data.phantom_patients, config.seed,
-        spacing_mm=config.data.phantom_spacing_mm, overwrite=True,
-    )  # fmt: skip
-    partial.rename(root)
+        root, config.data.phantom_patients, config.seed, spacing_mm=config.data.phantom_spacing_mm
+    )

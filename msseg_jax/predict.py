@@ -136,12 +136,12 @@ def predict_patients(
 ) -> dict[str, str]:
     """Write OUTPUT/<patient>.nii.gz for each patient, going on after one that fails.
 
+    The folders `output` and `probability_output` exist.
+
     Returns:
       {patient: what went wrong}, empty when all went well.
     """
     failures = {}
-    for folder in filter(None, (output, probability_output)):
-        folder.mkdir(parents=True, exist_ok=True)
     for patient in tqdm(patients, "patients", disable=None, leave=False):
         file = f"{patient.name}.nii.gz"
         mask = output / file
@@ -249,11 +249,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _start(flags: argparse.Namespace) -> tuple[Predictor, Options]:
+    if flags.probability and flags.probability.resolve() == flags.output.resolve():
+        raise InputError(f"--probability is {flags.probability}, as --output; wanted two places")
     predictor = Predictor(flags.model)
     options = predictor.options(
         overlap=flags.overlap, threshold=flags.threshold,
         min_lesion_mm3=flags.min_lesion_mm3, batch_size=flags.batch_size,
     )  # fmt: skip
+    side = predictor.preprocessing.settings.patch_size
+    if options.overlap >= side:
+        raise InputError(
+            f"--overlap is {options.overlap}; wanted 0 to {side - 1} voxels, less than the side of "
+            "the model's patches"
+        )
     print(f"model: {flags.model}, its {predictor.kind} checkpoint, step {predictor.step}")
     return predictor, options
 
@@ -275,6 +283,17 @@ def _predict_pair(flags: argparse.Namespace) -> int:
 
 def _predict_folder(flags: argparse.Namespace) -> int:
     patients = find_patients(flags.dataset, targets=0)
+    for folder in filter(None, (flags.output, flags.probability)):
+        if flags.dataset.resolve() == folder.resolve().parent:
+            raise InputError(
+                f"{folder}: lies among the patients of --dataset, and would be taken for one; "
+                "choose a folder elsewhere"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: {error}; wanted a folder to write in") from error
+        check_output(folder / "patient.nii.gz")
     predictor, options = _start(flags)
     failures = predict_patients(
         predictor, patients, options, flags.output, flags.probability, flags.overwrite

@@ -14,7 +14,7 @@ class LesionCounts:
 
     found: int  # reference lesions of which more than FOUND_SHARE is predicted
     missed: int  # the other reference lesions
-    false: int  # predicted lesions that touch no reference lesion
+    false: int  # predicted lesions that share no voxel with a reference lesion
 
 
 def dice(reference: np.ndarray, prediction: np.ndarray) -> float:
@@ -29,8 +29,8 @@ def count_lesions(reference: np.ndarray, prediction: np.ndarray) -> LesionCounts
     covered = _means(prediction, references, reference_count)
     found = int((covered > FOUND_SHARE).sum())
     predictions, prediction_count = ndimage.label(prediction)
-    touched = _means(reference, predictions, prediction_count)
-    return LesionCounts(found, reference_count - found, int((touched == 0).sum()))
+    shared = _means(reference, predictions, prediction_count)
+    return LesionCounts(found, reference_count - found, int((shared == 0).sum()))
 
 
 def _means(mask: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Training: the state, one step, and the loop around it."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -126,7 +127,7 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
     check_training(config, devices)
     run.create_or_continue(config)
     data = prepare_data(config, run)
-    run.keep(data.preprocessing, data.split)
+    run.keep(config, data.preprocessing, data.split)
 
     schedule = make_schedule(config, len(data.training))
     rate = learning_rate(config, schedule)
@@ -163,11 +164,13 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
             if validates:
                 scores = validate(state)
                 log.write_validation(step, scores)
-                if best_dice is None or scores["dice"] > best_dice:
+                if scores["dice"] > best_dice:  # never, where it is NaN
                     best_dice = scores["dice"]
                     save(best, state, best_dice)
             if stores:
                 save(last, state, best_dice)
+            if validates or stores:
+                log.restart_clock()  # the rates are those of the steps
     return data
 
 
@@ -180,7 +183,12 @@ def check_training(config: ConfigDict, devices: list) -> None:
 def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:
     """The patients of config.data.root, checked, split and in the cache."""
     cache = Path(config.data.cache_dir or run.path / "cache")
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"config.data.cache_dir is {cache}: {error}; wanted a folder to write in"
+        ) from error
     settings = Settings(
         float(config.data.spacing_mm), tuple(config.data.percentiles), config.data.patch_size
     )
@@ -200,20 +208,21 @@ def batches_from(
     return load_batches(source, config.train.batch_size, first_step, config.data.workers)
 
 
-def save(checkpoints: Checkpoints, state: TrainState, best_dice: float | None) -> None:
+def save(checkpoints: Checkpoints, state: TrainState, best_dice: float) -> None:
     """Store a state under its own step."""
     checkpoints.save(
         int(state.step), state.model_variables, state.opt_state, {"best_dice": best_dice}
     )
 
 
-def restore_last(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, float | None]:
-    """The newest state and the best validation Dice so far; `state` itself in a new run."""
-    step = checkpoints.latest_step()
-    if step is None:
-        return state, None
-    model, opt_state, progress = checkpoints.restore(step, state.model_variables, state.opt_state)
-    return state.replace(step=jnp.int32(step), opt_state=opt_state, **model), progress["best_dice"]
+def restore_last(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, float]:
+    """The newest state and the best validation Dice so far; `state` and 0 in a new run."""
+    newest = checkpoints.restore_newest(state.model_variables, state.opt_state)
+    if newest is None:
+        return state, 0.0
+    step, model, opt_state, progress = newest
+    state = state.replace(step=jnp.int32(step), opt_state=opt_state, **model)
+    return state, progress["best_dice"]
 
 
 class Validation:
@@ -228,14 +237,16 @@ class Validation:
         """Scores of all patients together: {'dice', 'found', 'missed', 'false'}.
 
         Dice is that of all voxels of all patients, so that patients without a new lesion count
-        too; 0 where there is neither a reference nor a predicted voxel.
+        too; NaN where there is neither a reference nor a predicted voxel.
         """
         predict = self._config.predict
+        # On one device: a state that lies on all of them would have each compute every tile.
+        variables = jax.device_put(state.model_variables, jax.local_devices()[0])
         overlap = total = found = missed = false = 0
         for name, folder in self._patients:
             patient = open_patient(name, folder)
             probability = segment_volume(
-                self._forward, state.model_variables, patient.images, patient.brain,
+                self._forward, variables, patient.images, patient.brain,
                 patch_size=self._config.data.patch_size,
                 overlap=predict.overlap, batch_size=predict.batch_size,
             )  # fmt: skip
@@ -246,5 +257,5 @@ class Validation:
             found += lesions.found
             missed += lesions.missed
             false += lesions.false
-        dice = 2 * overlap / total if total else 0.0
+        dice = 2 * overlap / total if total else math.nan
         return {"dice": dice, "found": found, "missed": missed, "false": false}

@@ -55,7 +55,7 @@ class TrainingLog:
             self.say(f"continuing after step {first_step}")
         elif first_step:
             self.say(f"nothing to do: the run has all its {first_step} steps")
-        self._restart_clock()
+        self.restart_clock()
 
     def say(self, line: str) -> None:
         """A line for the reader alone, above the bar."""
@@ -78,7 +78,7 @@ class TrainingLog:
             jax.block_until_ready(metrics)
             self.say(f"first step, with compilation: {time.perf_counter() - self._start:.1f} s")
             self._first_of_process = False
-            self._restart_clock()  # the rates are those of the steps that follow
+            self.restart_clock()  # the rates are those of the steps that follow
         else:
             if self._pending:
                 jax.block_until_ready(self._pending[-1])
@@ -127,22 +127,22 @@ class TrainingLog:
         self._write(line)
         self.say(said)
         self._pending.clear()
-        self._restart_clock()
+        self.restart_clock()
 
     def write_validation(self, step: int, scores: dict) -> None:
-        """Write the scores of the held-out patients; the time they took is not the steps'."""
+        """Write the scores of the held-out patients."""
         self._write({"step": step, "validation": scores})
         self.say(
             f"step {step}/{self._total_steps}  validation: Dice {scores['dice']:.3f}, "
             f"new lesions found {scores['found']}, missed {scores['missed']}, "
             f"false {scores['false']}"
         )
-        self._restart_clock()
 
     def _write(self, line: dict) -> None:
         self._file.write(json.dumps(line) + "\n")
 
-    def _restart_clock(self) -> None:
+    def restart_clock(self) -> None:
+        """Begin to measure anew: what came before was no step."""
         self._start = time.perf_counter()
         self._waited_s = 0.0
         self._timed_steps = 0

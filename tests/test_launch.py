@@ -31,6 +31,8 @@ def test_overrides_reach_the_configuration():
     [
         (["--config.train.batch_sice=8"], "batch_size"),
         (["--config.data.root=nowhere"], "nowhere: no such folder"),
+        (["--config.data.patch_size=50", "--mode=describe"], "patch side 50 is no multiple of 8"),
+        (["--config.seed=-1"], "config.seed is -1; wanted 0 or more"),
         (["--config.data.patch_size=50"], "patch side 50 is no multiple of 8"),
         (["--config.train.batch_size=many"], "many"),
         (["extra"], "is no flag"),

@@ -22,7 +22,7 @@ from msseg_jax.data.phantom import (
     write_phantoms,
 )
 from msseg_jax.data.phantom.acquisition import image_grid, small_motion, work_grid
-from msseg_jax.data.phantom.experts import count_lesions
+from msseg_jax.data.phantom.experts import count_components
 from msseg_jax.data.phantom.fields import Grid, stretch
 from msseg_jax.data.phantom.plan import DECK, SCANNERS, STREAMS, positives_among
 
@@ -233,7 +233,7 @@ def test_all_volumes_share_one_grid(many):
 def test_the_consensus_holds_the_planned_lesions(many):
     plan, patient = many
     truth = patient.volumes[CONSENSUS]
-    assert count_lesions(truth) == len(plan.new_lesions_mm3) == 9
+    assert count_components(truth) == len(plan.new_lesions_mm3) == 9
     assert truth.sum() * SPACING_MM**3 == pytest.approx(sum(plan.new_lesions_mm3), rel=0.2)
     experts = np.stack([patient.volumes[EXPERT.format(n)] for n in (1, 2, 3, 4)])
     np.testing.assert_array_equal(truth, consensus(experts))

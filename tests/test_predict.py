@@ -203,6 +203,26 @@ def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):
 
 
 @pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("--probability={out}", "as --output; wanted two places"),
+        ("--overlap=8", "--overlap is 8; wanted 0 to 7 voxels"),
+        ("--output={root}/masks", "lies among the patients of --dataset"),
+        ("--output={file}/masks", "wanted a folder to write in"),
+    ],
+)
+def test_what_is_wrong_for_all_patients_is_refused_before_the_first(
+    run, patients_root, tmp_path, capsys, extra, message
+):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "out"
+    extra = extra.format(out=out, root=patients_root, file=tmp_path / "file")
+    assert main([f"--model={run}", f"--dataset={patients_root}", f"--output={out}", extra]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("patient_0.nii.gz"))
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["-t1", "a.nii"], "wanted -t1 and -t2"),

@@ -1,27 +1,36 @@
 import json
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import nibabel as nib
 import numpy as np
 import optax
 import pytest
 
-from msseg_jax.checkpoint import Checkpoints, RunError, RunFolder
+from msseg_jax.checkpoint import Checkpoints, RunError, RunFolder, restore_for_inference
 from msseg_jax.config import ConfigError
-from msseg_jax.model import build_model
+from msseg_jax.data import dataset
+from msseg_jax.data.cache import open_patient
+from msseg_jax.data.dataset import DatasetError
+from msseg_jax.errors import InputError
+from msseg_jax.model import build_model, initial_variables
 from msseg_jax.parallel import AXIS, check_batch_size, on_every_device, parallel_step
 from msseg_jax.train import (
     Schedule,
     TrainState,
+    Validation,
     create_state,
     learning_rate,
     make_schedule,
+    prepare_data,
     restore_last,
     train,
     train_step,
 )
 from msseg_jax.training_log import TrainingError, TrainingLog
+from tests.conftest import save_nifti
 
 RATE = 0.01
 
@@ -161,6 +170,88 @@ def test_stopped_and_continued_is_bit_identical_to_uninterrupted(small_config, t
     )
 
 
+def test_killed_between_checkpoints_is_bit_identical_too(small_config, tmp_path, monkeypatch):
+    """The best checkpoint is then ahead of the last, and is made again."""
+    small_config.train.validate_every_steps = 1
+    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+    train(small_config, whole)
+    add = TrainingLog.add
+
+    def die_at_step_5(log, step, metrics):
+        if step == 5:
+            raise KeyboardInterrupt
+        add(log, step, metrics)
+
+    monkeypatch.setattr(TrainingLog, "add", die_at_step_5)
+    with pytest.raises(KeyboardInterrupt):
+        train(small_config, killed)
+    monkeypatch.undo()
+    train(small_config, killed)
+    (one, one_best), (other, other_best) = (final_state(small_config, r) for r in (whole, killed))
+    assert_trees_equal(one.params, other.params)
+    assert_trees_equal(one.opt_state, other.opt_state)
+    assert one_best == other_best
+    steps = []
+    for run in (whole, killed):
+        with Checkpoints(run.checkpoints / "best") as best:
+            steps.append(best.steps())
+    assert steps[0] == steps[1]
+
+
+def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, patients_root):
+    """A network that marks what is bright at the second visit finds the phantom lesion."""
+    data = prepare_data(small_config, RunFolder(tmp_path / "run"))
+    patients = [*data.training, *data.validation]
+    validation = Validation(small_config, patients)
+    state = create_state(small_config, build_model(small_config), lambda step: RATE)
+    found = 0
+    for name, folder in patients:
+        patient = open_patient(name, folder)
+        found += len(patient.lesion_voxels) > 0
+    assert found == 3
+
+    validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.61
+    scores = validation(state)
+    assert scores["found"] == 3
+    assert scores["missed"] == 0
+    assert scores["dice"] > 0.6
+    validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.59  # under 0.6
+    assert validation(state) == {"dice": 0.0, "found": 0, "missed": 3, "false": 0}
+    empty = [entry for entry in patients if not len(open_patient(*entry).lesion_voxels)]
+    alone = Validation(small_config, empty)
+    alone._forward = validation._forward
+    assert math.isnan(alone(state)["dice"])
+
+
+def test_best_is_stored_only_where_something_was_found(small_config, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    small_config.predict.threshold = 0.999  # nothing is
+    small_config.train.max_steps = 1
+    train(small_config, run)
+    assert restore_for_inference(run, shapes_of(small_config))[1:] == ("last", 1)
+
+
+def shapes_of(config):
+    return jax.eval_shape(lambda: initial_variables(build_model(config), 0))
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(small_config, tmp_path, caplog):
+    run = RunFolder(tmp_path / "run")
+    train(small_config, run)
+    newest = run.checkpoints / "last" / "6"
+    for file in newest.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    state, _ = final_state(small_config, run)
+    assert int(state.step) == 3
+    assert "step 6 cannot be read" in caplog.text
+    for file in (run.checkpoints / "last" / "3").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(RunError, match="no checkpoint can be read"):
+        final_state(small_config, run)
+
+
 def test_a_finished_run_has_nothing_to_do(small_config, tmp_path, capsys):
     run = RunFolder(tmp_path / "run")
     small_config.train.max_steps = 1
@@ -173,7 +264,8 @@ def test_a_finished_run_has_nothing_to_do(small_config, tmp_path, capsys):
 
 def test_a_run_of_another_configuration_is_refused_and_the_fields_are_named(small_config, tmp_path):
     run = RunFolder(tmp_path / "run")
-    run.create_or_continue(small_config)
+    small_config.train.max_steps = 1
+    train(small_config, run)
     small_config.train.log_every_steps = 7  # changes nothing that is computed
     run.create_or_continue(small_config)
     small_config.train.learning_rate = 0.1
@@ -186,12 +278,39 @@ def test_a_run_of_another_configuration_is_refused_and_the_fields_are_named(smal
     assert "log_every_steps" not in message
 
 
-def test_a_run_whose_data_changed_is_refused(small_config, tmp_path, patients_root):
+def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(small_config, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    small_config.model.targets = 5  # the folder has two
+    with pytest.raises(DatasetError, match="ground_truth_expert4"):
+        train(small_config, run)
+    assert not run.config_file.exists()
+    small_config.model.targets = 2
+    small_config.train.max_steps = 1
+    train(small_config, run)
+
+
+@pytest.mark.parametrize("name", [dataset.TIME01, dataset.EXPERT.format(1)])
+def test_a_run_whose_data_changed_is_refused(small_config, tmp_path, patients_root, name):
     run = RunFolder(tmp_path / "run")
     small_config.train.max_steps = 1
     train(small_config, run)
-    (patients_root / "patient_0").rename(patients_root / "patient_9")
-    with pytest.raises(RunError, match=r"split.json differs from what the data give now"):
+    moved = patients_root.rename(tmp_path / "moved")  # the same data elsewhere are no other data
+    small_config.data.root = str(moved)
+    train(small_config, run)
+    path = moved / "patient_1" / name
+    array = np.asarray(nib.load(path).dataobj).copy()
+    array[6, 7, 9] = 0
+    save_nifti(path, array)
+    with pytest.raises(RunError, match=r"begun with other data than .*moved"):
+        train(small_config, run)
+
+
+def test_a_damaged_configuration_is_named(small_config, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    small_config.train.max_steps = 1
+    train(small_config, run)
+    run.config_file.write_text('{"seed": 0')
+    with pytest.raises(InputError, match=r"config.json: is damaged"):
         train(small_config, run)
 
 

@@ -134,6 +134,31 @@ def test_validation_holds_out_lesions_in_proportion():
     assert choose_validation(has_lesions, 8, 0) == choose_validation(has_lesions, 8, 0)
 
 
+@pytest.mark.parametrize(("patients", "positive", "count"), [(40, 10, 1), (4, 2, 1), (5, 2, 3)])
+def test_each_side_of_the_split_has_new_lesions(patients, positive, count):
+    for seed in range(20):
+        has_lesions = [k < positive for k in range(patients)]
+        held_out = choose_validation(has_lesions, count, seed)
+        assert len(held_out) == count
+        assert 1 <= sum(has_lesions[k] for k in held_out) < positive
+
+
+def test_refuses_training_patients_without_any_new_lesion(patients_root, cache_folder):
+    for folder in patients_root.iterdir():
+        save_nifti(folder / dataset.CONSENSUS, np.zeros(SHAPE, np.uint8))
+    with pytest.raises(DatasetError, match="no training patient has a new-lesion voxel"):
+        prepared(patients_root, cache_folder)
+
+
+def test_refuses_a_brain_that_falls_between_the_voxels_of_the_isotropic_grid(patients_root):
+    brain = np.zeros(SHAPE, np.uint8)
+    brain[7, 7, 3] = 1
+    save_nifti(patients_root / "patient_0" / dataset.BRAIN_MASK, brain)
+    patient = find_patients(patients_root, 0)[0]
+    with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: the brain measures \(0, 0, 0\)"):
+        resample(patient, read_pair(patient), Settings(3.0, (1, 99), 8))
+
+
 def test_refuses_to_hold_out_everybody(patients_root, cache_folder):
     with pytest.raises(DatasetError, match="validation_patients is 4; wanted 0 to 3"):
         prepared(patients_root, cache_folder, 4)

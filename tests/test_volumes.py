@@ -117,6 +117,14 @@ def _negative_voxel_size(path):
     _patch_header(path, 88, np.float32(-1).tobytes())  # pixdim[3]
 
 
+def _nan_in_the_affine(path):
+    _patch_header(path, 280 + 12, np.float32(np.nan).tobytes())  # srow_x[3]
+
+
+def _bad_sizeof_data(path):
+    _patch_header(path, 42, np.int16(-5).tobytes())  # dim[1]
+
+
 def _micrometres(path):
     _patch_header(path, 123, b"\x03")  # xyzt_units
 
@@ -133,6 +141,8 @@ def _micrometres(path):
         (_no_gzip, "no readable NIfTI|truncated or damaged"),
         (_zero_voxel_size, r"voxel size is \(0.0, 1.0, 0.8"),
         (_negative_voxel_size, r"voxel size is \(1.0, 1.0, -1.0\)"),
+        (_nan_in_the_affine, "finite affine"),
+        (_bad_sizeof_data, "image.nii.gz: "),
         (_micrometres, "its unit of length is micron; wanted mm"),
     ],
 )

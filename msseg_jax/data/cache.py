@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,10 +23,11 @@ import numpy as np
 from tqdm import tqdm
 
 from msseg_jax.data import preprocess
-from msseg_jax.data.dataset import DatasetError, Patient, read_pair
-from msseg_jax.data.files import write_beside
+from msseg_jax.data.dataset import DatasetError, Pair, Patient, read_pair
+from msseg_jax.data.files import read_json, write_beside
 from msseg_jax.data.preprocess import Preprocessing, Settings
 
+MAX_THREADS = 8  # each holds the volumes of one patient, up to 1.3 GiB
 FORMAT = 1  # raise it when the meaning of an entry changes
 
 
@@ -37,6 +37,7 @@ class Measures:
 
     histograms: tuple[tuple[float, ...], tuple[float, ...]]  # (2, P), intensities by visit
     lesion_voxels: int  # new-lesion voxels of the consensus on the isotropic grid
+    digest: str  # of the voxels of all files, whatever their names and places
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def build(patients: list[Patient], preprocessing: Preprocessing, cache: Path) ->
 def _for_each(work, patients: list[Patient], description: str) -> list:
     """`work(patient)` for each, on all processors, in order, with a bar if someone is looking."""
     # Threads serve: unpacking and arithmetic on large arrays leave Python's lock alone.
-    with ThreadPoolExecutor(min(len(patients), processors())) as pool:
+    with ThreadPoolExecutor(min(len(patients), processors(), MAX_THREADS)) as pool:
         outcomes = pool.map(work, patients)
         return list(tqdm(outcomes, description, len(patients), disable=None, leave=False))
 
@@ -103,13 +104,14 @@ def processors() -> int:
 def _measured(patient: Patient, settings: Settings, cache: Path) -> Measures | DatasetError:
     entry = cache / f"measures-{_key(patient, settings)}.json"
     if entry.is_file():
-        return Measures(**json.loads(entry.read_text()))
+        return Measures(**read_json(entry))
     try:
-        resampled = preprocess.resample(patient, read_pair(patient), settings)
+        pair = read_pair(patient)
+        resampled = preprocess.resample(patient, pair, settings)
         histograms = preprocess.histograms(patient, resampled, settings)
     except DatasetError as error:
         return error  # returned, not raised, so that all patients' problems come together
-    measures = Measures(histograms.tolist(), int(resampled.targets[0].sum()))
+    measures = Measures(histograms.tolist(), int(resampled.targets[0].sum()), _digest(pair))
     write_beside(entry, lambda path: path.write_text(json.dumps(asdict(measures))))
     return measures
 
@@ -125,7 +127,9 @@ def _built(patient: Patient, preprocessing: Preprocessing, cache: Path) -> Path:
         "brain": resampled.brain,
         "lesion_voxels": np.argwhere(resampled.targets[0]).astype(np.int32),
     }
-    partial_entry = Path(tempfile.mkdtemp(prefix=f".{patient.name}-", dir=cache))
+    partial_entry = cache / f".partial-{os.getpid()}-{entry.name}"
+    shutil.rmtree(partial_entry, ignore_errors=True)
+    partial_entry.mkdir()
     try:
         for field, array in arrays.items():
             np.save(partial_entry / f"{field}.npy", array)
@@ -136,6 +140,13 @@ def _built(patient: Patient, preprocessing: Preprocessing, cache: Path) -> Path:
     finally:
         shutil.rmtree(partial_entry, ignore_errors=True)
     return entry
+
+
+def _digest(pair: Pair) -> str:
+    digest = hashlib.sha256()
+    for array in (pair.time01.array, pair.time02.array, pair.brain, pair.targets):
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:16]
 
 
 def _key(patient: Patient, settings: Settings | Preprocessing) -> str:

@@ -100,43 +100,49 @@ def read_pair(patient: Patient) -> Pair:
       DatasetError: with every problem of this patient, one per line.
     """
     problems: list[str] = []
-
-    def read(path: Path) -> Volume | None:
-        try:
-            volume = read_volume(path)
-            check_finite(volume)
-            return volume
-        except VolumeError as error:
-            problems.append(str(error))
-            return None
-
-    volumes = {path: read(path) for path in patient.files}
-    time01 = volumes[patient.time01]
-    others = [v for path, v in volumes.items() if v is not None and path != patient.time01]
-    if time01 is not None:
-        differences = [grid_difference(time01, other) for other in others]
-        problems += [difference for difference in differences if difference]
-    for path in (patient.time01, patient.time02):
-        if (visit := volumes[path]) is not None and np.ptp(visit.array) == 0:
+    time01 = _read(patient.time01, None, problems)
+    time02 = _read(patient.time02, time01, problems)
+    for visit in filter(None, (time01, time02)):
+        if np.ptp(visit.array) == 0:
             problems.append(
-                f"{path}: every voxel is {visit.array.flat[0]:g}; wanted a FLAIR image: export it "
-                "again"
+                f"{visit.path}: every voxel is {visit.array.flat[0]:g}; wanted a FLAIR image: "
+                "export it again"
             )
-    for path in patient.targets:
-        if (target := volumes[path]) is not None:
-            problems += _target_problem(target)
+    mask = _read(patient.brain_mask, time01, problems) if patient.brain_mask else None
+    targets = [_read_target(path, time01, problems) for path in patient.targets]
     if problems:
         raise DatasetError("\n".join(problems))
 
-    brain = _brain(patient, time01, volumes[patient.time02], volumes.get(patient.brain_mask))
-    targets = np.zeros((len(patient.targets), *brain.shape), dtype=np.uint8)
-    for k, path in enumerate(patient.targets):
-        targets[k] = volumes[path].array
-        outside = int(targets[k][~brain].sum())
+    brain = _brain(patient, time01, time02, mask)
+    for path, target in zip(patient.targets, targets, strict=True):
+        outside = int(target[~brain].sum())
         if outside:
             logger.warning("%s: %d voxels outside the brain are left out", path, outside)
-            targets[k] *= brain
-    return Pair(time01, volumes[patient.time02], brain, targets)
+            target *= brain
+    stacked = np.stack(targets) if targets else np.zeros((0, *brain.shape), dtype=np.uint8)
+    return Pair(time01, time02, brain, stacked)
+
+
+def _read(path: Path, like: Volume | None, problems: list[str]) -> Volume | None:
+    """A volume on the grid of `like`; what is wrong with it is added to `problems`."""
+    try:
+        volume = read_volume(path)
+        check_finite(volume)
+    except VolumeError as error:
+        problems.append(str(error))
+        return None
+    if like is not None and (difference := grid_difference(like, volume)):
+        problems.append(difference)
+    return volume
+
+
+def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.ndarray | None:
+    """A reference map as (D, H, W) uint8, 0 or 1."""
+    target = _read(path, like, problems)
+    if target is None:
+        return None
+    problems += _target_problem(target)
+    return target.array.astype(np.uint8)
 
 
 def _target_problem(target: Volume) -> list[str]:

@@ -1,8 +1,27 @@
 """Files that are whole, old or absent, but never half-written."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+from msseg_jax.errors import InputError
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of ours. Raises InputError, naming it, where it cannot be read."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give back a copy") from error
+
+
+def read_json(path: Path):
+    """The content of a JSON file of ours. Raises InputError, naming it, where it is damaged."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is damaged ({error}); give back a copy") from error
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:

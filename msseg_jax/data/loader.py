@@ -81,7 +81,11 @@ def load_batches(
     # grain's default reads hundreds of elements ahead; two batches hide the cutting of one.
     read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
     dataset = batches.to_iter_dataset(read)
-    if workers:
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        dataset = dataset.mp_prefetch(options)
-    return iter(dataset)
+    if not workers:
+        return iter(dataset)
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+    # Copied, because what the workers hand over lies in shared memory, which JAX would hold on to.
+    return (
+        {field: np.array(array) for field, array in batch.items()}
+        for batch in dataset.mp_prefetch(options)
+    )

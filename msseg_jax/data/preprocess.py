@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from msseg_jax.data.dataset import DatasetError, Pair, Patient
+from msseg_jax.data.files import read_json
 from msseg_jax.data.intensity import (
     IntensityError,
     fit_landmarks,
@@ -37,7 +38,7 @@ class Preprocessing:
 
     @staticmethod
     def load(path: Path) -> "Preprocessing":
-        fields = json.loads(path.read_text())
+        fields = read_json(path)
         settings = fields["settings"]
         settings["percentiles"] = tuple(settings["percentiles"])
         return Preprocessing(Settings(**settings), tuple(fields["landmarks"]))
@@ -68,7 +69,8 @@ def resample(patient: Patient, pair: Pair, settings: Settings) -> Resampled:
     """
     resampling = resampling_to(settings.spacing_mm, pair.brain.shape, pair.time01.spacing_mm)
     brain = resampling.forward_labels(pair.brain)
-    box = bounding_box(brain)
+    # A brain of a few voxels may fall between those of the isotropic grid.
+    box = bounding_box(brain) if brain.any() else (slice(0, 0),) * 3
     sides = [s.stop - s.start for s in box]
     if min(sides) < settings.patch_size:
         raise DatasetError(

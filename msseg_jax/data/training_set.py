@@ -16,15 +16,8 @@ class TrainingSet:
 
     training: list[tuple[str, Path]]
     validation: list[tuple[str, Path]]  # held out
+    split: dict[str, dict[str, str]]  # {'training' or 'validation': {name: digest of its voxels}}
     preprocessing: Preprocessing
-
-    @property
-    def split(self) -> dict[str, list[str]]:
-        """Names of the patients on each side."""
-        return {
-            "training": [name for name, _ in self.training],
-            "validation": [name for name, _ in self.validation],
-        }
 
 
 def prepare(
@@ -47,24 +40,44 @@ def prepare(
             f"{len(patients) - 1}, as {root} has {len(patients)} patients"
         )
     measures = cache.measure(patients, settings, cache_folder)
-    held_out = choose_validation([m.lesion_voxels > 0 for m in measures], validation_patients, seed)
+    has_lesions = [m.lesion_voxels > 0 for m in measures]
+    held_out = choose_validation(has_lesions, validation_patients, seed)
+    if not any(has for k, has in enumerate(has_lesions) if k not in held_out):
+        raise DatasetError(
+            f"{root}: no training patient has a new-lesion voxel in ground_truth.nii.gz; wanted at "
+            "least one to learn from: check the maps, or hold out fewer patients "
+            "(config.data.validation_patients)"
+        )
     preprocessing = preprocess.fit(
         [m.histograms for k, m in enumerate(measures) if k not in held_out], settings
     )
     folders = cache.build(patients, preprocessing, cache_folder)
     entries = [(p.name, folder) for p, folder in zip(patients, folders, strict=True)]
+    training = [k for k in range(len(patients)) if k not in held_out]
+    sides = {"training": training, "validation": sorted(held_out)}
     return TrainingSet(
-        [entry for k, entry in enumerate(entries) if k not in held_out],
-        [entry for k, entry in enumerate(entries) if k in held_out],
+        [entries[k] for k in sides["training"]],
+        [entries[k] for k in sides["validation"]],
+        {
+            side: {patients[k].name: measures[k].digest for k in numbers}
+            for side, numbers in sides.items()
+        },
         preprocessing,
     )
 
 
 def choose_validation(has_lesions: list[bool], count: int, seed: int) -> set[int]:
-    """Numbers of `count` patients to hold out, with new lesions in proportion."""
+    """Numbers of `count` patients to hold out, with new lesions in proportion.
+
+    Of two or more patients with new lesions, each side gets at least one: what has none can be
+    neither learnt from nor scored.
+    """
     generator = np.random.default_rng((seed, len(has_lesions)))
     order = generator.permutation(len(has_lesions))
     with_lesions = [int(k) for k in order if has_lesions[k]]
     without = [int(k) for k in order if not has_lesions[k]]
     share = round(count * len(with_lesions) / len(has_lesions))
+    if count and len(with_lesions) > 1:
+        share = min(max(share, 1), len(with_lesions) - 1)
+    share = max(share, count - len(without))
     return set(with_lesions[:share] + without[: count - share])

@@ -56,7 +56,7 @@ def consensus(expert_masks: np.ndarray, *, needed: int = 3) -> np.ndarray:
     return result
 
 
-def count_lesions(mask: np.ndarray) -> int:
+def count_components(mask: np.ndarray) -> int:
     """Connected components (26 neighbours) of a mask."""
     return ndimage.label(mask, TOUCHING)[1]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,6 +14,7 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from msseg_jax.data.cache import processors
 from msseg_jax.data.dataset import BRAIN_MASK, CONSENSUS, EXPERT, TIME01, TIME02
 from msseg_jax.data.phantom.acquisition import (
     Scan,
@@ -24,7 +24,7 @@ from msseg_jax.data.phantom.acquisition import (
     small_motion,
     work_grid,
 )
-from msseg_jax.data.phantom.experts import consensus, count_lesions, draw_experts
+from msseg_jax.data.phantom.experts import consensus, count_components, draw_experts
 from msseg_jax.data.phantom.fields import interpolated_planes, stretch
 from msseg_jax.data.phantom.head import build_head
 from msseg_jax.data.phantom.lesions import Lesion, Painter, Sites, draw_load
@@ -141,7 +141,7 @@ def write_patient(
         plan.name,
         spacing,
         truth.shape,
-        count_lesions(truth),
+        count_components(truth),
         voxels,
         float(voxels * np.prod(spacing)),
     )
@@ -219,7 +219,7 @@ def write_phantoms(
     output = Path(output)
     check_request(output, patients, seed, jobs, spacing_mm, overwrite)
     plans = [plan_patient(seed, index, patients) for index in range(patients)]
-    jobs = min(jobs or os.cpu_count() or 1, patients)
+    jobs = min(jobs or processors(), patients)
     written = _run(output, plans, jobs, spacing_mm, overwrite)
     bar = tqdm(written, "phantoms", patients, disable=None, leave=False)
     summaries = {summary.patient: summary for summary in bar}
