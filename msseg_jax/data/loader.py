@@ -1,5 +1,6 @@
 """Batches of patches for training, through grain."""
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +85,16 @@ def load_batches(
     if not workers:
         return iter(dataset)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-    # Copied, because what the workers hand over lies in shared memory, which JAX would hold on to.
-    return (
-        {field: np.array(array) for field, array in batch.items()}
-        for batch in dataset.mp_prefetch(options)
-    )
+    return _released_at_end(iter(dataset.mp_prefetch(options)), len(batches))
+
+
+def _released_at_end(batches: Iterator, count: int) -> Iterator:
+    """The same batches; the workers' shared memory is freed after the last.
+
+    grain's iterator refers to itself, so without a collection it and the memory would live on to
+    the end of the process, which Python then complains of as a leak.
+    """
+    for _ in range(count):
+        yield next(batches)
+    del batches
+    gc.collect()
