@@ -1,5 +1,6 @@
 """Four simulated devices, and a small MSSEG-2 folder for every test that needs one."""
 
+import tempfile
 from pathlib import Path
 
 import jax
@@ -12,6 +13,10 @@ from configs import msseg2
 from msseg_jax.data import dataset
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
+# What one test has compiled serves the next; a folder of its own makes every session a cold start.
+_compiled = tempfile.TemporaryDirectory(prefix="msseg_jax_tests_")
+jax.config.update("jax_compilation_cache_dir", _compiled.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 SHAPE = (14, 15, 20)

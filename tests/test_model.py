@@ -81,32 +81,36 @@ def test_the_order_of_the_visits_matters(network, forward):
     assert np.abs(np.asarray(difference)).max() > 1e-3
 
 
-def test_batch_statistics_of_the_segmentation_do_not_depend_on_the_order(network):
-    model, variables, (time01, time02) = network
+@pytest.fixture(scope="module")
+def statistics(network):
+    """Running statistics of the first convolution's batch norm after one training step."""
+    model, variables, _ = network
 
-    def statistics(one, other):
+    @jax.jit
+    def after_a_step(one, other):
         _, updates = model.apply(
             variables, one, other, train=True, patch_ids=jnp.arange(2),
             rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"],
         )  # fmt: skip
-        return updates["batch_stats"]["segmentation"]["node_0_0"]["unit_0"]
+        return updates["batch_stats"]["segmentation"]["node_0_0"]["unit_0"]["norm"]
 
+    return after_a_step
+
+
+def test_batch_statistics_of_the_segmentation_do_not_depend_on_the_order(network, statistics):
+    _, _, (time01, time02) = network
     forth, back = statistics(time01, time02), statistics(time02, time01)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), forth, back)
 
 
-def test_running_statistics_move_by_a_tenth(network):
-    model, variables, visits = network
-    _, updates = model.apply(
-        variables, *visits, train=True, patch_ids=jnp.arange(2),
-        rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"],
-    )  # fmt: skip
+def test_running_statistics_move_by_a_tenth(network, statistics):
+    _, variables, visits = network
     kernel = variables["params"]["segmentation"]["node_0_0"]["unit_0"]["convolution"]["kernel"]
     maps = jax.lax.conv_general_dilated(
         visits.reshape(4, 8, 8, 8, 1), kernel, (1, 1, 1), "SAME",
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
     )  # fmt: skip
-    norm = updates["batch_stats"]["segmentation"]["node_0_0"]["unit_0"]["norm"]
+    norm = statistics(*visits)
     np.testing.assert_allclose(norm["mean"], 0.1 * maps.mean((0, 1, 2, 3)), atol=1e-5)
     np.testing.assert_allclose(norm["var"], 0.9 + 0.1 * maps.var((0, 1, 2, 3)), rtol=1e-4)
 
