@@ -1,4 +1,4 @@
-"""Data parallelism: the only file that knows of pmap and devices.
+"""Data parallelism: the only file that says `pmap`, and what the devices share.
 
 `pmap` is in maintenance upstream (since JAX 0.8 a wrapper over `jit(shard_map)`); whatever takes
 its place one day changes this file alone.

@@ -289,7 +289,7 @@ def test_new_lesions_are_bright_at_the_second_visit_only(many):
     change = relative_to_white(patient, TIME02) - relative_to_white(patient, TIME01)
     brain = patient.volumes[BRAIN_MASK] > 0
     rise = np.array([change[labels == lesion].mean() for lesion in range(1, count + 1)])
-    # Contrasts are drawn from 0.32 up; the soft border takes a part of it.
+    # Contrasts are drawn from 0.28 up; the soft border takes a part of it.
     assert (rise > 0.12).all()
     assert rise.mean() > 0.25
     assert abs(np.median(change[brain & (labels == 0)])) < 0.05
