@@ -16,9 +16,9 @@ def get_config() -> ConfigDict:
     config = msseg2.get_config()
     config.model.initial_probability = 0.005
     config.data.root = ""  # the phantoms
-    config.data.phantom_patients = 18
+    config.data.phantom_patients = 16
     config.data.phantom_spacing_mm = 1.6
-    config.data.validation_patients = 6
+    config.data.validation_patients = 4
     config.data.spacing_mm = 1.6
     config.data.patch_size = 24
     config.data.patches_per_patient = 20
