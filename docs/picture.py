@@ -27,6 +27,8 @@ prediction = canonical(RUN / "predictions" / f"{PATIENT}.nii.gz") > 0
 area = reference.sum((0, 1)).astype(float)
 slices = []
 for _ in range(3):
+    if area.max() <= 0:  # fewer than three places
+        area = np.where(area < 0, -1, brain.sum((0, 1)))  # then where there is most brain
     slices.append(int(area.argmax()))
     area[max(0, slices[-1] - 4) : slices[-1] + 5] = -1
 

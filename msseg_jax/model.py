@@ -25,11 +25,12 @@ class Convolution(nn.Module):
     features: int  # output feature maps
     kernel_size: int  # 1 or 3, the same along each axis
     initial_bias: float | None = None  # None: no bias, as batch norm follows with its own
+    kernel_init: Callable[..., jax.Array] = nn.initializers.he_normal()
 
     @nn.compact
     def __call__(self, x):  # (B, D, H, W, C) -> (B, D, H, W, features)
         shape = (self.kernel_size,) * 3 + (x.shape[-1], self.features)
-        y = conv3d(x, self.param("kernel", nn.initializers.he_normal(), shape))
+        y = conv3d(x, self.param("kernel", self.kernel_init, shape))
         if self.initial_bias is not None:
             bias = nn.initializers.constant(self.initial_bias)
             y = y + self.param("bias", bias, (self.features,))[None, None, None, None]
@@ -180,7 +181,11 @@ class RefinementBlock(nn.Module):
                 maps, train
             )
         log_odds = math.log(self.initial_probability / (1 - self.initial_probability))
-        return nn.sigmoid(Convolution(self.targets, 1, log_odds, name="output")(maps))
+        # From zero, so that all targets set out alike. From random weights some maps are pushed
+        # to 0 at once, and stay there: the loss is one ratio for all targets, so the others make
+        # do without them, and a saturated sigmoid has no gradient to come back by.
+        output = Convolution(self.targets, 1, log_odds, nn.initializers.zeros, name="output")
+        return nn.sigmoid(output(maps))
 
 
 class SiameseMPUNet(nn.Module):

@@ -55,6 +55,14 @@ def make_patient(root: Path, name: str, *, lesion: bool, targets: int = 2, seed:
     return folder
 
 
+def with_random_output(variables: dict) -> dict:
+    """The variables of an untrained network, whose output kernel is zero, with another one."""
+    output = variables["params"]["refinement"]["output"]
+    random = np.random.default_rng(1).normal(size=output["kernel"].shape)
+    output["kernel"] = random.astype(np.float32)
+    return variables
+
+
 @pytest.fixture
 def patients_root(tmp_path) -> Path:
     """Four patients, three of them with a new lesion."""

@@ -103,7 +103,7 @@ def test_a_stored_configuration_builds_the_same_network(tmp_path):
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(small_config):
     model = build_model(small_config)
     one, same, other = (
-        initial_variables(model, seed)["params"]["refinement"]["output"]["kernel"]
+        initial_variables(model, seed)["params"]["refinement"]["unit_0"]["convolution"]["kernel"]
         for seed in (0, 0, 1)
     )
     assert (one == same).all()

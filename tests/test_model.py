@@ -13,6 +13,7 @@ from msseg_jax.model import (
     max_pool,
     upsample,
 )
+from tests.conftest import with_random_output
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def network():
     """The paper's network with weights, and a random pair of two 8^3 patches."""
     model = build_model(msseg2.get_config())
     visits = np.random.default_rng(0).normal(size=(2, 2, 8, 8, 8, 1)).astype(np.float32)
-    return model, initial_variables(model, seed=0), visits
+    return model, with_random_output(initial_variables(model, seed=0)), visits
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,16 @@ def test_gives_a_probability_per_voxel_and_target(network, forward):
     output = np.asarray(forward(*visits))
     assert output.shape == (2, 8, 8, 8, 5)
     assert 0 < output.min() < output.max() < 1
+
+
+def test_an_untrained_network_says_the_initial_probability_everywhere():
+    config = msseg2.get_config()
+    config.model.widths = (2, 2)
+    config.model.initial_probability = 0.02
+    model = build_model(config)
+    visits = np.random.default_rng(0).normal(size=(2, 1, 4, 4, 4, 1)).astype(np.float32)
+    output = model.apply(initial_variables(model, seed=0), *visits, train=False)
+    np.testing.assert_allclose(output, 0.02, rtol=1e-5)
 
 
 def test_the_order_of_the_visits_matters(network, forward):

@@ -11,7 +11,7 @@ from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.inference import compile_forward, segment_volume
 from msseg_jax.model import build_model, initial_variables
 from msseg_jax.predict import Options, Predictor, lesion_mask, main
-from tests.conftest import SHAPE, save_nifti
+from tests.conftest import SHAPE, save_nifti, with_random_output
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def run(small_config, tmp_path):
     save_config(small_config, folder.config_file)
     settings = Settings(1.0, (1, 50, 99), 8)
     Preprocessing(settings, (0.0, 50.0, 100.0)).save(folder.preprocessing_file)
-    variables = initial_variables(build_model(small_config), seed=0)
+    variables = with_random_output(initial_variables(build_model(small_config), seed=0))
     with Checkpoints(folder.checkpoints / "last", keep=1) as checkpoints:
         checkpoints.save(4, variables, {"moments": np.zeros(1)}, {})
     return folder.path
@@ -85,7 +85,7 @@ def test_batch_size_and_overlap_of_a_local_network_do_not_matter():
 
 def test_the_networks_consensus_map_alone_is_kept(small_config):
     model = build_model(small_config)
-    variables = initial_variables(model, seed=0)
+    variables = with_random_output(initial_variables(model, seed=0))
     visits = np.random.default_rng(0).normal(size=(2, 1, 8, 8, 8, 1)).astype(np.float32)
     whole = model.apply(variables, *visits, train=False)
     kept = compile_forward(model)(variables, *visits)
