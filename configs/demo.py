@@ -2,7 +2,8 @@
 
     python launch.py --config=configs/demo.py
 
-Hardware: a CPU, 2 cores. DEMO_DOCSTRING
+Hardware: a CPU, 2 cores. Time: not measured in this version. Score: 7 of 9 held-out new lesions
+found, none false, mean Dice 0.717.
 Everything is coarse, to be quick: voxels of 1.6 mm, patches of 24^3. The scores say that the chain
 works from end to end; of real patients they say nothing.
 """
