@@ -36,8 +36,8 @@ def test_every_config_builds_its_network_and_one_step(name):
         lambda state, batch: train_step(state, batch, dropout_key=jax.random.key(0)),
         in_axes=(None, 0), axis_name=AXIS, axis_size=1,
     )  # fmt: skip
-    add_device = lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)  # noqa: E731
-    after, metrics = jax.eval_shape(mapped, state, jax.tree.map(add_device, batch))
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), batch)
+    after, metrics = jax.eval_shape(mapped, state, batch)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert metrics["loss"].shape == (1,)
     assert metrics["loss"].dtype == jnp.float32
