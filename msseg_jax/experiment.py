@@ -35,6 +35,8 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
     root = Path(config.data.root)
     patients = [p for p in find_patients(root, targets=0) if p.name in held_out]
     predictor = Predictor(run.path)
+    if predictor.kind == "last":
+        print("no validation found any voxel of a new lesion, so there is no best checkpoint")
     run.predictions.mkdir(exist_ok=True)
     failures = predict_patients(
         predictor, patients, predictor.options(), run.predictions, overwrite=True

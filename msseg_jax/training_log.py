@@ -31,7 +31,7 @@ class TrainingLog:
         self._learning_rate = learning_rate  # function of the number of steps done
         self._pending = []  # [(step, metrics)]
         self._file = self._bar = None
-        self._first_of_process = True
+        self._first = None  # (step, time) when the first step of this process was done
 
     def __enter__(self):
         return self
@@ -74,11 +74,11 @@ class TrainingLog:
 
     def add(self, step: int, metrics: dict) -> None:
         """Note the metrics of a step (device scalars), which may still be running."""
-        if self._first_of_process:
+        if self._first is None:
             jax.block_until_ready(metrics)
             self.say(f"first step, with compilation: {time.perf_counter() - self._start:.1f} s")
-            self._first_of_process = False
             self.restart_clock()  # the rates are those of the steps that follow
+            self._first = step, self._start
         else:
             if self._pending:
                 jax.block_until_ready(self._pending[-1])
@@ -102,7 +102,8 @@ class TrainingLog:
                     "anew in another --workdir with a lower --config.train.learning_rate, or look "
                     "for extreme intensities in the images"
                 )
-        elapsed_s = time.perf_counter() - self._start
+        now = time.perf_counter()
+        elapsed_s = now - self._start
         step = metrics[-1][0]
         line = {
             "step": step,
@@ -115,9 +116,11 @@ class TrainingLog:
             f"loss {line['loss']:.4f}  gradient {line['gradient_norm']:.4f}"
         )
         if self._timed_steps:  # not after the first step alone
-            step_s = elapsed_s / self._timed_steps
-            line["patches_per_s"] = self._batch_size / step_s
+            line["patches_per_s"] = self._batch_size * self._timed_steps / elapsed_s
             line["data_wait_share"] = self._waited_s / elapsed_s
+            # As the run has gone so far: with its validations and checkpoints.
+            first_step, first_time = self._first
+            step_s = (now - first_time) / (step - first_step)
             line["time_left_s"] = (self._total_steps - step) * step_s
             said += (
                 f"  {line['patches_per_s']:.2f} patches/s  "
