@@ -89,12 +89,16 @@ def load_batches(
 
 
 def _released_at_end(batches: Iterator, count: int) -> Iterator:
-    """The same batches; the workers' shared memory is freed after the last.
+    """The same batches; the workers' shared memory is freed before the last is used up.
 
-    grain's iterator refers to itself, so without a collection it and the memory would live on to
-    the end of the process, which Python then complains of as a leak.
+    grain frees it in a thread of its own, which the end of the process would cut short, and its
+    iterator refers to itself: without a collection it and the memory would live on to the end.
+    Python complains of either as a leak.
     """
-    for _ in range(count):
-        yield next(batches)
-    del batches
-    gc.collect()
+    for number in range(1, count + 1):
+        batch = next(batches)
+        if number == count:
+            batch = {name: np.array(array) for name, array in batch.items()}
+            del batches
+            gc.collect()
+        yield batch
