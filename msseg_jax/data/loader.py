@@ -85,20 +85,18 @@ def load_batches(
     if not workers:
         return iter(dataset)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-    return _released_at_end(iter(dataset.mp_prefetch(options)), len(batches))
+    return _out_of_shared_memory(iter(dataset.mp_prefetch(options)), len(batches))
 
 
-def _released_at_end(batches: Iterator, count: int) -> Iterator:
-    """The same batches; the workers' shared memory is freed before the last is used up.
+def _out_of_shared_memory(batches: Iterator, count: int) -> Iterator:
+    """The same batches, copied, so that the workers' shared memory is freed before each is used.
 
-    grain frees it in a thread of its own, which the end of the process would cut short, and its
-    iterator refers to itself: without a collection it and the memory would live on to the end.
-    Python complains of either as a leak.
+    JAX may keep a batch to the end of the process, whose shared memory Python then calls leaked.
+    grain's iterator refers to itself: it needs a collection to be freed after the last batch.
     """
     for number in range(1, count + 1):
-        batch = next(batches)
+        batch = {name: np.array(array) for name, array in next(batches).items()}
         if number == count:
-            batch = {name: np.array(array) for name, array in batch.items()}
             del batches
             gc.collect()
         yield batch
