@@ -48,7 +48,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
         _ = CONFIG.value.seed  # a file that cannot be loaded is told of when it is used
     except (AttributeError, KeyError) as error:
         reason = str(error.args[0]).replace("\\n", " ").replace("\n", " ")
-        sys.exit(f"an override names a field that --config does not have: {reason}")
+        sys.exit(f"an override, or --config's file, names a field that does not exist: {reason}")
     except OSError as error:
         sys.exit(f"--config cannot be loaded: {error}")
     return rest

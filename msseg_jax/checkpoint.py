@@ -2,10 +2,13 @@
 
 RUN/config.json          the resolved configuration
 RUN/preprocessing.json   what was fitted on the training patients
-RUN/split.json           names of the training and validation patients
+RUN/split.json           training and validation patients, with digests of their voxels
 RUN/log.jsonl            one line per log message of the training
 RUN/checkpoints/last/    the newest states (orbax), to continue from
 RUN/checkpoints/best/    the state with the best validation Dice
+RUN/cache/               preprocessed patients, unless config.data.cache_dir is elsewhere
+RUN/phantoms/            patients of a run that makes its own
+RUN/predictions/, RUN/probabilities/, RUN/evaluation/    of the held-out patients
 """
 
 import json
@@ -43,8 +46,8 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether a training was begun here: from then on its configuration is fixed."""
-        return self.preprocessing_file.is_file()
+        """Whether there is a state to continue from: then the configuration is fixed."""
+        return any(path.name.isdigit() for path in (self.checkpoints / "last").glob("*"))
 
     def create_or_continue(self, config: ConfigDict) -> None:
         """Make the folder for a new run, or see that it holds a run of this configuration.
@@ -84,7 +87,6 @@ class RunFolder:
                 )
         write_beside(self.config_file, lambda path: save_config(config, path))
         write_beside(self.split_file, lambda path: path.write_text(json.dumps(split, indent=1)))
-        # The last of the three: where it is, the others are.
         write_beside(self.preprocessing_file, preprocessing.save)
 
     def load(self) -> tuple[ConfigDict, Preprocessing]:
@@ -176,7 +178,9 @@ class Checkpoints:
                 return step, *(restored[item] for item in items)
             except Exception as error:  # orbax has no error of its own for damaged files
                 failures.append(f"step {step}: {type(error).__name__}: {error}")
-                logger.warning("%s: step %d cannot be read", self._manager.directory, step)
+                logger.warning(
+                    "%s: step %d cannot be read: %s", self._manager.directory, step, error
+                )
         if failures:
             raise RunError(
                 f"{self._manager.directory}: no checkpoint can be read: damaged, or of another "

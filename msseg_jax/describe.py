@@ -6,11 +6,17 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from msseg_jax.config import check_config
 from msseg_jax.model import Convolution, build_model
 
 
 def describe(config: ConfigDict) -> str:
-    """The layer table, in the order of computation, and the totals; nothing is computed."""
+    """The layer table, in the order of computation, and the totals; nothing is computed.
+
+    Raises:
+      ConfigError: with every field whose value cannot work.
+    """
+    check_config(config)
     model = build_model(config)
     side = config.data.patch_size
     visit = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)

@@ -1,62 +1,316 @@
-"""Predicted masks against reference masks: one row per patient, and a table to read."""
+"""Predicted masks against the reference maps of a folder: tables, intervals and a report.
 
+    python -m msseg_jax.evaluate --reference=ROOT --prediction=DIR --output=DIR
+
+ROOT is a folder in the MSSEG-2 layout, DIR holds <patient>.nii.gz, as predict --dataset writes it.
+"""
+
+import argparse
+import json
+import logging
 import math
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from msseg_jax.data.dataset import CONSENSUS
-from msseg_jax.data.volumes import VolumeError, grid_difference, read_volume
-from msseg_jax.scores import LesionCounts, count_lesions, dice
+import pandas as pd
+from tqdm import tqdm
+
+from msseg_jax.cohort import (
+    ANY,
+    CONFIDENCE,
+    PREDICTION,
+    REFERENCE,
+    WITH,
+    WITHOUT,
+    count_over_thresholds,
+    list_lesions,
+    read_masks,
+    score_raters,
+    summarise,
+)
+from msseg_jax.data.dataset import CONSENSUS, find_patients
+from msseg_jax.data.files import write_beside
+from msseg_jax.errors import InputError
+
+PROGRAM = "python -m msseg_jax.evaluate"
+SUFFIX = ".nii.gz"
 
 
 @dataclass(frozen=True)
-class PatientScore:
-    """One patient's prediction against the consensus."""
+class Evaluation:
+    """Everything that was found about the predictions of a folder."""
 
-    name: str
-    dice: float  # NaN where both masks are empty
-    lesions: LesionCounts
+    scores: pd.DataFrame  # a row per patient, reference and rater
+    lesions: pd.DataFrame  # a row per lesion of the consensus and of the prediction
+    curve: pd.DataFrame  # a row per patient and threshold; empty without probability maps
+    summary: pd.DataFrame  # a row per reference, rater and measure
+    left_out: dict[str, str]  # patient to the reason why it was not scored
+
+    @property
+    def patients(self) -> list[str]:
+        return list(self.scores["patient"].unique())
 
 
-def score_patients(root: Path, predictions: Path, names: list[str]) -> list[PatientScore]:
-    """Score PREDICTIONS/<name>.nii.gz against ROOT/<name>/ground_truth.nii.gz, for each name.
+def evaluate(
+    reference: Path,
+    prediction: Path,
+    probability: Path | None = None,
+    names: list[str] | None = None,
+) -> Evaluation:
+    """Score PREDICTION/<patient>.nii.gz against REFERENCE/<patient>, for each patient there is.
+
+    Args:
+      probability: folder of <patient>.nii.gz, probability maps; patients may lack one.
+      names: the patients to score; None for all, and then patients that one side lacks are
+        reported in `left_out`, as those are whose files cannot be used.
 
     Raises:
-      VolumeError: a mask is missing or unreadable, or the two lie on different grids.
+      InputError: a folder is missing or empty, or no patient at all could be scored.
     """
-    scores = []
-    for name in names:
-        reference = read_volume(root / name / CONSENSUS)
-        prediction = read_volume(predictions / f"{name}.nii.gz")
-        if difference := grid_difference(reference, prediction):
-            raise VolumeError(difference)
-        masks = reference.array > 0.5, prediction.array > 0.5
-        scores.append(PatientScore(name, dice(*masks), count_lesions(*masks)))
-    return scores
+    folders = {patient.name: reference / patient.name for patient in find_patients(reference, 0)}
+    masks = _masks_in(prediction)
+    if probability is not None and not probability.is_dir():
+        raise InputError(f"{probability}: no such folder; wanted one with <patient>{SUFFIX}")
+    if names is None:
+        names = sorted(folders.keys() | masks.keys())
 
+    def score(name: str) -> tuple[str, tuple | str]:
+        if name not in masks:
+            return name, f"{prediction / (name + SUFFIX)}: no such prediction"
+        if name not in folders:
+            return name, f"{reference / name / CONSENSUS}: no such reference"
+        likelihood = probability / (name + SUFFIX) if probability is not None else None
+        if likelihood is not None and not likelihood.is_file():
+            likelihood = None
+        try:
+            patient = read_masks(folders[name], masks[name], likelihood)
+        except InputError as error:
+            return name, str(error)
+        return name, (score_raters(patient), list_lesions(patient), count_over_thresholds(patient))
 
-def format_table(scores: list[PatientScore]) -> str:
-    """A table with a row per patient and the totals; Dice is - where both masks are empty."""
-    width = max([len("patient"), *(len(score.name) for score in scores)])
-    lines = [f"{'patient':<{width}}   Dice  found  missed  false"]
-    for score in scores:
-        counts = score.lesions
-        lines.append(
-            f"{score.name:<{width}}  {_number(score.dice)}  {counts.found:5}  {counts.missed:6}  "
-            f"{counts.false:5}"
+    rows, left_out = ([], [], []), {}
+    # Labelling and distance transforms release Python's lock, so threads share the processors.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        results = threads.map(score, names)
+        for name, result in tqdm(results, "scores", len(names), disable=None, leave=False):
+            if isinstance(result, str):
+                left_out[name] = result
+                continue
+            for table, part in zip(rows, result, strict=True):
+                table += [{"patient": name, **row} for row in part]
+    if not rows[0]:
+        raise InputError(
+            f"no patient of {reference} could be scored:\n" + "\n".join(left_out.values())
         )
-    found, missed, false = (
-        sum(getattr(score.lesions, field) for score in scores)
-        for field in ("found", "missed", "false")
-    )
-    defined = [score.dice for score in scores if not math.isnan(score.dice)]
-    mean = sum(defined) / len(defined) if defined else math.nan
-    lines.append(f"{'all':<{width}}  {_number(mean)}  {found:5}  {missed:6}  {false:5}")
-    if found + missed:
-        share = 100 * found / (found + missed)
-        lines.append(f"{found} of {found + missed} new lesions found ({share:.0f} %)")
+    scores, lesions, curve = (pd.DataFrame(table) for table in rows)
+    return Evaluation(scores, lesions, curve, summarise(scores), left_out)
+
+
+def _masks_in(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; wanted one with <patient>{SUFFIX}")
+    files = sorted(p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith("."))
+    if not files:
+        raise InputError(f"{folder}: no mask in it; wanted <patient>{SUFFIX} for each patient")
+    return {path.name.removesuffix(SUFFIX): path for path in files}
+
+
+# ---------------------------------------------------------------------------- what is written
+
+
+def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
+    """scores.csv, lesions.csv, summary.csv, curve.csv where there is one, and evaluation.json."""
+    tables = {
+        "scores": evaluation.scores,
+        "lesions": evaluation.lesions,
+        "summary": evaluation.summary,
+        "curve": evaluation.curve,
+    }
+    written = []
+    for name, table in tables.items():
+        path = output / f"{name}.csv"
+        if table.empty:
+            path.unlink(missing_ok=True)  # of an earlier evaluation
+            continue
+        write_beside(path, lambda file, table=table: table.to_csv(file, index=False))
+        written.append(path)
+    everything = {name: _records(table) for name, table in tables.items()}
+    everything["left_out"] = evaluation.left_out
+    path = output / "evaluation.json"
+    write_beside(path, lambda file: file.write_text(json.dumps(everything, indent=1) + "\n"))
+    return [*written, path]
+
+
+def _records(table: pd.DataFrame) -> list[dict]:
+    """Rows as dicts; what is not defined is None, as JSON has no NaN."""
+    return [
+        {
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in row.items()
+        }
+        for row in table.to_dict("records")
+    ]
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """The prediction against the consensus: a row per patient, then the means."""
+    table = prediction_scores(evaluation)
+    width = max(len("patient"), *(len(name) for name in table["patient"]))
+    lines = [f"{'patient':<{width}}   Dice     F1  found  missed  false  reference  predicted"]
+    for row in table.itertuples():
+        lines.append(
+            f"{row.patient:<{width}}  {_number(row.Dice)}  {_number(row.F1_score)}"
+            f"  {row.detected:5}  {row.reference_lesions - row.detected:6}"
+            f"  {row.rater_lesions - row.confirmed:5}"
+            f"  {row.reference_mm3:5.0f} mm3  {row.rater_mm3:5.0f} mm3"
+        )
+    found, total = int(table["detected"].sum()), int(table["reference_lesions"].sum())
+    false = int((table["rater_lesions"] - table["confirmed"]).sum())
+    share = f" ({100 * found / total:.0f} %)" if total else ""
+    lines.append(f"{found} of {total} new lesions found{share}, {false} false")
     return "\n".join(lines)
+
+
+def prediction_scores(evaluation: Evaluation) -> pd.DataFrame:
+    """A row per patient: the prediction's scores against the consensus."""
+    scores = evaluation.scores
+    rows = scores[(scores["reference"] == REFERENCE) & (scores["rater"] == PREDICTION)]
+    return rows.reindex(columns=list(dict.fromkeys([*scores.columns, "Dice", "F1_score"])))
+
+
+def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
+    """The means against the consensus, to be read: of each group of patients its title, the
+    raters, and (measure, [a row of the summary by rater]) for each measure."""
+    summary = evaluation.summary[evaluation.summary["reference"] == REFERENCE]
+    raters = list(summary["rater"].unique())
+    nothing = pd.Series({"mean": math.nan, "low": math.nan, "high": math.nan})
+    tables = []
+    for group in (WITH, WITHOUT, ANY):
+        part = summary[summary["group"] == group]
+        if part.empty:
+            continue
+        count = int(part["patients"].max())
+        title = group if group == ANY else f"{count} patient{'' if count == 1 else 's'} {group}"
+        table = []
+        for measure, rows in part.groupby("measure", sort=False):
+            by_rater = {row["rater"]: row for _, row in rows.iterrows()}
+            table.append((measure, [by_rater.get(rater, nothing) for rater in raters]))
+        tables.append((title, raters, table))
+    return tables
+
+
+def format_summary(evaluation: Evaluation) -> str:
+    """The means of `summary_tables`: the prediction's with its interval, then the experts'."""
+    lines = []
+    for title, raters, table in summary_tables(evaluation):
+        heads = [f"{rater:>10}" for rater in raters]
+        heads[0] += f"  {f'{CONFIDENCE:.0%} interval':<18}"
+        lines += ["", f"{title:<32}" + "".join(heads).rstrip()]
+        for measure, rows in table:
+            means, intervals = zip(*map(mean_and_interval, rows), strict=True)
+            cells = [f"{mean:>10}" for mean in means]
+            cells[0] += f"  {intervals[0]:<18}"
+            lines.append(f"{measure:<32}" + "".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def mean_and_interval(row: pd.Series) -> tuple[str, str]:
+    """'0.512' and '0.401 to 0.623'; '-' where the mean, '' where the interval is not defined."""
+    if math.isnan(row["mean"]):
+        return "-", ""
+    interval = "" if math.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
+    return f"{row['mean']:.3f}", interval
 
 
 def _number(value: float) -> str:
     return "    -" if math.isnan(value) else f"{value:5.3f}"
+
+
+# ---------------------------------------------------------------------------- command line
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        PROGRAM,
+        description="Scores of predicted new-lesion masks, by the rules of the MSSEG-2 challenge, "
+        "and a report to look at.",
+    )
+    parser.add_argument(
+        "--reference", required=True, type=Path, metavar="ROOT",
+        help="folder in the MSSEG-2 layout, with the consensus and any experts",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prediction", required=True, type=Path, metavar="DIR",
+        help="folder of <patient>.nii.gz, masks",
+    )  # fmt: skip
+    parser.add_argument(
+        "--probability", type=Path, metavar="DIR",
+        help="folder of <patient>.nii.gz, probability maps, for the curve over thresholds",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR",
+        help="folder to write tables (CSV, JSON) and report.html into",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", type=Path, metavar="RUN",
+        help="the run that predicted: warns of visits unlike those it was trained on",
+    )  # fmt: skip
+    parser.add_argument("--no_report", action="store_true", help="tables only")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 1 if a patient could not be scored."""
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
+    flags = parse_arguments(arguments)
+    try:
+        evaluation = run(
+            flags.reference, flags.prediction, flags.output, flags.probability,
+            model=flags.model, report=not flags.no_report,
+        )  # fmt: skip
+    except (InputError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    print(format_table(evaluation))
+    print(format_summary(evaluation))
+    print(f"\nwritten: {flags.output}")
+    if evaluation.left_out:
+        print(f"not scored: {len(evaluation.left_out)}", file=sys.stderr)
+        for name, reason in evaluation.left_out.items():
+            print(f"  {name}: {reason}", file=sys.stderr)
+    return 1 if evaluation.left_out else 0
+
+
+def run(
+    reference: Path,
+    prediction: Path,
+    output: Path,
+    probability: Path | None = None,
+    names: list[str] | None = None,
+    model: Path | None = None,
+    report: bool = True,
+) -> Evaluation:
+    """Evaluate, and write the tables and the report into `output`, which is made.
+
+    Raises:
+      InputError, OSError: bad input, or a folder that cannot be written.
+    """
+    from msseg_jax.checkpoint import RunFolder
+    from msseg_jax.report.evaluation import write_evaluation_report
+
+    preprocessing = RunFolder(model).load()[1] if model is not None else None
+    output.mkdir(parents=True, exist_ok=True)
+    evaluation = evaluate(reference, prediction, probability, names)
+    write_tables(evaluation, output)
+    if report:
+        write_evaluation_report(
+            output / "report.html", evaluation, reference, prediction, preprocessing
+        )
+    return evaluation
+
+
+if __name__ == "__main__":
+    sys.exit(main())

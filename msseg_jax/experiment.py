@@ -1,17 +1,19 @@
 """The whole of a run: phantoms if asked for, training, predictions and scores of the held-out."""
 
+import json
 import shutil
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
+from msseg_jax import evaluate
 from msseg_jax.checkpoint import RunFolder
 from msseg_jax.data.dataset import find_patients
+from msseg_jax.data.files import read_json
 from msseg_jax.data.phantom import write_phantoms
 from msseg_jax.errors import InputError
-from msseg_jax.evaluate import format_table, score_patients
-from msseg_jax.predict import Predictor, predict_patients
+from msseg_jax.predict import Outputs, Predictor, predict_patients
 from msseg_jax.train import check_training, train
 
 
@@ -37,24 +39,47 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
     predictor = Predictor(run.path)
     if predictor.kind == "last":
         print("no validation found any voxel of a new lesion, so there is no best checkpoint")
-    run.predictions.mkdir(exist_ok=True)
+    masks, probabilities = run.predictions, run.path / "probabilities"
+    for folder in (masks, probabilities):
+        folder.mkdir(exist_ok=True)
     failures = predict_patients(
-        predictor, patients, predictor.options(), run.predictions, overwrite=True
+        predictor, patients, predictor.options(), Outputs(masks, probabilities), overwrite=True
     )
     if failures:
         raise InputError(f"held-out patients could not be predicted: {failures}")
     print(f"held-out patients, by the {predictor.kind} checkpoint (step {predictor.step}):")
-    print(format_table(score_patients(root, run.predictions, sorted(held_out))))
+    evaluation = evaluate.run(
+        root, masks, run.path / "evaluation", probabilities, sorted(held_out), model=run.path
+    )
+    print(evaluate.format_table(evaluation))
+    print(f"report: {run.path / 'evaluation' / 'report.html'}")
 
 
 def make_phantoms(config: ConfigDict, run: RunFolder) -> None:
-    """Write the phantom patients of a run that is not begun, and make them its data."""
+    """Make the phantom patients of a run, where they are not there, its data.
+
+    Raises:
+      InputError: there are other files in their place.
+    """
     root = run.path / "phantoms"
     config.data.root = str(root)
-    if run.begun:
+    asked_for = {
+        "patients": config.data.phantom_patients,
+        "seed": config.seed,
+        "spacing_mm": config.data.phantom_spacing_mm,
+    }
+    record = root / "phantoms.json"  # says that the folder is of our making, and what is in it
+    if record.is_file() and read_json(record) == asked_for:
         return
-    shutil.rmtree(root, ignore_errors=True)  # of a configuration that was not trained in the end
+    if root.exists() and not record.is_file():
+        raise InputError(
+            f"{root}: was not made by this run, and its phantoms would take its place; move it "
+            "away, or choose another --workdir"
+        )
     print(f"making {config.data.phantom_patients} phantom patients in {root}")
-    write_phantoms(
-        root, config.data.phantom_patients, config.seed, spacing_mm=config.data.phantom_spacing_mm
-    )
+    partial = run.path / ".partial-phantoms"
+    shutil.rmtree(partial, ignore_errors=True)
+    write_phantoms(partial, asked_for["patients"], config.seed, spacing_mm=asked_for["spacing_mm"])
+    (partial / record.name).write_text(json.dumps(asked_for) + "\n")
+    shutil.rmtree(root, ignore_errors=True)  # of a configuration that was not trained in the end
+    partial.rename(root)

@@ -8,6 +8,7 @@ For research, not for clinical use.
 
 import argparse
 import logging
+import math
 import os
 import sys
 import time
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 from tqdm import tqdm
 
 from msseg_jax.data import preprocess
 from msseg_jax.data.dataset import Pair, Patient, find_patients, read_pair
-from msseg_jax.data.volumes import check_output, write_volume
+from msseg_jax.data.quality import Quality, assess
+from msseg_jax.data.volumes import SUFFIXES, check_output, write_volume
 from msseg_jax.errors import InputError
+from msseg_jax.lesions import number_lesions, voxel_mm3
 
 PROGRAM = "python -m msseg_jax.predict"
 
@@ -36,6 +38,27 @@ class Options:
     batch_size: int  # tiles per call of the network
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go: files for one pair, folders that exist for many."""
+
+    mask: Path
+    probability: Path | None = None
+    report: Path | None = None
+
+    @property
+    def wanted(self) -> list[Path]:
+        return [path for path in (self.mask, self.probability, self.report) if path is not None]
+
+    def of(self, patient: str) -> "Outputs":
+        """The files of one patient in these folders."""
+        return Outputs(
+            self.mask / f"{patient}.nii.gz",
+            self.probability and self.probability / f"{patient}.nii.gz",
+            self.report and self.report / f"{patient}.html",
+        )
+
+
 class Predictor:
     """A trained network with its preprocessing; compiled once, for any number of pairs."""
 
@@ -48,6 +71,7 @@ class Predictor:
         from msseg_jax.model import build_model
 
         run = RunFolder(folder)
+        self.folder = folder
         self.config, self.preprocessing = run.load()
         model = build_model(self.config)
         side = model.side_multiple
@@ -63,38 +87,41 @@ class Predictor:
         own = self.config.predict.to_dict()
         return Options(**own | {name: value for name, value in given.items() if value is not None})
 
-    def probability(
+    def segment(
         self, patient: Patient, pair: Pair, options: Options, progress=lambda batches: batches
-    ) -> np.ndarray:
-        """Probability of new lesion on the pair's own grid: (D, H, W) float32, 0 off the brain.
+    ) -> tuple[np.ndarray, Quality]:
+        """Probability of new lesion on the pair's own grid, and how far the pair is to be trusted.
+
+        Returns:
+          (D, H, W) float32, 0 off the brain; and the measures of the pair.
 
         Raises:
           DatasetError: the brain is smaller than a patch, or a visit is constant inside it.
         """
         from msseg_jax.inference import segment_volume
 
-        resampled = preprocess.resample(patient, pair, self.preprocessing.settings)
+        settings = self.preprocessing.settings
+        resampled = preprocess.resample(patient, pair, settings)
         images = preprocess.apply(self.preprocessing, patient, resampled)
         probability = segment_volume(
             self._forward, self._variables, images, resampled.brain,
-            patch_size=self.preprocessing.settings.patch_size,
+            patch_size=settings.patch_size,
             overlap=options.overlap, batch_size=options.batch_size, progress=progress,
         )  # fmt: skip
-        return resampled.to_file_grid(probability) * pair.brain
+        quality = assess(resampled, settings.spacing_mm, self.preprocessing)
+        return resampled.to_file_grid(probability) * pair.brain, quality
 
 
-def lesion_mask(probability: np.ndarray, options: Options, voxel_mm3: float) -> np.ndarray:
-    """Voxels above the threshold, less components under the least volume: (D, H, W) uint8.
+def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
+    """Voxels above the threshold, less lesions under the least volume: (D, H, W) uint8.
 
-    Components are 6-connected, as in the challenge's scores.
+    Args:
+      volume_mm3: of a voxel.
     """
     mask = probability > options.threshold
     if options.min_lesion_mm3 > 0:
-        labels, count = ndimage.label(mask)
-        voxels = np.bincount(labels.ravel(), minlength=count + 1)
-        large = voxels * voxel_mm3 >= options.min_lesion_mm3
-        large[0] = False
-        mask = large[labels]
+        least_voxels = math.ceil(options.min_lesion_mm3 / volume_mm3)
+        mask = number_lesions(mask, least_voxels)[0] > 0
     return mask.astype(np.uint8)
 
 
@@ -102,55 +129,78 @@ def predict_patient(
     predictor: Predictor,
     patient: Patient,
     options: Options,
-    output: Path,
-    probability_output: Path | None,
+    outputs: Outputs,
     progress=lambda batches: batches,
 ) -> str:
-    """Write the mask of one patient, and its probability map if asked for; says what was found.
+    """Write the results of one patient; says in words what was found.
 
     Raises:
       DatasetError, VolumeError: for what is wrong with the input; nothing is written then.
     """
     start = time.perf_counter()
     pair = read_pair(patient)
-    probability = predictor.probability(patient, pair, options, progress)
-    voxel_mm3 = float(np.prod(pair.time01.spacing_mm))
-    mask = lesion_mask(probability, options, voxel_mm3)
-    if probability_output is not None:
-        write_volume(probability_output, probability, pair.time01)
-    write_volume(output, mask, pair.time01)
-    lesions = ndimage.label(mask)[1]
-    return (
-        f"{output}: {lesions} new lesion{'' if lesions == 1 else 's'}, "
-        f"{mask.sum() * voxel_mm3:.0f} mm3, in {time.perf_counter() - start:.1f} s"
+    probability, quality = predictor.segment(patient, pair, options, progress)
+    volume_mm3 = voxel_mm3(pair.time01.spacing_mm)
+    mask = lesion_mask(probability, options, volume_mm3)
+    if outputs.report is not None:
+        from msseg_jax.report.prediction import write_prediction_report
+
+        write_prediction_report(
+            outputs.report, patient.name, pair, mask, probability, quality.warnings(),
+            _facts(predictor, patient, options, quality),
+        )  # fmt: skip
+    if outputs.probability is not None:
+        write_volume(outputs.probability, probability, pair.time01)
+    write_volume(outputs.mask, mask, pair.time01)
+    count = number_lesions(mask != 0)[1]
+    found = (
+        f"{outputs.mask}: {count} new lesion{'' if count == 1 else 's'}, "
+        f"{mask.sum() * volume_mm3:.0f} mm3, in {time.perf_counter() - start:.1f} s"
     )
+    return "\n".join([found, *(f"  warning: {warning}" for warning in quality.warnings())])
+
+
+def _facts(
+    predictor: Predictor, patient: Patient, options: Options, quality: Quality
+) -> list[tuple[str, str]]:
+    """What a report states about how it was made."""
+    mask = patient.brain_mask or "none: what is non-zero in either visit"
+    alignment = quality.alignment
+    return [
+        ("first visit", str(patient.time01)),
+        ("second visit", str(patient.time02)),
+        ("brain mask", f"{mask} ({quality.brain_ml:.0f} ml)"),
+        (
+            "visits apart",
+            f"{alignment.displacement_mm:.1f} mm, correlation {alignment.correlation:.2f}",
+        ),
+        ("model", f"{predictor.folder}, its {predictor.kind} checkpoint, step {predictor.step}"),
+        ("threshold", f"probability above {options.threshold:g}"),
+        ("least lesion", f"{options.min_lesion_mm3:g} mm3"),
+        ("tiles", f"overlap {options.overlap} voxels"),
+    ]
 
 
 def predict_patients(
     predictor: Predictor,
     patients: list[Patient],
     options: Options,
-    output: Path,
-    probability_output: Path | None = None,
+    outputs: Outputs,
     overwrite: bool = False,
 ) -> dict[str, str]:
-    """Write OUTPUT/<patient>.nii.gz for each patient, going on after one that fails.
-
-    The folders `output` and `probability_output` exist.
+    """Write the results of each patient into folders, going on after one that fails.
 
     Returns:
       {patient: what went wrong}, empty when all went well.
     """
     failures = {}
     for patient in tqdm(patients, "patients", disable=None, leave=False):
-        file = f"{patient.name}.nii.gz"
-        mask = output / file
-        probability = probability_output and probability_output / file
-        if not overwrite and all(path.is_file() for path in (mask, probability) if path):
-            tqdm.write(f"{mask}: done before, skipped (--overwrite does it again)")
+        files = outputs.of(patient.name)
+        if not overwrite and all(path.is_file() for path in files.wanted):
+            tqdm.write(f"{files.mask}: done before, skipped (--overwrite does it again)")
             continue
         try:
-            tqdm.write(predict_patient(predictor, patient, options, mask, probability))
+            tqdm.write(predict_patient(predictor, patient, options, files))
         except Exception as error:  # whatever it is, the other patients' masks are wanted
             known = isinstance(error, InputError)
             failures[patient.name] = str(error) if known else f"{type(error).__name__}: {error}"
@@ -192,6 +242,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--probability", type=Path, metavar="OUT",
         help="probability map to write; with --dataset the folder for <patient>.nii.gz",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report", type=Path, metavar="OUT",
+        help="page to open in a browser (.html): lesion list, pictures, warnings; with --dataset "
+        "the folder for <patient>.html",
     )  # fmt: skip
     own = "default: the run's configuration"
     parser.add_argument(
@@ -267,9 +322,11 @@ def _start(flags: argparse.Namespace) -> tuple[Predictor, Options]:
 
 
 def _predict_pair(flags: argparse.Namespace) -> int:
-    patient = Patient(flags.time01.name, flags.time01, flags.time02, flags.mask)
-    for output in filter(None, (flags.output, flags.probability)):
-        check_output(output)
+    name = f"{flags.time01.name}, {flags.time02.name}"
+    patient = Patient(name, flags.time01, flags.time02, flags.mask)
+    outputs = Outputs(flags.output, flags.probability, flags.report)
+    for output in outputs.wanted:
+        check_output(output, (".html",) if output is flags.report else SUFFIXES)
         if output.resolve() in [path.resolve() for path in patient.files]:
             raise InputError(f"{output}: is an input; choose another name for the output")
     predictor, options = _start(flags)
@@ -277,14 +334,15 @@ def _predict_pair(flags: argparse.Namespace) -> int:
     def bar(batches):
         return tqdm(batches, "tiles", disable=None, leave=False)
 
-    print(predict_patient(predictor, patient, options, flags.output, flags.probability, bar))
+    print(predict_patient(predictor, patient, options, outputs, bar))
     return 0
 
 
 def _predict_folder(flags: argparse.Namespace) -> int:
     patients = find_patients(flags.dataset, targets=0)
-    for folder in filter(None, (flags.output, flags.probability)):
-        if flags.dataset.resolve() == folder.resolve().parent:
+    outputs = Outputs(flags.output, flags.probability, flags.report)
+    for folder in outputs.wanted:
+        if flags.dataset.resolve() in folder.resolve().parents:
             raise InputError(
                 f"{folder}: lies among the patients of --dataset, and would be taken for one; "
                 "choose a folder elsewhere"
@@ -295,9 +353,7 @@ def _predict_folder(flags: argparse.Namespace) -> int:
             raise InputError(f"{folder}: {error}; wanted a folder to write in") from error
         check_output(folder / "patient.nii.gz")
     predictor, options = _start(flags)
-    failures = predict_patients(
-        predictor, patients, options, flags.output, flags.probability, flags.overwrite
-    )
+    failures = predict_patients(predictor, patients, options, outputs, flags.overwrite)
     if failures:
         print(f"{len(failures)} of {len(patients)} patients failed:", file=sys.stderr)
         for name, reason in failures.items():

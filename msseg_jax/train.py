@@ -1,6 +1,7 @@
 """Training: the state, one step, and the loop around it."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from msseg_jax.inference import compile_forward, segment_volume
 from msseg_jax.losses import batch_dice_loss
 from msseg_jax.model import SiameseMPUNet, build_model, initial_variables
 from msseg_jax.parallel import AXIS, check_batch_size, on_every_device, parallel_step
-from msseg_jax.scores import count_lesions
+from msseg_jax.scores import compare_lesions, count_lesions
 from msseg_jax.training_log import TrainingLog
 
 
@@ -127,11 +128,11 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
     check_training(config, devices)
     run.create_or_continue(config)
     data = prepare_data(config, run)
-    run.keep(config, data.preprocessing, data.split)
-
     schedule = make_schedule(config, len(data.training))
     rate = learning_rate(config, schedule)
     state = create_state(config, build_model(config, axis_name=AXIS), rate)
+    run.keep(config, data.preprocessing, data.split)
+
     dropout_key = jax.random.fold_in(jax.random.key(config.seed), 1)  # not the initialiser's
     step_on_devices = parallel_step(partial(train_step, dropout_key=dropout_key), devices)
     validate = Validation(config, data.validation)
@@ -158,7 +159,7 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
                 at_end or step % train_config.validate_every_steps == 0
             )
             stores = at_end or step % train_config.checkpoint_every_steps == 0
-            # Before anything is stored, so that a loss that is not finite ends the run first.
+            # Before anything is stored, so that numbers that are not finite end the run first.
             if validates or stores or step % train_config.log_every_steps == 0:
                 log.write()
             if validates:
@@ -178,6 +179,14 @@ def check_training(config: ConfigDict, devices: list) -> None:
     """Raises InputError for a configuration that cannot be trained here."""
     check_config(config)
     check_batch_size(config.train.batch_size, len(devices))
+    if patients := config.data.phantom_patients:  # known before they are made
+        training = patients - config.data.validation_patients
+        if training < 1:
+            raise ConfigError(
+                f"config.data.validation_patients is {config.data.validation_patients}; wanted "
+                f"fewer than the {patients} of config.data.phantom_patients"
+            )
+        make_schedule(config, training)
 
 
 def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:
@@ -234,15 +243,16 @@ class Validation:
         self._forward = compile_forward(build_model(config))
 
     def __call__(self, state: TrainState) -> dict[str, float]:
-        """Scores of all patients together: {'dice', 'found', 'missed', 'false'}.
+        """Scores of all patients together: {'dice', 'detected', 'missed', 'false'}.
 
         Dice is that of all voxels of all patients, so that patients without a new lesion count
         too; NaN where there is neither a reference nor a predicted voxel.
         """
-        predict = self._config.predict
+        predict, spacing_mm = self._config.predict, (self._config.data.spacing_mm,) * 3
         # On one device: a state that lies on all of them would have each compute every tile.
         variables = jax.device_put(state.model_variables, jax.local_devices()[0])
-        overlap = total = found = missed = false = 0
+        overlap = total = 0
+        lesions = Counter(detected=0, missed=0, false=0)
         for name, folder in self._patients:
             patient = open_patient(name, folder)
             probability = segment_volume(
@@ -253,9 +263,5 @@ class Validation:
             prediction, reference = probability > predict.threshold, patient.targets[0] == 1
             overlap += int((prediction & reference).sum())
             total += int(prediction.sum()) + int(reference.sum())
-            lesions = count_lesions(reference, prediction)
-            found += lesions.found
-            missed += lesions.missed
-            false += lesions.false
-        dice = 2 * overlap / total if total else math.nan
-        return {"dice": dice, "found": found, "missed": missed, "false": false}
+            lesions.update(count_lesions(compare_lesions(reference, prediction, spacing_mm)))
+        return {"dice": 2 * overlap / total if total else math.nan, **lesions}

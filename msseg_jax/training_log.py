@@ -90,18 +90,19 @@ class TrainingLog:
         """Write what has come since the last line.
 
         Raises:
-          TrainingError: at the first step whose loss is not finite.
+          TrainingError: at the first step whose loss or gradient is not finite.
         """
         if not self._pending:
             return
         metrics = jax.device_get(self._pending)
         for step, values in metrics:
-            if not math.isfinite(values["loss"]):
-                raise TrainingError(
-                    f"the loss of step {step} is {values['loss']}; wanted a finite number: begin "
-                    "anew in another --workdir with a lower --config.train.learning_rate, or look "
-                    "for extreme intensities in the images"
-                )
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        f"the {name} of step {step} is {value}; wanted a finite number: begin anew "
+                        "in another --workdir with a lower --config.train.learning_rate, or look "
+                        "for extreme intensities in the images"
+                    )
         now = time.perf_counter()
         elapsed_s = now - self._start
         step = metrics[-1][0]
@@ -137,7 +138,7 @@ class TrainingLog:
         self._write({"step": step, "validation": scores})
         self.say(
             f"step {step}/{self._total_steps}  validation: Dice {scores['dice']:.3f}, "
-            f"new lesions found {scores['found']}, missed {scores['missed']}, "
+            f"new lesions detected {scores['detected']}, missed {scores['missed']}, "
             f"false {scores['false']}"
         )
 

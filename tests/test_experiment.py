@@ -6,8 +6,13 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
+from configs import demo
+from msseg_jax.checkpoint import RunFolder
 from msseg_jax.data.dataset import TIME01
+from msseg_jax.errors import InputError
+from msseg_jax.experiment import make_phantoms
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,9 +33,11 @@ def test_the_demo_in_small_runs_from_nothing_to_its_table(tmp_path):
     assert "step 3/3" in done.stdout
     assert "leaked" not in done.stderr
     table = done.stdout.split("held-out patients")[1].splitlines()
-    assert table[1].split() == ["patient", "Dice", "found", "missed", "false"]
+    assert table[1].split()[:5] == ["patient", "Dice", "F1", "found", "missed"]
     names = [line.split()[0] for line in table[2:4]]
-    assert table[4].startswith("all")
+    assert "new lesions found" in table[4]
+    report = (run / "evaluation" / "report.html").read_text()
+    assert all(f'id="{name}"' in report for name in names)
     for name in names:
         mask = nib.load(run / "predictions" / f"{name}.nii.gz")
         visit = nib.load(run / "phantoms" / name / TIME01)
@@ -43,3 +50,28 @@ def test_the_demo_in_small_runs_from_nothing_to_its_table(tmp_path):
     assert "the run has all its 3 steps" in again.stdout
     assert again.stdout.split("held-out patients")[1] == done.stdout.split("held-out patients")[1]
     assert (run / "log.jsonl").read_text() == log
+
+
+def test_a_folder_called_phantoms_that_is_the_users_own_is_left_alone(tmp_path):
+    config = demo.get_config()
+    own = tmp_path / "phantoms" / "patient"
+    own.mkdir(parents=True)
+    with pytest.raises(InputError, match="phantoms: was not made by this run"):
+        make_phantoms(config, RunFolder(tmp_path))
+    assert own.is_dir()
+
+
+def test_phantoms_are_made_once_and_again_for_another_seed(tmp_path):
+    config = demo.get_config()
+    config.data.phantom_patients = 1
+    config.data.phantom_spacing_mm = 4.0
+    run = RunFolder(tmp_path)
+    make_phantoms(config, run)
+    visit = tmp_path / "phantoms" / "phantom_001" / TIME01
+    made, first = visit.stat().st_mtime_ns, visit.read_bytes()
+    make_phantoms(config, run)
+    assert visit.stat().st_mtime_ns == made
+    config.seed = 1
+    make_phantoms(config, run)
+    assert visit.read_bytes() != first
+    assert config.data.root == str(tmp_path / "phantoms")

@@ -33,6 +33,11 @@ def test_overrides_reach_the_configuration():
         (["--config.data.root=nowhere"], "nowhere: no such folder"),
         (["--config.data.patch_size=50", "--mode=describe"], "patch side 50 is no multiple of 8"),
         (["--config.seed=-1"], "config.seed is -1; wanted 0 or more"),
+        (["--config.model.initial_probability=1.0", "--mode=describe"], "between 0 and 1"),
+        (
+            ["--config.data.phantom_patients=4", "--config.data.validation_patients=4"],
+            "config.data.validation_patients is 4; wanted fewer than the 4",
+        ),
         (["--config.data.patch_size=50"], "patch side 50 is no multiple of 8"),
         (["--config.train.batch_size=many"], "many"),
         (["extra"], "is no flag"),

@@ -22,7 +22,7 @@ def run(small_config, tmp_path):
     small_config.predict.threshold = 0.0  # whatever it says is positive
     save_config(small_config, folder.config_file)
     settings = Settings(1.0, (1, 50, 99), 8)
-    Preprocessing(settings, (0.0, 50.0, 100.0)).save(folder.preprocessing_file)
+    Preprocessing(settings, (0.0, 50.0, 100.0), 5.0).save(folder.preprocessing_file)
     variables = with_random_output(initial_variables(build_model(small_config), seed=0))
     with Checkpoints(folder.checkpoints / "last", keep=1) as checkpoints:
         checkpoints.save(4, variables, {"moments": np.zeros(1)}, {})
@@ -100,9 +100,9 @@ def test_threshold_is_exclusive_and_small_lesions_go_by_volume():
     probability[5, 5, 5] = 0.9
     probability[4, 4, 4] = 0.9  # touches the cube and the corner by corners alone
     options = Options(overlap=0, threshold=0.6, min_lesion_mm3=0.0, batch_size=1)
-    assert lesion_mask(probability, options, voxel_mm3=0.5).sum() == 10
+    assert lesion_mask(probability, options, volume_mm3=0.5).sum() == 10
     large = Options(overlap=0, threshold=0.6, min_lesion_mm3=4.0, batch_size=1)
-    kept = lesion_mask(probability, large, voxel_mm3=0.5)
+    kept = lesion_mask(probability, large, volume_mm3=0.5)
     assert kept.dtype == np.uint8
     assert kept.sum() == kept[2:4, 2:4, 2:4].sum() == 8
 
@@ -139,6 +139,29 @@ def test_options_reach_the_mask(pair_flags, tmp_path):
     assert nib.load(tmp_path / "new.nii.gz").get_fdata().sum() == 0
 
 
+def test_the_report_lists_the_lesions_of_the_mask_first(pair_flags, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert main([*pair_flags, f"--report={page}"]) == 0
+    html = page.read_text()
+    said = capsys.readouterr().out  # threshold 0: one lesion, the whole brain
+    assert "1 new lesion," in said
+    assert html.index("<strong>1 new lesion</strong>") < html.index("<table>") < html.index("<svg")
+    assert "its last checkpoint, step 4" in html
+    assert str(pair_flags[2]) in html
+    # A brain of a few ml is worth a warning, in both places.
+    assert "an adult's brain has" in said
+    assert "an adult&#39;s brain has" in html
+    assert main([*pair_flags, f"--report={tmp_path / 'page.pdf'}"]) == 1
+    assert "page.pdf: wanted a name that ends in .html" in capsys.readouterr().err
+
+
+def test_a_folder_of_reports(run, patients_root, tmp_path):
+    flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
+    assert main([*flags, f"--report={tmp_path / 'pages'}"]) == 0
+    pages = sorted(path.name for path in (tmp_path / "pages").iterdir())
+    assert pages == [f"patient_{k}.html" for k in range(4)]
+
+
 def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
     predictor = Predictor(run)
     options = predictor.options()
@@ -151,7 +174,7 @@ def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
             for k in range(2)
         ]
         patient = dataset.Patient("one", *paths, None)
-        predictor.probability(patient, dataset.read_pair(patient), options)
+        predictor.segment(patient, dataset.read_pair(patient), options)
     assert predictor._forward._cache_size() == 1
 
 
@@ -208,6 +231,7 @@ def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):
         ("--probability={out}", "as --output; wanted two places"),
         ("--overlap=8", "--overlap is 8; wanted 0 to 7 voxels"),
         ("--output={root}/masks", "lies among the patients of --dataset"),
+        ("--output={root}/masks/demo", "lies among the patients of --dataset"),
         ("--output={file}/masks", "wanted a folder to write in"),
     ],
 )

@@ -212,7 +212,7 @@ def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, 
 
     validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.61
     scores = validation(state)
-    assert scores["found"] == 3
+    assert scores["detected"] == 3
     assert scores["missed"] == 0
     assert scores["dice"] > 0.6
     validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.59  # under 0.6
@@ -285,6 +285,10 @@ def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(smal
         train(small_config, run)
     assert not run.config_file.exists()
     small_config.model.targets = 2
+    small_config.train.batch_size = 400
+    with pytest.raises(ConfigError, match="batch_size is 400; wanted at most 48"):
+        train(small_config, run)
+    small_config.train.batch_size = 4
     small_config.train.max_steps = 1
     train(small_config, run)
 
@@ -305,6 +309,16 @@ def test_a_run_whose_data_changed_is_refused(small_config, tmp_path, patients_ro
         train(small_config, run)
 
 
+def test_a_run_whose_voxels_grew_is_refused(small_config, tmp_path, patients_root):
+    run = RunFolder(tmp_path / "run")
+    small_config.train.max_steps = 1
+    train(small_config, run)
+    for path in (patients_root / "patient_1").iterdir():
+        save_nifti(path, np.asarray(nib.load(path).dataobj), spacing_mm=(1.0, 1.0, 0.9))
+    with pytest.raises(RunError, match="begun with other data than"):
+        train(small_config, run)
+
+
 def test_a_damaged_configuration_is_named(small_config, tmp_path):
     run = RunFolder(tmp_path / "run")
     small_config.train.max_steps = 1
@@ -318,6 +332,14 @@ def test_a_work_folder_that_cannot_be_written_is_refused(small_config, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"--workdir=.*file/run: .*wanted a folder to write in"):
         RunFolder(tmp_path / "file" / "run").create_or_continue(small_config)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_too(tmp_path):
+    with TrainingLog(tmp_path / "log.jsonl", 4, 9, lambda step: RATE) as log:
+        log.begin(0)
+        log.add(1, {"loss": jnp.float32(-0.5), "gradient_norm": jnp.float32("inf")})
+        with pytest.raises(TrainingError, match="the gradient_norm of step 1 is inf"):
+            log.write()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):

@@ -119,7 +119,7 @@ def test_a_map_comes_back_onto_the_grid_of_the_files(patients_root):
 
 
 def test_preprocessing_survives_its_file(tmp_path):
-    preprocessing = Preprocessing(SETTINGS, (0.0, 31.25, 100.0))
+    preprocessing = Preprocessing(SETTINGS, (0.0, 31.25, 100.0), 5.0)
     preprocessing.save(tmp_path / "p.json")
     assert Preprocessing.load(tmp_path / "p.json") == preprocessing
 
@@ -141,6 +141,11 @@ def test_each_side_of_the_split_has_new_lesions(patients, positive, count):
         held_out = choose_validation(has_lesions, count, seed)
         assert len(held_out) == count
         assert 1 <= sum(has_lesions[k] for k in held_out) < positive
+
+
+def test_a_single_patient_with_new_lesions_is_trained_on():
+    for seed in range(20):
+        assert 0 not in choose_validation([True, False, False, False], 3, seed)
 
 
 def test_refuses_training_patients_without_any_new_lesion(patients_root, cache_folder):

@@ -28,7 +28,7 @@ from msseg_jax.data.files import read_json, write_beside
 from msseg_jax.data.preprocess import Preprocessing, Settings
 
 MAX_THREADS = 8  # each holds the volumes of one patient, up to 1.3 GiB
-FORMAT = 1  # raise it when the meaning of an entry changes
+FORMAT = 2  # raise it when the meaning of an entry changes
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Measures:
 
     histograms: tuple[tuple[float, ...], tuple[float, ...]]  # (2, P), intensities by visit
     lesion_voxels: int  # new-lesion voxels of the consensus on the isotropic grid
-    digest: str  # of the voxels of all files, whatever their names and places
+    digest: str  # of the grid and the voxels of all files, whatever their names and places
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,14 @@ def _built(patient: Patient, preprocessing: Preprocessing, cache: Path) -> Path:
 
 
 def _digest(pair: Pair) -> str:
-    digest = hashlib.sha256()
-    for array in (pair.time01.array, pair.time02.array, pair.brain, pair.targets):
+    digest = hashlib.sha256(repr(pair.brain.shape).encode())
+    for array in (
+        pair.time01.affine,
+        pair.time01.array,
+        pair.time02.array,
+        pair.brain,
+        pair.targets,
+    ):
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()[:16]
 

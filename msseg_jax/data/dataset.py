@@ -16,6 +16,7 @@ from msseg_jax.data.volumes import (
     VolumeError,
     check_finite,
     grid_difference,
+    mask_problem,
     read_volume,
 )
 from msseg_jax.errors import InputError
@@ -141,18 +142,9 @@ def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.nda
     target = _read(path, like, problems)
     if target is None:
         return None
-    problems += _target_problem(target)
+    if problem := mask_problem(target):
+        problems.append(problem)
     return target.array.astype(np.uint8)
-
-
-def _target_problem(target: Volume) -> list[str]:
-    wrong = target.array[(target.array != 0) & (target.array != 1)]
-    if not wrong.size:
-        return []
-    return [
-        f"{target.path}: {wrong.size} voxels have values other than 0 and 1, {wrong[0]:g} for one; "
-        "wanted a mask of the new lesions alone: make it binary"
-    ]
 
 
 def _brain(patient: Patient, time01: Volume, time02: Volume, mask: Volume | None) -> np.ndarray:

@@ -8,19 +8,13 @@ from pathlib import Path
 from msseg_jax.errors import InputError
 
 
-def read_text(path: Path) -> str:
-    """The text of a file of ours. Raises InputError, naming it, where it cannot be read."""
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give back a copy") from error
-
-
 def read_json(path: Path):
     """The content of a JSON file of ours. Raises InputError, naming it, where it is damaged."""
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error}); give back a copy") from error
+    except ValueError as error:  # no JSON, or no text at all
         raise InputError(f"{path}: is damaged ({error}); give back a copy") from error
 
 

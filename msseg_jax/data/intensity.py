@@ -36,9 +36,19 @@ def fit_landmarks(measured: list[np.ndarray]) -> np.ndarray:
 
     Each image is brought onto SCALE by its first and last percentile; the landmarks are the means.
     """
+    return np.mean([_onto_scale(percentiles) for percentiles in measured], axis=0)
+
+
+def histogram_deviation(measured: np.ndarray, landmarks: np.ndarray) -> float:
+    """How far an image's histogram is from the standard one before it is mapped onto it: the
+    largest distance of a percentile from its landmark, on SCALE."""
+    return float(np.abs(_onto_scale(measured) - landmarks).max())
+
+
+def _onto_scale(percentiles: np.ndarray) -> np.ndarray:
     low, high = SCALE
-    onto_scale = [low + (p - p[0]) / (p[-1] - p[0]) * (high - low) for p in measured]
-    return np.mean(onto_scale, axis=0)
+    first, last = percentiles[0], percentiles[-1]
+    return low + (percentiles - first) / (last - first) * (high - low)
 
 
 def standardise(image: np.ndarray, measured: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

@@ -11,10 +11,11 @@ from msseg_jax.data.files import read_json
 from msseg_jax.data.intensity import (
     IntensityError,
     fit_landmarks,
+    histogram_deviation,
     measure_percentiles,
     normalise,
 )
-from msseg_jax.data.volumes import Resampling, resampling_to
+from msseg_jax.data.volumes import Resampling, bounding_box, resampling_to
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Preprocessing:
 
     settings: Settings
     landmarks: tuple[float, ...]  # standard intensity of each percentile
+    deviation: float  # of the training visit whose histogram is furthest from the landmarks
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -41,7 +43,7 @@ class Preprocessing:
         fields = read_json(path)
         settings = fields["settings"]
         settings["percentiles"] = tuple(settings["percentiles"])
-        return Preprocessing(Settings(**settings), tuple(fields["landmarks"]))
+        return Preprocessing(Settings(**settings), tuple(fields["landmarks"]), fields["deviation"])
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,7 @@ def resample(patient: Patient, pair: Pair, settings: Settings) -> Resampled:
     """
     resampling = resampling_to(settings.spacing_mm, pair.brain.shape, pair.time01.spacing_mm)
     brain = resampling.forward_labels(pair.brain)
-    # A brain of a few voxels may fall between those of the isotropic grid.
-    box = bounding_box(brain) if brain.any() else (slice(0, 0),) * 3
+    box = bounding_box(brain)  # empty where a brain of a few voxels falls between the new ones
     sides = [s.stop - s.start for s in box]
     if min(sides) < settings.patch_size:
         raise DatasetError(
@@ -87,16 +88,6 @@ def resample(patient: Patient, pair: Pair, settings: Settings) -> Resampled:
         resampling,
         box,
     )
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box that holds every true voxel of a (D, H, W) mask."""
-    box = []
-    for axis in range(3):
-        others = tuple(k for k in range(3) if k != axis)
-        occupied = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
-    return tuple(box)
 
 
 def histograms(patient: Patient, resampled: Resampled, settings: Settings) -> np.ndarray:
@@ -116,8 +107,10 @@ def histograms(patient: Patient, resampled: Resampled, settings: Settings) -> np
 
 def fit(measured: list, settings: Settings) -> Preprocessing:
     """Landmarks that serve both visits, from the (2, P) histograms of the training patients."""
-    landmarks = fit_landmarks([np.asarray(visit) for patient in measured for visit in patient])
-    return Preprocessing(settings, tuple(float(value) for value in landmarks))
+    visits = [np.asarray(visit) for patient in measured for visit in patient]
+    landmarks = fit_landmarks(visits)
+    deviation = max(histogram_deviation(visit, landmarks) for visit in visits)
+    return Preprocessing(settings, tuple(float(value) for value in landmarks), deviation)
 
 
 def apply(preprocessing: Preprocessing, patient: Patient, resampled: Resampled) -> np.ndarray:

@@ -70,7 +70,7 @@ def choose_validation(has_lesions: list[bool], count: int, seed: int) -> set[int
     """Numbers of `count` patients to hold out, with new lesions in proportion.
 
     Of two or more patients with new lesions, each side gets at least one: what has none can be
-    neither learnt from nor scored.
+    neither learnt from nor scored. A single one is trained on, if there are others to hold out.
     """
     generator = np.random.default_rng((seed, len(has_lesions)))
     order = generator.permutation(len(has_lesions))
@@ -79,5 +79,7 @@ def choose_validation(has_lesions: list[bool], count: int, seed: int) -> set[int
     share = round(count * len(with_lesions) / len(has_lesions))
     if count and len(with_lesions) > 1:
         share = min(max(share, 1), len(with_lesions) - 1)
+    elif count <= len(without):
+        share = 0
     share = max(share, count - len(without))
     return set(with_lesions[:share] + without[: count - share])

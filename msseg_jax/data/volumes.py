@@ -14,7 +14,7 @@ import numpy as np
 from msseg_jax.data.files import write_beside
 from msseg_jax.errors import InputError
 
-SUFFIXES = (".nii", ".nii.gz")
+SUFFIXES = (".nii.gz", ".nii")
 GRID_TOLERANCE_MM = 0.05  # corners further apart than this are on different grids
 
 
@@ -107,6 +107,24 @@ def check_finite(volume: Volume) -> None:
         )
 
 
+def mask_problem(volume: Volume) -> str | None:
+    """What keeps a volume from being a binary mask, in words; None if nothing does."""
+    values = volume.array
+    wrong = values[(values != 0) & (values != 1)]
+    if not wrong.size:
+        return None
+    if (wrong == np.rint(wrong)).all():
+        cure = "it looks like a label map: keep the new lesions alone, as 1"
+    elif wrong.min() >= 0 and wrong.max() <= 1:
+        cure = "it looks like a probability map: threshold it"
+    else:
+        cure = "make it binary"
+    return (
+        f"{volume.path}: {wrong.size} voxels have values other than 0 and 1, {wrong[0]:g} for one; "
+        f"wanted a mask of the new lesions alone: {cure}"
+    )
+
+
 def grid_difference(one: Volume, other: Volume) -> str | None:
     """What keeps two volumes from being on one grid, in words; None if nothing does."""
     if one.array.shape != other.array.shape:
@@ -128,11 +146,11 @@ def grid_difference(one: Volume, other: Volume) -> str | None:
     return None
 
 
-def check_output(path: Path | str) -> Path:
-    """The path of a volume to write. Raises VolumeError if its name or folder will not do."""
+def check_output(path: Path | str, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
+    """The path of a file to write. Raises VolumeError if its name or folder will not do."""
     path = Path(path)
-    if not path.name.endswith(SUFFIXES):
-        raise VolumeError(f"{path}: wanted a name that ends in .nii.gz or .nii")
+    if not path.name.endswith(suffixes):
+        raise VolumeError(f"{path}: wanted a name that ends in {' or '.join(suffixes)}")
     if not path.parent.is_dir():
         raise VolumeError(f"{path}: the folder {path.parent} does not exist: make it first")
     if not os.access(path.parent, os.W_OK):
@@ -152,6 +170,16 @@ def write_volume(path: Path | str, array: np.ndarray, like: Volume) -> None:
     header["cal_min"] = header["cal_max"] = 0
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     write_beside(path, lambda file: nib.save(kind(array, like.affine, header), file))
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
+    """The smallest box that holds every true voxel of a (D, H, W) mask; empty if there is none."""
+    box = []
+    for axis in range(3):
+        others = tuple(k for k in range(3) if k != axis)
+        occupied = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0))
+    return tuple(box)
 
 
 # ---------------------------------------------------------------------------- resampling

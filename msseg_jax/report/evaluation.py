@@ -1,0 +1,122 @@
+"""An evaluation as a page: the cohort first, then every patient with the slices that matter."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from msseg_jax.cohort import CONFIDENCE, PREDICTION, REFERENCE, read_masks
+from msseg_jax.data import preprocess
+from msseg_jax.data.dataset import find_patients, read_pair
+from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.data.quality import assess
+from msseg_jax.errors import InputError
+from msseg_jax.evaluate import Evaluation, mean_and_interval, prediction_scores, summary_tables
+from msseg_jax.report.charts import threshold_curve, volume_scatter
+from msseg_jax.report.page import Section, anchor_of, make_section, write_page
+from msseg_jax.scores import find_lesions
+
+# For the checks, where there is no model whose settings could be used.
+SETTINGS = Settings(spacing_mm=1.0, percentiles=(1.0, 99.0), patch_size=1)
+
+
+def write_evaluation_report(
+    path: Path,
+    evaluation: Evaluation,
+    reference: Path,
+    prediction: Path,
+    preprocessing: Preprocessing | None = None,
+) -> None:
+    """Scores, plots, and per patient pictures, lesions and warnings, in one HTML file.
+
+    Args:
+      reference: folder in the MSSEG-2 layout, with the visits.
+      prediction: folder of <patient>.nii.gz.
+      preprocessing: of the model; with it the visits' intensities are compared with those of its
+        training.
+    """
+    patients = [p for p in find_patients(reference, 0) if p.name in set(evaluation.patients)]
+
+    def section(patient) -> Section:
+        return _section(patient, evaluation, prediction, preprocessing)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        made = threads.map(section, patients)
+        sections = list(tqdm(made, "report", len(patients), disable=None, leave=False))
+
+    scores = prediction_scores(evaluation)
+    charts = [{"title": "Volume of new lesions", "uri": volume_scatter(evaluation.scores)}]
+    if not evaluation.curve.empty:
+        uri = threshold_curve(evaluation.curve, evaluation.scores)
+        charts.append({"title": "Sensitivity against false lesions", "uri": uri})
+    warned = {section.name: len(section.warnings) for section in sections}
+    write_page(
+        path, "evaluation.html",
+        reference=str(reference), prediction=str(prediction), left_out=evaluation.left_out,
+        found=int(scores["detected"].sum()), total=int(scores["reference_lesions"].sum()),
+        false_lesions=int((scores["rater_lesions"] - scores["confirmed"]).sum()),
+        charts=charts, confidence=CONFIDENCE,
+        summary=[
+            (title, raters, [(measure, map(mean_and_interval, rows)) for measure, rows in table])
+            for title, raters, table in summary_tables(evaluation)
+        ],
+        patients=[
+            {
+                "patient": row.patient,
+                "anchor": anchor_of(row.patient),
+                "cells": [*_cells(row), warned[row.patient] or ""],
+            }
+            for row in scores.itertuples()
+        ],
+        sections=sections, with_probability=not evaluation.curve.empty,
+    )  # fmt: skip
+
+
+def _cells(row) -> list[str]:
+    return [
+        _number(row.Dice, 3), _number(row.F1_score, 3), str(row.detected),
+        str(row.reference_lesions - row.detected), str(row.rater_lesions - row.confirmed),
+        _number(row.reference_mm3, 0), _number(row.rater_mm3, 0), _number(row.Hausdorff95_mm, 1),
+        _number(row.SurfaceDistance_mm, 1),
+    ]  # fmt: skip
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if value != value else f"{value:.{digits}f}"  # NaN is not itself
+
+
+def _section(patient, evaluation: Evaluation, prediction: Path, preprocessing) -> Section:
+    masks = read_masks(patient.time01.parent, prediction / f"{patient.name}.nii.gz")
+    spacing_mm = masks.spacing_mm
+    lesions = {
+        kind: find_lesions(masks.raters[rater], spacing_mm)[0]
+        for kind, rater in (("reference", REFERENCE), ("prediction", PREDICTION))
+    }
+    found = evaluation.lesions
+    if not found.empty:
+        found = found[found["patient"] == patient.name]
+    rows = {
+        kind: [] if found.empty else found[found["mask"] == kind].to_dict("records")
+        for kind in lesions
+    }
+    scores = prediction_scores(evaluation).set_index("patient").loc[patient.name]
+    facts = [
+        (
+            "Against the consensus",
+            f"Dice {_number(scores.Dice, 3)}, {scores.detected} of {scores.reference_lesions} new "
+            f"lesions found, {scores.rater_lesions - scores.confirmed} false",
+        )
+    ]
+    try:
+        pair = read_pair(patient)
+        settings = SETTINGS if preprocessing is None else preprocessing.settings
+        resampled = preprocess.resample(patient, pair, settings)
+        warnings = assess(resampled, settings.spacing_mm, preprocessing).warnings()
+    except InputError as error:
+        # Scored all the same, as the masks are in order; there is only nothing to show.
+        return Section(patient.name, [], [], [f"The visits cannot be shown: {error}"], 0.0, facts)
+    return make_section(
+        patient.name, (pair.time01.array, pair.time02.array), pair.brain, masks.affine,
+        lesions, rows, warnings, facts,
+    )  # fmt: skip

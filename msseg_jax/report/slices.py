@@ -1,0 +1,171 @@
+"""Which slices of a pair to show, and each of them as two pictures with outlines."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from msseg_jax.data.volumes import bounding_box
+from msseg_jax.report.view import AxialView
+
+MARGIN_MM = 6.0  # around the brain
+MOST_SLICES = 24  # of one pair
+SHOWN_SHARE = 0.5  # a lesion is shown by a slice with this share of its largest cross-section
+WINDOW = (0.5, 99.8)  # percentiles inside the brain that become black and white
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The edge of a lesion in one slice, in pixels from the picture's upper left corner."""
+
+    name: str  # of the lesion, such as P1
+    kind: str  # reference or prediction
+    path: str  # SVG
+    label: tuple[float, float]  # column and row beside which its name stands
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One axial slice of both visits."""
+
+    number: int  # from the lowest, 1
+    height_mm: float  # scanner z
+    pictures: tuple[str, str]  # data URIs, first and second visit
+    pixels: tuple[int, int]  # columns and rows
+    pixel_mm: tuple[float, float]  # width and height of a pixel
+    outlines: tuple[Outline, ...]
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Width and height."""
+        return tuple(n * mm for n, mm in zip(self.pixels, self.pixel_mm, strict=True))
+
+
+def make_slices(
+    view: AxialView,
+    visits: tuple[np.ndarray, np.ndarray],
+    brain: np.ndarray,
+    lesions: dict[str, np.ndarray],
+) -> tuple[list[Slice], dict[str, int]]:
+    """The slices of a pair that matter, from the head down.
+
+    Args:
+      visits: the first and the second, (D, H, W).
+      brain: (D, H, W) bool.
+      lesions: 'reference' or 'prediction' to its numbered lesions, (D, H, W) int.
+
+    Returns:
+      The slices, and the number of the slice that shows each lesion best, by the lesion's name.
+    """
+    brain = view(brain)
+    labels = {kind: view(array) for kind, array in lesions.items()}
+    chosen, shown_in = choose_slices(labels, brain)
+    box = _with_margin(bounding_box(brain | np.any([a > 0 for a in labels.values()], axis=0)), view)
+    greys = [_to_grey(view(visit), brain) for visit in visits]
+    row_mm, column_mm = view.pixel_mm
+    slices = []
+    for number in sorted(chosen, reverse=True):
+        crops = [grey[number][box[1:]] for grey in greys]
+        outlines = [
+            outline
+            for kind, array in labels.items()
+            for outline in _outlines(kind, array[number][box[1:]])
+        ]
+        rows, columns = crops[0].shape
+        slices.append(
+            Slice(
+                number + 1, view.height_mm(number), tuple(_jpeg(crop) for crop in crops),
+                (columns, rows), (column_mm, row_mm), tuple(outlines),
+            )
+        )  # fmt: skip
+    return slices, {name: number + 1 for name, number in shown_in.items()}
+
+
+def lesion_name(kind: str, number: int) -> str:
+    """R1 is the largest lesion of the reference, P1 of the prediction."""
+    return f"{kind[0].upper()}{number}"
+
+
+def choose_slices(labels: dict[str, np.ndarray], brain: np.ndarray) -> tuple[set[int], dict]:
+    """Few slices that show every lesion; the largest lesions first, at most MOST_SLICES.
+
+    Without a lesion: the slices at a third, a half and two thirds of the brain's height.
+
+    Args:
+      labels: as in `make_slices`, (slices, rows, columns).
+
+    Returns:
+      Slice numbers, and {name of a lesion: the chosen slice with most of it}. Lesions that no
+      chosen slice shows are not in it.
+    """
+    areas = {}  # name of a lesion: (slices,) voxels
+    for kind, array in labels.items():
+        count = int(array.max(initial=0))
+        slices, flat = np.nonzero(array)[0], array[array > 0]
+        table = np.zeros((len(array), count + 1), dtype=int)
+        np.add.at(table, (slices, flat), 1)
+        areas |= {lesion_name(kind, k): table[:, k] for k in range(1, count + 1)}
+    if not areas:
+        occupied = np.flatnonzero(brain.any(axis=(1, 2)))
+        return {int(np.quantile(occupied, q, method="nearest")) for q in (1 / 3, 1 / 2, 2 / 3)}, {}
+
+    chosen: set[int] = set()
+    for area in sorted(areas.values(), key=lambda area: -area.sum()):
+        shown = any(area[number] >= SHOWN_SHARE * area.max() for number in chosen)
+        if not shown and len(chosen) < MOST_SLICES:
+            chosen.add(int(area.argmax()))
+    best = {name: max(chosen, key=lambda number: area[number]) for name, area in areas.items()}
+    return chosen, {name: number for name, number in best.items() if areas[name][number]}
+
+
+def outline_path(mask: np.ndarray) -> str:
+    """The pixel edges around a mask (rows, columns), as an SVG path in pixels."""
+    padded = np.pad(mask, 1)
+    parts = []
+    horizontal = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (rows + 1, columns): edge above a pixel
+    vertical = padded[1:-1, 1:] != padded[1:-1, :-1]  # (rows, columns + 1): edge left of a pixel
+    for row, edges in enumerate(horizontal):
+        parts += [f"M{start} {row}H{stop}" for start, stop in _runs(edges)]
+    for column, edges in enumerate(vertical.T):
+        parts += [f"M{column} {start}V{stop}" for start, stop in _runs(edges)]
+    return "".join(parts)
+
+
+def _runs(flags: np.ndarray) -> np.ndarray:
+    """(R, 2): where runs of true begin and end."""
+    return np.flatnonzero(np.diff(np.pad(flags.astype(np.int8), 1))).reshape(-1, 2)
+
+
+def _outlines(kind: str, labels: np.ndarray) -> list[Outline]:
+    outlines = []
+    for number in np.unique(labels[labels > 0]):
+        mask = labels == number
+        rows, columns = np.nonzero(mask)
+        # The reference's names stand left of their lesions, the prediction's right.
+        column = columns.min() if kind == "reference" else columns.max() + 1
+        label = float(column), float((rows.min() + rows.max() + 1) / 2)
+        outlines.append(Outline(lesion_name(kind, number), kind, outline_path(mask), label))
+    return outlines
+
+
+def _with_margin(box: tuple[slice, ...], view: AxialView) -> tuple[slice, ...]:
+    margins = [0, *(int(np.ceil(MARGIN_MM / mm)) for mm in view.pixel_mm)]
+    return tuple(
+        slice(max(side.start - margin, 0), min(side.stop + margin, length))
+        for side, margin, length in zip(box, margins, view.shape, strict=True)
+    )
+
+
+def _to_grey(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(image[brain], WINDOW)
+    scaled = (image - low) * (255 / max(high - low, 1e-12))
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def _jpeg(grey: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,57 @@
+"""A volume as a radiologist expects to see it: axial slices, the patient's right on the left."""
+
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+
+# Seen from the feet, the radiological convention: slices go up to the head, rows from the front to
+# the back, columns from the patient's right to the left. These are the directions of growth.
+ORIENTATION = axcodes2ornt(("S", "P", "L"))
+EDGES = {"left": "R", "right": "L", "top": "A", "bottom": "P"}  # of the picture: patient's side
+
+
+@dataclass(frozen=True)
+class AxialView:
+    """How arrays of one grid become axial slices; an oblique grid by its nearest axes."""
+
+    transform: np.ndarray  # nibabel's, from the grid's axes to (slice, row, column)
+    affine: np.ndarray  # (4, 4), (slice, row, column) to scanner mm
+    shape: tuple[int, int, int]  # slices, rows, columns
+
+    @staticmethod
+    def of(affine: np.ndarray, shape: tuple[int, int, int]) -> "AxialView":
+        """The view of a grid."""
+        transform = ornt_transform(io_orientation(affine), ORIENTATION)
+        viewed = [0, 0, 0]
+        for axis, (target, _) in enumerate(transform):
+            viewed[int(target)] = shape[axis]
+        return AxialView(transform, affine @ inv_ornt_aff(transform, shape), tuple(viewed))
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        """(D, H, W) on the grid to (slices, rows, columns)."""
+        return apply_orientation(array, self.transform)
+
+    @property
+    def pixel_mm(self) -> tuple[float, float]:
+        """Height of a row and width of a column."""
+        _, row, column = nib.affines.voxel_sizes(self.affine)
+        return float(row), float(column)
+
+    @property
+    def tilt_degrees(self) -> float:
+        """The largest angle between an axis of the grid and the scanner's axis nearest to it."""
+        return float(np.degrees(nib.affines.obliquity(self.affine).max()))
+
+    def height_mm(self, number: int) -> float:
+        """Scanner z of the middle of a slice."""
+        _, rows, columns = self.shape
+        middle = (number, (rows - 1) / 2, (columns - 1) / 2)
+        return float(nib.affines.apply_affine(self.affine, middle)[2])
