@@ -115,26 +115,33 @@ def score_raters(masks: Masks) -> list[dict]:
     """A row for the prediction and each expert against the consensus and each other expert."""
     references = [name for name in masks.raters if name != PREDICTION]
     raters = [name for name in masks.raters if name != REFERENCE]
-    return [
-        {"reference": reference, "rater": rater}
-        | _scores(masks.raters[reference], masks.raters[rater], masks.spacing_mm)
-        for rater in raters
-        for reference in references
-        if rater != reference
-    ]
+    distances = {}  # they are the same both ways, and cost most
+    rows = []
+    for rater in raters:
+        for reference in references:
+            if rater == reference:
+                continue
+            pair = masks.raters[reference], masks.raters[rater]
+            names = frozenset((reference, rater))
+            if names not in distances:
+                box = bounding_box(pair[0] | pair[1])
+                distances[names] = surface_distances(pair[0][box], pair[1][box], masks.spacing_mm)
+            rows.append(
+                {"reference": reference, "rater": rater}
+                | _scores(*pair, masks.spacing_mm)
+                | {f"{name}_mm": value for name, value in distances[names].items()}
+            )
+    return rows
 
 
 def _scores(reference: np.ndarray, rater: np.ndarray, spacing_mm: np.ndarray) -> dict:
     box = bounding_box(reference | rater)
     agreement = compare_lesions(reference[box], rater[box], spacing_mm)
     scores = challenge_scores(reference, rater, spacing_mm, agreement)
-    distances = surface_distances(reference[box], rater[box], spacing_mm)
     volume_mm3 = voxel_mm3(spacing_mm)
     return {
         "group": WITH if reference.any() else WITHOUT,
         **scores,
-        "Hausdorff95_mm": distances["Hausdorff95"],
-        "SurfaceDistance_mm": distances["SurfaceDistance"],
         "reference_mm3": np.count_nonzero(reference) * volume_mm3,
         "rater_mm3": np.count_nonzero(rater) * volume_mm3,
         "reference_lesions": agreement.detected.size,

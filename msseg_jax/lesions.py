@@ -7,6 +7,8 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
+from msseg_jax.data.volumes import bounding_box
+
 
 def voxel_mm3(spacing_mm) -> float:
     """The volume of a voxel of these sides, in the single precision of a NIfTI header."""
@@ -20,12 +22,15 @@ def number_lesions(mask: np.ndarray, least_voxels: int = 1) -> tuple[np.ndarray,
       (D, H, W) int32, 0 where there is no lesion, else its number from 1, the largest first; and
       how many there are.
     """
-    labels, components = ndimage.label(mask)
+    box = bounding_box(mask)
+    labels, components = ndimage.label(mask[box])
     voxels = np.bincount(labels.ravel(), minlength=components + 1)[1:]
     count = int((voxels >= least_voxels).sum())
     numbers = np.zeros(components + 1, dtype=np.int32)
     numbers[1 + np.argsort(-voxels, kind="stable")[:count]] = np.arange(1, count + 1)
-    return numbers[labels], count
+    numbered = np.zeros(mask.shape, dtype=np.int32)
+    numbered[box] = numbers[labels]
+    return numbered, count
 
 
 def describe_lesions(
@@ -44,23 +49,26 @@ def describe_lesions(
       voxels in scanner mm (to the patient's right, front and head); `mean_probability`, NaN
       without a map.
     """
-    count = int(labels.max(initial=0))
-    numbers = np.arange(1, count + 1)
-    voxels = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    centres = np.reshape(ndimage.center_of_mass(labels > 0, labels, numbers), (count, 3))
-    means = np.full(count, np.nan)
-    if probability is not None and count:
-        means = ndimage.mean(probability, labels, numbers)
+    places = np.nonzero(labels)  # few voxels, so that nothing below goes through the volume
+    numbers = labels[places]
+    count = int(numbers.max(initial=0))
+    voxels = np.bincount(numbers, minlength=count + 1)[1:]
+
+    def means(values):
+        return np.bincount(numbers, values, minlength=count + 1)[1:] / voxels
+
+    centres = apply_affine(affine, np.stack([means(indices) for indices in places], axis=-1))
+    likelihoods = np.full(count, np.nan) if probability is None else means(probability[places])
     return [
         {
-            "lesion": int(number),
+            "lesion": number,
             "volume_mm3": int(n) * voxel_mm3(spacing_mm),
             "x_mm": float(x),
             "y_mm": float(y),
             "z_mm": float(z),
             "mean_probability": float(mean),
         }
-        for number, n, (x, y, z), mean in zip(
-            numbers, voxels, apply_affine(affine, centres), means, strict=True
+        for number, (n, (x, y, z), mean) in enumerate(
+            zip(voxels, centres, likelihoods, strict=True), start=1
         )
     ]

@@ -82,8 +82,7 @@ def challenge_scores(
     reference, prediction = _checked(reference, prediction)
     volume_mm3 = voxel_mm3(spacing_mm)
     if not reference.any():
-        box = bounding_box(prediction)
-        lesions, count = find_lesions(prediction[box], spacing_mm)
+        lesions, count = find_lesions(prediction, spacing_mm)
         return {
             "NbTestedLesions": float(count),
             "VolTestedLesions": np.count_nonzero(lesions) * volume_mm3,

@@ -216,7 +216,7 @@ def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, 
     assert scores["missed"] == 0
     assert scores["dice"] > 0.6
     validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.59  # under 0.6
-    assert validation(state) == {"dice": 0.0, "found": 0, "missed": 3, "false": 0}
+    assert validation(state) == {"dice": 0.0, "detected": 0, "missed": 3, "false": 0}
     empty = [entry for entry in patients if not len(open_patient(*entry).lesion_voxels)]
     alone = Validation(small_config, empty)
     alone._forward = validation._forward

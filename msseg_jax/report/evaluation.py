@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from msseg_jax.cohort import CONFIDENCE, PREDICTION, REFERENCE, read_masks
 from msseg_jax.data import preprocess
+from msseg_jax.data.alignment import GRID_MM
 from msseg_jax.data.dataset import find_patients, read_pair
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.data.quality import assess
@@ -18,7 +19,7 @@ from msseg_jax.report.page import Section, anchor_of, make_section, write_page
 from msseg_jax.scores import find_lesions
 
 # For the checks, where there is no model whose settings could be used.
-SETTINGS = Settings(spacing_mm=1.0, percentiles=(1.0, 99.0), patch_size=1)
+SETTINGS = Settings(spacing_mm=GRID_MM, percentiles=(1.0, 99.0), patch_size=1)
 
 
 def write_evaluation_report(

@@ -127,10 +127,10 @@ def outline_path(mask: np.ndarray) -> str:
     parts = []
     horizontal = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (rows + 1, columns): edge above a pixel
     vertical = padded[1:-1, 1:] != padded[1:-1, :-1]  # (rows, columns + 1): edge left of a pixel
-    for row, edges in enumerate(horizontal):
-        parts += [f"M{start} {row}H{stop}" for start, stop in _runs(edges)]
-    for column, edges in enumerate(vertical.T):
-        parts += [f"M{column} {start}V{stop}" for start, stop in _runs(edges)]
+    for row in np.flatnonzero(horizontal.any(axis=1)):
+        parts += [f"M{start} {row}H{stop}" for start, stop in _runs(horizontal[row])]
+    for column in np.flatnonzero(vertical.any(axis=0)):
+        parts += [f"M{column} {start}V{stop}" for start, stop in _runs(vertical[:, column])]
     return "".join(parts)
 
 
