@@ -34,7 +34,10 @@ def main():
     import numpy as np
     from jax import lax
 
-    from msseg_jax.convolution import conv3d
+    from msseg_jax import convolution
+
+    def conv3d(x, kernel):
+        return convolution.conv3d((x,), kernel)
 
     def direct(x, kernel):
         return lax.conv_general_dilated(

@@ -5,7 +5,7 @@ against the consensus and against each expert: the experts among themselves are 
 the prediction.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +51,17 @@ class Masks:
     """The masks of one patient, on one grid."""
 
     raters: dict[str, np.ndarray]  # name to (D, H, W) bool; the consensus is among them
-    affine: np.ndarray  # (4, 4), voxel indices to scanner mm
-    spacing_mm: np.ndarray  # (3,)
+    consensus: Volume  # its file, whose grid is that of all
     probability: np.ndarray | None  # (D, H, W) float32
+
+    @property
+    def affine(self) -> np.ndarray:
+        return self.consensus.affine
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """As the header states it, which is what the challenge's program reads."""
+        return tuple(float(side) for side in self.consensus.header.get_zooms()[:3])
 
 
 def read_masks(folder: Path, prediction: Path, probability: Path | None = None) -> Masks:
@@ -79,10 +87,10 @@ def read_masks(folder: Path, prediction: Path, probability: Path | None = None) 
             problems.append(difference)
     if problems:
         raise VolumeError("\n".join(problems))
+    raters = {name: volume.array != 0 for name, volume in volumes.items()}
     return Masks(
-        {name: volume.array != 0 for name, volume in volumes.items()},
-        first.affine,
-        first.spacing_mm,
+        raters,
+        replace(first, array=raters[REFERENCE]),
         None if likelihood is None else likelihood.array,
     )
 

@@ -1,85 +1,133 @@
 """The 3-D convolution of a network with few channels, fast on a CPU as on an accelerator.
 
-XLA's own 3-D convolution leaves a CPU idle when a layer has 6 channels: its inner product is too
-narrow for the vector registers. Here `BLOCK` neighbouring voxels along W become channels of one
-wide voxel, which carries the columns that the kernel reaches on either side as well. The sum
-along W is then a banded matrix over channels, the rest a 2-D convolution over D and H, which XLA
-does well. Half of that matrix is zeros; wide channels repay them several times over.
+XLA's own 3-D convolution leaves a CPU idle when a layer has 6 channels. On a CPU the native
+convolution (`native.py`) takes its place; where that is not available, `_blocked` does, in plain
+JAX. GPUs and TPUs get `lax.conv_general_dilated`. The choice is made where a program is lowered,
+so one program serves both, and neither carries the other's code.
 
-GPUs and TPUs get `lax.conv_general_dilated`. The choice is made where a program is lowered, so
-one program serves both, and neither carries the other's code.
-
-Measured with `python -m benchmarks.convolution --repeats 3 --batch 1` (jax 0.10.2, 2 AVX-512 cores
-busy with other work as well, so only the ratios count): times faster than the direct convolution,
-
-    56^3 voxels, channels     1 > 6   6 > 6   13 > 6   19 > 6   25 > 6
-    forward                      52      61       24       28       13
-    gradient by the input       107      58       14       24       21
-    gradient by the kernel        7      13       21       12       10
+In the plain form, `BLOCK` neighbouring voxels along W become channels of one wide voxel, which
+carries the columns that the kernel reaches on either side as well. The sum along W is then a banded
+matrix over channels, the rest a 2-D convolution over D and H, which XLA does well. Half of that
+matrix is zeros; wide channels repay them several times over.
 """
+
+from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from msseg_jax import native
+
 BLOCK = 4  # output columns in one wide voxel; half of the band is zeros at 4, two thirds at 7
 SLAB = 8  # most planes of D in one step of the kernel's gradient, so that its arrays stay in cache
 
 
-def conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv3d(inputs, kernel: jax.Array) -> jax.Array:
     """Convolve with stride 1 and 'same' zero padding.
 
-    x: (B, D, H, W, Cin), any sides; kernel: (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout).
-    Returns (B, D, H, W, Cout). Differentiable once, in reverse mode.
+    Args:
+      inputs: (B, D, H, W, C_i) each, any sides, as if concatenated along their channels; the C_i
+        add up to Cin.
+      kernel: (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout).
+
+    Returns:
+      (B, D, H, W, Cout). Differentiable once, in reverse mode.
     """
-    if x.ndim != 5:
-        raise ValueError(f"conv3d: x has shape {x.shape}, wanted (B, D, H, W, Cin)")
+    inputs = tuple(inputs)
+    _check(inputs, kernel)
+    return _convolve(inputs, kernel)
+
+
+def conv3d_bias(inputs, kernel: jax.Array, bias: jax.Array, *, relu: bool) -> jax.Array:
+    """`conv3d` plus a bias (Cout,), then a ReLU if wanted, in one pass; not differentiable."""
+    inputs = tuple(inputs)
+    _check(inputs, kernel)
+
+    def plain(convolve, inputs, kernel, bias):
+        y = convolve(inputs, kernel) + bias[None, None, None, None]
+        return jnp.maximum(y, 0) if relu else y
+
+    cpu = partial(native.convolve, relu=relu) if _is_native(kernel) else partial(plain, _blocked)
+    return lax.platform_dependent(inputs, kernel, bias, cpu=cpu, default=partial(plain, _direct))
+
+
+def _check(inputs, kernel):
+    for x in inputs:
+        if x.ndim != 5 or x.shape[:4] != inputs[0].shape[:4]:
+            raise ValueError(
+                f"conv3d: inputs have shapes {[x.shape for x in inputs]}, wanted (B, D, H, W, C) "
+                "each, alike but for C"
+            )
     if kernel.ndim != 5 or kernel.shape[:3] not in ((3, 3, 3), (1, 1, 1)):
         raise ValueError(
             f"conv3d: kernel has shape {kernel.shape}, "
             "wanted (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout)"
         )
-    if kernel.shape[3] != x.shape[-1]:
-        raise ValueError(f"conv3d: kernel takes {kernel.shape[3]} channels, x has {x.shape[-1]}")
-    if kernel.shape[0] == 1:
-        return jnp.matmul(x, kernel[0, 0, 0])
-    return _conv3x3x3(x, kernel)
+    channels = sum(x.shape[-1] for x in inputs)
+    if kernel.shape[3] != channels:
+        raise ValueError(f"conv3d: kernel takes {kernel.shape[3]} channels, inputs have {channels}")
+
+
+def _is_native(kernel) -> bool:
+    return kernel.dtype == jnp.float32 and native.available()
 
 
 @jax.custom_vjp
-def _conv3x3x3(x, kernel):
-    return lax.platform_dependent(x, kernel, cpu=_blocked, default=_direct)
+def _convolve(inputs, kernel):
+    cpu = _native if _is_native(kernel) else _blocked
+    return lax.platform_dependent(inputs, kernel, cpu=cpu, default=_direct)
 
 
-def _forward(x, kernel):
-    return _conv3x3x3(x, kernel), (x, kernel)
+def _forward(inputs, kernel):
+    return _convolve(inputs, kernel), (inputs, kernel)
 
 
 def _backward(residuals, dy):
-    x, kernel = residuals
-    # The gradient by the input is a 'same' convolution too: kernel mirrored, channels swapped.
-    dx = _conv3x3x3(dy, jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4))
+    inputs, kernel = residuals
+    # The gradient by an input is a 'same' convolution too: kernel mirrored, channels swapped.
+    mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+    ends = [0]
+    for x in inputs:
+        ends.append(ends[-1] + x.shape[-1])
+    d_inputs = tuple(_convolve((dy,), mirrored[..., a:b]) for a, b in pairwise(ends))
+    size = kernel.shape[0]
+    cpu = native.kernel_gradient if _is_native(kernel) else _blocked_kernel_gradient
     dkernel = lax.platform_dependent(
-        x, dy, cpu=_blocked_kernel_gradient, default=_direct_kernel_gradient
-    )
-    return dx, dkernel.astype(kernel.dtype)
+        inputs, dy, cpu=partial(cpu, kernel_size=size),
+        default=partial(_direct_kernel_gradient, kernel_size=size),
+    )  # fmt: skip
+    return d_inputs, dkernel.astype(kernel.dtype)
 
 
-_conv3x3x3.defvjp(_forward, _backward)
+_convolve.defvjp(_forward, _backward)
 
 
-def _direct(x, kernel):
+def _native(inputs, kernel):
+    return native.convolve(inputs, kernel, jnp.zeros(kernel.shape[-1], kernel.dtype), relu=False)
+
+
+def _direct(inputs, kernel):
     return lax.conv_general_dilated(
-        x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+        jnp.concatenate(inputs, axis=-1),
+        kernel,
+        (1, 1, 1),
+        "SAME",
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
     )
 
 
-def _direct_kernel_gradient(x, dy):
-    kernel = jax.ShapeDtypeStruct((3, 3, 3, x.shape[-1], dy.shape[-1]), x.dtype)
-    return jax.linear_transpose(lambda k: _direct(x, k), kernel)(dy)[0]
+def _direct_kernel_gradient(inputs, dy, *, kernel_size):
+    x = jnp.concatenate(inputs, axis=-1)
+    kernel = jax.ShapeDtypeStruct((kernel_size,) * 3 + (x.shape[-1], dy.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda k: _direct((x,), k), kernel)(dy)[0]
 
 
-def _blocked(x, kernel):
+def _blocked(inputs, kernel):
+    x = jnp.concatenate(inputs, axis=-1)
+    if kernel.shape[0] == 1:
+        return jnp.matmul(x, kernel[0, 0, 0])
     b, d, h, w, _ = x.shape
     n = _blocks(w)
     # H and the blocks of W are one axis here: a step of 1 along H is a step of n along it, hence
@@ -95,8 +143,12 @@ def _blocked(x, kernel):
     return y.reshape(b, d, h, n * BLOCK, -1)[:, :, :, :w]
 
 
-def _blocked_kernel_gradient(x, dy):
+def _blocked_kernel_gradient(inputs, dy, *, kernel_size):
+    x = jnp.concatenate(inputs, axis=-1)
     b, d, h, w, c_in = x.shape
+    if kernel_size == 1:
+        dkernel = jnp.matmul(x.reshape(-1, c_in).T, dy.reshape(-1, dy.shape[-1]))
+        return dkernel[None, None, None]
     c_out, n = dy.shape[-1], _blocks(w)
     slab = max(s for s in range(1, min(d, SLAB) + 1) if d % s == 0)
     wide_in, wide_out = (BLOCK + 2) * c_in, BLOCK * c_out

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from msseg_jax import native
 from msseg_jax.config import check_config
 from msseg_jax.model import Convolution, build_model
 
@@ -26,7 +27,8 @@ def describe(config: ConfigDict) -> str:
         output = next_call(*args, **kwargs)
         if isinstance(context.module, Convolution) and context.method_name == "__call__":
             kernel = context.module.variables["params"]["kernel"].shape
-            rows.append((context.module.path, kernel, args[0].shape, output.shape))
+            shape = (*args[0][0].shape[:-1], kernel[3])
+            rows.append((context.module.path, kernel, shape, output.shape))
         return output
 
     with nn.intercept_methods(note):
@@ -55,4 +57,13 @@ def describe(config: ConfigDict) -> str:
         for row in table
     ]
     total = sum(leaf.size for leaf in parameters.values())
-    return "\n".join([*lines, "", f"convolutions: {len(rows)}", f"parameters: {total}"])
+    used, reason = native.state()
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"convolution on a CPU: {'native' if used else 'plain JAX'}, {reason}",
+            f"convolutions: {len(rows)}",
+            f"parameters: {total}",
+        ]
+    )

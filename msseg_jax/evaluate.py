@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import math
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from msseg_jax.cohort import (
     score_raters,
     summarise,
 )
+from msseg_jax.data.cache import MAX_THREADS, processors
 from msseg_jax.data.dataset import CONSENSUS, find_patients
 from msseg_jax.data.files import write_beside
 from msseg_jax.errors import InputError
@@ -63,7 +63,7 @@ def evaluate(
     """Score PREDICTION/<patient>.nii.gz against REFERENCE/<patient>, for each patient there is.
 
     Args:
-      probability: folder of <patient>.nii.gz, probability maps; patients may lack one.
+      probability: folder of <patient>.nii.gz, probability maps; some patients may lack one.
       names: the patients to score; None for all, and then patients that one side lacks are
         reported in `left_out`, as those are whose files cannot be used.
 
@@ -71,29 +71,30 @@ def evaluate(
       InputError: a folder is missing or empty, or no patient at all could be scored.
     """
     folders = {patient.name: reference / patient.name for patient in find_patients(reference, 0)}
-    masks = _masks_in(prediction)
-    if probability is not None and not probability.is_dir():
-        raise InputError(f"{probability}: no such folder; wanted one with <patient>{SUFFIX}")
+    masks = _files_in(prediction)
     if names is None:
         names = sorted(folders.keys() | masks.keys())
+    maps = {} if probability is None else _files_in(probability)
+    if probability is not None and not maps.keys() & set(names):
+        raise InputError(
+            f"{probability}: no file in it is called as a patient is; wanted <patient>{SUFFIX}, "
+            f"such as {names[0]}{SUFFIX}"
+        )
 
     def score(name: str) -> tuple[str, tuple | str]:
         if name not in masks:
             return name, f"{prediction / (name + SUFFIX)}: no such prediction"
         if name not in folders:
             return name, f"{reference / name / CONSENSUS}: no such reference"
-        likelihood = probability / (name + SUFFIX) if probability is not None else None
-        if likelihood is not None and not likelihood.is_file():
-            likelihood = None
         try:
-            patient = read_masks(folders[name], masks[name], likelihood)
+            patient = read_masks(folders[name], masks[name], maps.get(name))
         except InputError as error:
             return name, str(error)
         return name, (score_raters(patient), list_lesions(patient), count_over_thresholds(patient))
 
     rows, left_out = ([], [], []), {}
     # Labelling and distance transforms release Python's lock, so threads share the processors.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(min(processors(), MAX_THREADS)) as threads:
         results = threads.map(score, names)
         for name, result in tqdm(results, "scores", len(names), disable=None, leave=False):
             if isinstance(result, str):
@@ -109,12 +110,12 @@ def evaluate(
     return Evaluation(scores, lesions, curve, summarise(scores), left_out)
 
 
-def _masks_in(folder: Path) -> dict[str, Path]:
+def _files_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; wanted one with <patient>{SUFFIX}")
     files = sorted(p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith("."))
     if not files:
-        raise InputError(f"{folder}: no mask in it; wanted <patient>{SUFFIX} for each patient")
+        raise InputError(f"{folder}: no {SUFFIX} file in it; wanted <patient>{SUFFIX}")
     return {path.name.removesuffix(SUFFIX): path for path in files}
 
 
@@ -183,21 +184,24 @@ def prediction_scores(evaluation: Evaluation) -> pd.DataFrame:
 
 def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
     """The means against the consensus, to be read: of each group of patients its title, the
-    raters, and (measure, [a row of the summary by rater]) for each measure."""
+    raters, and (measure, [mean and interval by rater]) for each measure."""
     summary = evaluation.summary[evaluation.summary["reference"] == REFERENCE]
     raters = list(summary["rater"].unique())
-    nothing = pd.Series({"mean": math.nan, "low": math.nan, "high": math.nan})
     tables = []
     for group in (WITH, WITHOUT, ANY):
         part = summary[summary["group"] == group]
         if part.empty:
             continue
-        count = int(part["patients"].max())
-        title = group if group == ANY else f"{count} patient{'' if count == 1 else 's'} {group}"
+        everyone = int(part["patients"].max())
+        title = f"{everyone} patient{'' if everyone == 1 else 's'} {group}"
         table = []
         for measure, rows in part.groupby("measure", sort=False):
-            by_rater = {row["rater"]: row for _, row in rows.iterrows()}
-            table.append((measure, [by_rater.get(rater, nothing) for rater in raters]))
+            if group == ANY:  # sensitivity and specificity are over different patients
+                title, everyone = group, int(rows["patients"].max())
+            by_rater = {
+                row["rater"]: mean_and_interval(row, everyone) for _, row in rows.iterrows()
+            }
+            table.append((measure, [by_rater.get(rater, ("-", "")) for rater in raters]))
         tables.append((title, raters, table))
     return tables
 
@@ -206,23 +210,26 @@ def format_summary(evaluation: Evaluation) -> str:
     """The means of `summary_tables`: the prediction's with its interval, then the experts'."""
     lines = []
     for title, raters, table in summary_tables(evaluation):
-        heads = [f"{rater:>10}" for rater in raters]
+        heads = [f"{rater:>12}" for rater in raters]
         heads[0] += f"  {f'{CONFIDENCE:.0%} interval':<18}"
         lines += ["", f"{title:<32}" + "".join(heads).rstrip()]
-        for measure, rows in table:
-            means, intervals = zip(*map(mean_and_interval, rows), strict=True)
-            cells = [f"{mean:>10}" for mean in means]
-            cells[0] += f"  {intervals[0]:<18}"
+        for measure, values in table:
+            cells = [f"{mean:>12}" for mean, _ in values]
+            cells[0] += f"  {values[0][1]:<18}"
             lines.append(f"{measure:<32}" + "".join(cells).rstrip())
     return "\n".join(lines)
 
 
-def mean_and_interval(row: pd.Series) -> tuple[str, str]:
-    """'0.512' and '0.401 to 0.623'; '-' where the mean, '' where the interval is not defined."""
+def mean_and_interval(row: pd.Series, everyone: int) -> tuple[str, str]:
+    """'0.512' and '0.401 to 0.623'; '-' where the mean, '' where the interval is not defined.
+
+    Where fewer than `everyone` patients have the measure, their number follows: '0.512 (7)'.
+    """
     if math.isnan(row["mean"]):
         return "-", ""
     interval = "" if math.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
-    return f"{row['mean']:.3f}", interval
+    count = "" if row["patients"] == everyone else f" ({row['patients']:.0f})"
+    return f"{row['mean']:.3f}{count}", interval
 
 
 def _number(value: float) -> str:
@@ -277,11 +284,16 @@ def main(arguments: list[str] | None = None) -> int:
     print(format_table(evaluation))
     print(format_summary(evaluation))
     print(f"\nwritten: {flags.output}")
+    say_left_out(evaluation)
+    return 1 if evaluation.left_out else 0
+
+
+def say_left_out(evaluation: Evaluation) -> None:
+    """List the patients that were not scored, if any, on standard error."""
     if evaluation.left_out:
         print(f"not scored: {len(evaluation.left_out)}", file=sys.stderr)
         for name, reason in evaluation.left_out.items():
             print(f"  {name}: {reason}", file=sys.stderr)
-    return 1 if evaluation.left_out else 0
 
 
 def run(
@@ -302,13 +314,18 @@ def run(
     from msseg_jax.report.evaluation import write_evaluation_report
 
     preprocessing = RunFolder(model).load()[1] if model is not None else None
-    output.mkdir(parents=True, exist_ok=True)
+    if reference.resolve() in output.resolve().parents:
+        raise InputError(
+            f"{output}: lies among the patients of --reference, and would be taken for one; choose "
+            "a folder elsewhere"
+        )
     evaluation = evaluate(reference, prediction, probability, names)
+    output.mkdir(parents=True, exist_ok=True)
+    page = output / "report.html"
+    page.unlink(missing_ok=True)  # an older one would stand beside tables that it does not fit
     write_tables(evaluation, output)
     if report:
-        write_evaluation_report(
-            output / "report.html", evaluation, reference, prediction, preprocessing
-        )
+        write_evaluation_report(page, evaluation, reference, prediction, preprocessing)
     return evaluation
 
 

@@ -52,6 +52,7 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
         root, masks, run.path / "evaluation", probabilities, sorted(held_out), model=run.path
     )
     print(evaluate.format_table(evaluation))
+    evaluate.say_left_out(evaluation)
     print(f"report: {run.path / 'evaluation' / 'report.html'}")
 
 

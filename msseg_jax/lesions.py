@@ -20,16 +20,16 @@ def number_lesions(mask: np.ndarray, least_voxels: int = 1) -> tuple[np.ndarray,
 
     Returns:
       (D, H, W) int32, 0 where there is no lesion, else its number from 1, the largest first; and
-      how many there are.
+      how many there are. Of equal ones the one that a file's voxels come to first.
     """
     box = bounding_box(mask)
-    labels, components = ndimage.label(mask[box])
+    labels, components = ndimage.label(mask[box].T)  # a file's first axis runs fastest
     voxels = np.bincount(labels.ravel(), minlength=components + 1)[1:]
     count = int((voxels >= least_voxels).sum())
     numbers = np.zeros(components + 1, dtype=np.int32)
     numbers[1 + np.argsort(-voxels, kind="stable")[:count]] = np.arange(1, count + 1)
     numbered = np.zeros(mask.shape, dtype=np.int32)
-    numbered[box] = numbers[labels]
+    numbered[box] = numbers[labels].T
     return numbered, count
 
 

@@ -15,12 +15,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from msseg_jax.convolution import conv3d
+from msseg_jax.convolution import conv3d, conv3d_bias
 from msseg_jax.errors import InputError
 
 
 class Convolution(nn.Module):
-    """A 'same' convolution with stride 1, 3x3x3 or 1x1x1."""
+    """A 'same' convolution with stride 1, 3x3x3 or 1x1x1, of inputs as if concatenated."""
 
     features: int  # output feature maps
     kernel_size: int  # 1 or 3, the same along each axis
@@ -28,9 +28,18 @@ class Convolution(nn.Module):
     kernel_init: Callable[..., jax.Array] = nn.initializers.he_normal()
 
     @nn.compact
-    def __call__(self, x):  # (B, D, H, W, C) -> (B, D, H, W, features)
-        shape = (self.kernel_size,) * 3 + (x.shape[-1], self.features)
-        y = conv3d(x, self.param("kernel", self.kernel_init, shape))
+    def __call__(self, inputs, norm=None, relu=False):
+        """(B, D, H, W, C_i) each -> (B, D, H, W, features).
+
+        norm: scale and shift of each output map, (features,) each, for inference; then `relu` as
+        well if wanted, and all in one pass.
+        """
+        shape = (self.kernel_size,) * 3 + (sum(x.shape[-1] for x in inputs), self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        if norm is not None:
+            scale, shift = norm
+            return conv3d_bias(inputs, kernel * scale[None, None, None, None], shift, relu=relu)
+        y = conv3d(inputs, kernel)
         if self.initial_bias is not None:
             bias = nn.initializers.constant(self.initial_bias)
             y = y + self.param("bias", bias, (self.features,))[None, None, None, None]
@@ -65,16 +74,23 @@ class Normalised(nn.Module):
     axis_name: str | None  # pmap axis over which batch statistics are taken
 
     @nn.compact
-    def __call__(self, x, train: bool):  # (B, D, H, W, C) -> (B, D, H, W, features)
-        x = Convolution(self.features, self.kernel_size, name="convolution")(x)
-        x = nn.BatchNorm(
+    def __call__(self, inputs, train: bool):  # (B, D, H, W, C_i) each -> (B, D, H, W, features)
+        convolution = Convolution(self.features, self.kernel_size, name="convolution")
+        norm = nn.BatchNorm(
             use_running_average=not train,
             momentum=self.norm_momentum,
             epsilon=self.norm_epsilon,
             axis_name=self.axis_name,
             name="norm",
-        )(x)
-        return self.activation(x)
+        )
+        if train:
+            return self.activation(norm(convolution(inputs)))
+        # With running statistics batch norm is a scale and a shift, which go into the convolution.
+        shift = norm(jnp.zeros((1, self.features)))
+        scale = norm(jnp.ones((1, self.features))) - shift
+        relu = self.activation is nn.relu
+        y = convolution(inputs, (scale[0], shift[0]), relu)
+        return y if relu else self.activation(y)
 
 
 def max_pool(x):
@@ -103,11 +119,12 @@ class Node(nn.Module):
     dropout_rate: float
 
     @nn.compact
-    def __call__(self, x, draws, train: bool):  # (B, D, H, W, C) -> (B, D, H, W, features)
+    def __call__(self, inputs, draws, train: bool):  # (B, D, H, W, C_i) -> (B, D, H, W, features)
         for k in range(self.convolutions):
             x = self.unit(self.features, kernel_size=3, activation=nn.relu, name=f"unit_{k}")(
-                x, train
+                inputs, train
             )
+            inputs = (x,)
         return drop_maps(x, draws, self.dropout_rate) if train else x
 
 
@@ -139,26 +156,25 @@ class SegmentationBlock(nn.Module):
     def __call__(self, x, draws, train: bool):  # (B, D, H, W, 1) -> (B, D, H, W, decoders)
         used = 0  # columns of draws, (B, dropped_maps)
 
-        def node(i, j, source):
+        def node(i, j, sources):
             nonlocal used
             width = self.widths[i]
             own_draws = draws[:, used : used + width] if train else None
             used += width
             return Node(
                 width, self.node_convolutions, self.unit, self.dropout_rate, name=f"node_{i}_{j}"
-            )(source, own_draws, train)
+            )(sources, own_draws, train)
 
         depths = len(self.widths)
         rows = [[] for _ in range(depths)]  # rows[i][j] is X(i, j)
         for i in range(depths):
-            rows[i].append(node(i, 0, x if i == 0 else max_pool(rows[i - 1][0])))
+            rows[i].append(node(i, 0, (x if i == 0 else max_pool(rows[i - 1][0]),)))
         maps = []
         for j in range(1, depths):
             for i in range(depths - j):
-                source = jnp.concatenate([*rows[i], upsample(rows[i + 1][j - 1])], axis=-1)
-                rows[i].append(node(i, j, source))
+                rows[i].append(node(i, j, (*rows[i], upsample(rows[i + 1][j - 1]))))
             head = self.unit(1, kernel_size=1, activation=nn.sigmoid, name=f"decoder_{j}")
-            maps.append(head(rows[0][j], train))
+            maps.append(head((rows[0][j],), train))
         return jnp.concatenate(maps, axis=-1)
 
 
@@ -178,14 +194,14 @@ class RefinementBlock(nn.Module):
             maps = drop_maps(maps, draws, self.dropout_rate)
         for k in range(self.convolutions):
             maps = self.unit(self.width, kernel_size=3, activation=nn.relu, name=f"unit_{k}")(
-                maps, train
+                (maps,), train
             )
         log_odds = math.log(self.initial_probability / (1 - self.initial_probability))
         # From zero, so that all targets set out alike. From random weights some maps are pushed
         # to 0 at once, and stay there: the loss is one ratio for all targets, so the others make
         # do without them, and a saturated sigmoid has no gradient to come back by.
         output = Convolution(self.targets, 1, log_odds, nn.initializers.zeros, name="output")
-        return nn.sigmoid(output(maps))
+        return nn.sigmoid(output((maps,)))
 
 
 class SiameseMPUNet(nn.Module):

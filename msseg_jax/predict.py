@@ -108,7 +108,7 @@ class Predictor:
             patch_size=settings.patch_size,
             overlap=options.overlap, batch_size=options.batch_size, progress=progress,
         )  # fmt: skip
-        quality = assess(resampled, settings.spacing_mm, self.preprocessing)
+        quality = assess(pair, resampled, settings.spacing_mm, self.preprocessing)
         return resampled.to_file_grid(probability) * pair.brain, quality
 
 

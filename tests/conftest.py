@@ -1,5 +1,6 @@
 """Four simulated devices, and a small MSSEG-2 folder for every test that needs one."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from configs import msseg2
 from msseg_jax.data import dataset
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
+# A cache of the session's own: the native convolution is compiled as on a new machine, once.
+_cache = tempfile.TemporaryDirectory(prefix="msseg_jax_cache_")
+os.environ["XDG_CACHE_HOME"] = _cache.name
 # What one test has compiled serves the next; a folder of its own makes every session a cold start.
 _compiled = tempfile.TemporaryDirectory(prefix="msseg_jax_tests_")
 jax.config.update("jax_compilation_cache_dir", _compiled.name)

@@ -1,4 +1,4 @@
-"""conv3d against lax.conv_general_dilated: values and both gradients."""
+"""conv3d against lax.conv_general_dilated: values and both gradients, native and in plain JAX."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from jax import lax
 
-from msseg_jax.convolution import conv3d
+from msseg_jax import convolution, native
+
+
+@pytest.fixture(params=["native", "plain"])
+def conv3d(request, monkeypatch):
+    """`convolution.conv3d` of one input, in both forms that a CPU has."""
+    if request.param == "native" and not native.available():
+        pytest.skip(f"no native convolution here: {native.state()[1]}")
+    monkeypatch.setattr(native, "available", lambda: request.param == "native")
+    return lambda x, kernel: convolution.conv3d((x,), kernel)
 
 
 def reference(x, kernel):
@@ -50,16 +59,21 @@ def assert_all_close(found, wanted):
         (2, (2, 2, 2), 2, 3, 3),
         (1, (3, 1, 2), 2, 3, 3),
         (2, (5, 6, 7), 3, 2, 1),
+        (1, (9, 17, 35), 25, 7, 3),
+        (1, (4, 5, 6), 3, 19, 3),  # more outputs than fit into one block
+        (2, (11, 5, 6), 10, 11, 1),
     ],
 )
-def test_values_and_gradients_are_those_of_the_direct_convolution(batch, sides, c_in, c_out, k):
+def test_values_and_gradients_are_those_of_the_direct_convolution(
+    conv3d, batch, sides, c_in, c_out, k
+):
     x, kernel, dy = arrays((batch, *sides, c_in), (k, k, k, c_in, c_out), (batch, *sides, c_out))
     assert_all_close(
         value_and_gradients(conv3d)(x, kernel, dy), value_and_gradients(reference)(x, kernel, dy)
     )
 
 
-def test_a_kernel_with_one_tap_moves_the_volume_and_brings_zeros_in():
+def test_a_kernel_with_one_tap_moves_the_volume_and_brings_zeros_in(conv3d):
     x = jnp.arange(1.0, 61.0).reshape(1, 3, 4, 5, 1)
     kernel = jnp.zeros((3, 3, 3, 1, 1)).at[2, 1, 0].set(1.0)  # next plane, same row, column before
     wanted = np.zeros((3, 4, 5))
@@ -67,7 +81,7 @@ def test_a_kernel_with_one_tap_moves_the_volume_and_brings_zeros_in():
     np.testing.assert_array_equal(conv3d(x, kernel)[0, ..., 0], wanted)
 
 
-def test_a_batch_of_kernels_under_vmap():
+def test_a_batch_of_kernels_under_vmap(conv3d):
     x, kernel, dy = arrays((2, 2, 5, 6, 7, 3), (2, 3, 3, 3, 3, 2), (2, 2, 5, 6, 7, 2))
     assert_all_close(
         jax.vmap(value_and_gradients(conv3d))(x, kernel, dy),
@@ -75,12 +89,51 @@ def test_a_batch_of_kernels_under_vmap():
     )
 
 
-def test_without_jit():
+def test_without_jit(conv3d):
     x, kernel = arrays((1, 3, 4, 5, 2), (3, 3, 3, 2, 2))
     assert_all_close([conv3d(x, kernel)], [reference(x, kernel)])
 
 
-def test_a_program_for_a_cpu_holds_no_3d_convolution_and_one_for_a_gpu_holds_it():
+def test_on_four_devices_under_pmap(conv3d):
+    x, kernel, dy = arrays((4, 2, 5, 6, 7, 3), (4, 3, 3, 3, 3, 2), (4, 2, 5, 6, 7, 2))
+    assert_all_close(
+        jax.pmap(value_and_gradients(conv3d))(x, kernel, dy),
+        jax.vmap(value_and_gradients(reference))(x, kernel, dy),
+    )
+
+
+@pytest.mark.usefixtures("conv3d")
+def test_several_inputs_are_as_if_concatenated():
+    x, kernel, dy = arrays((2, 5, 6, 7, 9), (3, 3, 3, 9, 4), (2, 5, 6, 7, 4))
+
+    def in_parts(x, kernel):
+        return convolution.conv3d((x[..., :1], x[..., 1:7], x[..., 7:]), kernel)
+
+    assert_all_close(
+        value_and_gradients(in_parts)(x, kernel, dy), value_and_gradients(reference)(x, kernel, dy)
+    )
+
+
+@pytest.mark.usefixtures("conv3d")
+@pytest.mark.parametrize("relu", [False, True])
+def test_bias_and_relu_in_the_same_pass(relu):
+    x, kernel, bias = arrays((2, 5, 6, 7, 3), (3, 3, 3, 3, 10), (10,))
+    wanted = reference(x, kernel) + bias[None, None, None, None]
+    parts = x[..., :2], x[..., 2:]
+    found = jax.jit(lambda *a: convolution.conv3d_bias(parts, *a, relu=relu))(kernel, bias)
+    assert_all_close([found], [jnp.maximum(wanted, 0) if relu else wanted])
+
+
+def test_the_kernels_gradient_is_the_same_bits_every_time(conv3d):
+    x, kernel, dy = arrays((2, 17, 20, 21, 6), (3, 3, 3, 6, 6), (2, 17, 20, 21, 6))
+    run = value_and_gradients(conv3d)
+    first = run(x, kernel, dy)
+    for _ in range(5):
+        for one, other in zip(first, run(x, kernel, dy), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_program_for_a_cpu_holds_no_3d_convolution_and_one_for_a_gpu_holds_it(conv3d):
     x, kernel, dy = arrays((1, 8, 8, 8, 2), (3, 3, 3, 2, 2), (1, 8, 8, 8, 2))
     traced = value_and_gradients(conv3d).trace(x, kernel, dy)
     for platform, convolutions_3d in (("cpu", 0), ("cuda", 3)):
@@ -95,10 +148,10 @@ def test_a_program_for_a_cpu_holds_no_3d_convolution_and_one_for_a_gpu_holds_it(
     [
         ((1, 8, 8, 8, 2), (5, 5, 5, 2, 2), r"\(5, 5, 5, 2, 2\), wanted \(3, 3, 3"),
         ((1, 8, 8, 8, 2), (3, 3, 2, 2), r"\(3, 3, 2, 2\), wanted \(3, 3, 3"),
-        ((1, 8, 8, 8, 2), (3, 3, 3, 4, 2), "takes 4 channels, x has 2"),
-        ((8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(8, 8, 8, 2\), wanted \(B, D, H, W, Cin\)"),
+        ((1, 8, 8, 8, 2), (3, 3, 3, 4, 2), "takes 4 channels, inputs have 2"),
+        ((8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(8, 8, 8, 2\)\], wanted \(B, D, H, W, C\)"),
     ],
 )
 def test_other_shapes_are_refused_with_what_was_found(x_shape, kernel_shape, message):
     with pytest.raises(ValueError, match=message):
-        conv3d(jnp.zeros(x_shape), jnp.zeros(kernel_shape))
+        convolution.conv3d((jnp.zeros(x_shape),), jnp.zeros(kernel_shape))

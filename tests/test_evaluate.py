@@ -160,7 +160,7 @@ def test_values_beyond_1_are_no_probabilities(patients_root, predictions, probab
 def test_empty_and_missing_folders(patients_root, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(InputError, match=r"empty: no mask in it; wanted <patient>.nii.gz"):
+    with pytest.raises(InputError, match=r"empty: no .nii.gz file in it; wanted <patient>.nii.gz"):
         evaluate(patients_root, empty)
     with pytest.raises(InputError, match="nowhere: no such folder"):
         evaluate(patients_root, tmp_path / "nowhere")

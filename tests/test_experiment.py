@@ -37,7 +37,7 @@ def test_the_demo_in_small_runs_from_nothing_to_its_table(tmp_path):
     names = [line.split()[0] for line in table[2:4]]
     assert "new lesions found" in table[4]
     report = (run / "evaluation" / "report.html").read_text()
-    assert all(f'id="{name}"' in report for name in names)
+    assert all(f"<h2>{name}</h2>" in report for name in names)
     for name in names:
         mask = nib.load(run / "predictions" / f"{name}.nii.gz")
         visit = nib.load(run / "phantoms" / name / TIME01)

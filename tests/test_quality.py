@@ -1,12 +1,15 @@
 import re
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from msseg_jax.data.alignment import Alignment, measure_alignment
+from msseg_jax.data.dataset import Pair
 from msseg_jax.data.preprocess import Preprocessing, Resampled, Settings
 from msseg_jax.data.quality import Quality, assess
+from msseg_jax.data.volumes import Volume
 
 SPACING_MM = np.array([1.5, 1.0, 2.0])
 SHAPE = (60, 90, 45)  # 90 mm each way
@@ -75,6 +78,7 @@ def test_a_good_pair_has_no_warning():
     [
         ({"displacement_mm": 2.34}, "2.3 mm apart"),
         ({"correlation": 0.41, "displacement_mm": 9.0}, "correlation 0.41"),
+        ({"displacement_mm": np.nan, "correlation": np.nan}, "could not be measured"),
         ({"brain_ml": 2412.0}, "2412 ml"),
         ({"brain_ml": 310.0}, "310 ml"),
         ({"deviations": (3.0, 12.0)}, "The second visit's intensities .* 12 %"),
@@ -92,8 +96,17 @@ def test_a_pair_is_measured_on_its_isotropic_grid(head):
     low, middle, high = np.percentile(image[brain], settings.percentiles)
     landmark = 100 * (middle - low) / (high - low)
     preprocessing = Preprocessing(settings, (0.0, landmark - 7, 100.0), 4.0)
-    found = assess(resampled, 2.0, preprocessing)
+    pair = Pair(Volume(None, image, np.eye(4), nib.Nifti1Header()), None, brain, None)
+    found = assess(pair, resampled, 2.0, preprocessing)
     assert found.brain_ml == pytest.approx(brain.sum() * 8 / 1000)
     assert found.deviations == pytest.approx((7, 7))
     assert found.training_deviation == 4.0
-    assert assess(resampled, 2.0, None).deviations is None
+    assert assess(pair, resampled, 2.0, None).deviations is None
+    assert "left and right are a guess" in found.warnings()[0]  # the header says nothing
+
+
+def test_a_brain_too_thin_to_tell_is_no_error(head):
+    image, brain = head
+    thin = measure_alignment(image[:, :, :1], image[:, :, :1], brain[:, :, 20:21], SPACING_MM)
+    assert np.isnan(thin.displacement_mm)
+    assert np.isnan(thin.correlation)

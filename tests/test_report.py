@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from msseg_jax.evaluate import evaluate
+from msseg_jax.lesions import describe_lesions
 from msseg_jax.report.evaluation import write_evaluation_report
 from msseg_jax.report.page import make_section, side_of, write_page
 from msseg_jax.report.slices import MOST_SLICES, choose_slices, make_slices, outline_path
@@ -166,14 +167,14 @@ def test_a_lesion_on_the_patients_left_is_said_and_drawn_there(tmp_path):
     row = {"lesion": 1, "volume_mm3": 3.0, "x_mm": centre[0] - 15, "y_mm": centre[1] + 10,
            "z_mm": centre[2], "mean_probability": 0.9}  # fmt: skip
     section = make_section(
-        "patient <1>", (image, image), brain, affine,
+        "patient <1>", "patient-1", (image, image), brain, affine,
         {"prediction": lesion}, {"prediction": [row]}, ["Look & see."], [("model", "runs/x")],
     )  # fmt: skip
     page = tmp_path / "page.html"
     write_page(page, "prediction.html", section=section, total_mm3=3.0)
     html = page.read_text()
     links = check_self_contained(html)
-    assert "patient--1--P1" in links.ids
+    assert "patient-1-P1" in links.ids
     assert "patient &lt;1&gt;" in html
     assert "Look &amp; see." in html
     assert '<td class="text">left</td>' in html
@@ -197,7 +198,7 @@ def test_a_page_of_an_evaluation_shows_every_patient(patients_root, tmp_path):
     write_evaluation_report(page, evaluation, patients_root, predictions)
     html = page.read_text()
     links = check_self_contained(html)
-    assert {"patient_0", "patient_1", "patient_2"} <= links.ids
+    assert {"patient-1", "patient-2", "patient-3"} <= links.ids
     assert "2 of 2 new lesions found" in html
     assert "patient_3: " in html  # not scored
     assert html.count(">detected</td>") == 2
@@ -218,3 +219,43 @@ def test_a_patient_whose_visits_are_damaged_is_scored_and_the_page_says_why(
     write_evaluation_report(page, evaluation, patients_root, predictions)
     assert "The visits cannot be shown" in page.read_text()
     assert "0 of 1 new lesions found" in page.read_text()
+
+
+def test_visits_on_another_grid_than_the_masks_are_not_drawn(patients_root, tmp_path):
+    """Left and right would be those of the masks' grid."""
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    save_nifti(predictions / "patient_0.nii.gz", np.zeros(SHAPE, np.uint8))
+    for name in ("flair_time01_on_middle_space", "flair_time02_on_middle_space", "brain_mask"):
+        path = patients_root / "patient_0" / f"{name}.nii.gz"
+        image = nib.load(path)
+        flipped = image.affine @ np.diag([-1, 1, 1, 1])
+        array = np.asarray(image.dataobj)
+        nib.save(nib.Nifti1Image(array, flipped), path)
+    evaluation = evaluate(patients_root, predictions, names=["patient_0"])
+    page = tmp_path / "report.html"
+    write_evaluation_report(page, evaluation, patients_root, predictions)
+    assert "The visits cannot be shown" in page.read_text()
+    assert "mm away" in page.read_text()
+    assert "<svg" not in page.read_text()
+
+
+@pytest.mark.parametrize("degrees", [0, 15, 25, -25])
+def test_word_and_picture_agree_on_a_turned_grid(degrees):
+    """A lesion 14 voxels left and 60 in front of the brain's middle, on a grid that is turned."""
+    turn = np.radians(degrees)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    shape = (150, 180, 9)
+    brain = np.ones(shape, bool)
+    image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+    lesion = np.zeros(shape, int)
+    lesion[75 - 14, 90 + 60, 4] = 1
+    rows = describe_lesions(lesion, affine, (1, 1, 1))
+    section = make_section(
+        "one", "one", (image, image), brain, affine,
+        {"prediction": lesion}, {"prediction": rows}, [], [],
+    )  # fmt: skip
+    assert section.lesions[0]["side"] == "left"
+    (shown,) = section.slices
+    assert shown.outlines[0].label[0] > shown.pixels[0] / 2  # under the L

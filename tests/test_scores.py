@@ -163,3 +163,17 @@ def test_the_largest_twentieth_of_a_surface_does_not_decide_the_hausdorff_distan
     distances = surface_distances(slab, speck, (1.0, 1.0, 1.0))
     assert distances["Hausdorff95"] == 0
     assert 0 < distances["SurfaceDistance"] < 0.1
+
+
+def test_no_more_lesions_are_looked_at_than_the_reference_has_and_one():
+    """Overlaps of 5, 5, 4 and 4 of 18: the third, which lies outside by 17 of 21, would be needed
+    to explain 65 % of the cover. With one reference lesion, two are looked at."""
+    reference = mask(np.s_[5, 5, 0:21])
+    far = np.s_[6:9, 5, 12:16], np.s_[9, 5, 12:16], np.s_[9, 6, 12]
+    prediction = mask(np.s_[5, 5, 0:5], np.s_[5, 5, 6:11], np.s_[5, 5, 12:16], np.s_[5, 5, 17:21])
+    prediction |= mask(*far)
+    agreement = compare_lesions(reference, prediction, ISOTROPIC)
+    assert agreement.confirmed.size == 4
+    assert agreement.detected.all()
+    twice = reference | mask(np.s_[0, 0, 0:9])
+    assert not compare_lesions(twice, prediction, ISOTROPIC).detected.any()

@@ -7,6 +7,7 @@ vessels) lose their weight. It measures some millimetres and degrees; it is no r
 pair that is further apart shows by its low correlation.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,9 +39,14 @@ def measure_alignment(
       time01, time02: (D, H, W) float32.
       brain: (D, H, W) bool.
       spacing_mm: (3,), voxel sides.
+
+    Returns:
+      NaN for both where the brain is too thin to tell.
     """
     resampling = resampling_to(GRID_MM, brain.shape, spacing_mm)
     brain = resampling.forward_labels(brain)
+    if min(brain.shape) < 2 or not brain.any():
+        return Alignment(math.nan, math.nan)
     fixed, moving = (_band_pass(resampling.forward(image)) for image in (time01, time02))
     # Away from the edge, where a mask cut the images.
     inside = ndimage.binary_erosion(brain, iterations=2)

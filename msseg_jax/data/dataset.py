@@ -73,8 +73,8 @@ def find_patients(root: Path | str, targets: int) -> list[Patient]:
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(
-            f"{root}: no such folder; wanted one in the MSSEG-2 layout, with a folder per patient: "
-            "give it with --config.data.root (training) or --dataset (prediction)"
+            f"{root}: no such folder; wanted one in the MSSEG-2 layout, with a folder per patient "
+            "(--config.data.root, --dataset or --reference)"
         )
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:

@@ -16,6 +16,7 @@ from msseg_jax.data.intensity import (
     normalise,
 )
 from msseg_jax.data.volumes import Resampling, bounding_box, resampling_to
+from msseg_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,15 @@ class Preprocessing:
     @staticmethod
     def load(path: Path) -> "Preprocessing":
         fields = read_json(path)
-        settings = fields["settings"]
-        settings["percentiles"] = tuple(settings["percentiles"])
-        return Preprocessing(Settings(**settings), tuple(fields["landmarks"]), fields["deviation"])
+        try:
+            settings = fields["settings"]
+            settings["percentiles"] = tuple(settings["percentiles"])
+            landmarks, deviation = tuple(fields["landmarks"]), fields["deviation"]
+            return Preprocessing(Settings(**settings), landmarks, deviation)
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: is of another version of this program ({error!r}); train the run anew"
+            ) from error
 
 
 @dataclass(frozen=True)

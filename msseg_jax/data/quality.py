@@ -1,11 +1,13 @@
 """What may be wrong with a pair though it can be read: visits that do not match, an odd brain
 mask, intensities unlike those the network was trained on."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from msseg_jax.data.alignment import Alignment, measure_alignment
+from msseg_jax.data.dataset import Pair
 from msseg_jax.data.intensity import histogram_deviation, measure_percentiles
 from msseg_jax.data.preprocess import Preprocessing, Resampled
 
@@ -24,12 +26,23 @@ class Quality:
     brain_ml: float
     deviations: tuple[float, float] | None  # of the visits' histograms from the landmarks
     training_deviation: float | None  # the largest among the training visits
+    is_oriented: bool = True  # whether the files say which side is left
 
     def warnings(self) -> list[str]:
         """What a reader of the result should know, in words; empty if nothing is amiss."""
         found = []
         moved, correlation = self.alignment.displacement_mm, self.alignment.correlation
-        if correlation < LEAST_CORRELATION:
+        if not self.is_oriented:
+            found.append(
+                "The files do not say how the patient lies (neither qform nor sform is set): left "
+                "and right are a guess, here and everywhere else."
+            )
+        if math.isnan(correlation):
+            found.append(
+                "Whether the visits lie on each other could not be measured: the brain mask is "
+                "too thin. Look at the mask."
+            )
+        elif correlation < LEAST_CORRELATION:
             found.append(
                 f"The visits hardly match inside the brain: correlation {correlation:.2f} (at "
                 f"least {LEAST_CORRELATION} expected). Look at the registration before anything "
@@ -58,7 +71,9 @@ class Quality:
         return found
 
 
-def assess(resampled: Resampled, spacing_mm: float, preprocessing: Preprocessing | None) -> Quality:
+def assess(
+    pair: Pair, resampled: Resampled, spacing_mm: float, preprocessing: Preprocessing | None
+) -> Quality:
     """Measure a pair on its isotropic grid of `spacing_mm`; without preprocessing, no histograms.
 
     Raises:
@@ -79,4 +94,5 @@ def assess(resampled: Resampled, spacing_mm: float, preprocessing: Preprocessing
         float(brain.sum() * spacing_mm**3 / 1000),
         deviations,
         training_deviation,
+        pair.time01.is_oriented,
     )

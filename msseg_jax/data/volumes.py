@@ -32,6 +32,11 @@ class Volume:
     header: nib.Nifti1Header  # the file's own, from which outputs take codes and units
 
     @property
+    def is_oriented(self) -> bool:
+        """Whether the file says how the patient lies; where not, nibabel guesses."""
+        return bool(self.header["sform_code"] or self.header["qform_code"])
+
+    @property
     def spacing_mm(self) -> np.ndarray:  # (3,)
         return nib.affines.voxel_sizes(self.affine)
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from msseg_jax.cohort import PREDICTION, REFERENCE
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; the style sheet has them as well.
+# Okabe and Ito's colours, which the colour-blind can tell apart, as in the style sheet; these are
+# the darker ones, for a white ground. Orange is the prediction there, too.
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
 
 
@@ -36,11 +37,15 @@ def volume_scatter(scores: pd.DataFrame) -> str:
 
 
 def threshold_curve(curve: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """Share of lesions detected against false lesions per patient, over thresholds."""
+    """Share of lesions detected against false lesions per patient, over thresholds.
+
+    Args:
+      curve: of the patients that have a probability map; there is a reference lesion among them.
+    """
     figure, axes = _figure()
     totals = curve.groupby("threshold")[["detected", "missed", "false"]].sum()
-    patients = curve["patient"].nunique()
-    sensitivity = totals["detected"] / np.maximum(totals["detected"] + totals["missed"], 1)
+    patients, everyone = curve["patient"].nunique(), scores["patient"].nunique()
+    sensitivity = totals["detected"] / (totals["detected"] + totals["missed"])
     false = totals["false"] / patients
     axes.plot(false, sensitivity, "o-", color=ORANGE, markersize=3.5, label="probability map")
     for threshold in (0.1, 0.5, 0.9):
@@ -50,11 +55,12 @@ def threshold_curve(curve: pd.DataFrame, scores: pd.DataFrame) -> str:
             textcoords="offset points", color=ORANGE,
         )  # fmt: skip
     against = scores[(scores["reference"] == REFERENCE) & scores["patient"].isin(curve["patient"])]
+    experts = [rater for rater in against["rater"].unique() if rater != PREDICTION]
     for rater, rows in against.groupby("rater", sort=False):
-        found = rows["detected"].sum() / max(rows["reference_lesions"].sum(), 1)
+        found = rows["detected"].sum() / rows["reference_lesions"].sum()
         wrong = (rows["rater_lesions"] - rows["confirmed"]).sum() / len(rows)
         ours = rater == PREDICTION
-        label = "its mask" if ours else ("experts" if rater == "expert1" else None)
+        label = None if rater in experts[1:] else "its mask" if ours else "experts"
         axes.plot(
             wrong, found, "D" if ours else "s", color=ORANGE if ours else BLUE,
             markeredgecolor="black", markersize=8 if ours else 6,
@@ -62,7 +68,7 @@ def threshold_curve(curve: pd.DataFrame, scores: pd.DataFrame) -> str:
         )  # fmt: skip
     axes.set(
         ylim=(0, 1.03), xlabel="false lesions per patient", ylabel="new lesions detected",
-        title="Sensitivity against false lesions",
+        title=f"Sensitivity against false lesions\n{patients} of {everyone} patients",
     )  # fmt: skip
     axes.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)

@@ -1,6 +1,5 @@
 """An evaluation as a page: the cohort first, then every patient with the slices that matter."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,13 +8,15 @@ from tqdm import tqdm
 from msseg_jax.cohort import CONFIDENCE, PREDICTION, REFERENCE, read_masks
 from msseg_jax.data import preprocess
 from msseg_jax.data.alignment import GRID_MM
+from msseg_jax.data.cache import MAX_THREADS, processors
 from msseg_jax.data.dataset import find_patients, read_pair
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.data.quality import assess
+from msseg_jax.data.volumes import VolumeError, grid_difference
 from msseg_jax.errors import InputError
-from msseg_jax.evaluate import Evaluation, mean_and_interval, prediction_scores, summary_tables
+from msseg_jax.evaluate import Evaluation, prediction_scores, summary_tables
 from msseg_jax.report.charts import threshold_curve, volume_scatter
-from msseg_jax.report.page import Section, anchor_of, make_section, write_page
+from msseg_jax.report.page import Section, make_section, write_page
 from msseg_jax.scores import find_lesions
 
 # For the checks, where there is no model whose settings could be used.
@@ -39,34 +40,32 @@ def write_evaluation_report(
     """
     patients = [p for p in find_patients(reference, 0) if p.name in set(evaluation.patients)]
 
-    def section(patient) -> Section:
-        return _section(patient, evaluation, prediction, preprocessing)
+    def section(number: int) -> Section:
+        anchor = f"patient-{number + 1}"  # names may hold anything
+        return _section(patients[number], anchor, evaluation, prediction, preprocessing)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        made = threads.map(section, patients)
+    with ThreadPoolExecutor(min(processors(), MAX_THREADS)) as threads:
+        made = threads.map(section, range(len(patients)))
         sections = list(tqdm(made, "report", len(patients), disable=None, leave=False))
 
     scores = prediction_scores(evaluation)
     charts = [{"title": "Volume of new lesions", "uri": volume_scatter(evaluation.scores)}]
-    if not evaluation.curve.empty:
+    if not evaluation.curve.empty and evaluation.curve[["detected", "missed"]].to_numpy().any():
         uri = threshold_curve(evaluation.curve, evaluation.scores)
         charts.append({"title": "Sensitivity against false lesions", "uri": uri})
-    warned = {section.name: len(section.warnings) for section in sections}
+    by_name = {section.name: section for section in sections}
     write_page(
         path, "evaluation.html",
         reference=str(reference), prediction=str(prediction), left_out=evaluation.left_out,
         found=int(scores["detected"].sum()), total=int(scores["reference_lesions"].sum()),
         false_lesions=int((scores["rater_lesions"] - scores["confirmed"]).sum()),
         charts=charts, confidence=CONFIDENCE,
-        summary=[
-            (title, raters, [(measure, map(mean_and_interval, rows)) for measure, rows in table])
-            for title, raters, table in summary_tables(evaluation)
-        ],
+        summary=summary_tables(evaluation),
         patients=[
             {
                 "patient": row.patient,
-                "anchor": anchor_of(row.patient),
-                "cells": [*_cells(row), warned[row.patient] or ""],
+                "anchor": by_name[row.patient].anchor,
+                "cells": [*_cells(row), len(by_name[row.patient].warnings) or ""],
             }
             for row in scores.itertuples()
         ],
@@ -87,7 +86,9 @@ def _number(value: float, digits: int) -> str:
     return "-" if value != value else f"{value:.{digits}f}"  # NaN is not itself
 
 
-def _section(patient, evaluation: Evaluation, prediction: Path, preprocessing) -> Section:
+def _section(
+    patient, anchor: str, evaluation: Evaluation, prediction: Path, preprocessing
+) -> Section:
     masks = read_masks(patient.time01.parent, prediction / f"{patient.name}.nii.gz")
     spacing_mm = masks.spacing_mm
     lesions = {
@@ -111,13 +112,16 @@ def _section(patient, evaluation: Evaluation, prediction: Path, preprocessing) -
     ]
     try:
         pair = read_pair(patient)
+        if difference := grid_difference(pair.time01, masks.consensus):
+            raise VolumeError(difference)
         settings = SETTINGS if preprocessing is None else preprocessing.settings
         resampled = preprocess.resample(patient, pair, settings)
-        warnings = assess(resampled, settings.spacing_mm, preprocessing).warnings()
+        warnings = assess(pair, resampled, settings.spacing_mm, preprocessing).warnings()
     except InputError as error:
         # Scored all the same, as the masks are in order; there is only nothing to show.
-        return Section(patient.name, [], [], [f"The visits cannot be shown: {error}"], 0.0, facts)
+        warning = f"The visits cannot be shown: {error}"
+        return Section(patient.name, anchor, [], [], [warning], 0.0, facts)
     return make_section(
-        patient.name, (pair.time01.array, pair.time02.array), pair.brain, masks.affine,
+        patient.name, anchor, (pair.time01.array, pair.time02.array), pair.brain, masks.affine,
         lesions, rows, warnings, facts,
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """Everything into one HTML file that needs nothing else, not even a network."""
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -19,25 +18,25 @@ MIDLINE_MM = 5.0  # nearer than this to the middle of the brain mask is neither 
 MOST_ROWS = 20  # of a lesion table before it is folded
 TILT_DEGREES = 10.0  # a grid more oblique than this is worth a word
 
+_CENTRE = ("x_mm", "y_mm", "z_mm")
+
 
 @dataclass(frozen=True)
 class Section:
     """One patient's part of a page."""
 
     name: str
+    anchor: str  # of links within the page
     slices: list[Slice]
     lesions: list[dict]  # rows of `lesion_rows`
     warnings: list[str]
     tilt_degrees: float
     facts: list[tuple[str, str]]  # what else to state: label and value
 
-    @property
-    def anchor(self) -> str:
-        return anchor_of(self.name)
-
 
 def make_section(
     name: str,
+    anchor: str,
     visits: tuple[np.ndarray, np.ndarray],
     brain: np.ndarray,
     affine: np.ndarray,
@@ -57,24 +56,21 @@ def make_section(
     """
     view = AxialView.of(affine, brain.shape)
     slices, shown_in = make_slices(view, visits, brain, lesions)
-    middle_mm = float(apply_affine(affine, np.argwhere(brain).mean(axis=0))[0])
+    middle = apply_affine(affine, np.argwhere(brain).mean(axis=0))
+    # Along the pictures' columns, so that word and picture agree on an oblique grid too.
+    to_right = -view.affine[:3, 2] / np.linalg.norm(view.affine[:3, 2])
     table = [
         row
         | {
             "name": lesion_name(kind, row["lesion"]),
             "kind": kind,
-            "side": side_of(row["x_mm"] - middle_mm),
+            "side": side_of((np.array([row[k] for k in _CENTRE]) - middle) @ to_right),
             "slice": shown_in.get(lesion_name(kind, row["lesion"])),
         }
         for kind, kind_rows in rows.items()
         for row in kind_rows
     ]
-    return Section(name, slices, table, warnings, view.tilt_degrees, facts)
-
-
-def anchor_of(name: str) -> str:
-    """A patient's name as the target of a link, which may hold no blank."""
-    return re.sub(r"[^\w.-]", "-", name)
+    return Section(name, anchor, slices, table, warnings, view.tilt_degrees, facts)
 
 
 def side_of(offset_mm: float) -> str:

@@ -29,7 +29,7 @@ def write_prediction_report(
     lesions, _ = number_lesions(mask != 0)
     rows = describe_lesions(lesions, affine, spacing_mm, probability)
     section = make_section(
-        name, (pair.time01.array, pair.time02.array), pair.brain, affine,
+        name, "patient", (pair.time01.array, pair.time02.array), pair.brain, affine,
         {"prediction": lesions}, {"prediction": rows}, warnings, facts,
     )  # fmt: skip
     total_mm3 = sum(row["volume_mm3"] for row in rows)

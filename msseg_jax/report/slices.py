@@ -64,11 +64,15 @@ def make_slices(
     labels = {kind: view(array) for kind, array in lesions.items()}
     chosen, shown_in = choose_slices(labels, brain)
     box = _with_margin(bounding_box(brain | np.any([a > 0 for a in labels.values()], axis=0)), view)
-    greys = [_to_grey(view(visit), brain) for visit in visits]
+    viewed = [view(visit) for visit in visits]
+    windows = [np.percentile(visit[brain], WINDOW) for visit in viewed]
     row_mm, column_mm = view.pixel_mm
     slices = []
     for number in sorted(chosen, reverse=True):
-        crops = [grey[number][box[1:]] for grey in greys]
+        crops = [
+            _to_grey(visit[number][box[1:]], *window)
+            for visit, window in zip(viewed, windows, strict=True)
+        ]
         outlines = [
             outline
             for kind, array in labels.items()
@@ -159,8 +163,7 @@ def _with_margin(box: tuple[slice, ...], view: AxialView) -> tuple[slice, ...]:
     )
 
 
-def _to_grey(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(image[brain], WINDOW)
+def _to_grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
     scaled = (image - low) * (255 / max(high - low, 1e-12))
     return np.clip(scaled, 0, 255).astype(np.uint8)
 

@@ -1,0 +1,187 @@
+"""The CPU's own convolution: `convolution.cc`, compiled once for this machine and called by XLA.
+
+It is compiled on first use with the system's C++ compiler and kept in the user's cache folder,
+$XDG_CACHE_HOME/msseg_jax or ~/.cache/msseg_jax. Without a compiler, or where anything goes wrong,
+a plain JAX convolution does the same work more slowly, and one line says why. The environment
+variable MSSEG_JAX_NATIVE=0 turns it off.
+
+Arrays are (B, D, H, W, C) for JAX; XLA is asked to lay them out with the channels in front.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+
+SOURCE = Path(__file__).with_name("convolution.cc")
+SWITCH = "MSSEG_JAX_NATIVE"
+COMPILERS = ("c++", "g++", "clang++")  # after $CXX
+FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w")
+MACHINE_FLAGS = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
+TIMEOUT_S = 300
+PLANAR = (0, 4, 1, 2, 3)  # axes of (B, D, H, W, C) from the slowest: channels before voxels
+SYMBOLS = ("msseg_convolve", "msseg_kernel_gradient")
+
+logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def state() -> tuple[bool, str]:
+    """Whether the native convolution serves this process, and in words why or why not."""
+    if os.environ.get(SWITCH, "1") == "0":
+        return False, f"turned off by {SWITCH}=0"
+    if jax.default_backend() != "cpu":
+        return False, f"not needed on {jax.default_backend()}"
+    try:
+        library = _library()
+        for symbol in SYMBOLS:
+            handler = jax.ffi.pycapsule(getattr(library, symbol))
+            jax.ffi.register_ffi_target(symbol, handler, platform="cpu")
+    except _Unavailable as error:
+        logger.warning(
+            "the native convolution is not available, so a slower one takes its place: %s", error
+        )
+        return False, str(error)
+    return True, f"compiled from {SOURCE.name} for this CPU"
+
+
+def available() -> bool:
+    """Whether the native convolution serves this process; compiles it if it must."""
+    return state()[0]
+
+
+def convolve(inputs, kernel, bias, *, relu: bool):
+    """'Same' convolution of the concatenated inputs, with a bias and perhaps a ReLU.
+
+    Args:
+      inputs: (B, D, H, W, C_i) float32 each; the C_i add up to Cin.
+      kernel: (K, K, K, Cin, Cout) float32, K = 1 or 3.
+      bias: (Cout,) float32.
+
+    Returns:
+      (B, D, H, W, Cout) float32.
+    """
+    shape = jax.ShapeDtypeStruct((*inputs[0].shape[:4], kernel.shape[-1]), jnp.float32)
+    call = jax.ffi.ffi_call(
+        "msseg_convolve", shape, vmap_method="sequential",
+        input_layouts=[None, None, *[PLANAR] * len(inputs)], output_layouts=PLANAR,
+    )  # fmt: skip
+    return call(kernel, bias, *inputs, relu=relu)
+
+
+def kernel_gradient(inputs, dy, kernel_size: int):
+    """The gradient of a convolution by its kernel: (K, K, K, Cin, Cout) float32.
+
+    Args:
+      inputs: as in `convolve`.
+      dy: (B, D, H, W, Cout) float32, the gradient by the output.
+    """
+    channels = sum(x.shape[-1] for x in inputs)
+    shape = jax.ShapeDtypeStruct((kernel_size,) * 3 + (channels, dy.shape[-1]), jnp.float32)
+    call = jax.ffi.ffi_call(
+        "msseg_kernel_gradient", shape, vmap_method="sequential",
+        input_layouts=[PLANAR] * (1 + len(inputs)),
+    )  # fmt: skip
+    return call(dy, *inputs)
+
+
+# ---------------------------------------------------------------------------- build
+
+
+class _Unavailable(Exception):
+    """Why there is no library, and what to do."""
+
+
+def _library() -> ctypes.CDLL:
+    """The compiled library, from the cache if it is there and whole."""
+    key = hashlib.sha256()
+    for part in (SOURCE.read_bytes(), repr(FLAGS), _cpu(), jaxlib.__version__, _compiler_name()):
+        key.update(part if isinstance(part, bytes) else part.encode())
+    name = f"convolution-{key.hexdigest()[:20]}"
+    folder = _cache_folder()
+    if folder is None:  # then it is compiled for this process alone
+        with tempfile.TemporaryDirectory(prefix="msseg_jax_") as temporary:
+            return _load(_compile(Path(temporary), name))
+    library = _whole(folder, name) or _compile(folder, name)
+    return _load(library)
+
+
+def _cpu() -> str:
+    """What tells one CPU's instruction set from another's."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.platform() + platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return platform.machine() + "".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def _cache_folder() -> Path | None:
+    """The folder of compiled libraries, made if need be; None where it cannot be written."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(root) / "msseg_jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _compiler_name() -> str:
+    for name in filter(None, (os.environ.get("CXX"), *COMPILERS)):
+        if path := shutil.which(name):
+            return path
+    raise _Unavailable("there is no C++ compiler; install one (Debian and Ubuntu: apt install g++)")
+
+
+def _compile(folder: Path, name: str) -> Path:
+    """Compile into `folder`, beside its place and then renamed, so that processes may race."""
+    compiler = _compiler_name()
+    library = folder / f"{name}.so"
+    partial = folder / f".partial-{os.getpid()}-{library.name}"
+    include = f"-I{jax.ffi.include_dir()}"
+    try:
+        for machine_flag in MACHINE_FLAGS:
+            flags = [*FLAGS, *filter(None, [machine_flag])]
+            command = [compiler, *flags, include, str(SOURCE), "-o", str(partial)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+            if done.returncode == 0:
+                break
+        else:
+            raise _Unavailable(f"{compiler} failed: {done.stderr.strip()[-300:]}")
+        digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+        os.replace(partial, library)
+        partial.write_text(digest)
+        os.replace(partial, library.with_suffix(".sha256"))
+    except (OSError, subprocess.SubprocessError) as error:
+        raise _Unavailable(f"{compiler} could not be run: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return library
+
+
+def _whole(folder: Path, name: str) -> Path | None:
+    """The cached library; None if it is not there, or not as it was when it was compiled."""
+    library = folder / f"{name}.so"
+    try:
+        digest = hashlib.sha256(library.read_bytes()).hexdigest()
+        return library if digest == library.with_suffix(".sha256").read_text() else None
+    except OSError:
+        return None
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise _Unavailable(f"{library} cannot be loaded: {error}") from error

@@ -1,0 +1,94 @@
+"""Whatever becomes of the compiler and its output: the right convolution, and a word about it."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from msseg_jax import native
+
+ROOT = Path(__file__).parents[1]
+CHECK = """
+import jax, jax.numpy as jnp
+from msseg_jax import convolution, native
+x = jnp.arange(5 * 6 * 7 * 2.0).reshape(1, 5, 6, 7, 2)
+kernel = jnp.ones((3, 3, 3, 2, 3))
+y = jax.jit(lambda *a: convolution.conv3d(a[:1], a[1]))(x, kernel)
+inner = float(x[0, 1:4, 2:5, 3:6].sum())
+assert abs(float(y[0, 2, 3, 4, 0]) - inner) < 1e-2, (y[0, 2, 3, 4, 0], inner)
+print(*native.state())
+"""
+COMPILER = native.state()[0]  # whether there is one that works
+needs_compiler = pytest.mark.skipif(not COMPILER, reason=f"here: {native.state()[1]}")
+
+
+def start(cache: Path, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", CHECK], cwd=ROOT, text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache), **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process) -> tuple[str, str]:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output.strip(), errors
+
+
+def test_without_a_compiler_one_line_says_what_to_install(tmp_path):
+    output, errors = finish(start(tmp_path, PATH="", CXX=""))
+    assert output.startswith("False there is no C++ compiler")
+    assert errors.count("\n") == 1
+    assert "apt install g++" in errors
+
+
+def test_a_compiler_that_fails_is_named(tmp_path):
+    broken = tmp_path / "broken-c++"
+    broken.write_text("#!/bin/sh\necho this compiler is out of order >&2\nexit 1\n")
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    output, errors = finish(start(tmp_path / "cache", CXX=str(broken)))
+    assert output.startswith("False ")
+    assert "broken-c++ failed: this compiler is out of order" in errors
+    assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+def test_a_compiler_that_writes_rubbish_is_no_disaster(tmp_path):
+    broken = tmp_path / "liar"
+    broken.write_text('#!/bin/sh\nwhile [ "$1" != "-o" ]; do shift; done\necho rubbish > "$2"\n')
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    output, errors = finish(start(tmp_path / "cache", CXX=str(broken)))
+    assert output.startswith("False ")
+    assert "cannot be loaded" in errors
+
+
+def test_the_switch_turns_it_off_without_a_word(tmp_path):
+    output, errors = finish(start(tmp_path, MSSEG_JAX_NATIVE="0"))
+    assert output == "False turned off by MSSEG_JAX_NATIVE=0"
+    assert errors == ""
+
+
+@needs_compiler
+def test_two_processes_at_once_and_then_a_truncated_library(tmp_path):
+    both = [start(tmp_path) for _ in range(2)]
+    for process in both:
+        output, errors = finish(process)
+        assert output.startswith("True compiled")
+        assert errors == ""
+    (library,) = (tmp_path / "msseg_jax").glob("*.so")
+    assert len(list((tmp_path / "msseg_jax").iterdir())) == 2  # it and its digest
+    whole = library.read_bytes()
+    library.write_bytes(whole[: len(whole) // 2])
+    output, _ = finish(start(tmp_path))
+    assert output.startswith("True compiled")
+    assert library.stat().st_size == len(whole)
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_made_is_done_without(tmp_path):
+    (tmp_path / "file").write_text("")
+    output, _ = finish(start(tmp_path / "file"))
+    assert output.startswith("True compiled")
