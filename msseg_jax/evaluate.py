@@ -242,6 +242,7 @@ def _number(value: float) -> str:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         PROGRAM,
+        allow_abbrev=False,
         description="Scores of predicted new-lesion masks, by the rules of the MSSEG-2 challenge, "
         "and a report to look at.",
     )
@@ -258,7 +259,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="folder of <patient>.nii.gz, probability maps, for the curve over thresholds",
     )  # fmt: skip
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR",
+        "-o", "--output", required=True, type=Path, metavar="DIR",
         help="folder to write tables (CSV, JSON) and report.html into",
     )  # fmt: skip
     parser.add_argument(

@@ -214,6 +214,7 @@ def predict_patients(
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         PROGRAM,
+        allow_abbrev=False,
         description="New multiple-sclerosis lesions between two FLAIR visits. For research, not "
         "for clinical use.",
         epilog="Either -t1 and -t2, or --dataset. The visits must lie on one grid.",
@@ -322,7 +323,8 @@ def _start(flags: argparse.Namespace) -> tuple[Predictor, Options]:
 
 
 def _predict_pair(flags: argparse.Namespace) -> int:
-    name = f"{flags.time01.name}, {flags.time02.name}"
+    first, second = flags.time01.resolve(), flags.time02.resolve()
+    name = f"{first.parent.name}/{first.name}, {second.parent.name}/{second.name}"
     patient = Patient(name, flags.time01, flags.time02, flags.mask)
     outputs = Outputs(flags.output, flags.probability, flags.report)
     for output in outputs.wanted:

@@ -128,3 +128,17 @@ def test_hidden_folders_and_loose_files_are_no_patients(patients_root):
     (patients_root / ".cache").mkdir()
     shutil.copy(patients_root / "patient_0" / dataset.TIME01, patients_root)
     assert len(find_patients(patients_root, 2)) == 4
+
+
+def test_the_same_scan_twice_is_no_pair(patients_root):
+    folder = patients_root / "patient_0"
+    (folder / dataset.TIME02).write_bytes((folder / dataset.TIME01).read_bytes())
+    with pytest.raises(DatasetError, match="the same scan was given twice"):
+        read_pair(find_patients(patients_root, 0)[0])
+
+
+def test_a_probability_map_is_no_brain_mask(patients_root):
+    path = patients_root / "patient_0" / dataset.BRAIN_MASK
+    save_nifti(path, np.full(SHAPE, 0.3, np.float32))
+    with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: has values that are no whole numb"):
+        read_pair(find_patients(patients_root, 0)[0])

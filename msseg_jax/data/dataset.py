@@ -109,7 +109,17 @@ def read_pair(patient: Patient) -> Pair:
                 f"{visit.path}: every voxel is {visit.array.flat[0]:g}; wanted a FLAIR image: "
                 "export it again"
             )
+    if time01 and time02 and np.array_equal(time01.array, time02.array):
+        problems.append(
+            f"{patient.time01} and {patient.time02} hold the same voxels; wanted two visits: the "
+            "same scan was given twice"
+        )
     mask = _read(patient.brain_mask, time01, problems) if patient.brain_mask else None
+    if mask and (mask.array != np.rint(mask.array)).any():
+        problems.append(
+            f"{mask.path}: has values that are no whole numbers; wanted a brain mask, 1 inside and "
+            "0 outside: it looks like a probability map or an image; threshold it, or give the mask"
+        )
     targets = [_read_target(path, time01, problems) for path in patient.targets]
     if problems:
         raise DatasetError("\n".join(problems))

@@ -37,6 +37,12 @@ class Quality:
                 "The files do not say how the patient lies (neither qform nor sform is set): left "
                 "and right are a guess, here and everywhere else."
             )
+        low, high = BRAIN_ML
+        if not low <= self.brain_ml <= high:
+            found.append(
+                f"The brain mask holds {self.brain_ml:.0f} ml; an adult's brain has {low:.0f} to "
+                f"{high:.0f} ml. Look at the mask."
+            )
         if math.isnan(correlation):
             found.append(
                 "Whether the visits lie on each other could not be measured: the brain mask is "
@@ -53,12 +59,6 @@ class Quality:
                 f"The visits lie {moved:.1f} mm apart inside the brain (at most "
                 f"{MOST_DISPLACEMENT_MM:.0f} mm expected): edges may look like new lesions. "
                 "Register them again."
-            )
-        low, high = BRAIN_ML
-        if not low <= self.brain_ml <= high:
-            found.append(
-                f"The brain mask holds {self.brain_ml:.0f} ml; an adult's brain has {low:.0f} to "
-                f"{high:.0f} ml. Look at the mask."
             )
         for visit, deviation in zip(("first", "second"), self.deviations or (), strict=False):
             if deviation > MOST_DEVIATION * self.training_deviation:
