@@ -33,6 +33,7 @@ constexpr int kLanes = 8, kAccumulators = 12;  // of 16 registers
 constexpr int kLanes = 4, kAccumulators = sizeof(void*) == 8 ? 16 : 8;
 #endif
 constexpr int kMaxOut = 8;   // output channels computed at once
+constexpr int kMaxVecs = 6;  // vectors of positions computed at once
 constexpr int kSlab = 8;     // planes in one task
 constexpr int kChunk = 512;  // positions in one step of the kernel's gradient: they stay in L1
 
@@ -57,7 +58,7 @@ struct Padded {
       : rim(kernel_size / 2),
         stride(s.width + 2 * rim),
         positions(s.height * stride),
-        size((s.height + 2 * rim) * stride + kMaxOut * kAccumulators * kLanes) {}
+        size((s.height + 2 * rim) * stride + 2 * rim + kMaxVecs * kLanes) {}
 
   // The rim is zero from the start, and stays so.
   void fill(const Shape& s, const float* from, float* to) const {
@@ -156,7 +157,7 @@ struct Tap {
 template <int kOut>
 void convolve_plane(const std::vector<Tap>& taps, const float* bias, bool relu, int64_t kernel_size,
                     const Padded& padded, float* out) {
-  constexpr int kVecs = std::max(1, std::min(6, kAccumulators / kOut));
+  constexpr int kVecs = std::max(1, std::min(kMaxVecs, kAccumulators / kOut));
   for (int64_t p = 0; p < padded.positions; p += kVecs * kLanes) {
     Vec sum[kOut][kVecs];
 #pragma GCC unroll 8
@@ -185,7 +186,7 @@ void convolve_plane(const std::vector<Tap>& taps, const float* bias, bool relu, 
 #pragma GCC unroll 8
       for (int v = 0; v < kVecs; ++v) {
         Vec y = sum[o][v];
-        if (relu) y = y > 0 ? y : Vec{};
+        if (relu) y = y < 0 ? Vec{} : y;  // this way round NaN stays NaN
         store(out + o * padded.size + p + v * kLanes, y);
       }
   }

@@ -60,6 +60,12 @@ def available() -> bool:
     return state()[0]
 
 
+def find_compiler() -> str | None:
+    """The path of the C++ compiler that would be used; None if there is none."""
+    names = filter(None, (os.environ.get("CXX"), *COMPILERS))
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 def convolve(inputs, kernel, bias, *, relu: bool):
     """'Same' convolution of the concatenated inputs, with a bias and perhaps a ReLU.
 
@@ -105,14 +111,19 @@ class _Unavailable(Exception):
 def _library() -> ctypes.CDLL:
     """The compiled library, from the cache if it is there and whole."""
     key = hashlib.sha256()
-    for part in (SOURCE.read_bytes(), repr(FLAGS), _cpu(), jaxlib.__version__, _compiler_name()):
-        key.update(part if isinstance(part, bytes) else part.encode())
+    compiler = find_compiler()
+    if compiler is None:
+        raise _Unavailable(
+            "there is no C++ compiler; install one (Debian and Ubuntu: apt install g++)"
+        )
+    for part in (SOURCE.read_text(), repr(FLAGS), _cpu(), jaxlib.__version__, compiler):
+        key.update(part.encode())
     name = f"convolution-{key.hexdigest()[:20]}"
     folder = _cache_folder()
     if folder is None:  # then it is compiled for this process alone
         with tempfile.TemporaryDirectory(prefix="msseg_jax_") as temporary:
-            return _load(_compile(Path(temporary), name))
-    library = _whole(folder, name) or _compile(folder, name)
+            return _load(_compile(compiler, Path(temporary), name))
+    library = _whole(folder, name) or _compile(compiler, folder, name)
     return _load(library)
 
 
@@ -137,16 +148,8 @@ def _cache_folder() -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def _compiler_name() -> str:
-    for name in filter(None, (os.environ.get("CXX"), *COMPILERS)):
-        if path := shutil.which(name):
-            return path
-    raise _Unavailable("there is no C++ compiler; install one (Debian and Ubuntu: apt install g++)")
-
-
-def _compile(folder: Path, name: str) -> Path:
+def _compile(compiler: str, folder: Path, name: str) -> Path:
     """Compile into `folder`, beside its place and then renamed, so that processes may race."""
-    compiler = _compiler_name()
     library = folder / f"{name}.so"
     partial = folder / f".partial-{os.getpid()}-{library.name}"
     include = f"-I{jax.ffi.include_dir()}"

@@ -11,17 +11,24 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import msseg2
+from msseg_jax import native
 from msseg_jax.data import dataset
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
 # A cache of the session's own: the native convolution is compiled as on a new machine, once.
 _cache = tempfile.TemporaryDirectory(prefix="msseg_jax_cache_")
 os.environ["XDG_CACHE_HOME"] = _cache.name
+os.environ.pop(native.SWITCH, None)  # tested as users have it
 # What one test has compiled serves the next; a folder of its own makes every session a cold start.
 _compiled = tempfile.TemporaryDirectory(prefix="msseg_jax_tests_")
 jax.config.update("jax_compilation_cache_dir", _compiled.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Where this holds, a native convolution that cannot be had is a fault and no reason to skip.
+HAS_NATIVE = native.find_compiler() is not None and jax.default_backend() == "cpu"
+# A user without a compiler, or with a GPU, is served without it: there is nothing to test there.
+WHY_NO_NATIVE = "the native convolution needs a C++ compiler, and JAX on a CPU"
 
 SHAPE = (14, 15, 20)
 SPACING_MM = (1.0, 1.0, 0.8)

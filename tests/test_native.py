@@ -1,14 +1,13 @@
 """Whatever becomes of the compiler and its output: the right convolution, and a word about it."""
 
 import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from msseg_jax import native
+from tests.conftest import HAS_NATIVE, WHY_NO_NATIVE
 
 ROOT = Path(__file__).parents[1]
 CHECK = """
@@ -21,8 +20,7 @@ inner = float(x[0, 1:4, 2:5, 3:6].sum())
 assert abs(float(y[0, 2, 3, 4, 0]) - inner) < 1e-2, (y[0, 2, 3, 4, 0], inner)
 print(*native.state())
 """
-COMPILER = native.state()[0]  # whether there is one that works
-needs_compiler = pytest.mark.skipif(not COMPILER, reason=f"here: {native.state()[1]}")
+needs_compiler = pytest.mark.skipif(not HAS_NATIVE, reason=WHY_NO_NATIVE)
 
 
 def start(cache: Path, **environment):
@@ -46,21 +44,24 @@ def test_without_a_compiler_one_line_says_what_to_install(tmp_path):
     assert "apt install g++" in errors
 
 
+def start_with_compiler(tmp_path: Path, script: str):
+    compiler = tmp_path / "odd-c++"
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
+    compiler.chmod(0o755)
+    return start(tmp_path / "cache", CXX=str(compiler))
+
+
 def test_a_compiler_that_fails_is_named(tmp_path):
-    broken = tmp_path / "broken-c++"
-    broken.write_text("#!/bin/sh\necho this compiler is out of order >&2\nexit 1\n")
-    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
-    output, errors = finish(start(tmp_path / "cache", CXX=str(broken)))
+    script = "echo this compiler is out of order >&2; exit 1"
+    output, errors = finish(start_with_compiler(tmp_path, script))
     assert output.startswith("False ")
-    assert "broken-c++ failed: this compiler is out of order" in errors
+    assert "odd-c++ failed: this compiler is out of order" in errors
     assert not list((tmp_path / "cache").rglob("*.so"))
 
 
 def test_a_compiler_that_writes_rubbish_is_no_disaster(tmp_path):
-    broken = tmp_path / "liar"
-    broken.write_text('#!/bin/sh\nwhile [ "$1" != "-o" ]; do shift; done\necho rubbish > "$2"\n')
-    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
-    output, errors = finish(start(tmp_path / "cache", CXX=str(broken)))
+    script = 'while [ "$1" != "-o" ]; do shift; done; echo rubbish > "$2"'
+    output, errors = finish(start_with_compiler(tmp_path, script))
     assert output.startswith("False ")
     assert "cannot be loaded" in errors
 

@@ -33,6 +33,7 @@ EMPTY = mask()
 
 def oracle_cases():
     if not ORACLE.with_suffix(".json").is_file():
+        # The program's figures are no part of the project; the tests below need none of them.
         return [pytest.param(None, marks=pytest.mark.skip(f"{ORACLE}.json is not here"))]
     return list(json.loads(ORACLE.with_suffix(".json").read_text()))
 

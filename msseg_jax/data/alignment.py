@@ -67,15 +67,10 @@ def measure_alignment(
         slopes = np.stack(
             [ndimage.map_coordinates(g, moved, order=1, mode="nearest") for g in gradients]
         )
-        # d value / d (rotation vector, shift): a small rotation w moves an arm r by w x r.
-        columns = [
-            *np.cross((rotation @ arms).T, slopes.T).T,
-            *slopes,
-            values,
-            np.ones_like(values),
-        ]
-        # values + columns . step = gain * reference + offset, solved for a gain on the values.
-        design = np.stack(columns)
+        # reference = gain * (values + slopes . motion) + offset, where the motion is a shift and a
+        # small rotation w about the centre, which moves an arm r by w x r.
+        turns = np.cross((rotation @ arms).T, slopes.T).T
+        design = np.stack([*turns, *slopes, values, np.ones_like(values)])
         step = _robust_solution(design, reference)
         gain = step[6]
         if not abs(gain) > 1e-6:
