@@ -43,6 +43,8 @@ class RunFolder:
         self.log_file = self.path / "log.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
+        self.probabilities = self.path / "probabilities"
+        self.evaluation = self.path / "evaluation"
 
     @property
     def begun(self) -> bool:

@@ -1,43 +1,18 @@
-"""The scores of many patients, as tables.
+"""The scores of many patients: tables, means and their intervals."""
 
-A *rater* is whoever drew a mask: the prediction, the consensus or an expert. Each is scored
-against the consensus and against each expert: the experts among themselves are the yardstick for
-the prediction.
-"""
-
-from dataclasses import dataclass, replace
-from pathlib import Path
+import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from msseg_jax.data.dataset import CONSENSUS, EXPERT
-from msseg_jax.data.volumes import (
-    Volume,
-    VolumeError,
-    bounding_box,
-    check_finite,
-    grid_difference,
-    mask_problem,
-    read_volume,
-)
-from msseg_jax.lesions import describe_lesions, voxel_mm3
-from msseg_jax.scores import (
-    challenge_scores,
-    compare_lesions,
-    count_lesions,
-    surface_distances,
-)
+from msseg_jax.raters import PREDICTION, REFERENCE, WITH, WITHOUT
 
-REFERENCE = "consensus"
-PREDICTION = "prediction"
-THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))  # of the curve over probabilities
 RESAMPLES = 5000  # of the bootstrap
 CONFIDENCE = 0.95
 
-WITH = "with new lesions"  # by the reference at hand
-WITHOUT = "without new lesions"
 ANY = "patients with any new lesion"
 MEASURES_WITH = (
     "Jaccard", "Dice", "Sensitivity", "Specificity", "PPV", "NPV", "RelativeVolumeError",
@@ -47,151 +22,25 @@ MEASURES_WITHOUT = ("NbTestedLesions", "VolTestedLesions")
 
 
 @dataclass(frozen=True)
-class Masks:
-    """The masks of one patient, on one grid."""
+class Evaluation:
+    """Everything that was found about the predictions of a folder."""
 
-    raters: dict[str, np.ndarray]  # name to (D, H, W) bool; the consensus is among them
-    consensus: Volume  # its file, whose grid is that of all
-    probability: np.ndarray | None  # (D, H, W) float32
+    scores: pd.DataFrame  # a row per patient, reference and rater
+    lesions: pd.DataFrame  # a row per lesion of the consensus and of the prediction
+    curve: pd.DataFrame  # a row per patient and threshold; empty without probability maps
+    summary: pd.DataFrame  # a row per reference, rater and measure
+    left_out: dict[str, str]  # patient to the reason why it was not scored
+
+    @cached_property
+    def of_prediction(self) -> pd.DataFrame:
+        """A row per patient: the prediction's scores against the consensus."""
+        rows = self.scores
+        rows = rows[(rows["reference"] == REFERENCE) & (rows["rater"] == PREDICTION)]
+        return rows.reindex(columns=list(dict.fromkeys([*rows.columns, "Dice", "F1_score"])))
 
     @property
-    def affine(self) -> np.ndarray:
-        return self.consensus.affine
-
-    @property
-    def spacing_mm(self) -> tuple[float, ...]:
-        """As the header states it, which is what the challenge's program reads."""
-        return tuple(float(side) for side in self.consensus.header.get_zooms()[:3])
-
-
-def read_masks(folder: Path, prediction: Path, probability: Path | None = None) -> Masks:
-    """The reference maps of a patient's folder, its prediction, and its probability map if any.
-
-    Raises:
-      VolumeError: with every file that is missing, damaged, no binary mask, or on another grid.
-    """
-    # The experts that are there, in their order; the consensus must be.
-    experts = {
-        path.name.removeprefix("ground_truth_").removesuffix(".nii.gz"): path
-        for path in sorted(folder.glob(EXPERT.format("*")))
-    }
-    paths = {REFERENCE: folder / CONSENSUS, PREDICTION: prediction, **experts}
-    problems: list[str] = []
-    volumes = {name: _read(path, problems) for name, path in paths.items()}
-    likelihood = None
-    if probability is not None:
-        likelihood = _read(probability, problems, binary=False)
-    first = volumes[REFERENCE]
-    for other in [*volumes.values(), likelihood]:
-        if first and other and (difference := grid_difference(first, other)):
-            problems.append(difference)
-    if problems:
-        raise VolumeError("\n".join(problems))
-    raters = {name: volume.array != 0 for name, volume in volumes.items()}
-    return Masks(
-        raters,
-        replace(first, array=raters[REFERENCE]),
-        None if likelihood is None else likelihood.array,
-    )
-
-
-def _read(path: Path, problems: list[str], binary: bool = True) -> Volume | None:
-    try:
-        volume = read_volume(path)
-        check_finite(volume)
-    except VolumeError as error:
-        problems.append(str(error))
-        return None
-    if binary:
-        problem = mask_problem(volume)
-    else:
-        low, high = float(volume.array.min()), float(volume.array.max())
-        problem = None
-        if low < 0 or high > 1:
-            problem = (
-                f"{path}: its values are from {low:g} to {high:g}; wanted probabilities, 0 to 1"
-            )
-    if problem:
-        problems.append(problem)
-    return volume
-
-
-# ---------------------------------------------------------------------------- one patient
-
-
-def score_raters(masks: Masks) -> list[dict]:
-    """A row for the prediction and each expert against the consensus and each other expert."""
-    references = [name for name in masks.raters if name != PREDICTION]
-    raters = [name for name in masks.raters if name != REFERENCE]
-    distances = {}  # they are the same both ways, and cost most
-    rows = []
-    for rater in raters:
-        for reference in references:
-            if rater == reference:
-                continue
-            pair = masks.raters[reference], masks.raters[rater]
-            names = frozenset((reference, rater))
-            if names not in distances:
-                box = bounding_box(pair[0] | pair[1])
-                distances[names] = surface_distances(pair[0][box], pair[1][box], masks.spacing_mm)
-            rows.append(
-                {"reference": reference, "rater": rater}
-                | _scores(*pair, masks.spacing_mm)
-                | {f"{name}_mm": value for name, value in distances[names].items()}
-            )
-    return rows
-
-
-def _scores(reference: np.ndarray, rater: np.ndarray, spacing_mm: np.ndarray) -> dict:
-    box = bounding_box(reference | rater)
-    agreement = compare_lesions(reference[box], rater[box], spacing_mm)
-    scores = challenge_scores(reference, rater, spacing_mm, agreement)
-    volume_mm3 = voxel_mm3(spacing_mm)
-    return {
-        "group": WITH if reference.any() else WITHOUT,
-        **scores,
-        "reference_mm3": np.count_nonzero(reference) * volume_mm3,
-        "rater_mm3": np.count_nonzero(rater) * volume_mm3,
-        "reference_lesions": agreement.detected.size,
-        "rater_lesions": agreement.confirmed.size,
-        "detected": int(agreement.detected.sum()),
-        "confirmed": int(agreement.confirmed.sum()),
-    }
-
-
-def list_lesions(masks: Masks) -> list[dict]:
-    """A row per lesion of the consensus and of the prediction, the largest first."""
-    reference, prediction = masks.raters[REFERENCE], masks.raters[PREDICTION]
-    agreement = compare_lesions(reference, prediction, masks.spacing_mm)
-    return [
-        {"mask": name, **row, "agrees": bool(agrees)}
-        for name, labels, flags in (
-            ("reference", agreement.reference, agreement.detected),
-            (PREDICTION, agreement.prediction, agreement.confirmed),
-        )
-        for row, agrees in zip(
-            describe_lesions(labels, masks.affine, masks.spacing_mm, masks.probability),
-            flags,
-            strict=True,
-        )
-    ]
-
-
-def count_over_thresholds(masks: Masks) -> list[dict]:
-    """For each threshold of the probability map: lesions detected, and false ones."""
-    reference, probability = masks.raters[REFERENCE], masks.probability
-    if probability is None:
-        return []
-    box = bounding_box(reference | (probability > THRESHOLDS[0]))
-    reference, probability = reference[box], probability[box]
-    rows = []
-    for threshold in THRESHOLDS:
-        agreement = compare_lesions(reference, probability > threshold, masks.spacing_mm)
-        rows.append({"threshold": threshold, **count_lesions(agreement)})
-    return rows
-
-
-# ---------------------------------------------------------------------------- all patients
+    def patients(self) -> list[str]:
+        return list(self.scores["patient"].unique())
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
@@ -233,3 +82,47 @@ def _mean(values: pd.Series) -> tuple[float, float, float, int]:
         method="percentile", vectorized=True, rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     return mean, float(interval.low), float(interval.high), values.size
+
+
+# ---------------------------------------------------------------------------- in words
+
+
+def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
+    """The means against the consensus, to be read: of each group of patients its title, the
+    raters, and (measure, [mean and interval by rater]) for each measure."""
+    summary = evaluation.summary[evaluation.summary["reference"] == REFERENCE]
+    raters = list(summary["rater"].unique())
+    tables = []
+    for group in (WITH, WITHOUT, ANY):
+        part = summary[summary["group"] == group]
+        if part.empty:
+            continue
+        everyone = int(part["patients"].max())
+        title = f"{everyone} patient{'' if everyone == 1 else 's'} {group}"
+        table = []
+        for measure, rows in part.groupby("measure", sort=False):
+            if group == ANY:  # sensitivity and specificity are over different patients
+                title, everyone = group, int(rows["patients"].max())
+            by_rater = {
+                row["rater"]: mean_and_interval(row, everyone) for _, row in rows.iterrows()
+            }
+            table.append((measure, [by_rater.get(rater, ("-", "")) for rater in raters]))
+        tables.append((title, raters, table))
+    return tables
+
+
+def mean_and_interval(row: pd.Series, everyone: int) -> tuple[str, str]:
+    """'0.512' and '0.401 to 0.623'; '-' where the mean, '' where the interval is not defined.
+
+    Where fewer than `everyone` patients have the measure, their number follows: '0.512 (7)'.
+    """
+    if math.isnan(row["mean"]):
+        return "-", ""
+    interval = "" if math.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
+    count = "" if row["patients"] == everyone else f" ({row['patients']:.0f})"
+    return f"{row['mean']:.3f}{count}", interval
+
+
+def format_number(value: float, digits: int) -> str:
+    """'0.512', or '-' for NaN."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"

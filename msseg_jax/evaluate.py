@@ -11,47 +11,21 @@ import logging
 import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from msseg_jax.cohort import (
-    ANY,
-    CONFIDENCE,
-    PREDICTION,
-    REFERENCE,
-    WITH,
-    WITHOUT,
-    count_over_thresholds,
-    list_lesions,
-    read_masks,
-    score_raters,
-    summarise,
-)
+from msseg_jax.cohort import CONFIDENCE, Evaluation, format_number, summarise, summary_tables
 from msseg_jax.data.cache import MAX_THREADS, processors
 from msseg_jax.data.dataset import CONSENSUS, find_patients
 from msseg_jax.data.files import write_beside
 from msseg_jax.errors import InputError
+from msseg_jax.raters import count_over_thresholds, list_lesions, read_masks, score_raters
+from msseg_jax.report.evaluation import write_evaluation_report
 
 PROGRAM = "python -m msseg_jax.evaluate"
 SUFFIX = ".nii.gz"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything that was found about the predictions of a folder."""
-
-    scores: pd.DataFrame  # a row per patient, reference and rater
-    lesions: pd.DataFrame  # a row per lesion of the consensus and of the prediction
-    curve: pd.DataFrame  # a row per patient and threshold; empty without probability maps
-    summary: pd.DataFrame  # a row per reference, rater and measure
-    left_out: dict[str, str]  # patient to the reason why it was not scored
-
-    @property
-    def patients(self) -> list[str]:
-        return list(self.scores["patient"].unique())
 
 
 def evaluate(
@@ -158,12 +132,13 @@ def _records(table: pd.DataFrame) -> list[dict]:
 
 def format_table(evaluation: Evaluation) -> str:
     """The prediction against the consensus: a row per patient, then the means."""
-    table = prediction_scores(evaluation)
+    table = evaluation.of_prediction
     width = max(len("patient"), *(len(name) for name in table["patient"]))
     lines = [f"{'patient':<{width}}   Dice     F1  found  missed  false  reference  predicted"]
     for row in table.itertuples():
         lines.append(
-            f"{row.patient:<{width}}  {_number(row.Dice)}  {_number(row.F1_score)}"
+            f"{row.patient:<{width}}"
+            f"  {format_number(row.Dice, 3):>5}  {format_number(row.F1_score, 3):>5}"
             f"  {row.detected:5}  {row.reference_lesions - row.detected:6}"
             f"  {row.rater_lesions - row.confirmed:5}"
             f"  {row.reference_mm3:5.0f} mm3  {row.rater_mm3:5.0f} mm3"
@@ -173,37 +148,6 @@ def format_table(evaluation: Evaluation) -> str:
     share = f" ({100 * found / total:.0f} %)" if total else ""
     lines.append(f"{found} of {total} new lesions found{share}, {false} false")
     return "\n".join(lines)
-
-
-def prediction_scores(evaluation: Evaluation) -> pd.DataFrame:
-    """A row per patient: the prediction's scores against the consensus."""
-    scores = evaluation.scores
-    rows = scores[(scores["reference"] == REFERENCE) & (scores["rater"] == PREDICTION)]
-    return rows.reindex(columns=list(dict.fromkeys([*scores.columns, "Dice", "F1_score"])))
-
-
-def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
-    """The means against the consensus, to be read: of each group of patients its title, the
-    raters, and (measure, [mean and interval by rater]) for each measure."""
-    summary = evaluation.summary[evaluation.summary["reference"] == REFERENCE]
-    raters = list(summary["rater"].unique())
-    tables = []
-    for group in (WITH, WITHOUT, ANY):
-        part = summary[summary["group"] == group]
-        if part.empty:
-            continue
-        everyone = int(part["patients"].max())
-        title = f"{everyone} patient{'' if everyone == 1 else 's'} {group}"
-        table = []
-        for measure, rows in part.groupby("measure", sort=False):
-            if group == ANY:  # sensitivity and specificity are over different patients
-                title, everyone = group, int(rows["patients"].max())
-            by_rater = {
-                row["rater"]: mean_and_interval(row, everyone) for _, row in rows.iterrows()
-            }
-            table.append((measure, [by_rater.get(rater, ("-", "")) for rater in raters]))
-        tables.append((title, raters, table))
-    return tables
 
 
 def format_summary(evaluation: Evaluation) -> str:
@@ -218,22 +162,6 @@ def format_summary(evaluation: Evaluation) -> str:
             cells[0] += f"  {values[0][1]:<18}"
             lines.append(f"{measure:<32}" + "".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def mean_and_interval(row: pd.Series, everyone: int) -> tuple[str, str]:
-    """'0.512' and '0.401 to 0.623'; '-' where the mean, '' where the interval is not defined.
-
-    Where fewer than `everyone` patients have the measure, their number follows: '0.512 (7)'.
-    """
-    if math.isnan(row["mean"]):
-        return "-", ""
-    interval = "" if math.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
-    count = "" if row["patients"] == everyone else f" ({row['patients']:.0f})"
-    return f"{row['mean']:.3f}{count}", interval
-
-
-def _number(value: float) -> str:
-    return "    -" if math.isnan(value) else f"{value:5.3f}"
 
 
 # ---------------------------------------------------------------------------- command line
@@ -289,6 +217,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if evaluation.left_out else 0
 
 
+def report_file(output: Path) -> Path:
+    """Where `run` writes the report."""
+    return output / "report.html"
+
+
 def say_left_out(evaluation: Evaluation) -> None:
     """List the patients that were not scored, if any, on standard error."""
     if evaluation.left_out:
@@ -311,10 +244,11 @@ def run(
     Raises:
       InputError, OSError: bad input, or a folder that cannot be written.
     """
-    from msseg_jax.checkpoint import RunFolder
-    from msseg_jax.report.evaluation import write_evaluation_report
+    preprocessing = None
+    if model is not None:
+        from msseg_jax.checkpoint import RunFolder  # which loads JAX; scores do without
 
-    preprocessing = RunFolder(model).load()[1] if model is not None else None
+        preprocessing = RunFolder(model).load()[1]
     if reference.resolve() in output.resolve().parents:
         raise InputError(
             f"{output}: lies among the patients of --reference, and would be taken for one; choose "
@@ -322,7 +256,7 @@ def run(
         )
     evaluation = evaluate(reference, prediction, probability, names)
     output.mkdir(parents=True, exist_ok=True)
-    page = output / "report.html"
+    page = report_file(output)
     page.unlink(missing_ok=True)  # an older one would stand beside tables that it does not fit
     write_tables(evaluation, output)
     if report:

@@ -39,21 +39,20 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
     predictor = Predictor(run.path)
     if predictor.kind == "last":
         print("no validation found any voxel of a new lesion, so there is no best checkpoint")
-    masks, probabilities = run.predictions, run.path / "probabilities"
-    for folder in (masks, probabilities):
+    outputs = Outputs(run.predictions, run.probabilities)
+    for folder in outputs.wanted:
         folder.mkdir(exist_ok=True)
-    failures = predict_patients(
-        predictor, patients, predictor.options(), Outputs(masks, probabilities), overwrite=True
-    )
+    failures = predict_patients(predictor, patients, predictor.options(), outputs, overwrite=True)
     if failures:
         raise InputError(f"held-out patients could not be predicted: {failures}")
     print(f"held-out patients, by the {predictor.kind} checkpoint (step {predictor.step}):")
     evaluation = evaluate.run(
-        root, masks, run.path / "evaluation", probabilities, sorted(held_out), model=run.path
-    )
+        root, run.predictions, run.evaluation, run.probabilities, sorted(held_out),
+        model=run.path,
+    )  # fmt: skip
     print(evaluate.format_table(evaluation))
     evaluate.say_left_out(evaluation)
-    print(f"report: {run.path / 'evaluation' / 'report.html'}")
+    print(f"report: {evaluate.report_file(run.evaluation)}")
 
 
 def make_phantoms(config: ConfigDict, run: RunFolder) -> None:

@@ -14,7 +14,7 @@ from surface_distance import (
     compute_surface_distances,
 )
 
-from msseg_jax.data.volumes import bounding_box
+from msseg_jax.data.volumes import bounding_box, mask_problem
 from msseg_jax.errors import InputError
 from msseg_jax.lesions import number_lesions, voxel_mm3
 
@@ -199,12 +199,8 @@ def _checked(*masks: np.ndarray) -> list[np.ndarray]:
                 f"{name} has shape {mask.shape}; wanted (D, H, W), the same for both masks"
             )
         if mask.dtype != bool:
-            wrong = mask[(mask != 0) & (mask != 1)]
-            if wrong.size:
-                raise ScoreError(
-                    f"{name}: {wrong.size} voxels have values other than 0 and 1, {wrong[0]:g} for "
-                    "one; wanted a binary mask: threshold probabilities, merge labels"
-                )
+            if problem := mask_problem(name, mask):
+                raise ScoreError(problem)
             mask = mask != 0
         checked.append(mask)
     return checked

@@ -30,6 +30,10 @@ HAS_NATIVE = native.find_compiler() is not None and jax.default_backend() == "cp
 # A user without a compiler, or with a GPU, is served without it: there is nothing to test there.
 WHY_NO_NATIVE = "the native convolution needs a C++ compiler, and JAX on a CPU"
 
+# The files of a patient in the MSSEG-2 layout.
+PATIENT_FILES = {dataset.TIME01, dataset.TIME02, dataset.CONSENSUS, dataset.BRAIN_MASK} | {
+    dataset.EXPERT.format(n) for n in (1, 2, 3, 4)
+}
 SHAPE = (14, 15, 20)
 SPACING_MM = (1.0, 1.0, 0.8)
 

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from msseg_jax.cohort import WITH, WITHOUT, summarise
+from msseg_jax.cohort import summarise
 from msseg_jax.data import dataset
 from msseg_jax.errors import InputError
 from msseg_jax.evaluate import evaluate, format_summary, format_table, main, write_tables
+from msseg_jax.raters import WITH, WITHOUT
 from tests.conftest import SHAPE, save_nifti
 
 

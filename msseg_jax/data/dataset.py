@@ -13,11 +13,8 @@ import numpy as np
 
 from msseg_jax.data.volumes import (
     Volume,
-    VolumeError,
-    check_finite,
-    grid_difference,
     mask_problem,
-    read_volume,
+    read_checked,
 )
 from msseg_jax.errors import InputError
 
@@ -101,8 +98,8 @@ def read_pair(patient: Patient) -> Pair:
       DatasetError: with every problem of this patient, one per line.
     """
     problems: list[str] = []
-    time01 = _read(patient.time01, None, problems)
-    time02 = _read(patient.time02, time01, problems)
+    time01 = read_checked(patient.time01, None, problems)
+    time02 = read_checked(patient.time02, time01, problems)
     for visit in filter(None, (time01, time02)):
         if np.ptp(visit.array) == 0:
             problems.append(
@@ -114,7 +111,7 @@ def read_pair(patient: Patient) -> Pair:
             f"{patient.time01} and {patient.time02} hold the same voxels; wanted two visits: the "
             "same scan was given twice"
         )
-    mask = _read(patient.brain_mask, time01, problems) if patient.brain_mask else None
+    mask = read_checked(patient.brain_mask, time01, problems) if patient.brain_mask else None
     if mask and (mask.array != np.rint(mask.array)).any():
         problems.append(
             f"{mask.path}: has values that are no whole numbers; wanted a brain mask, 1 inside and "
@@ -134,25 +131,12 @@ def read_pair(patient: Patient) -> Pair:
     return Pair(time01, time02, brain, stacked)
 
 
-def _read(path: Path, like: Volume | None, problems: list[str]) -> Volume | None:
-    """A volume on the grid of `like`; what is wrong with it is added to `problems`."""
-    try:
-        volume = read_volume(path)
-        check_finite(volume)
-    except VolumeError as error:
-        problems.append(str(error))
-        return None
-    if like is not None and (difference := grid_difference(like, volume)):
-        problems.append(difference)
-    return volume
-
-
 def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.ndarray | None:
     """A reference map as (D, H, W) uint8, 0 or 1."""
-    target = _read(path, like, problems)
+    target = read_checked(path, like, problems)
     if target is None:
         return None
-    if problem := mask_problem(target):
+    if problem := mask_problem(path, target.array):
         problems.append(problem)
     return target.array.astype(np.uint8)
 

@@ -112,10 +112,25 @@ def check_finite(volume: Volume) -> None:
         )
 
 
-def mask_problem(volume: Volume) -> str | None:
-    """What keeps a volume from being a binary mask, in words; None if nothing does."""
-    values = volume.array
-    wrong = values[(values != 0) & (values != 1)]
+def read_checked(path: Path, like: Volume | None, problems: list[str]) -> Volume | None:
+    """A finite volume on the grid of `like`; what is wrong with it is added to `problems`.
+
+    None where it cannot be read at all.
+    """
+    try:
+        volume = read_volume(path)
+        check_finite(volume)
+    except VolumeError as error:
+        problems.append(str(error))
+        return None
+    if like is not None and (difference := grid_difference(like, volume)):
+        problems.append(difference)
+    return volume
+
+
+def mask_problem(name: Path | str, array: np.ndarray) -> str | None:
+    """What keeps an array from being a binary mask, in words; None if nothing does."""
+    wrong = array[(array != 0) & (array != 1)]
     if not wrong.size:
         return None
     if (wrong == np.rint(wrong)).all():
@@ -125,7 +140,7 @@ def mask_problem(volume: Volume) -> str | None:
     else:
         cure = "make it binary"
     return (
-        f"{volume.path}: {wrong.size} voxels have values other than 0 and 1, {wrong[0]:g} for one; "
+        f"{name}: {wrong.size} voxels have values other than 0 and 1, {wrong[0]:g} for one; "
         f"wanted a mask of the new lesions alone: {cure}"
     )
 

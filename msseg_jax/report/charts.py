@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from msseg_jax.cohort import PREDICTION, REFERENCE
+from msseg_jax.raters import PREDICTION, REFERENCE
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, as in the style sheet; these are
 # the darker ones, for a white ground. Orange is the prediction there, too.
@@ -16,9 +16,8 @@ BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
 
 
 def volume_scatter(scores: pd.DataFrame) -> str:
-    """Predicted against reference volume of new lesions, a point per patient."""
-    rows = scores[(scores["reference"] == REFERENCE) & (scores["rater"] == PREDICTION)]
-    reference, predicted = rows["reference_mm3"] / 1000, rows["rater_mm3"] / 1000
+    """Predicted against reference volume of new lesions, a point per row of scores."""
+    reference, predicted = scores["reference_mm3"] / 1000, scores["rater_mm3"] / 1000
     figure, axes = _figure()
     least = 0.01  # ml; below it the axes are linear, so that 0 has a place
     most = 1.5 * max(reference.max(), predicted.max(), 10 * least)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from msseg_jax.cohort import CONFIDENCE, PREDICTION, REFERENCE, read_masks
+from msseg_jax.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
 from msseg_jax.data import preprocess
 from msseg_jax.data.alignment import GRID_MM
 from msseg_jax.data.cache import MAX_THREADS, processors
@@ -14,7 +14,7 @@ from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.data.quality import assess
 from msseg_jax.data.volumes import VolumeError, grid_difference
 from msseg_jax.errors import InputError
-from msseg_jax.evaluate import Evaluation, prediction_scores, summary_tables
+from msseg_jax.raters import PREDICTION, REFERENCE, read_masks
 from msseg_jax.report.charts import threshold_curve, volume_scatter
 from msseg_jax.report.page import Section, make_section, write_page
 from msseg_jax.scores import find_lesions
@@ -48,8 +48,8 @@ def write_evaluation_report(
         made = threads.map(section, range(len(patients)))
         sections = list(tqdm(made, "report", len(patients), disable=None, leave=False))
 
-    scores = prediction_scores(evaluation)
-    charts = [{"title": "Volume of new lesions", "uri": volume_scatter(evaluation.scores)}]
+    scores = evaluation.of_prediction
+    charts = [{"title": "Volume of new lesions", "uri": volume_scatter(scores)}]
     if not evaluation.curve.empty and evaluation.curve[["detected", "missed"]].to_numpy().any():
         uri = threshold_curve(evaluation.curve, evaluation.scores)
         charts.append({"title": "Sensitivity against false lesions", "uri": uri})
@@ -75,21 +75,19 @@ def write_evaluation_report(
 
 def _cells(row) -> list[str]:
     return [
-        _number(row.Dice, 3), _number(row.F1_score, 3), str(row.detected),
-        str(row.reference_lesions - row.detected), str(row.rater_lesions - row.confirmed),
-        _number(row.reference_mm3, 0), _number(row.rater_mm3, 0), _number(row.Hausdorff95_mm, 1),
-        _number(row.SurfaceDistance_mm, 1),
+        format_number(row.Dice, 3), format_number(row.F1_score, 3),
+        str(row.detected), str(row.reference_lesions - row.detected),
+        str(row.rater_lesions - row.confirmed),
+        format_number(row.reference_mm3, 0), format_number(row.rater_mm3, 0),
+        format_number(row.Hausdorff95_mm, 1), format_number(row.SurfaceDistance_mm, 1),
     ]  # fmt: skip
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if value != value else f"{value:.{digits}f}"  # NaN is not itself
 
 
 def _section(
     patient, anchor: str, evaluation: Evaluation, prediction: Path, preprocessing
 ) -> Section:
-    masks = read_masks(patient.time01.parent, prediction / f"{patient.name}.nii.gz")
+    mask = prediction / f"{patient.name}.nii.gz"
+    masks = read_masks(patient.time01.parent, mask, experts=False)
     spacing_mm = masks.spacing_mm
     lesions = {
         kind: find_lesions(masks.raters[rater], spacing_mm)[0]
@@ -102,12 +100,13 @@ def _section(
         kind: [] if found.empty else found[found["mask"] == kind].to_dict("records")
         for kind in lesions
     }
-    scores = prediction_scores(evaluation).set_index("patient").loc[patient.name]
+    scores = evaluation.of_prediction.set_index("patient").loc[patient.name]
     facts = [
         (
             "Against the consensus",
-            f"Dice {_number(scores.Dice, 3)}, {scores.detected} of {scores.reference_lesions} new "
-            f"lesions found, {scores.rater_lesions - scores.confirmed} false",
+            f"Dice {format_number(scores.Dice, 3)}, {scores.detected} of "
+            f"{scores.reference_lesions} new lesions found, "
+            f"{scores.rater_lesions - scores.confirmed} false",
         )
     ]
     try:
