@@ -358,7 +358,49 @@ ffi::Error kernel_gradient(ffi::ThreadPool pool, Array dy, ffi::RemainingArgs in
   return ffi::Error::Success();
 }
 
+// ---------------------------------------------------------------------------- sums
+
+// Of each channel the sum of x and of x * y over all voxels of all volumes: (2, C).
+ffi::Error channel_sums(ffi::ThreadPool pool, Array x, Array y, ffi::ResultBuffer<ffi::F32> result) {
+  auto dims = x.dimensions();  // (B, D, H, W, C)
+  const Shape shape{dims[0], dims[1], dims[2], dims[3]};
+  const int64_t channels = dims[4], volume = shape.volume(), parts = shape.batch * channels;
+  std::vector<double> sums(2 * parts);  // one pair per volume and channel
+  parallel(pool, parts, [&](int64_t part) {
+    const float *xs = x.typed_data() + part * volume, *ys = y.typed_data() + part * volume;
+    double total = 0, product = 0;
+    for (int64_t begin = 0; begin < volume; begin += kChunk) {  // short, to add up exactly
+      const int64_t end = std::min(begin + kChunk, volume);
+      Vec sum{}, products{};
+      int64_t p = begin;
+      for (; p + kLanes <= end; p += kLanes) {
+        const Vec v = load(xs + p);
+        sum += v;
+        products += v * load(ys + p);
+      }
+      for (int lane = 0; lane < kLanes; ++lane) total += sum[lane], product += products[lane];
+      for (; p < end; ++p) total += xs[p], product += xs[p] * ys[p];
+    }
+    sums[2 * part] = total;
+    sums[2 * part + 1] = product;
+  });
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t kind = 0; kind < 2; ++kind) {
+      double total = 0;
+      for (int64_t b = 0; b < shape.batch; ++b) total += sums[2 * (b * channels + c) + kind];
+      result->typed_data()[kind * channels + c] = static_cast<float>(total);
+    }
+  return ffi::Error::Success();
+}
+
 }  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(msseg_channel_sums, channel_sums,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Array>()  // x (B, D, H, W, C)
+                                  .Arg<Array>()  // y, of the same shape
+                                  .Ret<Array>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(msseg_convolve, convolve,
                               ffi::Ffi::Bind()

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from msseg_jax.batch_norm import BatchNorm
 from msseg_jax.convolution import conv3d, conv3d_bias
 from msseg_jax.errors import InputError
 
@@ -76,20 +77,14 @@ class Normalised(nn.Module):
     @nn.compact
     def __call__(self, inputs, train: bool):  # (B, D, H, W, C_i) each -> (B, D, H, W, features)
         convolution = Convolution(self.features, self.kernel_size, name="convolution")
-        norm = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.norm_momentum,
-            epsilon=self.norm_epsilon,
-            axis_name=self.axis_name,
-            name="norm",
+        norm = BatchNorm(
+            self.features, self.norm_momentum, self.norm_epsilon, self.axis_name, name="norm"
         )
         if train:
             return self.activation(norm(convolution(inputs)))
-        # With running statistics batch norm is a scale and a shift, which go into the convolution.
-        shift = norm(jnp.zeros((1, self.features)))
-        scale = norm(jnp.ones((1, self.features))) - shift
+        # By running statistics batch norm is a scale and a shift, which go into the convolution.
         relu = self.activation is nn.relu
-        y = convolution(inputs, (scale[0], shift[0]), relu)
+        y = convolution(inputs, norm.running(), relu)
         return y if relu else self.activation(y)
 
 

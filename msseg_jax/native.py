@@ -30,7 +30,7 @@ FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w")
 MACHINE_FLAGS = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
 TIMEOUT_S = 300
 PLANAR = (0, 4, 1, 2, 3)  # axes of (B, D, H, W, C) from the slowest: channels before voxels
-SYMBOLS = ("msseg_convolve", "msseg_kernel_gradient")
+SYMBOLS = ("msseg_convolve", "msseg_kernel_gradient", "msseg_channel_sums")
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,15 @@ def kernel_gradient(inputs, dy, kernel_size: int):
         input_layouts=[PLANAR] * (1 + len(inputs)),
     )  # fmt: skip
     return call(dy, *inputs)
+
+
+def channel_sums(x, y):
+    """Of each channel the sums of x and of x * y: (B, D, H, W, C) float32 twice -> (2, C)."""
+    shape = jax.ShapeDtypeStruct((2, x.shape[-1]), jnp.float32)
+    call = jax.ffi.ffi_call(
+        "msseg_channel_sums", shape, vmap_method="sequential", input_layouts=[PLANAR, PLANAR]
+    )
+    return call(x, y)
 
 
 # ---------------------------------------------------------------------------- build
