@@ -26,7 +26,9 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     # Imported here: worker processes import this file anew and must stay light.
     from msseg_jax.errors import InputError
+    from msseg_jax.process import keep_freed_memory
 
+    keep_freed_memory()
     try:
         if MODE.value == "describe":
             from msseg_jax.describe import describe

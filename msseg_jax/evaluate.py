@@ -10,17 +10,15 @@ import json
 import logging
 import math
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from msseg_jax.cohort import CONFIDENCE, Evaluation, format_number, summarise, summary_tables
-from msseg_jax.data.cache import MAX_THREADS, processors
 from msseg_jax.data.dataset import CONSENSUS, find_patients
 from msseg_jax.data.files import write_beside
 from msseg_jax.errors import InputError
+from msseg_jax.process import for_each
 from msseg_jax.raters import count_over_thresholds, list_lesions, read_masks, score_raters
 from msseg_jax.report.evaluation import write_evaluation_report
 
@@ -67,15 +65,12 @@ def evaluate(
         return name, (score_raters(patient), list_lesions(patient), count_over_thresholds(patient))
 
     rows, left_out = ([], [], []), {}
-    # Labelling and distance transforms release Python's lock, so threads share the processors.
-    with ThreadPoolExecutor(min(processors(), MAX_THREADS)) as threads:
-        results = threads.map(score, names)
-        for name, result in tqdm(results, "scores", len(names), disable=None, leave=False):
-            if isinstance(result, str):
-                left_out[name] = result
-                continue
-            for table, part in zip(rows, result, strict=True):
-                table += [{"patient": name, **row} for row in part]
+    for name, result in for_each(score, names, "scores"):
+        if isinstance(result, str):
+            left_out[name] = result
+            continue
+        for table, part in zip(rows, result, strict=True):
+            table += [{"patient": name, **row} for row in part]
     if not rows[0]:
         raise InputError(
             f"no patient of {reference} could be scored:\n" + "\n".join(left_out.values())

@@ -9,7 +9,6 @@ For research, not for clinical use.
 import argparse
 import logging
 import math
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from msseg_jax.data.quality import Quality, assess
 from msseg_jax.data.volumes import SUFFIXES, check_output, write_volume
 from msseg_jax.errors import InputError
 from msseg_jax.lesions import number_lesions, voxel_mm3
+from msseg_jax.process import keep_freed_memory, limit_threads
 
 PROGRAM = "python -m msseg_jax.predict"
 
@@ -283,18 +283,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return flags
 
 
-def limit_threads(threads: int) -> None:
-    """Use at most `threads` processors; to be called before JAX is imported."""
-    os.environ["NPROC"] = str(threads)  # what XLA sizes its thread pools by
-    if hasattr(os, "sched_setaffinity"):  # and what the system grants, where it can be told
-        allowed = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, allowed[:threads])
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 1 if anything failed."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     flags = parse_arguments(arguments)
+    keep_freed_memory()
     if flags.threads:
         limit_threads(flags.threads)
     try:

@@ -3,7 +3,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msseg_jax import predict
 from msseg_jax.checkpoint import Checkpoints, RunFolder
 from msseg_jax.config import save_config
 from msseg_jax.data import dataset
@@ -274,15 +273,3 @@ def test_best_is_preferred_to_last(run, small_config):
     predictor = Predictor(run)
     assert (predictor.kind, predictor.step) == ("best", 2)
     jax.tree.map(np.testing.assert_array_equal, predictor._variables, variables)
-
-
-def test_threads_limit_the_processors(monkeypatch):
-    granted = []
-    monkeypatch.setattr(predict.os, "sched_getaffinity", lambda pid: {3, 1, 2}, raising=False)
-    monkeypatch.setattr(
-        predict.os, "sched_setaffinity", lambda pid, cpus: granted.append(cpus), raising=False
-    )
-    monkeypatch.setenv("NPROC", "")
-    predict.limit_threads(2)
-    assert granted == [[1, 2]]
-    assert predict.os.environ["NPROC"] == "2"

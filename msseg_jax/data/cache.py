@@ -14,20 +14,18 @@ import hashlib
 import json
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from msseg_jax.data import preprocess
 from msseg_jax.data.dataset import DatasetError, Pair, Patient, read_pair
 from msseg_jax.data.files import read_json, write_beside
 from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.process import for_each
 
-MAX_THREADS = 8  # each holds the volumes of one patient, up to 1.3 GiB
 FORMAT = 2  # raise it when the meaning of an entry changes
 
 
@@ -67,7 +65,7 @@ def measure(patients: list[Patient], settings: Settings, cache: Path) -> list[Me
       DatasetError: with every problem of every patient in one message.
     """
     work = partial(_measured, settings=settings, cache=cache)
-    outcomes = _for_each(work, patients, "checking patients")
+    outcomes = for_each(work, patients, "checking patients")
     problems = [outcome for outcome in outcomes if isinstance(outcome, DatasetError)]
     if problems:
         lines = [line for problem in problems for line in str(problem).split("\n")]
@@ -83,22 +81,7 @@ def measure(patients: list[Patient], settings: Settings, cache: Path) -> list[Me
 def build(patients: list[Patient], preprocessing: Preprocessing, cache: Path) -> list[Path]:
     """The cache folders of the patients, made where they are missing."""
     work = partial(_built, preprocessing=preprocessing, cache=cache)
-    return _for_each(work, patients, "preprocessing patients")
-
-
-def _for_each(work, patients: list[Patient], description: str) -> list:
-    """`work(patient)` for each, on all processors, in order, with a bar if someone is looking."""
-    # Threads serve: unpacking and arithmetic on large arrays leave Python's lock alone.
-    with ThreadPoolExecutor(min(len(patients), processors(), MAX_THREADS)) as pool:
-        outcomes = pool.map(work, patients)
-        return list(tqdm(outcomes, description, len(patients), disable=None, leave=False))
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return for_each(work, patients, "preprocessing patients")
 
 
 def _measured(patient: Patient, settings: Settings, cache: Path) -> Measures | DatasetError:

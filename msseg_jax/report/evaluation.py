@@ -1,19 +1,16 @@
 """An evaluation as a page: the cohort first, then every patient with the slices that matter."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from tqdm import tqdm
 
 from msseg_jax.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
 from msseg_jax.data import preprocess
 from msseg_jax.data.alignment import GRID_MM
-from msseg_jax.data.cache import MAX_THREADS, processors
 from msseg_jax.data.dataset import find_patients, read_pair
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.data.quality import assess
 from msseg_jax.data.volumes import VolumeError, grid_difference
 from msseg_jax.errors import InputError
+from msseg_jax.process import for_each
 from msseg_jax.raters import PREDICTION, REFERENCE, read_masks
 from msseg_jax.report.charts import threshold_curve, volume_scatter
 from msseg_jax.report.page import Section, make_section, write_page
@@ -44,9 +41,7 @@ def write_evaluation_report(
         anchor = f"patient-{number + 1}"  # names may hold anything
         return _section(patients[number], anchor, evaluation, prediction, preprocessing)
 
-    with ThreadPoolExecutor(min(processors(), MAX_THREADS)) as threads:
-        made = threads.map(section, range(len(patients)))
-        sections = list(tqdm(made, "report", len(patients), disable=None, leave=False))
+    sections = for_each(section, range(len(patients)), "report")
 
     scores = evaluation.of_prediction
     charts = [{"title": "Volume of new lesions", "uri": volume_scatter(scores)}]

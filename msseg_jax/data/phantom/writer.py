@@ -14,7 +14,6 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from msseg_jax.data.cache import processors
 from msseg_jax.data.dataset import BRAIN_MASK, CONSENSUS, EXPERT, TIME01, TIME02
 from msseg_jax.data.phantom.acquisition import (
     Scan,
@@ -30,6 +29,7 @@ from msseg_jax.data.phantom.head import build_head
 from msseg_jax.data.phantom.lesions import Lesion, Painter, Sites, draw_load
 from msseg_jax.data.phantom.plan import PatientPlan, plan_patient
 from msseg_jax.errors import InputError
+from msseg_jax.process import processors
 
 
 @dataclass(frozen=True)

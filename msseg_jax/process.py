@@ -1,0 +1,52 @@
+"""What a process takes of its machine: processors and memory."""
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tqdm import tqdm
+
+MAX_THREADS = 8  # each holds the volumes of one patient, up to 1.3 GiB
+
+# From malloc.h of glibc; `man mallopt` says what they mean.
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def limit_threads(threads: int) -> None:
+    """Use at most `threads` processors; to be called before JAX is imported."""
+    os.environ["NPROC"] = str(threads)  # what XLA sizes its thread pools by
+    if hasattr(os, "sched_setaffinity"):  # and what the system grants, where it can be told
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[:threads])
+
+
+def for_each(work: Callable, patients: Sequence, description: str) -> list:
+    """`work(patient)` of each, on all processors, in order, with a bar if someone is looking."""
+    # Threads serve: what takes long in NumPy, SciPy and zlib leaves Python's lock alone.
+    with ThreadPoolExecutor(max(1, min(len(patients), processors(), MAX_THREADS))) as pool:
+        results = pool.map(work, patients)
+        return list(tqdm(results, description, len(patients), disable=None, leave=False))
+
+
+def keep_freed_memory() -> None:
+    """Large blocks that are freed stay with the process; to be called before JAX is imported.
+
+    glibc gives them back to the system at once. XLA frees and takes hundreds of MB with every
+    call, and the system clears each page anew, which is a tenth of a forward pass on a CPU
+    (`python -m benchmarks.memory`). Where there is no glibc this does nothing.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(M_ARENA_MAX, 1)  # one heap for all threads: a thread's own has at most 64 MB
+    mallopt(M_MMAP_MAX, 0)  # large blocks from the heap as well
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # which does not shrink
