@@ -1,17 +1,14 @@
 """Ours beside PyTorch, TorchIO and OpenVINO on a CPU: the same network, weights, data and threads.
 
-Usage: python -m benchmarks.cpu [--model RUN --patient FOLDER] [--batch_size 4] [--repeats 5]
+Usage: python -m benchmarks.cpu [--patient FOLDER] [--model RUN] [--repeats 5]
 Needs requirements-benchmarks.txt. The forward pass and the training step take turns with their
-peers in one process, and the medians are compared. With a run and a patient (a folder in the
-MSSEG-2 layout) also one patient from files to mask: ours as the command a user types, start-up
-included, and in a process that is running; the peer's in a process that is running.
+peers in one process, and the medians are compared; one patient from files to mask (a folder in the
+MSSEG-2 layout; without --patient a phantom) takes turns in a process for each.
 """
 
 import argparse
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,12 +20,16 @@ TOLERANCE = 1e-4  # of probabilities: the comparison is of the same function
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, metavar="RUN", help="a trained run")
-    parser.add_argument("--patient", type=Path, metavar="FOLDER", help="a pair to segment")
+    parser.add_argument("--patient", type=Path, metavar="FOLDER", help="default: a phantom")
+    parser.add_argument("--model", type=Path, metavar="RUN", help="default: untrained, as fast")
+    parser.add_argument("--patient_repeats", type=int, default=2, help="the peer takes minutes")
     parser.add_argument("--batch_size", type=int, default=4, help="patch pairs")
     parser.add_argument("--patch_size", type=int, default=56, help="voxels")
     parser.add_argument("--repeats", type=int, default=5)
     flags = parser.parse_args()
+    from msseg_jax.process import keep_freed_memory
+
+    keep_freed_memory()
     import jax
     import openvino
     import torch
@@ -43,8 +44,7 @@ def main():
     )
     print(f"{'':<44}{'ours':>9}{'peer':>9}{'ratio':>8}")
     compare_passes(flags, threads)
-    if flags.model and flags.patient:
-        compare_patients(flags)
+    compare_patients(flags)
 
 
 def compare_passes(flags, threads):
@@ -132,80 +132,58 @@ def compare_passes(flags, threads):
 
 def compare_patients(flags):
     """One patient from files to mask."""
-    from msseg_jax.data import dataset
-    from msseg_jax.predict import Outputs, Predictor, predict_patient
+    from benchmarks.patient import KINDS, time_patient
+    from msseg_jax.data.phantom import write_phantoms
 
-    folder, mask = flags.patient, flags.patient / dataset.BRAIN_MASK
-    files = {"-t1": folder / dataset.TIME01, "-t2": folder / dataset.TIME02, "--mask": mask}
     with tempfile.TemporaryDirectory() as temporary:
-        output = Path(temporary) / "new.nii.gz"
-        arguments = [str(part) for pair in files.items() for part in pair]
-        command = [sys.executable, "-m", "msseg_jax.predict", f"--model={flags.model}"]
-        start = time.perf_counter()
-        subprocess.run(
-            [*command, *arguments, "-o", str(output)], check=True, stdout=subprocess.DEVNULL
-        )
-        whole_s = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-        predictor = Predictor(flags.model)
-        patient = dataset.Patient("one", *files.values())
-        options = predictor.options()
-        predict_patient(predictor, patient, options, Outputs(output))  # compiles
-        ours_s, peers_s = [], []
-        for _ in range(2):
-            start = time.perf_counter()
-            predict_patient(predictor, patient, options, Outputs(output))
-            ours_s.append(time.perf_counter() - start)
-            peers_s.append(peer_patient(predictor, files, options, Path(temporary)))
-        ours, peer = statistics.median(ours_s), statistics.median(peers_s)
-        report("one patient, s, start-up included, TorchIO", whole_s, peer)
-        report("one patient, s, running process, TorchIO", ours, peer)
-        print(f"{'peak memory of ours, GiB':<44}{peak:>9.2f}")
+        folder = flags.patient
+        if folder is None:
+            write_phantoms(Path(temporary) / "patients", 1, seed=0)
+            folder = Path(temporary) / "patients" / "phantom_001"
+        run = flags.model
+        if run is None:
+            run = Path(temporary) / "run"
+            write_run(run, folder)
+        found = {kind: [] for kind in KINDS}
+        for _ in range(flags.patient_repeats):
+            for kind in KINDS:
+                found[kind].append(time_patient(kind, run, folder))
+    medians = {
+        kind: {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        for kind, rows in found.items()
+    }
+    for name, title in (
+        ("whole_s", "one patient, s, start-up included"),
+        ("again_s", "one patient, s, running process"),
+        ("peak_gib", "peak memory of that, GiB"),
+    ):
+        report(f"{title}, TorchIO", *(medians[kind][name] for kind in KINDS))
 
 
-def peer_patient(predictor, files, options, folder) -> float:
-    """Seconds that PyTorch and TorchIO take from the same files to a mask, the paper's way."""
+def write_run(folder: Path, patient_folder: Path):
+    """The folder of a run of `configs/msseg2.py` that was never trained: as fast as any."""
     import numpy as np
-    import torch
-    import torchio
 
-    from benchmarks.peers import Peer, with_weights
+    from configs import msseg2
+    from msseg_jax.checkpoint import Checkpoints, RunFolder
+    from msseg_jax.data import preprocess
+    from msseg_jax.data.dataset import find_patients, read_pair
+    from msseg_jax.model import build_model, initial_variables
 
-    settings = predictor.preprocessing.settings
-    peer = with_weights(Peer(predictor.config.model), predictor._variables)
-    peer = peer.to(memory_format=torch.channels_last_3d).eval()
-    start = time.perf_counter()
-    subject = torchio.Subject(
-        time01=torchio.ScalarImage(files["-t1"]), time02=torchio.ScalarImage(files["-t2"]),
-        brain=torchio.LabelMap(files["--mask"]),
-    )  # fmt: skip
-    # TorchIO wants landmarks at percentiles of its own; the work is the same.
-    landmarks = {name: np.linspace(0, 100, 13) for name in ("time01", "time02")}
-    prepare = torchio.Compose(
-        [
-            torchio.Resample(settings.spacing_mm),
-            torchio.HistogramStandardization(landmarks, masking_method="brain"),
-            torchio.ZNormalization(masking_method="brain"),
-        ]
+    config = msseg2.get_config()
+    settings = preprocess.Settings(
+        config.data.spacing_mm, tuple(config.data.percentiles), config.data.patch_size
     )
-    prepared = prepare(subject)
-    tiles = torchio.inference.GridSampler(prepared, settings.patch_size, options.overlap)
-    average = torchio.inference.GridAggregator(tiles, overlap_mode="average")
-    with torch.no_grad():
-        for batch in torch.utils.data.DataLoader(tiles, batch_size=options.batch_size):
-            visits = [
-                batch[name]["data"].float().to(memory_format=torch.channels_last_3d)
-                for name in ("time01", "time02")
-            ]
-            average.add_batch(peer(*visits)[:, :1].contiguous(), batch["location"])
-    probability = torchio.ScalarImage(
-        tensor=average.get_output_tensor(), affine=prepared.time01.affine
-    )
-    on_file_grid = torchio.Resample(subject.time01)(probability)
-    mask = (on_file_grid.data > options.threshold) & (subject.brain.data > 0)
-    result = torchio.LabelMap(tensor=mask.to(torch.uint8), affine=on_file_grid.affine)
-    result.save(folder / "peer.nii.gz")
-    return time.perf_counter() - start
+    patients = find_patients(patient_folder.parent, 0)
+    (patient,) = (p for p in patients if p.name == patient_folder.name)
+    resampled = preprocess.resample(patient, read_pair(patient), settings)
+    histograms = preprocess.histograms(patient, resampled, settings)
+    run = RunFolder(folder)
+    run.create_or_continue(config)
+    run.keep(config, preprocess.fit([histograms], settings), {})
+    variables = _spread(initial_variables(build_model(config), 0), np.random.default_rng(0))
+    with Checkpoints(run.checkpoints / "last") as checkpoints:
+        checkpoints.save(1, variables, {"moments": np.zeros(1)}, {})
 
 
 def take_turns(passes, repeats) -> dict[str, float]:

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 from msseg_jax.data.intensity import BACKGROUND
-from msseg_jax.data.patches import TileAverage, crop, tile_corners
+from msseg_jax.data.patches import crop
+from msseg_jax.data.tiles import TileAverage, tile_corners
 
-# (model variables, time01, time02), each visit (B, S, S, S, 1) -> (B, S, S, S): the consensus'
+# (model variables, time01, time02), each visit (B, D, H, W, 1) -> (B, D, H, W): the consensus'
 # probability
 Forward = Callable[[dict, np.ndarray, np.ndarray], jax.Array]
 
@@ -29,7 +30,7 @@ def segment_volume(
     images: np.ndarray,
     brain: np.ndarray,
     *,
-    patch_size: int,
+    tile: tuple[int, int, int],
     overlap: int,
     batch_size: int,
     progress: Callable = lambda batches: batches,
@@ -38,9 +39,10 @@ def segment_volume(
 
     Args:
       forward, variables: the network from `compile_forward`, and its parameters and statistics.
-      images: (2, D, H, W) float32, normalised; each side at least `patch_size`.
+      images: (2, D, H, W) float32, normalised.
       brain: (D, H, W) bool. Tiles without a brain voxel are not computed.
-      patch_size, overlap: side of a tile and what neighbours share, voxels.
+      tile: its shape (voxels), which the network must be able to halve.
+      overlap: what neighbouring tiles share, voxels.
       batch_size: tiles per call of `forward`; the last call is filled up with background.
       progress: wraps the list of batches, to show a bar.
 
@@ -49,15 +51,16 @@ def segment_volume(
     """
     corners = [
         corner
-        for corner in tile_corners(brain.shape, patch_size, overlap)
-        if brain[tuple(slice(c, c + patch_size) for c in corner)].any()
+        for corner in tile_corners(brain.shape, tile, overlap)
+        if brain[tuple(slice(c, c + side) for c, side in zip(corner, tile, strict=True))].any()
     ]
     average = TileAverage(brain.shape)
     batches = [corners[k : k + batch_size] for k in range(0, len(corners), batch_size)]
     for batch in progress(batches):
-        tiles = np.full((2, batch_size, *(patch_size,) * 3, 1), BACKGROUND, dtype=np.float32)
+        inputs = np.full((2, batch_size, *tile, 1), BACKGROUND, dtype=np.float32)
         for k, corner in enumerate(batch):
-            tiles[:, k, ..., 0] = crop(images, corner, patch_size, BACKGROUND)
-        for tile, corner in zip(np.asarray(forward(variables, *tiles)), batch, strict=False):
-            average.add(tile, corner)
+            inputs[:, k, ..., 0] = crop(images, corner, tile, BACKGROUND)
+        outputs = np.asarray(forward(variables, *inputs))
+        for output, corner in zip(outputs, batch, strict=False):
+            average.add(output, corner)
     return average.mean() * brain

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from msseg_jax.data import preprocess
 from msseg_jax.data.dataset import Pair, Patient, find_patients, read_pair
 from msseg_jax.data.quality import Quality, assess
+from msseg_jax.data.tiles import fit_tile
 from msseg_jax.data.volumes import SUFFIXES, check_output, write_volume
 from msseg_jax.errors import InputError
 from msseg_jax.lesions import number_lesions, voxel_mm3
@@ -35,7 +36,8 @@ class Options:
     overlap: int  # voxels shared by neighbouring tiles
     threshold: float  # probability above which a voxel is new lesion
     min_lesion_mm3: float  # smaller components are dropped
-    batch_size: int  # tiles per call of the network
+    batch_size: int  # tiles of the model's patch size per call of the network
+    tile: int | None = None  # largest side of a tile, voxels; None: the model's patch size
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Predictor:
         self.folder = folder
         self.config, self.preprocessing = run.load()
         model = build_model(self.config)
-        side = model.side_multiple
+        side = self.side_multiple = model.side_multiple
         visit = jax.ShapeDtypeStruct((1, side, side, side, 1), np.float32)
         shapes = jax.eval_shape(
             lambda key, visit: model.init(key, visit, visit, train=False), jax.random.key(0), visit
@@ -102,14 +104,22 @@ class Predictor:
 
         settings = self.preprocessing.settings
         resampled = preprocess.resample(patient, pair, settings)
+        tile, batch_size = self._tiles(resampled.brain.shape, options)
         images = preprocess.apply(self.preprocessing, patient, resampled)
         probability = segment_volume(
             self._forward, self._variables, images, resampled.brain,
-            patch_size=settings.patch_size,
-            overlap=options.overlap, batch_size=options.batch_size, progress=progress,
+            tile=tile, overlap=options.overlap, batch_size=batch_size, progress=progress,
         )  # fmt: skip
         quality = assess(pair, resampled, settings.spacing_mm, self.preprocessing)
         return resampled.to_file_grid(probability) * pair.brain, quality
+
+    def _tiles(self, shape: tuple[int, int, int], options: Options) -> tuple[tuple, int]:
+        """Shape of a tile, and how many of them hold as many voxels as a batch of patches."""
+        patch_size = self.preprocessing.settings.patch_size
+        if options.tile is None:
+            return (patch_size,) * 3, options.batch_size
+        tile = fit_tile(shape, options.tile, options.overlap, self.side_multiple)
+        return tile, max(1, options.batch_size * patch_size**3 // math.prod(tile))
 
 
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
@@ -177,7 +187,11 @@ def _facts(
         ("model", f"{predictor.folder}, its {predictor.kind} checkpoint, step {predictor.step}"),
         ("threshold", f"probability above {options.threshold:g}"),
         ("least lesion", f"{options.min_lesion_mm3:g} mm3"),
-        ("tiles", f"overlap {options.overlap} voxels"),
+        (
+            "tiles",
+            f"side {options.tile or predictor.preprocessing.settings.patch_size}, overlap "
+            f"{options.overlap} voxels",
+        ),
     ]
 
 
@@ -254,6 +268,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--overlap", type=int, metavar="VOXELS", help=f"shared by neighbouring tiles; {own}"
     )
     parser.add_argument(
+        "--tile", type=int, metavar="VOXELS",
+        help="largest side of a tile: large ones overlap less, which is faster and takes more "
+        "memory; default: the model's patch size",
+    )  # fmt: skip
+    parser.add_argument(
         "--threshold", type=float, metavar="P",
         help=f"probability above which a voxel is new lesion; {own}",
     )  # fmt: skip
@@ -273,7 +292,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     elif flags.time01 is None or flags.time02 is None:
         parser.error("wanted -t1 and -t2 (one pair), or --dataset (a folder)")
     for name, low, high in (
-        ("overlap", 0, None), ("threshold", 0, 1), ("min_lesion_mm3", 0, None),
+        ("overlap", 0, None), ("tile", 1, None), ("threshold", 0, 1), ("min_lesion_mm3", 0, None),
         ("batch_size", 1, None), ("threads", 1, None),
     ):  # fmt: skip
         value = getattr(flags, name)
@@ -303,9 +322,14 @@ def _start(flags: argparse.Namespace) -> tuple[Predictor, Options]:
     predictor = Predictor(flags.model)
     options = predictor.options(
         overlap=flags.overlap, threshold=flags.threshold,
-        min_lesion_mm3=flags.min_lesion_mm3, batch_size=flags.batch_size,
+        min_lesion_mm3=flags.min_lesion_mm3, batch_size=flags.batch_size, tile=flags.tile,
     )  # fmt: skip
     side = predictor.preprocessing.settings.patch_size
+    if options.tile is not None and (options.tile < side or options.tile % predictor.side_multiple):
+        raise InputError(
+            f"--tile is {options.tile}; wanted {side} (the model's patch size) or more, and a "
+            f"multiple of {predictor.side_multiple}"
+        )
     if options.overlap >= side:
         raise InputError(
             f"--overlap is {options.overlap}; wanted 0 to {side - 1} voxels, less than the side of "

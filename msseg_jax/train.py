@@ -257,7 +257,7 @@ class Validation:
             patient = open_patient(name, folder)
             probability = segment_volume(
                 self._forward, variables, patient.images, patient.brain,
-                patch_size=self._config.data.patch_size,
+                tile=(self._config.data.patch_size,) * 3,
                 overlap=predict.overlap, batch_size=predict.batch_size,
             )  # fmt: skip
             prediction, reference = probability > predict.threshold, patient.targets[0] == 1

@@ -1,12 +1,14 @@
 """Whatever becomes of the compiler and its output: the right convolution, and a word about it."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from msseg_jax import native
 from tests.conftest import HAS_NATIVE, WHY_NO_NATIVE
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +66,15 @@ def test_a_compiler_that_writes_rubbish_is_no_disaster(tmp_path):
     output, errors = finish(start_with_compiler(tmp_path, script))
     assert output.startswith("False ")
     assert "cannot be loaded" in errors
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other CPUs have no AVX to do without")
+@pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v2", "haswell"])  # SSE2, SSE4, AVX2
+def test_older_cpus_are_served_too(tmp_path, cpu):
+    compiler = native.find_compiler()
+    output, _ = finish(start_with_compiler(tmp_path, f'exec {compiler} "$@" -march={cpu}'))
+    assert output.startswith("True compiled")
 
 
 def test_the_switch_turns_it_off_without_a_word(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from msseg_jax.data.patches import TileAverage, crop, draw_corner, draw_patient, tile_corners
+from msseg_jax.data.patches import crop, draw_corner, draw_patient
 
 BRAIN = np.zeros((20, 22, 24), bool)
 BRAIN[5:15, 5:15, 5:15] = True
@@ -61,7 +61,7 @@ def test_other_patches_are_centred_on_brain_voxels():
 
 def test_crop_pads_what_hangs_over_the_edge():
     array = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    patch = crop(array, (-1, 2, 3), 3, fill=-7)
+    patch = crop(array, (-1, 2, 3), (3, 3, 3), fill=-7)
     assert patch.shape == (2, 3, 3, 3)
     np.testing.assert_array_equal(patch[:, 1:, :2, :2], array[:, :2, 2:, 3:])
     assert (patch[:, 0] == -7).all()
@@ -70,50 +70,10 @@ def test_crop_pads_what_hangs_over_the_edge():
 
 
 def test_crop_outside_the_volume_is_all_fill():
-    assert (crop(np.zeros((5, 5, 5)), (9, -20, 0), 4, fill=3) == 3).all()
+    assert (crop(np.zeros((5, 5, 5)), (9, -20, 0), (4, 4, 4), fill=3) == 3).all()
 
 
 def test_crop_is_a_copy():
     array = np.zeros((5, 5, 5))
-    crop(array, (0, 0, 0), 5, fill=0)[...] = 1
+    crop(array, (0, 0, 0), (5, 5, 5), fill=0)[...] = 1
     assert (array == 0).all()
-
-
-def test_tiles_step_regularly_and_the_last_is_flush():
-    corners = tile_corners((56, 98, 131), 56, 14)
-    assert sorted({c[0] for c in corners}) == [0]
-    assert sorted({c[1] for c in corners}) == [0, 42]
-    assert sorted({c[2] for c in corners}) == [0, 42, 75]
-    assert len(corners) == 6
-
-
-@pytest.mark.parametrize(
-    ("shape", "size", "overlap"), [((13, 14, 15), 8, 2), ((8, 9, 31), 8, 7), ((10, 8, 8), 8, 0)]
-)
-def test_constant_in_constant_out(shape, size, overlap):
-    average = TileAverage(shape)
-    for corner in tile_corners(shape, size, overlap):
-        average.add(np.full((size,) * 3, 0.3, np.float32), corner)
-    np.testing.assert_allclose(average.mean(), 0.3, rtol=1e-6)
-
-
-def test_identity_in_identity_out():
-    volume = np.random.default_rng(0).normal(size=(13, 14, 15)).astype(np.float32)
-    average = TileAverage(volume.shape)
-    for corner in tile_corners(volume.shape, 8, 3):
-        average.add(crop(volume, corner, 8, fill=0), corner)
-    np.testing.assert_allclose(average.mean(), volume, atol=1e-6)
-
-
-def test_overlapping_tiles_are_averaged_and_the_rest_is_zero():
-    average = TileAverage((2, 2, 4))
-    average.add(np.full((2, 2, 2), 1, np.float32), (0, 0, 0))
-    average.add(np.full((2, 2, 2), 4, np.float32), (0, 0, 1))
-    assert average.mean()[0, 0].tolist() == [1, 2.5, 4, 0]
-
-
-def test_refuses_tiles_that_cannot_be():
-    with pytest.raises(ValueError, match="overlap is 8; wanted 0 to 7"):
-        tile_corners((9, 9, 9), 8, 8)
-    with pytest.raises(ValueError, match=r"\(9, 7, 9\) voxels; wanted at least 8"):
-        tile_corners((9, 7, 9), 8, 2)

@@ -49,7 +49,7 @@ def test_every_brain_voxel_is_segmented_once_and_nothing_outside():
     generator = np.random.default_rng(0)
     images = generator.normal(size=(2, 13, 14, 20)).astype(np.float32)
     brain = generator.random((13, 14, 20)) < 0.7
-    options = {"patch_size": 8, "overlap": 3, "batch_size": 4}
+    options = {"tile": (8, 8, 8), "overlap": 3, "batch_size": 4}
     identity = segment_volume(stand_in(lambda x: x), {}, images, brain, **options)
     np.testing.assert_allclose(identity, images[1] * brain, atol=1e-6)
 
@@ -64,7 +64,7 @@ def test_tiles_without_brain_are_not_computed():
     brain = np.zeros((8, 8, 64), bool)
     brain[:, :, :8] = True
     images = np.zeros((2, *brain.shape), np.float32)
-    segment_volume(stand_in(count), {}, images, brain, patch_size=8, overlap=0, batch_size=3)
+    segment_volume(stand_in(count), {}, images, brain, tile=(8, 8, 8), overlap=0, batch_size=3)
     assert calls == [(3, 8, 8, 8)]  # one tile of eight, in a batch filled up to its one shape
 
 
@@ -74,7 +74,7 @@ def test_batch_size_and_overlap_of_a_local_network_do_not_matter():
     brain = np.ones((20, 20, 20), bool)
     results = [
         segment_volume(
-            stand_in(np.tanh), {}, images, brain, patch_size=8, overlap=overlap, batch_size=batch
+            stand_in(np.tanh), {}, images, brain, tile=(8, 8, 8), overlap=overlap, batch_size=batch
         )
         for overlap, batch in ((0, 1), (4, 5), (6, 3))
     ]

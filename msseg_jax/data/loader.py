@@ -40,13 +40,14 @@ class PatchSource:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         sampling, size = self._sampling, self._sampling.patch_size
+        shape = (size,) * 3
         patient = self._patient(draw_patient(sampling.seed, index, len(self._entries)))
         corner = draw_corner(
             sampling.seed, index, size,
             patient.lesion_voxels, patient.brain, sampling.lesion_patch_probability,
         )  # fmt: skip
-        images = crop(patient.images, corner, size, BACKGROUND)  # (2, size, size, size)
-        targets = crop(patient.targets, corner, size, 0)  # (T, size, size, size)
+        images = crop(patient.images, corner, shape, BACKGROUND)  # (2, size, size, size)
+        targets = crop(patient.targets, corner, shape, 0)  # (T, size, size, size)
         return {
             "time01": images[0, ..., None],
             "time02": images[1, ..., None],

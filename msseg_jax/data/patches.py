@@ -1,14 +1,10 @@
-"""Patches for training and tiles for inference: where they lie, how they are cut and put back.
+"""Patches for training: where they lie, and how they are cut.
 
-Training: patch i of a run is a function of (seed, i) alone. Which patient it is from and where it
-lies are drawn from generators seeded with (seed, stream, number), whatever was drawn before.
+Patch i of a run is a function of (seed, i) alone. Which patient it is from and where it lies are
+drawn from generators seeded with (seed, stream, number), whatever was drawn before.
 """
 
-import itertools
-
 import numpy as np
-
-from msseg_jax.errors import InputError
 
 # Streams keep draws for different purposes independent of each other.
 _PATIENT_STREAM, _CORNER_STREAM = 0, 1
@@ -54,52 +50,15 @@ def draw_corner(
             return tuple(int(v) for v in voxel - size // 2)
 
 
-def crop(array: np.ndarray, corner: tuple[int, int, int], size: int, fill: float) -> np.ndarray:
-    """A copy of (..., size, size, size) from (..., D, H, W) at `corner`, `fill` outside it."""
-    patch = np.full((*array.shape[:-3], *(size,) * 3), fill, dtype=array.dtype)
+def crop(
+    array: np.ndarray, corner: tuple[int, int, int], shape: tuple[int, int, int], fill: float
+) -> np.ndarray:
+    """A copy of (..., *shape) from (..., D, H, W) at `corner`, `fill` outside it."""
+    patch = np.full((*array.shape[:-3], *shape), fill, dtype=array.dtype)
     source, target = [], []
-    for start, side in zip(corner, array.shape[-3:], strict=True):
-        first, last = max(start, 0), min(start + size, side)
+    for start, side, length in zip(corner, shape, array.shape[-3:], strict=True):
+        first, last = max(start, 0), min(start + side, length)
         source.append(slice(first, max(first, last)))
         target.append(slice(first - start, max(first, last) - start))
     patch[(..., *target)] = array[(..., *source)]
     return patch
-
-
-def tile_corners(shape: tuple[int, int, int], size: int, overlap: int) -> list[tuple[int, ...]]:
-    """Corners of the tiles that cover a volume: a regular grid, the last tile flush with the edge.
-
-    Args:
-      shape: (D, H, W), each at least `size`.
-      size, overlap: voxels along each side; neighbouring tiles share `overlap` or more.
-
-    Raises:
-      InputError: the overlap is negative or as large as a tile, or the volume smaller than a tile.
-    """
-    if not 0 <= overlap < size:
-        raise InputError(f"overlap is {overlap}; wanted 0 to {size - 1}, less than a tile's side")
-    if min(shape) < size:
-        raise InputError(f"the volume has {tuple(shape)} voxels; wanted at least {size} per side")
-    starts = []
-    for side in shape:
-        regular = list(range(0, side - size, size - overlap))
-        starts.append([*regular, side - size])
-    return list(itertools.product(*starts))
-
-
-class TileAverage:
-    """The average of overlapping tiles: add tiles one by one, then read `mean()`."""
-
-    def __init__(self, shape: tuple[int, int, int]):
-        self._sum = np.zeros(shape, dtype=np.float32)
-        self._count = np.zeros(shape, dtype=np.float32)
-
-    def add(self, tile: np.ndarray, corner: tuple[int, int, int]) -> None:
-        """Add a (size, size, size) tile that lies inside the volume at `corner`."""
-        box = tuple(slice(c, c + n) for c, n in zip(corner, tile.shape, strict=True))
-        self._sum[box] += tile
-        self._count[box] += 1
-
-    def mean(self) -> np.ndarray:
-        """(D, H, W) float32; 0 where no tile was added."""
-        return self._sum / np.maximum(self._count, 1)

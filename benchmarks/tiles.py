@@ -1,0 +1,51 @@
+"""What larger tiles change: time, probabilities and the mask of one patient, beside the default.
+
+Usage: python -m benchmarks.tiles --model RUN --patient FOLDER [--tiles 48,96]
+Each is timed at its second call, without compilation.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, type=Path, metavar="RUN", help="a trained run")
+    parser.add_argument("--patient", required=True, type=Path, metavar="FOLDER", help="a pair")
+    parser.add_argument("--tiles", default="112", help="largest sides of a tile, voxels")
+    flags = parser.parse_args()
+    from msseg_jax.process import keep_freed_memory
+
+    keep_freed_memory()
+    from msseg_jax.data.dataset import find_patients, read_pair
+    from msseg_jax.predict import Predictor
+    from msseg_jax.scores import dice
+
+    folder = flags.patient
+    (patient,) = (p for p in find_patients(folder.parent, 0) if p.name == folder.name)
+    pair = read_pair(patient)
+    predictor = Predictor(flags.model)
+    default = None
+    print(f"{'tile':>7}{'s':>8}{'probability differs, mean':>28}{'at most':>10}{'Dice':>8}")
+    for tile in [None, *map(int, flags.tiles.split(","))]:
+        options = predictor.options(tile=tile)
+        predictor.segment(patient, pair, options)  # compiles
+        start = time.perf_counter()
+        probability, _ = predictor.segment(patient, pair, options)
+        seconds = time.perf_counter() - start
+        if default is None:
+            default = probability
+        apart = np.abs(probability - default)[pair.brain]
+        agreement = dice(default > options.threshold, probability > options.threshold)
+        print(
+            f"{tile or 'default':>7}{seconds:>8.1f}{apart.mean():>28.1e}{apart.max():>10.2f}"
+            f"{agreement:>8.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
