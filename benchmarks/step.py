@@ -1,6 +1,6 @@
 """Time one training step and one forward pass of `configs/msseg2.py`, per patch pair.
 
-Usage: python -m benchmarks.step [--batch_size 2] [--patch_size 56] [--repeats 5]
+Usage: python -m benchmarks.step [--batch_size 2] [--patch_size 56] [--repeats 5] [--give_back]
 Random patches, no loader: what is timed is the compiled step. Medians; on a machine that does
 other work as well, the shortest time is shown beside them.
 """
@@ -11,13 +11,20 @@ import statistics
 import time
 from functools import partial
 
+from msseg_jax.process import keep_freed_memory
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=2, help="patch pairs over all devices")
     parser.add_argument("--patch_size", type=int, default=56, help="voxels")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--give_back", action="store_true", help="freed memory to the system, as glibc would do"
+    )
     flags = parser.parse_args()
+    if not flags.give_back:
+        keep_freed_memory()
     import jax
     import numpy as np
 

@@ -27,11 +27,11 @@ def get_config() -> ConfigDict:
     config.data.patches_per_patient = 20
     config.data.workers = 0
     config.train.batch_size = 4
-    config.train.epochs = 10
+    config.train.epochs = 7
     config.train.learning_rate = 0.01
-    config.train.learning_rate_decay = 0.8
+    config.train.learning_rate_decay = 0.7
     config.train.log_every_steps = 20
-    config.train.validate_every_steps = 300
+    config.train.validate_every_steps = 420  # once, at the end
     config.train.checkpoint_every_steps = 60
     config.predict.overlap = 4
     return config

@@ -1,5 +1,6 @@
 """Whole volumes through the network, tile by tile, with one compiled shape."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -14,6 +15,7 @@ from msseg_jax.data.tiles import TileAverage, tile_corners
 Forward = Callable[[dict, np.ndarray, np.ndarray], jax.Array]
 
 
+@functools.cache
 def compile_forward(model) -> Forward:
     """The network in inference mode; compiled once per shape of its input, whatever the weights."""
 

@@ -40,8 +40,8 @@ def keep_freed_memory() -> None:
     """Large blocks that are freed stay with the process; to be called before JAX is imported.
 
     glibc gives them back to the system at once. XLA frees and takes hundreds of MB with every
-    call, and the system clears each page anew, which is a tenth of a forward pass on a CPU
-    (`python -m benchmarks.memory`). Where there is no glibc this does nothing.
+    call, and the system clears each page anew, which a forward pass on a CPU takes longer for
+    (`python -m benchmarks.step`, with and without `--give_back`). Without glibc this does nothing.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
