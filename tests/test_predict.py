@@ -5,7 +5,7 @@ import pytest
 
 from msseg_jax.checkpoint import Checkpoints, RunFolder
 from msseg_jax.config import save_config
-from msseg_jax.data import dataset
+from msseg_jax.data import dataset, preprocess
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.inference import compile_forward, segment_volume
 from msseg_jax.model import build_model, initial_variables
@@ -138,6 +138,27 @@ def test_options_reach_the_mask(pair_flags, tmp_path):
     assert nib.load(tmp_path / "new.nii.gz").get_fdata().sum() == 0
 
 
+def test_one_tile_around_the_brain_is_the_network_itself(run, patients_root):
+    predictor = Predictor(run)
+    settings = predictor.preprocessing.settings
+    patient = dataset.find_patients(patients_root, 0)[0]
+    pair = dataset.read_pair(patient)
+    found, _ = predictor.segment(patient, pair, predictor.options(tile=64))
+
+    resampled = preprocess.resample(patient, pair, settings)
+    images = preprocess.apply(predictor.preprocessing, patient, resampled)
+    sides = [-side % predictor.side_multiple for side in resampled.brain.shape]
+    visits = np.pad(images, [(0, 0), *((0, side) for side in sides)])[:, None, ..., None]
+    model = build_model(predictor.config)
+    whole = np.asarray(model.apply(predictor._variables, *visits, train=False))[0, ..., 0]
+    whole = whole[tuple(slice(side) for side in resampled.brain.shape)] * resampled.brain
+    wanted = resampled.to_file_grid(whole) * pair.brain
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert np.ptp(wanted[pair.brain]) > 0.01
+    small, _ = predictor.segment(patient, pair, predictor.options())
+    assert np.abs(small - found).max() > 1e-4  # the default has tiles that end in the brain
+
+
 def test_the_report_lists_the_lesions_of_the_mask_first(pair_flags, tmp_path, capsys):
     page = tmp_path / "page.html"
     assert main([*pair_flags, f"--report={page}"]) == 0
@@ -164,6 +185,7 @@ def test_a_folder_of_reports(run, patients_root, tmp_path):
 def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
     predictor = Predictor(run)
     options = predictor.options()
+    compiled = []  # by the forward pass, which other tests share
     for size in ((14, 15, 20), (17, 16, 14)):
         generator = np.random.default_rng(0)
         brain = np.zeros(size, bool)
@@ -174,7 +196,8 @@ def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
         ]
         patient = dataset.Patient("one", *paths, None)
         predictor.segment(patient, dataset.read_pair(patient), options)
-    assert predictor._forward._cache_size() == 1
+        compiled.append(predictor._forward._cache_size())
+    assert compiled[0] == compiled[1]
 
 
 def test_a_folder_goes_on_after_a_failure_and_says_so_at_the_end(
@@ -229,6 +252,8 @@ def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):
     [
         ("--probability={out}", "as --output; wanted two places"),
         ("--overlap=8", "--overlap is 8; wanted 0 to 7 voxels"),
+        ("--tile=4", "--tile is 4; wanted 8 (the model's patch size) or more"),
+        ("--tile=9", "--tile is 9; wanted 8 (the model's patch size) or more, and a multiple of 2"),
         ("--output={root}/masks", "lies among the patients of --dataset"),
         ("--output={root}/masks/demo", "lies among the patients of --dataset"),
         ("--output={file}/masks", "wanted a folder to write in"),
