@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from msseg_jax.data.alignment import measure_alignment
-from msseg_jax.data.dataset import find_patients, read_pair
+from msseg_jax.data.dataset import patient_in, read_pair
 
 SHIFTS_MM = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -19,9 +19,7 @@ SHIFTS_MM = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("patient_folder", type=Path)
-    folder = parser.parse_args().patient_folder
-    (patient,) = (p for p in find_patients(folder.parent, 0) if p.name == folder.name)
-    pair = read_pair(patient)
+    pair = read_pair(patient_in(parser.parse_args().patient_folder))
     spacing_mm = pair.time01.spacing_mm
     print(f"{'shift, mm':>10}{'measured, mm':>14}{'correlation':>13}")
     for shift_mm in SHIFTS_MM:

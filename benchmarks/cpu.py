@@ -7,7 +7,7 @@ MSSEG-2 layout; without --patient a phantom) takes turns in a process for each.
 """
 
 import argparse
-import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -27,14 +27,14 @@ def main():
     parser.add_argument("--patch_size", type=int, default=56, help="voxels")
     parser.add_argument("--repeats", type=int, default=5)
     flags = parser.parse_args()
-    from msseg_jax.process import keep_freed_memory
+    from msseg_jax.process import keep_freed_memory, processors
 
-    keep_freed_memory()
+    keep_freed_memory()  # for the peers, too
     import jax
     import openvino
     import torch
 
-    threads = len(os.sched_getaffinity(0))
+    threads = processors()
     torch.set_num_threads(threads)
     from msseg_jax import native
 
@@ -138,7 +138,7 @@ def compare_passes(flags, threads):
 
 def compare_patients(flags):
     """One patient from files to mask."""
-    from benchmarks.patient import KINDS, time_patient
+    from benchmarks.patient import KINDS, time_patient, write_for_torchio
     from msseg_jax.data.phantom import write_phantoms
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -146,10 +146,12 @@ def compare_patients(flags):
         if folder is None:
             write_phantoms(Path(temporary) / "patients", 1, seed=0)
             folder = Path(temporary) / "patients" / "phantom_001"
-        run = flags.model
-        if run is None:
-            run = Path(temporary) / "run"
+        run = Path(temporary) / "run"
+        if flags.model is None:
             write_run(run, folder)
+        else:  # a copy, as results are written beside it
+            shutil.copytree(flags.model, run)
+        write_for_torchio(run)
         found = {kind: [] for kind in KINDS}
         for _ in range(flags.patient_repeats):
             for kind in KINDS:
@@ -173,15 +175,14 @@ def write_run(folder: Path, patient_folder: Path):
     from configs import msseg2
     from msseg_jax.checkpoint import Checkpoints, RunFolder
     from msseg_jax.data import preprocess
-    from msseg_jax.data.dataset import find_patients, read_pair
+    from msseg_jax.data.dataset import patient_in, read_pair
     from msseg_jax.model import build_model, initial_variables
 
     config = msseg2.get_config()
     settings = preprocess.Settings(
         config.data.spacing_mm, tuple(config.data.percentiles), config.data.patch_size
     )
-    patients = find_patients(patient_folder.parent, 0)
-    (patient,) = (p for p in patients if p.name == patient_folder.name)
+    patient = patient_in(patient_folder)
     resampled = preprocess.resample(patient, read_pair(patient), settings)
     histograms = preprocess.histograms(patient, resampled, settings)
     run = RunFolder(folder)

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from msseg_jax.data import dataset
 
 KINDS = ("ours", "TorchIO")
@@ -25,7 +27,7 @@ def time_patient(kind: str, run: Path, patient: Path) -> dict:
     command = [sys.executable, "-m", "benchmarks.patient", kind, str(run), str(patient)]
     # Monotonic time is the machine's, so that the new process can tell when it was started.
     done = subprocess.run(
-        [*command, str(time.monotonic())], check=True, capture_output=True, text=True
+        [*command, str(time.monotonic())], check=True, stdout=subprocess.PIPE, text=True
     )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -53,9 +55,21 @@ def prepare_ours(run: Path, folder: Path):
     from msseg_jax.predict import Outputs, Predictor, predict_patient
 
     predictor = Predictor(run)
-    (patient,) = (p for p in dataset.find_patients(folder.parent, 0) if p.name == folder.name)
+    patient = dataset.patient_in(folder)
     outputs = Outputs(run / "ours.nii.gz")
     return lambda: predict_patient(predictor, patient, predictor.options(), outputs)
+
+
+def write_for_torchio(run: Path) -> None:
+    """What `prepare_torchio` needs of a run, so that its process has nothing of ours in it."""
+    import numpy as np
+
+    from benchmarks.peers import Peer, with_weights
+    from msseg_jax.predict import Predictor
+
+    predictor = Predictor(run)
+    weights = with_weights(Peer(predictor.config.model), predictor._variables).state_dict()
+    np.savez(run / "torchio.npz", **{name: value.numpy() for name, value in weights.items()})
 
 
 def prepare_torchio(run: Path, folder: Path):
@@ -64,18 +78,19 @@ def prepare_torchio(run: Path, folder: Path):
     import torch
     import torchio
 
-    from benchmarks.peers import Peer, with_weights
-    from msseg_jax.predict import Predictor
+    from benchmarks.peers import Peer
 
-    predictor = Predictor(run)
-    settings, options = predictor.preprocessing.settings, predictor.options()
-    peer = with_weights(Peer(predictor.config.model), predictor._variables)
+    config = ConfigDict(json.loads((run / "config.json").read_text()))
+    patch_size, predict = config.data.patch_size, config.predict
+    peer = Peer(config.model)
+    weights = np.load(run / "torchio.npz")
+    peer.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
     peer = peer.to(memory_format=torch.channels_last_3d).eval()
     # TorchIO wants landmarks at percentiles of its own; the work is the same.
     landmarks = {name: np.linspace(0, 100, 13) for name in ("time01", "time02")}
     prepare = torchio.Compose(
         [
-            torchio.Resample(settings.spacing_mm),
+            torchio.Resample(config.data.spacing_mm),
             torchio.HistogramStandardization(landmarks, masking_method="brain"),
             torchio.ZNormalization(masking_method="brain"),
         ]
@@ -88,9 +103,9 @@ def prepare_torchio(run: Path, folder: Path):
             brain=torchio.LabelMap(folder / dataset.BRAIN_MASK),
         )
         prepared = prepare(subject)
-        tiles = torchio.inference.GridSampler(prepared, settings.patch_size, options.overlap)
+        tiles = torchio.inference.GridSampler(prepared, patch_size, predict.overlap)
         average = torchio.inference.GridAggregator(tiles, overlap_mode="average")
-        loader = torchio.SubjectsLoader(tiles, batch_size=options.batch_size)
+        loader = torchio.SubjectsLoader(tiles, batch_size=predict.batch_size)
         with torch.no_grad():
             for batch in loader:
                 visits = [
@@ -102,7 +117,7 @@ def prepare_torchio(run: Path, folder: Path):
             tensor=average.get_output_tensor(), affine=prepared.time01.affine
         )
         on_file_grid = torchio.Resample(subject.time01)(probability)
-        mask = (on_file_grid.data > options.threshold) & (subject.brain.data > 0)
+        mask = (on_file_grid.data > predict.threshold) & (subject.brain.data > 0)
         result = torchio.LabelMap(tensor=mask.to(torch.uint8), affine=on_file_grid.affine)
         result.save(run / "torchio.nii.gz")
 

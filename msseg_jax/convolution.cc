@@ -369,7 +369,7 @@ ffi::Error channel_sums(ffi::ThreadPool pool, Array x, Array y, ffi::ResultBuffe
   parallel(pool, parts, [&](int64_t part) {
     const float *xs = x.typed_data() + part * volume, *ys = y.typed_data() + part * volume;
     double total = 0, product = 0;
-    for (int64_t begin = 0; begin < volume; begin += kChunk) {  // short, to add up exactly
+    for (int64_t begin = 0; begin < volume; begin += kChunk) {  // short, as float32 adds up a few well
       const int64_t end = std::min(begin + kChunk, volume);
       Vec sum{}, products{};
       int64_t p = begin;

@@ -44,6 +44,10 @@ def conv3d_bias(inputs, kernel: jax.Array, bias: jax.Array, *, relu: bool) -> ja
     """`conv3d` plus a bias (Cout,), then a ReLU if wanted, in one pass; not differentiable."""
     inputs = tuple(inputs)
     _check(inputs, kernel)
+    if bias.shape != kernel.shape[-1:] or bias.dtype != kernel.dtype:
+        raise ValueError(
+            f"conv3d: bias is {bias.dtype}{bias.shape}, wanted {kernel.dtype}{kernel.shape[-1:]}"
+        )
 
     def plain(convolve, inputs, kernel, bias):
         y = convolve(inputs, kernel) + bias[None, None, None, None]
@@ -64,6 +68,11 @@ def _check(inputs, kernel):
         raise ValueError(
             f"conv3d: kernel has shape {kernel.shape}, "
             "wanted (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout)"
+        )
+    if any(x.dtype != kernel.dtype for x in inputs):
+        raise ValueError(
+            f"conv3d: inputs are {[str(x.dtype) for x in inputs]}, the kernel {kernel.dtype}; "
+            "wanted the same for all"
         )
     channels = sum(x.shape[-1] for x in inputs)
     if kernel.shape[3] != channels:

@@ -20,7 +20,6 @@ from msseg_jax.data.files import write_beside
 from msseg_jax.errors import InputError
 from msseg_jax.process import for_each
 from msseg_jax.raters import count_over_thresholds, list_lesions, read_masks, score_raters
-from msseg_jax.report.evaluation import write_evaluation_report
 
 PROGRAM = "python -m msseg_jax.evaluate"
 SUFFIX = ".nii.gz"
@@ -255,6 +254,8 @@ def run(
     page.unlink(missing_ok=True)  # an older one would stand beside tables that it does not fit
     write_tables(evaluation, output)
     if report:
+        from msseg_jax.report.evaluation import write_evaluation_report  # and matplotlib
+
         write_evaluation_report(page, evaluation, reference, prediction, preprocessing)
     return evaluation
 

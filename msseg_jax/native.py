@@ -47,7 +47,8 @@ def state() -> tuple[bool, str]:
         for symbol in SYMBOLS:
             handler = jax.ffi.pycapsule(getattr(library, symbol))
             jax.ffi.register_ffi_target(symbol, handler, platform="cpu")
-    except _Unavailable as error:
+    # RuntimeError: JAX will not have the handler; OSError: no room for a temporary folder.
+    except (_Unavailable, OSError, RuntimeError) as error:
         logger.warning(
             "the native convolution is not available, so a slower one takes its place: %s", error
         )
@@ -148,11 +149,11 @@ def _cpu() -> str:
 
 def _cache_folder() -> Path | None:
     """The folder of compiled libraries, made if need be; None where it cannot be written."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "msseg_jax"
     try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(root) / "msseg_jax"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home
         return None
     return folder if os.access(folder, os.W_OK) else None
 
@@ -166,11 +167,14 @@ def _compile(compiler: str, folder: Path, name: str) -> Path:
         for machine_flag in MACHINE_FLAGS:
             flags = [*FLAGS, *filter(None, [machine_flag])]
             command = [compiler, *flags, include, str(SOURCE), "-o", str(partial)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S
+            )
             if done.returncode == 0:
                 break
         else:
-            raise _Unavailable(f"{compiler} failed: {done.stderr.strip()[-300:]}")
+            said = done.stderr.strip().splitlines() or ["no word of why"]
+            raise _Unavailable(f"{compiler} failed: {said[-1][:300]}")
         digest = hashlib.sha256(partial.read_bytes()).hexdigest()
         os.replace(partial, library)
         partial.write_text(digest)

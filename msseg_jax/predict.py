@@ -20,7 +20,7 @@ from tqdm import tqdm
 from msseg_jax.data import preprocess
 from msseg_jax.data.dataset import Pair, Patient, find_patients, read_pair
 from msseg_jax.data.quality import Quality, assess
-from msseg_jax.data.tiles import fit_tile
+from msseg_jax.data.tiles import fit_tile, tile_corners
 from msseg_jax.data.volumes import SUFFIXES, check_output, write_volume
 from msseg_jax.errors import InputError
 from msseg_jax.lesions import number_lesions, voxel_mm3
@@ -62,7 +62,7 @@ class Outputs:
 
 
 class Predictor:
-    """A trained network with its preprocessing; compiled once, for any number of pairs."""
+    """A trained network with its preprocessing; compiled once per shape of its tiles."""
 
     def __init__(self, folder: Path | str):
         # JAX starts its threads when it is imported, so `--threads` must be set before.
@@ -119,7 +119,9 @@ class Predictor:
         if options.tile is None:
             return (patch_size,) * 3, options.batch_size
         tile = fit_tile(shape, options.tile, options.overlap, self.side_multiple)
-        return tile, max(1, options.batch_size * patch_size**3 // math.prod(tile))
+        as_many_voxels = options.batch_size * patch_size**3 // math.prod(tile)
+        there_are = len(tile_corners(shape, tile, options.overlap))
+        return tile, min(max(1, as_many_voxels), there_are)
 
 
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
@@ -189,10 +191,15 @@ def _facts(
         ("least lesion", f"{options.min_lesion_mm3:g} mm3"),
         (
             "tiles",
-            f"side {options.tile or predictor.preprocessing.settings.patch_size}, overlap "
-            f"{options.overlap} voxels",
+            f"side {_tile_side(predictor, options)}, overlap {options.overlap} voxels",
         ),
     ]
+
+
+def _tile_side(predictor: Predictor, options: Options) -> str:
+    if options.tile is None:
+        return str(predictor.preprocessing.settings.patch_size)
+    return f"at most {options.tile}"
 
 
 def predict_patients(
@@ -269,8 +276,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--tile", type=int, metavar="VOXELS",
-        help="largest side of a tile: large ones overlap less, which is faster and takes more "
-        "memory; default: the model's patch size",
+        help="largest side of a tile: large ones overlap less, which is faster, takes more memory, "
+        "changes probabilities near their borders, and is compiled for each patient; default: the "
+        "model's patch size",
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=float, metavar="P",

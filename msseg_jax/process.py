@@ -49,4 +49,4 @@ def keep_freed_memory() -> None:
         return
     mallopt(M_ARENA_MAX, 1)  # one heap for all threads: a thread's own has at most 64 MB
     mallopt(M_MMAP_MAX, 0)  # large blocks from the heap as well
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # which does not shrink
+    mallopt(M_TRIM_THRESHOLD, -1)  # which never shrinks

@@ -12,6 +12,8 @@ from msseg_jax import native
 from msseg_jax.batch_norm import BatchNorm
 from tests.conftest import HAS_NATIVE, WHY_NO_NATIVE
 
+SHAPE = (4, 2, 9, 10, 11, 3)  # devices, B, D, H, W, C; 990 voxels are more than one chunk of a sum
+
 
 @pytest.fixture(params=["native", "plain"])
 def form(request, monkeypatch):
@@ -45,7 +47,7 @@ def run(norm, variables, x, dy):
 @pytest.fixture
 def case():
     generator = np.random.default_rng(0)
-    x = (3 + 2 * generator.standard_normal((4, 2, 5, 6, 7, 3))).astype(np.float32)
+    x = (3 + 2 * generator.standard_normal(SHAPE)).astype(np.float32)
     dy = generator.standard_normal(x.shape).astype(np.float32)
     variables = {
         "params": {"scale": jnp.array([0.5, 1.5, -2.0]), "bias": jnp.array([0.1, 0.0, -1.0])},

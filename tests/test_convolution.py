@@ -127,6 +127,18 @@ def test_bias_and_relu_in_the_same_pass(relu):
     assert_all_close([found], [jnp.maximum(wanted, 0) if relu else wanted])
 
 
+@pytest.mark.usefixtures("conv3d")
+def test_what_is_no_number_stays_so_through_relu():
+    x, kernel, bias = arrays((1, 5, 6, 7, 2), (3, 3, 3, 2, 5), (5,))
+    x = x.at[0, 2, 3, 4, 1].set(jnp.nan)
+    found = convolution.conv3d_bias((x,), kernel, bias, relu=True)
+    around = np.zeros((5, 6, 7), dtype=bool)
+    around[1:4, 2:5, 3:6] = True
+    np.testing.assert_array_equal(
+        np.isnan(found[0]), np.broadcast_to(around[..., None], found[0].shape)
+    )
+
+
 def test_the_kernels_gradient_is_the_same_bits_every_time(conv3d):
     x, kernel, dy = arrays((2, 17, 20, 21, 6), (3, 3, 3, 6, 6), (2, 17, 20, 21, 6))
     run = value_and_gradients(conv3d)
@@ -158,3 +170,11 @@ def test_a_program_for_a_cpu_holds_no_3d_convolution_and_one_for_a_gpu_holds_it(
 def test_other_shapes_are_refused_with_what_was_found(x_shape, kernel_shape, message):
     with pytest.raises(ValueError, match=message):
         convolution.conv3d((jnp.zeros(x_shape),), jnp.zeros(kernel_shape))
+
+
+def test_other_types_and_biases_are_refused():
+    x, kernel = jnp.zeros((1, 8, 8, 8, 2)), jnp.zeros((3, 3, 3, 2, 4))
+    with pytest.raises(ValueError, match=r"inputs are \['bfloat16'\], the kernel float32"):
+        convolution.conv3d((x.astype(jnp.bfloat16),), kernel)
+    with pytest.raises(ValueError, match=r"bias is float32\(1,\), wanted float32\(4,\)"):
+        convolution.conv3d_bias((x,), kernel, jnp.zeros(1), relu=False)

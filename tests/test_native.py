@@ -100,6 +100,16 @@ def test_two_processes_at_once_and_then_a_truncated_library(tmp_path):
 
 
 @needs_compiler
+def test_a_user_without_a_home_is_served_too(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(native.Path, "home", no_home)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert native._cache_folder() is None  # and then it is compiled for the process alone
+
+
+@needs_compiler
 def test_a_cache_that_cannot_be_made_is_done_without(tmp_path):
     (tmp_path / "file").write_text("")
     output, _ = finish(start(tmp_path / "file"))

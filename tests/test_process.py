@@ -1,5 +1,4 @@
 import platform
-import resource
 import subprocess
 import sys
 
@@ -29,9 +28,8 @@ def test_freed_memory_is_taken_again_without_asking_the_system():
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("the settings are glibc's: elsewhere there is nothing to keep")
     faults = {kept: int(run(CODE.format(kept=kept))) for kept in (False, True)}
-    pages = 20 * 64 * 2**20 / resource.getpagesize()  # of all blocks together
-    assert faults[False] > 0.9 * pages
-    assert faults[True] < 0.1 * pages
+    assert faults[False] >= 20  # one for each block, where the system's pages are huge
+    assert faults[True] < 0.1 * faults[False]
 
 
 # Page faults of taking and giving back 64 MB twenty times, after once, in a thread as XLA does.

@@ -76,10 +76,11 @@ def find_patients(root: Path | str, targets: int) -> list[Patient]:
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise DatasetError(f"{root}: no patient folder in it; wanted <patient>/{TIME01} and so on")
-    return [_patient_in(folder, targets) for folder in folders]
+    return [patient_in(folder, targets) for folder in folders]
 
 
-def _patient_in(folder: Path, targets: int) -> Patient:
+def patient_in(folder: Path, targets: int = 0) -> Patient:
+    """The patient of one folder, with the first `targets` reference maps."""
     names = [CONSENSUS, *(EXPERT.format(k) for k in range(1, targets))][:targets]
     mask = folder / BRAIN_MASK
     return Patient(
