@@ -276,9 +276,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--tile", type=int, metavar="VOXELS",
-        help="largest side of a tile: large ones overlap less, which is faster, takes more memory, "
-        "changes probabilities near their borders, and is compiled for each patient; default: the "
-        "model's patch size",
+        help="largest side of a tile, a multiple of 8 for the paper's network: large ones overlap "
+        "less, which is faster, takes more memory, changes probabilities near their borders, and "
+        "is compiled for each patient; default: the model's patch size",
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=float, metavar="P",
@@ -289,8 +289,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help=f"drop smaller lesions (6-connected components); {own}",
     )  # fmt: skip
     parser.add_argument(
-        "--batch_size", type=int, metavar="TILES", help=f"tiles per call of the network; {own}"
-    )
+        "--batch_size", type=int, metavar="TILES",
+        help=f"tiles of the model's patch size per call of the network; {own}",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="processors to use; default: all")
     flags = parser.parse_args(arguments)
 
