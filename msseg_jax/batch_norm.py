@@ -14,6 +14,8 @@ from jax import lax
 
 from msseg_jax import native
 
+VOXELS = (0, 1, 2, 3)  # axes of (B, D, H, W, C)
+
 
 class BatchNorm(nn.Module):
     """Each map to zero mean and unit variance over batch and voxels, then scaled and shifted.
@@ -61,7 +63,7 @@ def _forward(x, scale, bias, epsilon, axis_name):
     mean, square = _over_devices(_sums(x, x) / _count(x), axis_name)
     variance = jnp.maximum(square - mean * mean, 0)
     factor, shift = _scale_and_shift(mean, variance, scale, bias, epsilon)
-    y = x * _wide(factor, x) + _wide(shift, x)
+    y = x * _wide(factor) + _wide(shift)
     return (y, mean, variance), (x, mean, variance, scale)
 
 
@@ -76,7 +78,7 @@ def _backward(epsilon, axis_name, residuals, cotangents):
     factor = scale * inverse_deviation
     slope = -factor * by_scale * inverse_deviation
     shift = -factor * by_bias - slope * mean
-    dx = dy * _wide(factor, x) + x * _wide(slope, x) + _wide(shift, x)
+    dx = dy * _wide(factor) + x * _wide(slope) + _wide(shift)
     return dx, d_scale, d_bias
 
 
@@ -104,9 +106,8 @@ def _sums(x, y):
 
 
 def _plain_sums(x, y):
-    axes = tuple(range(x.ndim - 1))
-    return jnp.stack([jnp.sum(x, axes), jnp.sum(x * y, axes)])
+    return jnp.stack([jnp.sum(x, VOXELS), jnp.sum(x * y, VOXELS)])
 
 
-def _wide(channels, x):
-    return channels.reshape((1,) * (x.ndim - 1) + (-1,))
+def _wide(channels):
+    return channels[None, None, None, None]

@@ -1,4 +1,5 @@
-// 3-D convolution with stride 1 and 'same' zero padding for CPUs, called by XLA.
+// 3-D convolution with stride 1 and 'same' zero padding for CPUs, and the sums that batch norm
+// takes, called by XLA.
 //
 // Arrays are planar, (B, C, D, H, W): the JAX side asks XLA for this layout of its (B, D, H, W, C).
 // Vectors run along the voxels of a plane and not along the channels, so that networks of 5 or 7

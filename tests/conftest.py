@@ -25,10 +25,9 @@ jax.config.update("jax_compilation_cache_dir", _compiled.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Where this holds, a native convolution that cannot be had is a fault and no reason to skip.
+# Where this holds, a native convolution that cannot be had is a fault. Elsewhere users are served
+# by the plain form alone, and so that alone is tested.
 HAS_NATIVE = native.find_compiler() is not None and jax.default_backend() == "cpu"
-# A user without a compiler, or with a GPU, is served without it: there is nothing to test there.
-WHY_NO_NATIVE = "the native convolution needs a C++ compiler, and JAX on a CPU"
 
 # The files of a patient in the MSSEG-2 layout.
 PATIENT_FILES = {dataset.TIME01, dataset.TIME02, dataset.CONSENSUS, dataset.BRAIN_MASK} | {
@@ -76,6 +75,15 @@ def with_random_output(variables: dict) -> dict:
     random = np.random.default_rng(1).normal(size=output["kernel"].shape)
     output["kernel"] = random.astype(np.float32)
     return variables
+
+
+@pytest.fixture(params=["native", "plain"] if HAS_NATIVE else ["plain"])
+def form(request, monkeypatch) -> str:
+    """Each form of convolution and batch norm that a CPU has, in its turn."""
+    if request.param == "native":
+        assert native.available(), native.state()[1]
+    monkeypatch.setattr(native, "available", lambda: request.param == "native")
+    return request.param
 
 
 @pytest.fixture

@@ -8,21 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from msseg_jax import native
 from msseg_jax.batch_norm import BatchNorm
-from tests.conftest import HAS_NATIVE, WHY_NO_NATIVE
 
 SHAPE = (4, 2, 9, 10, 11, 3)  # devices, B, D, H, W, C; 990 voxels are more than one chunk of a sum
-
-
-@pytest.fixture(params=["native", "plain"])
-def form(request, monkeypatch):
-    """Both forms of the sums that a CPU has."""
-    if request.param == "native":
-        if not HAS_NATIVE:
-            pytest.skip(WHY_NO_NATIVE)
-        assert native.available(), native.state()[1]
-    monkeypatch.setattr(native, "available", lambda: request.param == "native")
 
 
 def ours(axis_name):

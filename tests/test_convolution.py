@@ -6,18 +6,12 @@ import numpy as np
 import pytest
 from jax import lax
 
-from msseg_jax import convolution, native
-from tests.conftest import HAS_NATIVE, WHY_NO_NATIVE
+from msseg_jax import convolution
 
 
-@pytest.fixture(params=["native", "plain"])
-def conv3d(request, monkeypatch):
+@pytest.fixture
+def conv3d(form):
     """`convolution.conv3d` of one input, in both forms that a CPU has."""
-    if request.param == "native":
-        if not HAS_NATIVE:
-            pytest.skip(WHY_NO_NATIVE)
-        assert native.available(), native.state()[1]
-    monkeypatch.setattr(native, "available", lambda: request.param == "native")
     return lambda x, kernel: convolution.conv3d((x,), kernel)
 
 

@@ -11,11 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msseg_jax.data.volumes import (
-    Volume,
-    mask_problem,
-    read_checked,
-)
+from msseg_jax.data.volumes import Volume, mask_problem, read_checked
 from msseg_jax.errors import InputError
 
 TIME01 = "flair_time01_on_middle_space.nii.gz"
