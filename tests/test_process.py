@@ -25,7 +25,7 @@ def test_for_each_keeps_the_order_and_does_without_patients():
 
 
 def test_freed_memory_is_taken_again_without_asking_the_system():
-    # `mallopt` and its settings are glibc's own; macOS and musl have none, and nothing is set there.
+    # `mallopt` is glibc's own; on macOS and with musl nothing is set, so nothing is kept.
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("the settings are glibc's: elsewhere there is nothing to keep")
     faults = {kept: int(run(CODE.format(kept=kept))) for kept in (False, True)}
