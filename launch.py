@@ -18,6 +18,12 @@ MODE = flags.DEFINE_enum(
     "train: train the network, or continue a run that was stopped, then score the held-out "
     "patients. describe: print the layer table.",
 )  # fmt: skip
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where several processes train together. What "
+    "Slurm (srun) and Open MPI (mpirun) start needs none of these three flags."
+)  # fmt: skip
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 
 
 def main(argv: list[str]) -> None:
@@ -35,12 +41,27 @@ def main(argv: list[str]) -> None:
 
             print(describe(CONFIG.value))
         else:
-            from msseg_jax.experiment import run_experiment
-
-            config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-            run_experiment(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
+            train()
     except (InputError, OSError) as error:
         sys.exit(f"{error}")
+
+
+def train() -> None:
+    """Train alone, or as one of several processes."""
+    from msseg_jax.experiment import run_experiment
+    from msseg_jax.interruption import EXIT_STATUS, Stopped
+    from msseg_jax.parallel import join_processes, leave
+
+    join_processes(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
+    config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    try:
+        run_experiment(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
+    except Stopped as stopped:
+        print(stopped)
+        sys.exit(EXIT_STATUS)
+    except BaseException as error:
+        leave(error)
+        raise
 
 
 def parse_flags(arguments: list[str]) -> list[str]:

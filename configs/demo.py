@@ -25,7 +25,6 @@ def get_config() -> ConfigDict:
     config.data.spacing_mm = 1.6
     config.data.patch_size = 24
     config.data.patches_per_patient = 20
-    config.data.workers = 0
     config.train.batch_size = 4
     config.train.epochs = 7
     config.train.learning_rate = 0.01

@@ -40,9 +40,11 @@ def get_config() -> ConfigDict:
     config.data.cache_dir = config_dict.placeholder(
         str
     )  # None: the folder `cache` in the work folder
-    config.data.workers = 2  # processes that cut patches; 0: threads of the training process
+    config.data.workers = 2  # threads that cut patches
+    config.data.device_resident = False  # hold all volumes in device memory, and cut there
 
     config.train = ConfigDict()
+    config.train.compute_dtype = "float32"  # of feature maps; 'bfloat16' is faster on GPUs
     config.train.batch_size = 40  # patch pairs, over all devices
     config.train.epochs = 40
     config.train.max_steps = 0  # > 0: stop there, whatever the epochs

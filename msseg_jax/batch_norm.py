@@ -53,8 +53,11 @@ class BatchNorm(nn.Module):
 def normalise(x, scale, bias, epsilon, axis_name):
     """Batch norm of x (B, D, H, W, C) by its own statistics over all devices.
 
+    It reckons in float32, whatever the type of x.
+
     Returns:
-      (B, D, H, W, C); mean and variance, (C,) each, through which no gradient flows.
+      (B, D, H, W, C) of the type of x; mean and variance, (C,) float32 each, through which no
+      gradient flows.
     """
     return _forward(x, scale, bias, epsilon, axis_name)[0]
 
@@ -63,8 +66,8 @@ def _forward(x, scale, bias, epsilon, axis_name):
     mean, square = _over_devices(_sums(x, x) / _count(x), axis_name)
     variance = jnp.maximum(square - mean * mean, 0)
     factor, shift = _scale_and_shift(mean, variance, scale, bias, epsilon)
-    y = x * _wide(factor) + _wide(shift)
-    return (y, mean, variance), (x, mean, variance, scale)
+    y = x.astype(jnp.float32) * _wide(factor) + _wide(shift)
+    return (y.astype(x.dtype), mean, variance), (x, mean, variance, scale)
 
 
 def _backward(epsilon, axis_name, residuals, cotangents):
@@ -78,8 +81,9 @@ def _backward(epsilon, axis_name, residuals, cotangents):
     factor = scale * inverse_deviation
     slope = -factor * by_scale * inverse_deviation
     shift = -factor * by_bias - slope * mean
-    dx = dy * _wide(factor) + x * _wide(slope) + _wide(shift)
-    return dx, d_scale, d_bias
+    wide_dy, wide_x = dy.astype(jnp.float32), x.astype(jnp.float32)
+    dx = wide_dy * _wide(factor) + wide_x * _wide(slope) + _wide(shift)
+    return dx.astype(x.dtype), d_scale, d_bias
 
 
 normalise.defvjp(_forward, _backward)
@@ -100,12 +104,17 @@ def _over_devices(means, axis_name):
 
 def _sums(x, y):
     """Of each channel the sums of x and of x * y: (2, C)."""
-    if x.dtype == jnp.float32 and native.available():
-        return lax.platform_dependent(x, y, cpu=native.channel_sums, default=_plain_sums)
+    if native.available():
+        return lax.platform_dependent(x, y, cpu=_native_sums, default=_plain_sums)
     return _plain_sums(x, y)
 
 
+def _native_sums(x, y):
+    return native.channel_sums(x.astype(jnp.float32), y.astype(jnp.float32))
+
+
 def _plain_sums(x, y):
+    x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     return jnp.stack([jnp.sum(x, VOXELS), jnp.sum(x * y, VOXELS)])
 
 

@@ -24,6 +24,7 @@ from msseg_jax.config import differences, load_config, save_config
 from msseg_jax.data.files import read_json, write_beside
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.errors import InputError
+from msseg_jax.parallel import is_main
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class RunFolder:
                     f"{config.data.root} holds now: patients were added, removed or changed; give "
                     "the old data back, or choose another --workdir"
                 )
+        for kind in ("last", "best"):  # for all processes to open
+            (self.checkpoints / kind).mkdir(parents=True, exist_ok=True)
         write_beside(self.config_file, lambda path: save_config(config, path))
         write_beside(self.split_file, lambda path: path.write_text(json.dumps(split, indent=1)))
         write_beside(self.preprocessing_file, preprocessing.save)
@@ -113,9 +116,16 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 1, create: bool = True):
+        # Orbax would have all processes save together what is spread over them. Here each has all
+        # of it, so each acts alone: the main one writes, and all read.
+        alone = jax.process_index()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=create, enable_async_checkpointing=False
-        )
+            max_to_keep=keep, create=create, enable_async_checkpointing=False,
+            read_only=not is_main(),
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=alone, active_processes={alone}, barrier_sync_key_prefix=str(alone)
+            ),
+        )  # fmt: skip
         self._manager = ocp.CheckpointManager(
             folder, options=options, item_names=("model", "optimiser", "progress")
         )
@@ -139,6 +149,7 @@ class Checkpoints:
         for later in self.steps():
             if later >= step:
                 self._manager.delete(later)
+        model, optimiser = jax.device_get((model, optimiser))
         saved = self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -194,7 +205,7 @@ class Checkpoints:
 
 def _abstract(tree):
     """Shapes with this process's first device: a checkpoint of 4 devices loads on 1."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )

@@ -12,8 +12,8 @@ from msseg_jax.model import build_model, check_patch_size
 # These may change between the parts of a run: they do not change what it computes, or only how
 # far it goes.
 _FREE = (
-    "data.root", "data.cache_dir", "data.workers", "train.epochs", "train.max_steps",
-    "train.log_every_steps", "train.checkpoint_every_steps",
+    "data.root", "data.cache_dir", "data.workers", "data.device_resident", "train.epochs",
+    "train.max_steps", "train.log_every_steps", "train.checkpoint_every_steps",
 )  # fmt: skip
 
 
@@ -59,8 +59,13 @@ def check_config(config: ConfigDict) -> None:
         "data.phantom_spacing_mm",
         "0.5 to 4 mm, or None",
     )
-    for field in ("phantom_patients", "validation_patients", "workers"):
+    for field in ("phantom_patients", "validation_patients"):
         check(data[field] >= 0, f"data.{field}", "0 or more")
+    check(data.workers >= 1, "data.workers", "1 or more")
+    check(
+        train.compute_dtype in ("float32", "bfloat16"), "train.compute_dtype",
+        "'float32' or 'bfloat16'",
+    )  # fmt: skip
     check(train.max_steps >= 0, "train.max_steps", "0 (no limit) or more")
     check(train.learning_rate > 0, "train.learning_rate", "more than 0")
     check(0 < train.learning_rate_decay <= 1, "train.learning_rate_decay", "above 0, at most 1")

@@ -53,7 +53,7 @@ def conv3d_bias(inputs, kernel: jax.Array, bias: jax.Array, *, relu: bool) -> ja
         y = convolve(inputs, kernel) + bias[None, None, None, None]
         return jnp.maximum(y, 0) if relu else y
 
-    cpu = partial(native.convolve, relu=relu) if _is_native(kernel) else partial(plain, _blocked)
+    cpu = partial(_native_bias, relu=relu) if _is_native(kernel) else partial(plain, _blocked)
     return lax.platform_dependent(inputs, kernel, bias, cpu=cpu, default=partial(plain, _direct))
 
 
@@ -80,7 +80,7 @@ def _check(inputs, kernel):
 
 
 def _is_native(kernel) -> bool:
-    return kernel.dtype == jnp.float32 and native.available()
+    return kernel.dtype in (jnp.float32, jnp.bfloat16) and native.available()
 
 
 @jax.custom_vjp
@@ -102,7 +102,7 @@ def _backward(residuals, dy):
         ends.append(ends[-1] + x.shape[-1])
     d_inputs = tuple(_convolve((dy,), mirrored[..., a:b]) for a, b in pairwise(ends))
     size = kernel.shape[0]
-    cpu = native.kernel_gradient if _is_native(kernel) else _blocked_kernel_gradient
+    cpu = _native_kernel_gradient if _is_native(kernel) else _blocked_kernel_gradient
     dkernel = lax.platform_dependent(
         inputs, dy, cpu=partial(cpu, kernel_size=size),
         default=partial(_direct_kernel_gradient, kernel_size=size),
@@ -114,7 +114,24 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _native(inputs, kernel):
-    return native.convolve(inputs, kernel, jnp.zeros(kernel.shape[-1], kernel.dtype), relu=False)
+    return _native_bias(inputs, kernel, jnp.zeros(kernel.shape[-1], kernel.dtype), relu=False)
+
+
+# The native form reckons in float32; other types are brought there and back.
+
+
+def _native_bias(inputs, kernel, bias, *, relu):
+    inputs, wide_kernel, bias = jax.tree.map(_wide, (inputs, kernel, bias))
+    return native.convolve(inputs, wide_kernel, bias, relu=relu).astype(kernel.dtype)
+
+
+def _native_kernel_gradient(inputs, dy, *, kernel_size):
+    inputs, wide_dy = jax.tree.map(_wide, (inputs, dy))
+    return native.kernel_gradient(inputs, wide_dy, kernel_size=kernel_size).astype(dy.dtype)
+
+
+def _wide(x):
+    return x.astype(jnp.float32)
 
 
 def _direct(inputs, kernel):

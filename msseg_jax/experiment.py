@@ -12,7 +12,9 @@ from msseg_jax.checkpoint import RunFolder
 from msseg_jax.data.dataset import find_patients
 from msseg_jax.data.files import read_json
 from msseg_jax.data.phantom import write_phantoms
+from msseg_jax.data.training_set import TrainingSet
 from msseg_jax.errors import InputError
+from msseg_jax.parallel import main_first
 from msseg_jax.predict import Outputs, Predictor, predict_patients
 from msseg_jax.train import check_training, train
 
@@ -23,14 +25,19 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
     Raises:
       InputError: for every kind of bad input; the message says what is wrong and what to do.
     """
-    check_training(config, jax.local_devices())
+    check_training(config, jax.devices())
     run = RunFolder(workdir)
     run.create_or_continue(config)
     if config.data.phantom_patients:
-        make_phantoms(config, run)
+        main_first("phantoms", lambda: make_phantoms(config, run))
+        config.data.root = str(phantom_root(run))
     data = train(config, run)
-    print(f"trained: {run.path}")
+    main_first("scores", lambda: score_held_out(config, run, data))
 
+
+def score_held_out(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
+    """Predict the held-out patients of a trained run and print their scores."""
+    print(f"trained: {run.path}")
     held_out = {name for name, _ in data.validation}
     if not held_out:
         return
@@ -55,14 +62,17 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
     print(f"report: {evaluate.report_file(run.evaluation)}")
 
 
+def phantom_root(run: RunFolder) -> Path:
+    return run.path / "phantoms"
+
+
 def make_phantoms(config: ConfigDict, run: RunFolder) -> None:
     """Make the phantom patients of a run, where they are not there, its data.
 
     Raises:
       InputError: there are other files in their place.
     """
-    root = run.path / "phantoms"
-    config.data.root = str(root)
+    root = phantom_root(run)
     asked_for = {
         "patients": config.data.phantom_patients,
         "seed": config.seed,

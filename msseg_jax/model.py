@@ -36,9 +36,9 @@ class Convolution(nn.Module):
         well if wanted, and all in one pass.
         """
         shape = (self.kernel_size,) * 3 + (sum(x.shape[-1] for x in inputs), self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(inputs[0].dtype)
         if norm is not None:
-            scale, shift = norm
+            scale, shift = (numbers.astype(kernel.dtype) for numbers in norm)
             return conv3d_bias(inputs, kernel * scale[None, None, None, None], shift, relu=relu)
         y = conv3d(inputs, kernel)
         if self.initial_bias is not None:
@@ -196,7 +196,7 @@ class RefinementBlock(nn.Module):
         # to 0 at once, and stay there: the loss is one ratio for all targets, so the others make
         # do without them, and a saturated sigmoid has no gradient to come back by.
         output = Convolution(self.targets, 1, log_odds, nn.initializers.zeros, name="output")
-        return nn.sigmoid(output((maps,)))
+        return nn.sigmoid(output((maps.astype(jnp.float32),)))
 
 
 class SiameseMPUNet(nn.Module):
@@ -216,6 +216,7 @@ class SiameseMPUNet(nn.Module):
     norm_momentum: float  # decay of batch norm's running statistics, per step
     norm_epsilon: float
     axis_name: str | None = None  # pmap axis over which batch statistics are taken
+    compute_dtype: str = "float32"  # of feature maps; parameters, statistics, output are float32
 
     @property
     def side_multiple(self) -> int:
@@ -247,7 +248,7 @@ class SiameseMPUNet(nn.Module):
           patch_ids: (B,) int32, needed in training: what names a patch for dropout.
 
         Returns:
-          (B, D, H, W, targets), in [0, 1].
+          (B, D, H, W, targets) float32, in [0, 1].
 
         Raises:
           ValueError: the visits differ in shape, or a side cannot be halved often enough.
@@ -273,6 +274,7 @@ class SiameseMPUNet(nn.Module):
         # Both visits on the batch axis: one set of weights, and batch statistics that are common
         # to both and do not depend on which came first.
         visits = jnp.concatenate([time01, time02], axis=0)  # (2B, D, H, W, 1)
+        visits = visits.astype(self.compute_dtype)
         maps = self.segmentation(visits, segmentation_draws, train)  # (2B, D, H, W, decoders)
         both = jnp.concatenate(jnp.split(maps, 2, axis=0), axis=-1)  # (B, D, H, W, 2 decoders)
         return self.refinement(both, refinement_draws, train)
@@ -298,7 +300,9 @@ def initial_variables(model: SiameseMPUNet, seed: int) -> dict:
     return jax.jit(lambda key: model.init(key, visit, visit, train=False))(key)
 
 
-def build_model(config, axis_name: str | None = None) -> SiameseMPUNet:
+def build_model(
+    config, axis_name: str | None = None, compute_dtype: str = "float32"
+) -> SiameseMPUNet:
     """The network that `config.model` describes (see `configs/msseg2.py`)."""
     model = config.model
     return SiameseMPUNet(
@@ -312,4 +316,5 @@ def build_model(config, axis_name: str | None = None) -> SiameseMPUNet:
         norm_momentum=model.norm_momentum,
         norm_epsilon=model.norm_epsilon,
         axis_name=axis_name,
+        compute_dtype=compute_dtype,
     )

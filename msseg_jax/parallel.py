@@ -1,18 +1,188 @@
-"""Data parallelism: the only file that says `pmap`, and what the devices share.
+"""Devices and processes: the only file that says `pmap`, and what the devices share.
+
+A training runs on all devices of one process, or of several, on one machine or many. Every process
+runs the same program on its share of each batch; the devices meet inside the step. The first
+process (`is_main`) alone writes what a run leaves.
 
 `pmap` is in maintenance upstream (since JAX 0.8 a wrapper over `jit(shard_map)`); whatever takes
 its place one day changes this file alone.
 """
 
+import hashlib
+import os
+import socket
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint import multihost
 
 from msseg_jax.errors import InputError
 
 AXIS = "devices"  # the name under which batch norm, loss and gradients meet
+
+JOIN_S = 60  # how long processes wait for each other to start
+SILENCE_S = 20  # a process not heard of for this long is taken for dead, and the others end
+WAIT_S = 24 * 3600  # how long they wait for one that lives: for phantoms, a cache, a report
+
+
+class ProcessError(InputError):
+    """Processes that cannot work together; the message names the flag."""
+
+
+# ------------------------------------------------------------------------------------ processes
+
+
+def join_processes(
+    coordinator: str | None, process_id: int | None, num_processes: int | None
+) -> None:
+    """Become one of several processes; to be called before JAX is asked for a device.
+
+    Without arguments what Slurm (`srun`) and Open MPI (`mpirun`) tell their processes is taken;
+    where they tell nothing, this process stays alone.
+
+    Args:
+      coordinator: 'host:port' of the first process, the same for all.
+      process_id: of this one, from 0.
+
+    Raises:
+      ProcessError: the arguments are incomplete, or the coordinator cannot be reached.
+    """
+    given = {"coordinator": coordinator, "process_id": process_id, "num_processes": num_processes}
+    if all(value is None for value in given.values()):
+        if _started_by_scheduler() > 1:
+            _initialise()
+        return
+    if missing := [f"--{name}" for name, value in given.items() if value is None]:
+        raise ProcessError(
+            f"{' and '.join(missing)} not given; wanted --coordinator=HOST:PORT, --process_id and "
+            "--num_processes together, or none of them"
+        )
+    if num_processes < 1 or not 0 <= process_id < num_processes:
+        raise ProcessError(
+            f"--process_id is {process_id} and --num_processes is {num_processes}; wanted a number "
+            "of processes from 1, and each process's own number from 0 to one less"
+        )
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise ProcessError(f"--coordinator is {coordinator!r}; wanted HOST:PORT of process 0")
+    if num_processes == 1:
+        return
+    if process_id:
+        _wait_for(host, int(port))
+    else:
+        print(f"waiting for {num_processes - 1} more processes at {coordinator}", flush=True)
+    _initialise(
+        coordinator_address=coordinator, process_id=process_id, num_processes=num_processes,
+        cluster_detection_method="deactivate",
+    )  # fmt: skip
+
+
+def _started_by_scheduler() -> int:
+    """How many processes Slurm or Open MPI started of this program; 0 if neither did."""
+    for started, count in (
+        ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS"),
+        ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
+    ):
+        if started in os.environ:
+            return int(os.environ.get(count, 1))
+    return 0
+
+
+def _wait_for(host: str, port: int) -> None:
+    """JAX, when nobody answers, ends the process with a stack trace; this gives a reason."""
+    deadline = time.monotonic() + JOIN_S
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ProcessError(
+                    f"--coordinator={host}:{port} cannot be reached ({error}; tried for {JOIN_S} "
+                    "s); wanted the address of process 0, running, with that port open to this "
+                    "machine"
+                ) from error
+            time.sleep(0.5)
+
+
+def _initialise(**given) -> None:
+    # A process that ends early waits for the others no longer than for one that has died.
+    jax.distributed.initialize(
+        initialization_timeout=JOIN_S, heartbeat_timeout_seconds=SILENCE_S,
+        shutdown_timeout_seconds=SILENCE_S, **given,
+    )  # fmt: skip
+
+
+def check_devices() -> None:
+    """Raises ProcessError unless all processes have as many devices."""
+    counts = Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"process {k} has {n}" for k, n in sorted(counts.items()))
+        raise ProcessError(
+            f"the processes do not have the same number of devices: {said}; wanted as many in "
+            "each (CUDA_VISIBLE_DEVICES chooses GPUs)"
+        )
+
+
+def is_main() -> bool:
+    """Whether this process writes the run's folder."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Go on when every process has come here; `what` names the place."""
+    everyone = set(range(jax.process_count()))  # named, so that no device is needed to meet
+    multihost.sync_global_processes(f"msseg_jax {what}", timeout=WAIT_S, processes=everyone)
+
+
+def main_first(what: str, work: Callable[[], None]) -> None:
+    """Let the main process do `work`, and the others wait for it."""
+    if is_main():
+        work()
+    wait_for_all(what)
+
+
+def require_same(what: str, value: str) -> None:
+    """Raises ProcessError unless `value` is the same in all processes; `what` names it."""
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+    digests = multihost_utils.process_allgather(digest)
+    different = [k for k, other in enumerate(digests) if (other != digests[0]).any()]
+    if different:
+        raise ProcessError(
+            f"{what} of process {different[0]} is not that of process 0; wanted the same in all: "
+            "start them with the same command, on the same data"
+        )
+
+
+def sum_over_processes(numbers: dict[str, int]) -> dict[str, int]:
+    """The sum of each number over all processes."""
+    if jax.process_count() == 1:
+        return numbers
+    # One may take long, and some collectives give up on those who come late.
+    wait_for_all("sum")
+    sums = multihost_utils.process_allgather(np.asarray(list(numbers.values()))).sum(axis=0)
+    return dict(zip(numbers, sums.tolist(), strict=True))
+
+
+def leave(error: BaseException) -> None:
+    """End this process at once if it is one of several, after a line that says why.
+
+    An orderly end would wait for the others, who wait for this one inside a step.
+    """
+    if jax.process_count() > 1:
+        print(f"process {jax.process_index()} ends: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+# -------------------------------------------------------------------------------------- devices
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:
@@ -26,24 +196,50 @@ def check_batch_size(batch_size: int, devices: int) -> None:
         )
 
 
-def split_batch(batch, devices: int):
-    """(B, ...) arrays to (devices, B / devices, ...)."""
-    return jax.tree.map(lambda a: a.reshape(devices, a.shape[0] // devices, *a.shape[1:]), batch)
-
-
-def on_every_device(state, devices: list):
-    """The state as `parallel_step` hands it back; placed otherwise, it is compiled for twice."""
+def on_every_device(tree, devices: list):
+    """The arrays, whole, on each of this process's devices: as `parallel_step` takes them."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
-    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def spread_over_devices(batch, devices: list):
+    """This process's (B, ...) arrays to (devices, B / devices, ...), each row on its device."""
+    mesh = Mesh(np.asarray(devices), (AXIS,))
+    rows = jax.tree.map(
+        lambda a: a.reshape(len(devices), a.shape[0] // len(devices), *a.shape[1:]), batch
+    )
+    return jax.device_put(rows, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
 def parallel_step(step: Callable, devices: list) -> Callable:
-    """Run `step(state, batch) -> (state, metrics)` on every device, each on its share of the batch.
+    """Run `step(state, batch, shared) -> (state, metrics)` on every device of every process.
 
-    The state goes in and comes out whole (unreplicated). `step` must bring the devices together
-    over AXIS, so that each arrives at the same new state.
+    The function returned takes
+
+      state: whole, from `on_every_device`. Its memory is taken for the new state.
+      batch: this process's share, (B, ...) NumPy arrays.
+      shared: what every device needs whole, from `on_every_device`.
+      flag: a truth value of this process;
+
+    and returns the new state, the metrics, and whether any process has its flag set, all of it the
+    same everywhere. `step` must bring the devices together over AXIS, so that each arrives at the
+    same new state. What it takes is brought to the devices before it starts: nothing is copied
+    from or to them inside.
     """
+
+    def on_device(state, batch, shared, flag):
+        state, metrics = step(state, batch, shared)
+        return state, metrics, jax.lax.pmax(flag[0], AXIS)
+
     mapped = jax.pmap(
-        step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), devices=devices
-    )
-    return lambda state, batch: mapped(state, split_batch(batch, len(devices)))
+        on_device, axis_name=AXIS, in_axes=(None, 0, None, 0), out_axes=(None, None, None),
+        devices=jax.devices() if jax.process_count() > 1 else devices, donate_argnums=(0,),
+    )  # fmt: skip
+
+    def run(state, batch, shared=(), flag=False):
+        flags = np.full(len(devices), flag, np.int32)
+        batch, flags = spread_over_devices((batch, flags), devices)
+        with jax.transfer_guard("disallow"):
+            return mapped(state, batch, shared, flags)
+
+    return run

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
-MAX_THREADS = 8  # each holds the volumes of one patient, up to 1.3 GiB
+PATIENT_BYTES = 1.3 * 2**30  # at most, for the volumes of the patient that a thread works on
 
 # From malloc.h of glibc; `man mallopt` says what they mean.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -18,6 +18,11 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def limit_threads(threads: int) -> None:
@@ -31,7 +36,8 @@ def limit_threads(threads: int) -> None:
 def for_each(work: Callable, patients: Sequence, description: str) -> list:
     """`work(patient)` of each, on all processors, in order, with a bar if someone is looking."""
     # Threads serve: what takes long in NumPy, SciPy and zlib leaves Python's lock alone.
-    with ThreadPoolExecutor(max(1, min(len(patients), processors(), MAX_THREADS))) as pool:
+    fit_in_memory = int(memory_bytes() / 2 / PATIENT_BYTES)
+    with ThreadPoolExecutor(max(1, min(len(patients), processors(), fit_in_memory))) as pool:
         results = pool.map(work, patients)
         return list(tqdm(results, description, len(patients), disable=None, leave=False))
 

@@ -1,31 +1,50 @@
 """Training: the state, one step, and the loop around it."""
 
+import json
+import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax.training import train_state
 from ml_collections import ConfigDict
 
+from msseg_jax import device_data, parallel
 from msseg_jax.checkpoint import Checkpoints, RunFolder
 from msseg_jax.config import ConfigError, check_config
 from msseg_jax.data.cache import open_patient
-from msseg_jax.data.loader import PatchSource, Sampling, load_batches
+from msseg_jax.data.loader import (
+    PatchBatches,
+    PlaceBatches,
+    Places,
+    Sampling,
+    Share,
+    load_batches,
+)
+from msseg_jax.data.packing import unpack_batch, unpack_images, unpack_target
 from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.training_set import TrainingSet, prepare
 from msseg_jax.inference import compile_forward, segment_volume
+from msseg_jax.interruption import Interruption, Stopped
 from msseg_jax.losses import batch_dice_loss
 from msseg_jax.model import SiameseMPUNet, build_model, initial_variables
-from msseg_jax.parallel import AXIS, check_batch_size, on_every_device, parallel_step
+from msseg_jax.parallel import (
+    AXIS,
+    check_batch_size,
+    check_devices,
+    is_main,
+    on_every_device,
+    parallel_step,
+)
 from msseg_jax.scores import compare_lesions, count_lesions
 from msseg_jax.training_log import TrainingLog
+
+logger = logging.getLogger(__name__)
 
 
 class TrainState(train_state.TrainState):
@@ -117,48 +136,82 @@ def train_step(state: TrainState, batch: dict, *, dropout_key: jax.Array):
     return state, {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
 
 
+def loaded_step(
+    state: TrainState, batch: dict, volumes: dict, *, dropout_key, targets: int, patch_size: int
+):
+    """`train_step` on a batch as it is loaded.
+
+    Args:
+      batch: packed patches of `PatchBatches`; or, where there are `volumes`, of `PlaceBatches`.
+      volumes: from `device_data.read_volumes`; empty where patches are cut on the host.
+    """
+    if volumes:
+        batch = device_data.cut(volumes, batch, patch_size)
+    return train_step(state, unpack_batch(batch, targets), dropout_key=dropout_key)
+
+
 def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
     """Train the run of a folder, from its last checkpoint if it has one; returns its patients.
 
     Raises:
       InputError: before any work; it names the field, file or folder.
       TrainingError: the loss is no longer finite.
+      Stopped: it was asked to stop, and its state is stored.
     """
     devices = jax.local_devices()
-    check_training(config, devices)
+    check_training(config, jax.devices())
     run.create_or_continue(config)
     data = prepare_data(config, run)
     schedule = make_schedule(config, len(data.training))
     rate = learning_rate(config, schedule)
-    state = create_state(config, build_model(config, axis_name=AXIS), rate)
-    run.keep(config, data.preprocessing, data.split)
+    model = build_model(config, AXIS, config.train.compute_dtype)
+    state = create_state(config, model, rate)
+    parallel.require_same("the configuration", config.to_json_best_effort())
+    parallel.require_same("the data", json.dumps(data.split) + str(data.preprocessing))
+    parallel.main_first("run", lambda: run.keep(config, data.preprocessing, data.split))
 
+    batches, volumes = training_data(config, data, schedule, devices)
     dropout_key = jax.random.fold_in(jax.random.key(config.seed), 1)  # not the initialiser's
-    step_on_devices = parallel_step(partial(train_step, dropout_key=dropout_key), devices)
+    step_on_devices = parallel_step(
+        partial(
+            loaded_step,
+            dropout_key=dropout_key,
+            targets=config.model.targets,
+            patch_size=config.data.patch_size,
+        ),
+        devices,
+    )
     validate = Validation(config, data.validation)
     train_config = config.train
 
     # Two of the last, so that one damaged by the machine still leaves one to continue from.
     with (
+        Interruption() as interruption,
         Checkpoints(run.checkpoints / "last", keep=2) as last,
         Checkpoints(run.checkpoints / "best", keep=1) as best,
-        TrainingLog(run.log_file, train_config.batch_size, schedule.total_steps, rate) as log,
+        TrainingLog(
+            run.log_file if is_main() else None, train_config.batch_size, schedule.total_steps, rate
+        ) as log,
     ):
         state, best_dice = restore_last(last, state)
-        state = on_every_device(state, devices)
         first_step = int(state.step)
+        parallel.require_same("the last checkpoint", f"step {first_step}")
+        state = on_every_device(state, devices)
+        earlier_stop = False
         log.begin(first_step)
         for step, batch in enumerate(
-            log.timed(batches_from(first_step, config, data, schedule)), start=first_step + 1
+            log.timed(load_batches(batches, first_step, config.data.workers)), start=first_step + 1
         ):
-            state, metrics = step_on_devices(state, batch)
-            log.add(step, metrics)
+            state, metrics, stop = step_on_devices(state, batch, volumes, interruption.asked)
+            log.add(step, metrics)  # which waits for the step before
 
             at_end = step == schedule.total_steps
+            stops = not at_end and asked_to_stop(interruption, earlier_stop)
+            earlier_stop = stop
             validates = data.validation and (
                 at_end or step % train_config.validate_every_steps == 0
             )
-            stores = at_end or step % train_config.checkpoint_every_steps == 0
+            stores = at_end or stops or step % train_config.checkpoint_every_steps == 0
             # Before anything is stored, so that numbers that are not finite end the run first.
             if validates or stores or step % train_config.log_every_steps == 0:
                 log.write()
@@ -170,14 +223,28 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
                     save(best, state, best_dice)
             if stores:
                 save(last, state, best_dice)
+            if stops:
+                raise Stopped(
+                    f"asked to stop: stored step {step} of {schedule.total_steps}; the same "
+                    "command goes on from there"
+                )
             if validates or stores:
                 log.restart_clock()  # the rates are those of the steps
     return data
 
 
+def asked_to_stop(interruption: Interruption, flag_of_any) -> bool:
+    """Whether to stop after this step; several processes must come to the same answer.
+
+    Each has its signal at another moment, so they go by what the step before found of all flags.
+    """
+    return interruption.asked if jax.process_count() == 1 else bool(flag_of_any)
+
+
 def check_training(config: ConfigDict, devices: list) -> None:
     """Raises InputError for a configuration that cannot be trained here."""
     check_config(config)
+    check_devices()
     check_batch_size(config.train.batch_size, len(devices))
     if patients := config.data.phantom_patients:  # known before they are made
         training = patients - config.data.validation_patients
@@ -192,12 +259,6 @@ def check_training(config: ConfigDict, devices: list) -> None:
 def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:
     """The patients of config.data.root, checked, split and in the cache."""
     cache = Path(config.data.cache_dir or run.path / "cache")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"config.data.cache_dir is {cache}: {error}; wanted a folder to write in"
-        ) from error
     settings = Settings(
         float(config.data.spacing_mm), tuple(config.data.percentiles), config.data.patch_size
     )
@@ -207,18 +268,38 @@ def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:
     )  # fmt: skip
 
 
-def batches_from(
-    first_step: int, config: ConfigDict, data: TrainingSet, schedule: Schedule
-) -> Iterator[dict[str, np.ndarray]]:
-    """The run's batches after `first_step` steps, to its end."""
+def training_data(
+    config: ConfigDict, data: TrainingSet, schedule: Schedule, devices: list
+) -> tuple[PatchBatches | PlaceBatches, dict]:
+    """This process's batches of the whole run, and the volumes on its devices.
+
+    With config.data.device_resident the batches are places and the volumes those of all training
+    patients, if the devices have room for them; otherwise the batches are patches, and there are
+    no volumes.
+    """
     sampling = Sampling(config.seed, config.data.patch_size, config.data.lesion_patch_probability)
-    patches = schedule.total_steps * config.train.batch_size
-    source = PatchSource(data.training, sampling, patches)
-    return load_batches(source, config.train.batch_size, first_step, config.data.workers)
+    places = Places(data.training, sampling)
+    share = Share(config.train.batch_size, jax.process_index(), jax.process_count())
+    if config.data.device_resident:
+        needed = device_data.volumes_bytes(data.training)
+        said = f"device-resident data: {needed / 2**30:.2f} GiB on each device"
+        if device_data.fits(needed, devices[0]):
+            if is_main():
+                print(said)
+            volumes = on_every_device(device_data.read_volumes(data.training), devices)
+            return PlaceBatches(places, share, schedule.total_steps), volumes
+        free = device_data.free_bytes(devices[0])
+        logger.warning(
+            "%s, of which %.2f GiB are free and half is left to the network: patches are cut on "
+            "the host", said, free / 2**30,
+        )  # fmt: skip
+    return PatchBatches(places, share, schedule.total_steps), {}
 
 
 def save(checkpoints: Checkpoints, state: TrainState, best_dice: float) -> None:
     """Store a state under its own step."""
+    if not is_main():
+        return
     checkpoints.save(
         int(state.step), state.model_variables, state.opt_state, {"best_dice": best_dice}
     )
@@ -239,7 +320,7 @@ class Validation:
 
     def __init__(self, config: ConfigDict, patients: list[tuple[str, Path]]):
         self._config = config
-        self._patients = patients
+        self._patients = patients[jax.process_index() :: jax.process_count()]  # this process's
         self._forward = compile_forward(build_model(config))
 
     def __call__(self, state: TrainState) -> dict[str, float]:
@@ -251,17 +332,19 @@ class Validation:
         predict, spacing_mm = self._config.predict, (self._config.data.spacing_mm,) * 3
         # On one device: a state that lies on all of them would have each compute every tile.
         variables = jax.device_put(state.model_variables, jax.local_devices()[0])
-        overlap = total = 0
-        lesions = Counter(detected=0, missed=0, false=0)
+        counts = Counter(overlap=0, total=0, detected=0, missed=0, false=0)
         for name, folder in self._patients:
             patient = open_patient(name, folder)
             probability = segment_volume(
-                self._forward, variables, patient.images, patient.brain,
+                self._forward, variables, unpack_images(patient.images), patient.brain,
                 tile=(self._config.data.patch_size,) * 3,
                 overlap=predict.overlap, batch_size=predict.batch_size,
             )  # fmt: skip
-            prediction, reference = probability > predict.threshold, patient.targets[0] == 1
-            overlap += int((prediction & reference).sum())
-            total += int(prediction.sum()) + int(reference.sum())
-            lesions.update(count_lesions(compare_lesions(reference, prediction, spacing_mm)))
-        return {"dice": 2 * overlap / total if total else math.nan, **lesions}
+            prediction = probability > predict.threshold
+            reference = unpack_target(patient.targets, 0) == 1
+            counts["overlap"] += int((prediction & reference).sum())
+            counts["total"] += int(prediction.sum()) + int(reference.sum())
+            counts.update(count_lesions(compare_lesions(reference, prediction, spacing_mm)))
+        counts = parallel.sum_over_processes(counts)
+        overlap, total = counts.pop("overlap"), counts.pop("total")
+        return {"dice": 2 * overlap / total if total else math.nan, **counts}

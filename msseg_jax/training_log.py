@@ -24,8 +24,8 @@ class TrainingLog:
     times are those of the steps and not of their dispatch.
     """
 
-    def __init__(self, path: Path, batch_size: int, total_steps: int, learning_rate):
-        self._path = path
+    def __init__(self, path: Path | None, batch_size: int, total_steps: int, learning_rate):
+        self._path = path  # None: this process is not the one that writes
         self._batch_size = batch_size
         self._total_steps = total_steps
         self._learning_rate = learning_rate  # function of the number of steps done
@@ -43,6 +43,9 @@ class TrainingLog:
 
     def begin(self, first_step: int) -> None:
         """Start after `first_step` steps; what the file says of later ones is to be done again."""
+        self.restart_clock()
+        if self._path is None:
+            return
         if self._path.is_file():
             lines = self._path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and _step(line) <= first_step]
@@ -55,11 +58,11 @@ class TrainingLog:
             self.say(f"continuing after step {first_step}")
         elif first_step:
             self.say(f"nothing to do: the run has all its {first_step} steps")
-        self.restart_clock()
 
     def say(self, line: str) -> None:
         """A line for the reader alone, above the bar."""
-        tqdm.write(line)
+        if self._path is not None:
+            tqdm.write(line)
 
     def timed(self, batches: Iterable) -> Iterator:
         """The same batches; the time spent waiting for them is noted."""
@@ -84,7 +87,8 @@ class TrainingLog:
                 jax.block_until_ready(self._pending[-1])
             self._timed_steps += 1
         self._pending.append((step, metrics))
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
 
     def write(self) -> None:
         """Write what has come since the last line.
@@ -143,7 +147,8 @@ class TrainingLog:
         )
 
     def _write(self, line: dict) -> None:
-        self._file.write(json.dumps(line) + "\n")
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
 
     def restart_clock(self) -> None:
         """Begin to measure anew: what came before was no step."""

@@ -109,7 +109,6 @@ def small_config(patients_root) -> ConfigDict:
     config.data.patch_size = 8
     config.data.patches_per_patient = 16
     config.data.validation_patients = 1
-    config.data.workers = 0
     config.train.batch_size = 4
     config.train.max_steps = 6
     config.train.log_every_steps = 2

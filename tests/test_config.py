@@ -65,7 +65,7 @@ def test_the_papers_constants():
         ("data.spacing_mm", 0.0, "wanted more than 0 mm"),
         ("data.percentiles", (10, 1), "ascending"),
         ("data.lesion_patch_probability", 1.5, "a number in 0..1"),
-        ("data.workers", -1, "0 or more"),
+        ("data.workers", 0, "1 or more"),
         ("model.widths", (6,), "two or more"),
         ("model.dropout_rate", 1.0, "less than 1"),
         ("train.batch_size", 0, "1 or more"),

@@ -26,7 +26,6 @@ def test_the_demo_in_small_runs_from_nothing_to_its_table(tmp_path):
         "--config.data.phantom_spacing_mm=4.0", "--config.data.spacing_mm=4.0",
         "--config.data.validation_patients=2", "--config.data.patch_size=16",
         "--config.train.max_steps=3", "--config.train.log_every_steps=1",
-        "--config.data.workers=1",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,60 +1,102 @@
+import gc
+import threading
+
 import numpy as np
 import pytest
-from absl import flags
 
-from msseg_jax.data.cache import open_patient
-from msseg_jax.data.loader import PatchSource, Sampling, load_batches
+from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, Share, load_batches
+from msseg_jax.data.packing import unpack_batch
+from msseg_jax.data.patches import crop
 from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.training_set import prepare
 
+SHARE = Share(batch_size=8)
+
 
 @pytest.fixture
-def source(patients_root, tmp_path):
-    (tmp_path / "cache").mkdir()
+def places(patients_root, tmp_path):
     data = prepare(patients_root, 2, Settings(1.0, (1, 50, 99), 8), 0, 0, tmp_path / "cache")
-    return PatchSource(data.training, Sampling(0, 8, 0.8), 40)
+    return Places(data.training, Sampling(0, 8, 0.8))
+
+
+@pytest.fixture
+def source(places):
+    return PatchBatches(places, SHARE, steps=5)
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for field in one:
+        np.testing.assert_array_equal(one[field], other[field])
 
 
 def test_visits_and_targets_share_the_crop(source):
-    patients = [open_patient(*entry) for entry in source._entries]
-    for index in range(40):
-        patch = source[index]
-        lesion = patch["targets"][..., 0] == 1
-        if lesion.any():
-            # The new lesion is bright at the second visit, in just these voxels.
-            assert patch["time02"][lesion].min() > patch["time01"][lesion].max()
-    assert {patient.images.dtype for patient in patients} == {np.dtype(np.float32)}
+    for step in range(5):
+        batch = unpack_batch(source[step], targets=2)
+        lesion = batch["targets"][..., :1] == 1
+        assert lesion.any()
+        # The new lesion is bright at the second visit, in just these voxels.
+        assert batch["time02"][lesion].min() > batch["time01"][lesion].max()
+        np.testing.assert_array_equal(batch["targets"][..., 0], batch["targets"][..., 1])
 
 
 def test_most_patches_of_patients_with_a_lesion_show_it(source):
-    shows = [source[i]["targets"][..., 0].any() for i in range(40)]
+    shows = [unpack_batch(source[step], 2)["targets"][..., 0].any((1, 2, 3)) for step in range(5)]
     assert 0.5 < np.mean(shows) < 0.95  # 3 patients of 4 have one: 0.6 and those met by chance
 
 
-def test_batches_hold_the_patches_of_their_numbers(source):
-    batches = list(load_batches(source, 8, 0, workers=0))
-    assert len(batches) == 5
-    for k, batch in enumerate(batches):
-        assert batch["patch_ids"].tolist() == list(range(8 * k, 8 * k + 8))
-        assert batch["time01"].shape == batch["time02"].shape == (8, 8, 8, 8, 1)
-        assert batch["targets"].shape == (8, 8, 8, 8, 2)
-        np.testing.assert_array_equal(batch["time02"][3], source[8 * k + 3]["time02"])
+def test_a_batch_holds_the_patches_of_its_numbers(places, source):
+    for step, batch in enumerate(load_batches(source, 0, threads=1)):
+        assert batch["patch_ids"].tolist() == list(range(8 * step, 8 * step + 8))
+        for k, patch_id in enumerate(batch["patch_ids"]):
+            number, corner = places.of(int(patch_id))
+            patient = places.patient(number)
+            np.testing.assert_array_equal(
+                batch["images"][k], crop(patient.images, corner, (8, 8, 8), 0)
+            )
+            np.testing.assert_array_equal(
+                batch["targets"][k], crop(patient.targets, corner, (8, 8, 8), 0)
+            )
 
 
 def test_a_run_goes_on_with_the_number_of_its_step_alone(source):
-    whole = list(load_batches(source, 8, 0, workers=0))
-    rest = list(load_batches(source, 8, 3, workers=0))
+    whole = list(load_batches(source, 0, threads=1))
+    rest = list(load_batches(source, 3, threads=1))
+    assert len(whole) == 5
     assert len(rest) == 2
     for one, other in zip(whole[3:], rest, strict=True):
-        for field in one:
-            np.testing.assert_array_equal(one[field], other[field])
+        assert_same(one, other)
 
 
-def test_processes_give_the_same_batches_in_the_same_order(source):
-    flags.FLAGS.mark_as_parsed()  # grain's workers read flags, which absl.app.run parses
-    alone = list(load_batches(source, 8, 1, workers=0))
-    together = list(load_batches(source, 8, 1, workers=2))
-    assert len(alone) == len(together) == 4
-    for one, other in zip(alone, together, strict=True):
-        for field in one:
-            np.testing.assert_array_equal(one[field], other[field])
+def test_any_number_of_threads_gives_the_same_batches_in_the_same_order(source):
+    for one, other in zip(
+        load_batches(source, 1, threads=1), load_batches(source, 1, threads=4), strict=True
+    ):
+        assert_same(one, other)
+
+
+def test_processes_share_a_batch_in_order(places):
+    whole = PatchBatches(places, SHARE, steps=2)[1]
+    parts = [PatchBatches(places, Share(8, process, 2), steps=2)[1] for process in (0, 1)]
+    assert_same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
+
+
+def test_places_are_those_of_the_patches(places, source):
+    batch = PlaceBatches(places, SHARE, steps=5)[2]
+    assert batch["patch_ids"].tolist() == source[2]["patch_ids"].tolist()
+    for k in range(8):
+        patient = places.patient(int(batch["patients"][k]))
+        patch = crop(patient.images, batch["corners"][k].tolist(), (8, 8, 8), 0)
+        np.testing.assert_array_equal(patch, source[2]["images"][k])
+
+
+def test_a_loader_that_is_dropped_leaves_no_thread(source):
+    before = threading.active_count()
+    batches = load_batches(source, 0, threads=3)
+    next(batches)
+    del batches
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(timeout=10)
+    assert threading.active_count() <= before

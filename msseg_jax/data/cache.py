@@ -1,32 +1,47 @@
 """Preprocessed patients on disk, memory-mapped: read, checked and resampled once, cut ever after.
 
-CACHE/measures-<key>.json         percentiles of one patient's visits, number of new-lesion voxels
-CACHE/<patient>-<key>/            images.npy        (2, D, H, W) float32, normalised
-                                  targets.npy       (T, D, H, W) uint8
-                                  brain.npy         (D, H, W) bool
-                                  lesion_voxels.npy (L, 3) int32, where the consensus is 1
+CACHE/format-<n>/measures-<key>.json     what is measured of one patient before any is normalised
+CACHE/format-<n>/<patient>-<key>/        images.npy        (2, D, H, W) int16, normalised, packed
+                                         targets.npy       (ceil(T / 8), D, H, W) uint8, packed
+                                         brain.npy         (D, H, W) bool
+                                         lesion_voxels.npy (L, 3) int32, where the consensus is 1
 
-A key covers the input files (path, size, time of change) and every setting, so that an entry that
-exists is right and has passed the checks. An entry is made beside its place and renamed.
+`packing` says what packed means. A key covers the input files (path, size, time of change) and
+every setting, so that an entry that exists is right and has passed the checks. An entry is made
+beside its place and renamed: runs may share a cache, and one that is interrupted leaves nothing
+that another would take for whole.
 """
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+import time
+import uuid
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from msseg_jax.data import preprocess
 from msseg_jax.data.dataset import DatasetError, Pair, Patient, read_pair
 from msseg_jax.data.files import read_json, write_beside
+from msseg_jax.data.packing import BITS, pack_images, pack_targets
 from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.errors import InputError
 from msseg_jax.process import for_each
 
-FORMAT = 2  # raise it when the meaning of an entry changes
+FORMAT = 3  # raise it when the meaning of an entry changes
+ABANDONED_S = 3600.0  # a partial entry this old is of a run that was killed: it takes seconds
+
+logger = logging.getLogger(__name__)
+
+
+class CacheError(InputError):
+    """A cache that cannot be used, or not be filled."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,7 @@ class Measures:
 
     histograms: tuple[tuple[float, ...], tuple[float, ...]]  # (2, P), intensities by visit
     lesion_voxels: int  # new-lesion voxels of the consensus on the isotropic grid
+    shape: tuple[int, int, int]  # of the isotropic grid, cut to the brain
     digest: str  # of the grid and the voxels of all files, whatever their names and places
 
 
@@ -43,19 +59,58 @@ class CachedPatient:
     """The memory-mapped arrays of one patient."""
 
     name: str
-    images: np.ndarray  # (2, D, H, W) float32
-    targets: np.ndarray  # (T, D, H, W) uint8
+    images: np.ndarray  # (2, D, H, W) int16, packed
+    targets: np.ndarray  # (ceil(T / 8), D, H, W) uint8, packed
     brain: np.ndarray  # (D, H, W) bool
     lesion_voxels: np.ndarray  # (L, 3) int32
 
 
 def open_patient(name: str, folder: Path) -> CachedPatient:
-    """Map an entry of the cache; nothing is read until it is used."""
-    arrays = {
-        field: np.load(folder / f"{field}.npy", mmap_mode="r")
-        for field in ("images", "targets", "brain", "lesion_voxels")
-    }
-    return CachedPatient(name, **arrays)
+    """Map an entry of the cache; nothing is read until it is used.
+
+    Raises:
+      CacheError: the entry is damaged.
+    """
+    fields = ("images", "targets", "brain", "lesion_voxels")
+    try:
+        return CachedPatient(name, *(np.load(folder / f"{f}.npy", mmap_mode="r") for f in fields))
+    except (OSError, ValueError) as error:
+        raise CacheError(
+            f"{folder}: this entry of the cache is damaged ({error}); delete the folder, and it is "
+            "made again"
+        ) from error
+
+
+def open_cache(folder: Path) -> Path:
+    """The place in a cache folder for entries of this version's format, made if need be.
+
+    Entries of another format are never read; that they are there is said, as they take room.
+
+    Raises:
+      CacheError: the folder cannot be written.
+    """
+    place = folder / f"format-{FORMAT}"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        others = [p for p in folder.iterdir() if p.name.startswith(("format-", "measures-"))]
+        abandoned = [p for p in place.glob(".partial-*") if _age_s(p) > ABANDONED_S]
+    except OSError as error:
+        raise CacheError(f"{folder}: {error}; wanted a folder to write in") from error
+    if any(other.name != place.name for other in others):
+        logger.warning(
+            "%s also holds a cache of another version of this program, which is not used: what is "
+            "not in %s may be deleted", folder, place.name,
+        )  # fmt: skip
+    for path in abandoned:
+        shutil.rmtree(path, ignore_errors=True)
+    return place
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # its run has just finished it
+        return 0.0
 
 
 def measure(patients: list[Patient], settings: Settings, cache: Path) -> list[Measures]:
@@ -78,10 +133,37 @@ def measure(patients: list[Patient], settings: Settings, cache: Path) -> list[Me
     return outcomes
 
 
-def build(patients: list[Patient], preprocessing: Preprocessing, cache: Path) -> list[Path]:
-    """The cache folders of the patients, made where they are missing."""
-    work = partial(_built, preprocessing=preprocessing, cache=cache)
-    return for_each(work, patients, "preprocessing patients")
+def build(
+    patients: list[Patient], measures: list[Measures], preprocessing: Preprocessing, cache: Path
+) -> list[Path]:
+    """The cache folders of the patients, made where they are missing.
+
+    Raises:
+      CacheError: the disk has too little room for what is missing; nothing is made then.
+    """
+    entries = [cache / f"{p.name}-{_key(p, preprocessing)}" for p in patients]
+    missing = [k for k, entry in enumerate(entries) if not entry.is_dir()]
+    if missing:
+        needed = sum(_entry_bytes(measures[k], len(patients[k].targets)) for k in missing)
+        free = shutil.disk_usage(cache).free
+        said = f"{cache}: {len(missing)} patients to preprocess, {needed / 2**30:.2f} GiB on disk"
+        if needed > free:
+            raise CacheError(
+                f"{said}, and {free / 2**30:.2f} GiB are free; wanted room for them: free some, or "
+                "choose another place (--config.data.cache_dir)"
+            )
+        tqdm.write(said)
+    # Each run in an order of its own, so that runs that start together share the work.
+    order = np.random.default_rng().permutation(missing).tolist()
+    for_each(
+        lambda k: _build(patients[k], preprocessing, entries[k]), order, "preprocessing patients"
+    )
+    return entries
+
+
+def _entry_bytes(measures: Measures, targets: int) -> int:
+    images, maps, brain = 2 * 2, -(-targets // BITS), 1  # bytes per voxel
+    return int(np.prod(measures.shape)) * (images + maps + brain) + 12 * measures.lesion_voxels
 
 
 def _measured(patient: Patient, settings: Settings, cache: Path) -> Measures | DatasetError:
@@ -94,24 +176,23 @@ def _measured(patient: Patient, settings: Settings, cache: Path) -> Measures | D
         histograms = preprocess.histograms(patient, resampled, settings)
     except DatasetError as error:
         return error  # returned, not raised, so that all patients' problems come together
-    measures = Measures(histograms.tolist(), int(resampled.targets[0].sum()), _digest(pair))
+    lesion_voxels = int(resampled.targets[0].sum())
+    measures = Measures(histograms.tolist(), lesion_voxels, resampled.brain.shape, _digest(pair))
     write_beside(entry, lambda path: path.write_text(json.dumps(asdict(measures))))
     return measures
 
 
-def _built(patient: Patient, preprocessing: Preprocessing, cache: Path) -> Path:
-    entry = cache / f"{patient.name}-{_key(patient, preprocessing)}"
+def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
     if entry.is_dir():
-        return entry
+        return
     resampled = preprocess.resample(patient, read_pair(patient), preprocessing.settings)
     arrays = {
-        "images": preprocess.apply(preprocessing, patient, resampled),
-        "targets": resampled.targets,
+        "images": pack_images(preprocess.apply(preprocessing, patient, resampled)),
+        "targets": pack_targets(resampled.targets),
         "brain": resampled.brain,
         "lesion_voxels": np.argwhere(resampled.targets[0]).astype(np.int32),
     }
-    partial_entry = cache / f".partial-{os.getpid()}-{entry.name}"
-    shutil.rmtree(partial_entry, ignore_errors=True)
+    partial_entry = entry.with_name(f".partial-{uuid.uuid4().hex}-{entry.name}")
     partial_entry.mkdir()
     try:
         for field, array in arrays.items():
@@ -122,7 +203,6 @@ def _built(patient: Patient, preprocessing: Preprocessing, cache: Path) -> Path:
             raise
     finally:
         shutil.rmtree(partial_entry, ignore_errors=True)
-    return entry
 
 
 def _digest(pair: Pair) -> str:

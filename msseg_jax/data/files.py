@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def read_json(path: Path):
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write(partial)` make a file beside `path`, with its suffixes, then rename it."""
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f".partial-{uuid.uuid4().hex}-{path.name}")
     try:
         write(partial)
         os.replace(partial, path)

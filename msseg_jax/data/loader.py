@@ -1,6 +1,11 @@
-"""Batches of patches for training, through grain."""
+"""Batches for training, through grain: patches that are cut here, or places to cut them at.
 
-import gc
+Either way batch k holds the patches k * B to (k + 1) * B - 1 of the run, so a run that goes on
+needs nothing but the number of its step. The threads of this process serve: what takes long in
+NumPy and SciPy leaves Python's lock alone, and there is nothing to start, to copy between processes
+or to clean up.
+"""
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +13,8 @@ from pathlib import Path
 import grain
 import numpy as np
 
-from msseg_jax.data.cache import open_patient
-from msseg_jax.data.intensity import BACKGROUND
+from msseg_jax.data.cache import CachedPatient, open_patient
+from msseg_jax.data.packing import PACKED_BACKGROUND
 from msseg_jax.data.patches import crop, draw_corner, draw_patient
 
 
@@ -22,82 +27,103 @@ class Sampling:
     lesion_patch_probability: float
 
 
-class PatchSource:
-    """Patch i of a run, for any i from 0: a grain data source.
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of several processes takes."""
 
-    It holds names alone and maps the volumes when the first patch is asked for, so that it travels
-    to a worker process at no cost.
+    batch_size: int  # patches of a whole batch; the processes divide it
+    process: int = 0
+    processes: int = 1
+
+    def patch_ids(self, step: int) -> np.ndarray:
+        """Numbers of this process's patches of batch `step`, ascending: (B / processes,) int32."""
+        size = self.batch_size // self.processes
+        first = step * self.batch_size + self.process * size
+        return np.arange(first, first + size, dtype=np.int32)
+
+
+class Places:
+    """Where the patches of a run lie: the draws that every way to load them shares.
+
+    The volumes are mapped when they are first asked for.
     """
 
-    def __init__(self, patients: list[tuple[str, Path]], sampling: Sampling, length: int):
+    def __init__(self, patients: list[tuple[str, Path]], sampling: Sampling):
         self._entries = patients  # names and cache folders
-        self._sampling = sampling
-        self._length = length
-        self._open = {}
+        self._open: dict[int, CachedPatient] = {}
+        self.sampling = sampling
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        sampling, size = self._sampling, self._sampling.patch_size
-        shape = (size,) * 3
-        patient = self._patient(draw_patient(sampling.seed, index, len(self._entries)))
+    def of(self, patch_id: int) -> tuple[int, tuple[int, int, int]]:
+        """(number of the patient, first voxel) of a patch."""
+        sampling = self.sampling
+        number = draw_patient(sampling.seed, patch_id, len(self._entries))
+        patient = self.patient(number)
         corner = draw_corner(
-            sampling.seed, index, size,
+            sampling.seed, patch_id, sampling.patch_size,
             patient.lesion_voxels, patient.brain, sampling.lesion_patch_probability,
         )  # fmt: skip
-        images = crop(patient.images, corner, shape, BACKGROUND)  # (2, size, size, size)
-        targets = crop(patient.targets, corner, shape, 0)  # (T, size, size, size)
-        return {
-            "time01": images[0, ..., None],
-            "time02": images[1, ..., None],
-            "targets": np.moveaxis(targets, 0, -1),
-            "patch_ids": np.int32(index),
-        }
+        return number, corner
 
-    def _patient(self, number: int):
+    def patient(self, number: int) -> CachedPatient:
         if number not in self._open:
             self._open[number] = open_patient(*self._entries[number])
         return self._open[number]
 
-    def __getstate__(self):
-        return {**self.__dict__, "_open": {}}  # open maps would be sent as whole arrays
+
+class PatchBatches:
+    """Batch k of a run as patches cut on this machine: a grain data source.
+
+    An element has images (B, 2, S, S, S) int16 and targets (B, ceil(T / 8), S, S, S) uint8, packed
+    as in the cache (`packing`), and patch_ids (B,) int32.
+    """
+
+    def __init__(self, places: Places, share: Share, steps: int):
+        self._places, self._share, self._steps = places, share, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        patch_ids = self._share.patch_ids(step)
+        shape = (self._places.sampling.patch_size,) * 3
+        maps = len(self._places.patient(0).targets)
+        images = np.empty((len(patch_ids), 2, *shape), np.int16)
+        targets = np.empty((len(patch_ids), maps, *shape), np.uint8)
+        for k, patch_id in enumerate(patch_ids.tolist()):
+            number, corner = self._places.of(patch_id)
+            patient = self._places.patient(number)
+            crop(patient.images, corner, shape, PACKED_BACKGROUND, images[k])
+            crop(patient.targets, corner, shape, 0, targets[k])
+        return {"images": images, "targets": targets, "patch_ids": patch_ids}
+
+
+class PlaceBatches:
+    """Batch k of a run as places, for volumes that the device holds: a grain data source.
+
+    An element has patients (B,) int32, corners (B, 3) int32 and patch_ids (B,) int32.
+    """
+
+    def __init__(self, places: Places, share: Share, steps: int):
+        self._places, self._share, self._steps = places, share, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        patch_ids = self._share.patch_ids(step)
+        numbers, corners = zip(*map(self._places.of, patch_ids.tolist()), strict=True)
+        return {
+            "patients": np.asarray(numbers, np.int32),
+            "corners": np.asarray(corners, np.int32),
+            "patch_ids": patch_ids,
+        }
 
 
 def load_batches(
-    source: PatchSource, batch_size: int, first_step: int, workers: int
+    source: PatchBatches | PlaceBatches, first_step: int, threads: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The batches of a run from `first_step` on, to its end.
-
-    Batch k holds the patches k * batch_size to (k + 1) * batch_size - 1, so a run that goes on
-    needs nothing but the number of its step.
-
-    Args:
-      workers: processes that cut patches; 0 for threads of this process.
-
-    Yields:
-      time01, time02: (B, S, S, S, 1) float32; targets: (B, S, S, S, T) uint8;
-      patch_ids: (B,) int32.
-    """
-    batches = grain.MapDataset.source(source).batch(batch_size, drop_remainder=True)[first_step:]
-    # grain's default reads hundreds of elements ahead; two batches hide the cutting of one.
-    read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
-    dataset = batches.to_iter_dataset(read)
-    if not workers:
-        return iter(dataset)
-    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-    return _out_of_shared_memory(iter(dataset.mp_prefetch(options)), len(batches))
-
-
-def _out_of_shared_memory(batches: Iterator, count: int) -> Iterator:
-    """The same batches, copied, so that the workers' shared memory is freed before each is used.
-
-    JAX may keep a batch to the end of the process, whose shared memory Python then calls leaked.
-    grain's iterator refers to itself: it needs a collection to be freed after the last batch.
-    """
-    for number in range(1, count + 1):
-        batch = {name: np.array(array) for name, array in next(batches).items()}
-        if number == count:
-            del batches
-            gc.collect()
-        yield batch
+    """The batches of a run from `first_step` on, to its end, cut ahead by `threads` threads."""
+    batches = grain.MapDataset.source(source)[first_step:]
+    # grain's default reads hundreds of elements ahead.
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    return iter(batches.to_iter_dataset(read))

@@ -4,6 +4,8 @@ Patch i of a run is a function of (seed, i) alone. Which patient it is from and 
 drawn from generators seeded with (seed, stream, number), whatever was drawn before.
 """
 
+import functools
+
 import numpy as np
 
 # Streams keep draws for different purposes independent of each other.
@@ -17,8 +19,12 @@ def draw_patient(seed: int, index: int, patients: int) -> int:
     gives one patch per round, and a batch holds as many patients as it can.
     """
     round_, position = divmod(index, patients)
-    order = np.random.default_rng((seed, _PATIENT_STREAM, round_)).permutation(patients)
-    return int(order[position])
+    return int(_round_order(seed, round_, patients)[position])
+
+
+@functools.lru_cache(64)  # a round's patches are asked for one after another
+def _round_order(seed: int, round_: int, patients: int) -> np.ndarray:
+    return np.random.default_rng((seed, _PATIENT_STREAM, round_)).permutation(patients)
 
 
 def draw_corner(
@@ -51,14 +57,25 @@ def draw_corner(
 
 
 def crop(
-    array: np.ndarray, corner: tuple[int, int, int], shape: tuple[int, int, int], fill: float
+    array: np.ndarray,
+    corner: tuple[int, int, int],
+    shape: tuple[int, int, int],
+    fill: float,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A copy of (..., *shape) from (..., D, H, W) at `corner`, `fill` outside it."""
-    patch = np.full((*array.shape[:-3], *shape), fill, dtype=array.dtype)
+    """A copy of (..., *shape) from (..., D, H, W) at `corner`, `fill` outside it.
+
+    Args:
+      out: (..., *shape), to be written to; None: a new array.
+    """
+    if out is None:
+        out = np.empty((*array.shape[:-3], *shape), dtype=array.dtype)
     source, target = [], []
     for start, side, length in zip(corner, shape, array.shape[-3:], strict=True):
         first, last = max(start, 0), min(start + side, length)
         source.append(slice(first, max(first, last)))
         target.append(slice(first - start, max(first, last) - start))
-    patch[(..., *target)] = array[(..., *source)]
-    return patch
+    if any(part.stop - part.start < side for part, side in zip(source, shape, strict=True)):
+        out[...] = fill
+    out[(..., *target)] = array[(..., *source)]
+    return out

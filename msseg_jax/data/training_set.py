@@ -32,14 +32,16 @@ def prepare(
 
     Raises:
       DatasetError: with every problem of every patient, before anything is preprocessed.
+      CacheError: the cache cannot be written, or has too little room.
     """
+    place = cache.open_cache(cache_folder)
     patients = find_patients(root, targets)
     if not 0 <= validation_patients < len(patients):
         raise DatasetError(
             f"config.data.validation_patients is {validation_patients}; wanted 0 to "
             f"{len(patients) - 1}, as {root} has {len(patients)} patients"
         )
-    measures = cache.measure(patients, settings, cache_folder)
+    measures = cache.measure(patients, settings, place)
     has_lesions = [m.lesion_voxels > 0 for m in measures]
     held_out = choose_validation(has_lesions, validation_patients, seed)
     if not any(has for k, has in enumerate(has_lesions) if k not in held_out):
@@ -51,7 +53,7 @@ def prepare(
     preprocessing = preprocess.fit(
         [m.histograms for k, m in enumerate(measures) if k not in held_out], settings
     )
-    folders = cache.build(patients, preprocessing, cache_folder)
+    folders = cache.build(patients, measures, preprocessing, place)
     entries = [(p.name, folder) for p, folder in zip(patients, folders, strict=True)]
     training = [k for k in range(len(patients)) if k not in held_out]
     sides = {"training": training, "validation": sorted(held_out)}
