@@ -5,13 +5,15 @@ from absl import flags
 from msseg_jax.data.cache import open_patient
 from msseg_jax.data.loader import PatchSource, Sampling, load_batches
 from msseg_jax.data.preprocess import Settings
+from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
 
 
 @pytest.fixture
 def source(patients_root, tmp_path):
     (tmp_path / "cache").mkdir()
-    data = prepare(patients_root, 2, Settings(1.0, (1, 50, 99), 8), 0, 0, tmp_path / "cache")
+    settings = Settings(1.0, (1, 50, 99), 8)
+    data = prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache")
     return PatchSource(data.training, Sampling(0, 8, 0.8), 40)
 
 
