@@ -14,8 +14,9 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run. Default: runs/<name of the config file>."
 )
 MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "describe"],
+    "mode", "train", ["train", "cross_validate", "describe"],
     "train: train the network, or continue a run that was stopped, then score the held-out "
+    "patients. cross_validate: a run for each of config.data.folds, then the scores of all "
     "patients. describe: print the layer table.",
 )  # fmt: skip
 
@@ -35,10 +36,11 @@ def main(argv: list[str]) -> None:
 
             print(describe(CONFIG.value))
         else:
-            from msseg_jax.experiment import run_experiment
+            from msseg_jax.experiment import cross_validate, run_experiment
 
             config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-            run_experiment(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
+            work = cross_validate if MODE.value == "cross_validate" else run_experiment
+            work(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
     except (InputError, OSError) as error:
         sys.exit(f"{error}")
 
