@@ -14,8 +14,9 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run. Default: runs/<name of the config file>."
 )
 MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "describe"],
+    "mode", "train", ["train", "cross_validate", "describe"],
     "train: train the network, or continue a run that was stopped, then score the held-out "
+    "patients. cross_validate: a run for each of config.data.folds, then the scores of all "
     "patients. describe: print the layer table.",
 )  # fmt: skip
 COORDINATOR = flags.DEFINE_string(
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is no flag; flags are written --name=value")
     logging.set_verbosity(logging.WARNING)
-    # Imported here: worker processes import this file anew and must stay light.
+    # Imported here: --help and a wrong flag need none of it.
     from msseg_jax.errors import InputError
     from msseg_jax.process import keep_freed_memory
 
@@ -48,14 +49,15 @@ def main(argv: list[str]) -> None:
 
 def train() -> None:
     """Train alone, or as one of several processes."""
-    from msseg_jax.experiment import run_experiment
+    from msseg_jax.experiment import cross_validate, run_experiment
     from msseg_jax.interruption import EXIT_STATUS, Stopped
     from msseg_jax.parallel import join_processes, leave
 
     join_processes(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
     config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    work = cross_validate if MODE.value == "cross_validate" else run_experiment
     try:
-        run_experiment(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
+        work(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
     except Stopped as stopped:
         print(stopped)
         sys.exit(EXIT_STATUS)

@@ -52,12 +52,13 @@ def prepare_ours(run: Path, folder: Path):
     from msseg_jax.process import keep_freed_memory
 
     keep_freed_memory()
-    from msseg_jax.predict import Outputs, Predictor, predict_patient
+    from msseg_jax.ensemble import Ensemble
+    from msseg_jax.predict import Outputs, predict_patient
 
-    predictor = Predictor(run)
+    ensemble = Ensemble([run])
     patient = dataset.patient_in(folder)
     outputs = Outputs(run / "ours.nii.gz")
-    return lambda: predict_patient(predictor, patient, predictor.options(), outputs)
+    return lambda: predict_patient(ensemble, patient, ensemble.options(), outputs)
 
 
 def write_for_torchio(run: Path) -> None:
@@ -65,7 +66,7 @@ def write_for_torchio(run: Path) -> None:
     import numpy as np
 
     from benchmarks.peers import Peer, with_weights
-    from msseg_jax.predict import Predictor
+    from msseg_jax.predictor import Predictor
 
     predictor = Predictor(run)
     weights = with_weights(Peer(predictor.config.model), predictor._variables).state_dict()

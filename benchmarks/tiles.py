@@ -21,23 +21,23 @@ def main():
 
     keep_freed_memory()
     from msseg_jax.data.dataset import patient_in, read_pair
-    from msseg_jax.predict import Predictor
+    from msseg_jax.ensemble import Ensemble
     from msseg_jax.scores import dice
 
     patient = patient_in(flags.patient)
     pair = read_pair(patient)
-    predictor = Predictor(flags.model)
+    ensemble = Ensemble([flags.model])
     default = None
     print(
         f"{'tile':>7}{'first, s':>10}{'second, s':>11}{'probability differs, mean':>28}"
         f"{'at most':>10}{'Dice':>8}"
     )
     for tile in [None, *map(int, flags.tiles.split(","))]:
-        options = predictor.options(tile=tile)
+        options = ensemble.options(tile=tile)
         seconds = []
         for _ in range(2):
             start = time.perf_counter()
-            probability, _ = predictor.segment(patient, pair, options)
+            probability = ensemble.segment(patient, pair, options).probability
             seconds.append(time.perf_counter() - start)
         if default is None:
             default = probability

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict, config_dict
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.seed = 0  # of initial weights, dropout, patches and the validation split
+    config.seed = 0  # of initial weights, dropout, patches and the split
 
     config.model = ConfigDict()
     config.model.widths = (6, 7, 8, 8)  # feature maps by depth; ours, meets the paper's 40,465
@@ -32,6 +32,8 @@ def get_config() -> ConfigDict:
     config.data.phantom_patients = 0  # > 0: make that many phantoms in the work folder and use them
     config.data.phantom_spacing_mm = config_dict.placeholder(float)  # None: each its own voxel size
     config.data.validation_patients = 0  # held out of training; the paper trains on all 40
+    config.data.folds = 0  # of a cross-validation, in place of validation_patients; 0: none
+    config.data.fold = 0  # the one of them that is held out, from 0; --mode=cross_validate: each
     config.data.spacing_mm = 0.8  # isotropic voxel side that the network sees
     config.data.percentiles = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)  # Nyul landmarks; ours
     config.data.patch_size = 56  # voxels along each side

@@ -66,6 +66,16 @@ def check_config(config: ConfigDict) -> None:
         train.compute_dtype in ("float32", "bfloat16"), "train.compute_dtype",
         "'float32' or 'bfloat16'",
     )  # fmt: skip
+    check(data.folds == 0 or data.folds >= 2, "data.folds", "0 (no cross-validation), or 2 or more")
+    if data.folds > 0:
+        check(0 <= data.fold < data.folds, "data.fold", f"0 to {data.folds - 1}, one of the folds")
+        check(
+            data.validation_patients <= 0,
+            "data.validation_patients",
+            "0 with config.data.folds, as it is a fold that is held out",
+        )
+    else:
+        check(data.fold == 0, "data.fold", "0 without config.data.folds")
     check(train.max_steps >= 0, "train.max_steps", "0 (no limit) or more")
     check(train.learning_rate > 0, "train.learning_rate", "more than 0")
     check(0 < train.learning_rate_decay <= 1, "train.learning_rate_decay", "above 0, at most 1")

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,9 @@ import pandas as pd
 from msseg_jax.cohort import CONFIDENCE, Evaluation, format_number, summarise, summary_tables
 from msseg_jax.data.dataset import CONSENSUS, find_patients
 from msseg_jax.data.files import write_beside
+from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.errors import InputError
+from msseg_jax.folds import runs_of
 from msseg_jax.process import for_each
 from msseg_jax.raters import count_over_thresholds, list_lesions, read_masks, score_raters
 
@@ -185,8 +188,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="folder to write tables (CSV, JSON) and report.html into",
     )  # fmt: skip
     parser.add_argument(
-        "--model", type=Path, metavar="RUN",
-        help="the run that predicted: warns of visits unlike those it was trained on",
+        "--model", type=Path, action="append", default=[], metavar="RUN",
+        help="the run that predicted (each of an ensemble, or the folder of a cross-validation): "
+        "warns of visits unlike those it was trained on",
     )  # fmt: skip
     parser.add_argument("--no_report", action="store_true", help="tables only")
     return parser.parse_args(arguments)
@@ -199,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         evaluation = run(
             flags.reference, flags.prediction, flags.output, flags.probability,
-            model=flags.model, report=not flags.no_report,
+            models=flags.model, report=not flags.no_report,
         )  # fmt: skip
     except (InputError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
@@ -230,19 +234,19 @@ def run(
     output: Path,
     probability: Path | None = None,
     names: list[str] | None = None,
-    model: Path | None = None,
+    models: Sequence[Path] = (),
     report: bool = True,
 ) -> Evaluation:
     """Evaluate, and write the tables and the report into `output`, which is made.
 
+    Args:
+      models: runs that predicted; of a cross-validation, each patient's is the one that has not
+        seen it.
+
     Raises:
       InputError, OSError: bad input, or a folder that cannot be written.
     """
-    preprocessing = None
-    if model is not None:
-        from msseg_jax.checkpoint import RunFolder  # which loads JAX; scores do without
-
-        preprocessing = RunFolder(model).load()[1]
+    fitted = _load_preprocessings(models)
     if reference.resolve() in output.resolve().parents:
         raise InputError(
             f"{output}: lies among the patients of --reference, and would be taken for one; choose "
@@ -256,8 +260,20 @@ def run(
     if report:
         from msseg_jax.report.evaluation import write_evaluation_report  # and matplotlib
 
-        write_evaluation_report(page, evaluation, reference, prediction, preprocessing)
+        by_patient = {
+            name: [fitted[run] for run in runs_of(models, name)] for name in evaluation.patients
+        }
+        write_evaluation_report(page, evaluation, reference, prediction, by_patient)
     return evaluation
+
+
+def _load_preprocessings(models: Sequence[Path]) -> dict[Path, Preprocessing]:
+    """What was fitted in each run."""
+    if not models:
+        return {}
+    from msseg_jax.checkpoint import RunFolder  # which loads JAX; scores do without
+
+    return {run: RunFolder(run).load()[1] for run in runs_of(models)}
 
 
 if __name__ == "__main__":

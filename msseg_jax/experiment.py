@@ -1,7 +1,9 @@
-"""The whole of a run: phantoms if asked for, training, predictions and scores of the held-out."""
+"""The whole of a run, or of a cross-validation: phantoms if asked for, training, predictions and
+scores of the held-out patients."""
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,14 +11,18 @@ from ml_collections import ConfigDict
 
 from msseg_jax import evaluate
 from msseg_jax.checkpoint import RunFolder
+from msseg_jax.cohort import Evaluation
+from msseg_jax.config import ConfigError
 from msseg_jax.data.dataset import find_patients
-from msseg_jax.data.files import read_json
+from msseg_jax.data.files import read_json, write_beside
 from msseg_jax.data.phantom import write_phantoms
 from msseg_jax.data.training_set import TrainingSet
+from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
-from msseg_jax.parallel import main_first
-from msseg_jax.predict import Outputs, Predictor, predict_patients
-from msseg_jax.train import check_training, train
+from msseg_jax.folds import Folds
+from msseg_jax.parallel import is_main, main_first
+from msseg_jax.predict import Outputs, predict_patients
+from msseg_jax.train import check_training, prepare_data, train
 
 
 def run_experiment(config: ConfigDict, workdir: Path) -> None:
@@ -26,11 +32,14 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
       InputError: for every kind of bad input; the message says what is wrong and what to do.
     """
     check_training(config, jax.devices())
+    if Folds(workdir).exist:
+        raise InputError(
+            f"--workdir={workdir} holds a cross-validation; wanted --mode=cross_validate to go on "
+            "with it, or another --workdir"
+        )
     run = RunFolder(workdir)
     run.create_or_continue(config)
-    if config.data.phantom_patients:
-        main_first("phantoms", lambda: make_phantoms(config, run))
-        config.data.root = str(phantom_root(run))
+    use_phantoms(config, run.path)
     data = train(config, run)
     main_first("scores", lambda: score_held_out(config, run, data))
 
@@ -38,41 +47,135 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
 def score_held_out(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
     """Predict the held-out patients of a trained run and print their scores."""
     print(f"trained: {run.path}")
-    held_out = {name for name, _ in data.validation}
+    held_out = [name for name, _ in data.validation]
     if not held_out:
         return
-    root = Path(config.data.root)
-    patients = [p for p in find_patients(root, targets=0) if p.name in held_out]
-    predictor = Predictor(run.path)
-    if predictor.kind == "last":
+    ensemble = Ensemble([run.path])
+    (used,) = ensemble.members
+    if used.kind == "last" and not config.data.folds:
         print("no validation found any voxel of a new lesion, so there is no best checkpoint")
-    outputs = Outputs(run.predictions, run.probabilities)
+    root = Path(config.data.root)
+    _predict(ensemble, root, held_out, Outputs(run.predictions, run.probabilities))
+    print(f"held-out patients, by the {used.kind} checkpoint (step {used.step}):")
+    evaluation = evaluate.run(
+        root, run.predictions, run.evaluation, run.probabilities, held_out, models=[run.path]
+    )
+    _say(evaluation, run.evaluation)
+
+
+def cross_validate(config: ConfigDict, workdir: Path) -> None:
+    """Train a run for each fold; score the predictions that each makes of its fold, all together.
+
+    Of what was begun before, what is complete is kept, and the rest goes on where it stopped.
+
+    Raises:
+      InputError: for every kind of bad input; the message says what is wrong and what to do.
+    """
+    check_training(config, jax.devices())
+    if not config.data.folds or config.data.fold:
+        raise ConfigError(
+            f"config.data.folds is {config.data.folds} and config.data.fold is {config.data.fold}; "
+            "--mode=cross_validate trains every fold: wanted 2 or more folds, and no fold given"
+        )
+    if RunFolder(workdir).begun:
+        raise InputError(
+            f"--workdir={workdir} holds a run; wanted --mode=train to go on with it, or another "
+            "--workdir"
+        )
+    folds = Folds(Path(workdir).resolve())
+    runs = [RunFolder(folds.run(fold)) for fold in range(config.data.folds)]
+    for fold, run in enumerate(runs):  # all of them before any work
+        run.create_or_continue(_of_fold(config, fold, folds))
+    use_phantoms(config, folds.path)
+    configs = [_of_fold(config, fold, folds) for fold in range(config.data.folds)]
+
+    patients = prepare_data(configs[0], runs[0]).folds
+    if folds.exist and folds.load() != patients and any(run.begun for run in runs):
+        raise InputError(
+            f"{folds.file}: the cross-validation was begun with other patients, or other new "
+            f"lesions, than {config.data.root} holds now; give the old data back, or choose "
+            "another --workdir"
+        )
+    main_first("folds", lambda: folds.save(patients))
+    outputs = Outputs(folds.predictions, folds.probabilities)
+    for fold, (run, own, held_out) in enumerate(zip(runs, configs, patients, strict=True)):
+        if is_main():
+            print(f"fold {fold} (0 to {len(runs) - 1}), {len(held_out)} held out: {run.path}")
+        train(own, run)
+        predict = partial(_predict_fold, run, Path(config.data.root), held_out, outputs)
+        main_first(f"fold {fold}", predict)
+    main_first("scores", partial(score_folds, config, folds, patients))
+
+
+def score_folds(config: ConfigDict, folds: Folds, patients: list[list[str]]) -> None:
+    """Score the predictions of all folds together and print the table."""
+    everyone = sorted(name for held_out in patients for name in held_out)
+    print(f"{len(everyone)} patients, each by the run that has not seen it:")
+    evaluation = evaluate.run(
+        Path(config.data.root), folds.predictions, folds.evaluation, folds.probabilities, everyone,
+        models=[folds.path],
+    )  # fmt: skip
+    _say(evaluation, folds.evaluation)
+
+
+def _of_fold(config: ConfigDict, fold: int, folds: Folds) -> ConfigDict:
+    """The configuration of the run that holds out a fold."""
+    own = config.copy_and_resolve_references()
+    own.data.fold = fold
+    own.data.cache_dir = config.data.cache_dir or str(folds.path / "cache")
+    return own
+
+
+def _predict_fold(run: RunFolder, root: Path, held_out: list[str], outputs: Outputs) -> None:
+    """Predict the held-out patients of a trained run, unless its checkpoint has done so before."""
+    ensemble = Ensemble([run.path])
+    (used,) = ensemble.members
+    checkpoint = {"kind": used.kind, "step": used.step}
+    record = run.path / "predicted.json"
+    files = [path for name in held_out for path in outputs.of(name).wanted]
+    if (
+        record.is_file()
+        and read_json(record) == checkpoint
+        and all(path.is_file() for path in files)
+    ):
+        print("its held-out patients are predicted")
+        return
+    record.unlink(missing_ok=True)
+    _predict(ensemble, root, held_out, outputs)
+    write_beside(record, lambda path: path.write_text(json.dumps(checkpoint) + "\n"))
+
+
+def _predict(ensemble: Ensemble, root: Path, names: list[str], outputs: Outputs) -> None:
+    """Write masks and probabilities of some patients of a folder."""
+    patients = [patient for patient in find_patients(root, targets=0) if patient.name in names]
     for folder in outputs.wanted:
         folder.mkdir(exist_ok=True)
-    failures = predict_patients(predictor, patients, predictor.options(), outputs, overwrite=True)
+    failures = predict_patients(ensemble, patients, ensemble.options(), outputs, overwrite=True)
     if failures:
         raise InputError(f"held-out patients could not be predicted: {failures}")
-    print(f"held-out patients, by the {predictor.kind} checkpoint (step {predictor.step}):")
-    evaluation = evaluate.run(
-        root, run.predictions, run.evaluation, run.probabilities, sorted(held_out),
-        model=run.path,
-    )  # fmt: skip
+
+
+def _say(evaluation: Evaluation, folder: Path) -> None:
+    """Print the table of an evaluation, and where the report is."""
     print(evaluate.format_table(evaluation))
     evaluate.say_left_out(evaluation)
-    print(f"report: {evaluate.report_file(run.evaluation)}")
+    print(f"report: {evaluate.report_file(folder)}")
 
 
-def phantom_root(run: RunFolder) -> Path:
-    return run.path / "phantoms"
+def use_phantoms(config: ConfigDict, workdir: Path) -> None:
+    """Make phantom patients the data of a configuration that asks for them."""
+    if config.data.phantom_patients:
+        root = workdir / "phantoms"
+        config.data.root = str(root)
+        main_first("phantoms", lambda: make_phantoms(config, root))
 
 
-def make_phantoms(config: ConfigDict, run: RunFolder) -> None:
-    """Make the phantom patients of a run, where they are not there, its data.
+def make_phantoms(config: ConfigDict, root: Path) -> None:
+    """Make the phantom patients of a configuration, where they are not there.
 
     Raises:
       InputError: there are other files in their place.
     """
-    root = phantom_root(run)
     asked_for = {
         "patients": config.data.phantom_patients,
         "seed": config.seed,
@@ -87,9 +190,9 @@ def make_phantoms(config: ConfigDict, run: RunFolder) -> None:
             "away, or choose another --workdir"
         )
     print(f"making {config.data.phantom_patients} phantom patients in {root}")
-    partial = run.path / ".partial-phantoms"
-    shutil.rmtree(partial, ignore_errors=True)
-    write_phantoms(partial, asked_for["patients"], config.seed, spacing_mm=asked_for["spacing_mm"])
-    (partial / record.name).write_text(json.dumps(asked_for) + "\n")
+    beside = root.with_name(f".partial-{root.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    write_phantoms(beside, asked_for["patients"], config.seed, spacing_mm=asked_for["spacing_mm"])
+    (beside / record.name).write_text(json.dumps(asked_for) + "\n")
     shutil.rmtree(root, ignore_errors=True)  # of a configuration that was not trained in the end
-    partial.rename(root)
+    beside.rename(root)

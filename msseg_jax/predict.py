@@ -1,7 +1,9 @@
-"""New lesions of a pair of FLAIR visits, or of every pair of a folder, with a trained run.
+"""New lesions of a pair of FLAIR visits, or of every pair of a folder, with trained runs.
 
     python -m msseg_jax.predict --model=RUN -t1 A.nii.gz -t2 B.nii.gz -o new.nii.gz
     python -m msseg_jax.predict --model=RUN --dataset=ROOT --output=DIR
+
+Several `--model` are an ensemble.
 
 For research, not for clinical use.
 """
@@ -17,27 +19,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from msseg_jax.data import preprocess
-from msseg_jax.data.dataset import Pair, Patient, find_patients, read_pair
-from msseg_jax.data.quality import Quality, assess
-from msseg_jax.data.tiles import fit_tile, tile_corners
+from msseg_jax.data.dataset import Patient, find_patients, read_pair
+from msseg_jax.data.quality import Quality
 from msseg_jax.data.volumes import SUFFIXES, check_output, write_volume
+from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
+from msseg_jax.folds import runs_of
 from msseg_jax.lesions import number_lesions, voxel_mm3
+from msseg_jax.predictor import Options
 from msseg_jax.process import keep_freed_memory, limit_threads
 
 PROGRAM = "python -m msseg_jax.predict"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What turns probabilities into a mask."""
-
-    overlap: int  # voxels shared by neighbouring tiles
-    threshold: float  # probability above which a voxel is new lesion
-    min_lesion_mm3: float  # smaller components are dropped
-    batch_size: int  # tiles of the model's patch size per call of the network
-    tile: int | None = None  # largest side of a tile, voxels; None: the model's patch size
 
 
 @dataclass(frozen=True)
@@ -47,10 +39,12 @@ class Outputs:
     mask: Path
     probability: Path | None = None
     report: Path | None = None
+    uncertainty: Path | None = None  # how far an ensemble's probabilities disagree
 
     @property
     def wanted(self) -> list[Path]:
-        return [path for path in (self.mask, self.probability, self.report) if path is not None]
+        paths = (self.mask, self.probability, self.report, self.uncertainty)
+        return [path for path in paths if path is not None]
 
     def of(self, patient: str) -> "Outputs":
         """The files of one patient in these folders."""
@@ -58,70 +52,8 @@ class Outputs:
             self.mask / f"{patient}.nii.gz",
             self.probability and self.probability / f"{patient}.nii.gz",
             self.report and self.report / f"{patient}.html",
+            self.uncertainty and self.uncertainty / f"{patient}.nii.gz",
         )
-
-
-class Predictor:
-    """A trained network with its preprocessing; compiled once per shape of its tiles."""
-
-    def __init__(self, folder: Path | str):
-        # JAX starts its threads when it is imported, so `--threads` must be set before.
-        import jax
-
-        from msseg_jax.checkpoint import RunFolder, restore_for_inference
-        from msseg_jax.inference import compile_forward
-        from msseg_jax.model import build_model
-
-        run = RunFolder(folder)
-        self.folder = folder
-        self.config, self.preprocessing = run.load()
-        model = build_model(self.config)
-        side = self.side_multiple = model.side_multiple
-        visit = jax.ShapeDtypeStruct((1, side, side, side, 1), np.float32)
-        shapes = jax.eval_shape(
-            lambda key, visit: model.init(key, visit, visit, train=False), jax.random.key(0), visit
-        )
-        self._variables, self.kind, self.step = restore_for_inference(run, shapes)
-        self._forward = compile_forward(model)
-
-    def options(self, **given) -> Options:
-        """The run's own options, but for those given (those that are None are not)."""
-        own = self.config.predict.to_dict()
-        return Options(**own | {name: value for name, value in given.items() if value is not None})
-
-    def segment(
-        self, patient: Patient, pair: Pair, options: Options, progress=lambda batches: batches
-    ) -> tuple[np.ndarray, Quality]:
-        """Probability of new lesion on the pair's own grid, and how far the pair is to be trusted.
-
-        Returns:
-          (D, H, W) float32, 0 off the brain; and the measures of the pair.
-
-        Raises:
-          DatasetError: the brain is smaller than a patch, or a visit is constant inside it.
-        """
-        from msseg_jax.inference import segment_volume
-
-        settings = self.preprocessing.settings
-        resampled = preprocess.resample(patient, pair, settings)
-        tile, batch_size = self._tiles(resampled.brain.shape, options)
-        images = preprocess.apply(self.preprocessing, patient, resampled)
-        probability = segment_volume(
-            self._forward, self._variables, images, resampled.brain,
-            tile=tile, overlap=options.overlap, batch_size=batch_size, progress=progress,
-        )  # fmt: skip
-        quality = assess(pair, resampled, settings.spacing_mm, self.preprocessing)
-        return resampled.to_file_grid(probability) * pair.brain, quality
-
-    def _tiles(self, shape: tuple[int, int, int], options: Options) -> tuple[tuple, int]:
-        """Shape of a tile, and how many of them hold as many voxels as a batch of patches."""
-        patch_size = self.preprocessing.settings.patch_size
-        if options.tile is None:
-            return (patch_size,) * 3, options.batch_size
-        tile = fit_tile(shape, options.tile, options.overlap, self.side_multiple)
-        as_many_voxels = options.batch_size * patch_size**3 // math.prod(tile)
-        there_are = len(tile_corners(shape, tile, options.overlap))
-        return tile, min(max(1, as_many_voxels), there_are)
 
 
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
@@ -138,7 +70,7 @@ def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) ->
 
 
 def predict_patient(
-    predictor: Predictor,
+    ensemble: Ensemble,
     patient: Patient,
     options: Options,
     outputs: Outputs,
@@ -151,34 +83,37 @@ def predict_patient(
     """
     start = time.perf_counter()
     pair = read_pair(patient)
-    probability, quality = predictor.segment(patient, pair, options, progress)
+    found = ensemble.segment(patient, pair, options, progress)
     volume_mm3 = voxel_mm3(pair.time01.spacing_mm)
-    mask = lesion_mask(probability, options, volume_mm3)
+    mask = lesion_mask(found.probability, options, volume_mm3)
+    warnings = found.quality.warnings()
     if outputs.report is not None:
         from msseg_jax.report.prediction import write_prediction_report
 
         write_prediction_report(
-            outputs.report, patient.name, pair, mask, probability, quality.warnings(),
-            _facts(predictor, patient, options, quality),
+            outputs.report, patient.name, pair, mask, found.probability, warnings,
+            _facts(ensemble, patient, options, found.quality),
         )  # fmt: skip
     if outputs.probability is not None:
-        write_volume(outputs.probability, probability, pair.time01)
+        write_volume(outputs.probability, found.probability, pair.time01)
+    if outputs.uncertainty is not None:
+        write_volume(outputs.uncertainty, found.disagreement, pair.time01)
     write_volume(outputs.mask, mask, pair.time01)
     count = number_lesions(mask != 0)[1]
-    found = (
+    said = (
         f"{outputs.mask}: {count} new lesion{'' if count == 1 else 's'}, "
         f"{mask.sum() * volume_mm3:.0f} mm3, in {time.perf_counter() - start:.1f} s"
     )
-    return "\n".join([found, *(f"  warning: {warning}" for warning in quality.warnings())])
+    return "\n".join([said, *(f"  warning: {warning}" for warning in warnings)])
 
 
 def _facts(
-    predictor: Predictor, patient: Patient, options: Options, quality: Quality
+    ensemble: Ensemble, patient: Patient, options: Options, quality: Quality
 ) -> list[tuple[str, str]]:
     """What a report states about how it was made."""
     mask = patient.brain_mask or "none: what is non-zero in either visit"
     alignment = quality.alignment
-    return [
+    facts = [
         ("first visit", str(patient.time01)),
         ("second visit", str(patient.time02)),
         ("brain mask", f"{mask} ({quality.brain_ml:.0f} ml)"),
@@ -186,24 +121,27 @@ def _facts(
             "visits apart",
             f"{alignment.displacement_mm:.1f} mm, correlation {alignment.correlation:.2f}",
         ),
-        ("model", f"{predictor.folder}, its {predictor.kind} checkpoint, step {predictor.step}"),
+        *(("model", str(member)) for member in ensemble.members),
+    ]
+    if len(ensemble.members) > 1:
+        facts.append(("probability", f"mean of the {len(ensemble.members)} models"))
+    return [
+        *facts,
         ("threshold", f"probability above {options.threshold:g}"),
         ("least lesion", f"{options.min_lesion_mm3:g} mm3"),
-        (
-            "tiles",
-            f"side {_tile_side(predictor, options)}, overlap {options.overlap} voxels",
-        ),
+        ("tiles", f"side {_tile_side(ensemble, options)}, overlap {options.overlap} voxels"),
     ]
 
 
-def _tile_side(predictor: Predictor, options: Options) -> str:
+def _tile_side(ensemble: Ensemble, options: Options) -> str:
     if options.tile is None:
-        return str(predictor.preprocessing.settings.patch_size)
+        sides = {member.preprocessing.settings.patch_size for member in ensemble.members}
+        return " and ".join(map(str, sorted(sides)))
     return f"at most {options.tile}"
 
 
 def predict_patients(
-    predictor: Predictor,
+    ensemble: Ensemble,
     patients: list[Patient],
     options: Options,
     outputs: Outputs,
@@ -221,7 +159,7 @@ def predict_patients(
             tqdm.write(f"{files.mask}: done before, skipped (--overwrite does it again)")
             continue
         try:
-            tqdm.write(predict_patient(predictor, patient, options, files))
+            tqdm.write(predict_patient(ensemble, patient, options, files))
         except Exception as error:  # whatever it is, the other patients' masks are wanted
             known = isinstance(error, InputError)
             failures[patient.name] = str(error) if known else f"{type(error).__name__}: {error}"
@@ -241,8 +179,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         epilog="Either -t1 and -t2, or --dataset. The visits must lie on one grid.",
     )
     parser.add_argument(
-        "--model", required=True, type=Path, metavar="RUN", help="folder of a run of launch.py"
-    )
+        "--model", required=True, type=Path, action="append", metavar="RUN",
+        help="folder of a run of launch.py; given several times, or the folder of a "
+        "cross-validation: an ensemble, whose probabilities are averaged",
+    )  # fmt: skip
     one = parser.add_argument_group("one pair")
     one.add_argument("-t1", "--time01", type=Path, metavar="FILE", help="FLAIR of the first visit")
     one.add_argument("-t2", "--time02", type=Path, metavar="FILE", help="FLAIR of the second visit")
@@ -266,11 +206,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="probability map to write; with --dataset the folder for <patient>.nii.gz",
     )  # fmt: skip
     parser.add_argument(
+        "--uncertainty", type=Path, metavar="OUT",
+        help="standard deviation of the probability over the models of an ensemble, to write as a "
+        "map; with --dataset the folder for <patient>.nii.gz",
+    )  # fmt: skip
+    parser.add_argument(
         "--report", type=Path, metavar="OUT",
         help="page to open in a browser (.html): lesion list, pictures, warnings; with --dataset "
         "the folder for <patient>.html",
     )  # fmt: skip
-    own = "default: the run's configuration"
+    own = "default: the (first) run's configuration"
     parser.add_argument(
         "--overlap", type=int, metavar="VOXELS", help=f"shared by neighbouring tiles; {own}"
     )
@@ -319,56 +264,64 @@ def main(arguments: list[str] | None = None) -> int:
     if flags.threads:
         limit_threads(flags.threads)
     try:
+        flags.model = runs_of(flags.model)
+        _check_outputs(flags)
         return _predict_folder(flags) if flags.dataset else _predict_pair(flags)
     except (InputError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
 
 
-def _start(flags: argparse.Namespace) -> tuple[Predictor, Options]:
-    if flags.probability and flags.probability.resolve() == flags.output.resolve():
-        raise InputError(f"--probability is {flags.probability}, as --output; wanted two places")
-    predictor = Predictor(flags.model)
-    options = predictor.options(
+def _outputs(flags: argparse.Namespace) -> Outputs:
+    return Outputs(flags.output, flags.probability, flags.report, flags.uncertainty)
+
+
+def _check_outputs(flags: argparse.Namespace) -> None:
+    """Raises InputError for outputs that one place cannot hold, or one model cannot give."""
+    places = {}
+    for name in ("output", "probability", "uncertainty"):
+        path = getattr(flags, name)
+        if path is not None and (other := places.setdefault(path.resolve(), name)) != name:
+            raise InputError(f"--{name} is {path}, as --{other}; wanted two places")
+    if flags.uncertainty is not None and len(flags.model) == 1:
+        raise InputError(
+            f"--uncertainty: {flags.model[0]} alone has none to disagree with; wanted two or more "
+            "--model, or the folder of a cross-validation"
+        )
+
+
+def _start(flags: argparse.Namespace) -> tuple[Ensemble, Options]:
+    ensemble = Ensemble(flags.model)
+    options = ensemble.options(
         overlap=flags.overlap, threshold=flags.threshold,
         min_lesion_mm3=flags.min_lesion_mm3, batch_size=flags.batch_size, tile=flags.tile,
     )  # fmt: skip
-    side = predictor.preprocessing.settings.patch_size
-    if options.tile is not None and (options.tile < side or options.tile % predictor.side_multiple):
-        raise InputError(
-            f"--tile is {options.tile}; wanted {side} (the model's patch size) or more, and a "
-            f"multiple of {predictor.side_multiple}"
-        )
-    if options.overlap >= side:
-        raise InputError(
-            f"--overlap is {options.overlap}; wanted 0 to {side - 1} voxels, less than the side of "
-            "the model's patches"
-        )
-    print(f"model: {flags.model}, its {predictor.kind} checkpoint, step {predictor.step}")
-    return predictor, options
+    for member in ensemble.members:
+        print(f"model: {member}")
+    return ensemble, options
 
 
 def _predict_pair(flags: argparse.Namespace) -> int:
     first, second = flags.time01.resolve(), flags.time02.resolve()
     name = f"{first.parent.name}/{first.name}, {second.parent.name}/{second.name}"
     patient = Patient(name, flags.time01, flags.time02, flags.mask)
-    outputs = Outputs(flags.output, flags.probability, flags.report)
+    outputs = _outputs(flags)
     for output in outputs.wanted:
         check_output(output, (".html",) if output is flags.report else SUFFIXES)
         if output.resolve() in [path.resolve() for path in patient.files]:
             raise InputError(f"{output}: is an input; choose another name for the output")
-    predictor, options = _start(flags)
+    ensemble, options = _start(flags)
 
     def bar(batches):
         return tqdm(batches, "tiles", disable=None, leave=False)
 
-    print(predict_patient(predictor, patient, options, outputs, bar))
+    print(predict_patient(ensemble, patient, options, outputs, bar))
     return 0
 
 
 def _predict_folder(flags: argparse.Namespace) -> int:
     patients = find_patients(flags.dataset, targets=0)
-    outputs = Outputs(flags.output, flags.probability, flags.report)
+    outputs = _outputs(flags)
     for folder in outputs.wanted:
         if flags.dataset.resolve() in folder.resolve().parents:
             raise InputError(
@@ -380,8 +333,8 @@ def _predict_folder(flags: argparse.Namespace) -> int:
         except OSError as error:
             raise InputError(f"{folder}: {error}; wanted a folder to write in") from error
         check_output(folder / "patient.nii.gz")
-    predictor, options = _start(flags)
-    failures = predict_patients(predictor, patients, options, outputs, flags.overwrite)
+    ensemble, options = _start(flags)
+    failures = predict_patients(ensemble, patients, options, outputs, flags.overwrite)
     if failures:
         print(f"{len(failures)} of {len(patients)} patients failed:", file=sys.stderr)
         for name, reason in failures.items():

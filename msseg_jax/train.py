@@ -28,6 +28,7 @@ from msseg_jax.data.loader import (
 )
 from msseg_jax.data.packing import unpack_batch, unpack_images, unpack_target
 from msseg_jax.data.preprocess import Settings
+from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import TrainingSet, prepare
 from msseg_jax.inference import compile_forward, segment_volume
 from msseg_jax.interruption import Interruption, Stopped
@@ -218,7 +219,9 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
             if validates:
                 scores = validate(state)
                 log.write_validation(step, scores)
-                if scores["dice"] > best_dice:  # never, where it is NaN
+                # Never where it is NaN; and a fold, which is held out to judge the training, must
+                # not choose the checkpoint that it judges.
+                if scores["dice"] > best_dice and not config.data.folds:
                     best_dice = scores["dice"]
                     save(best, state, best_dice)
             if stores:
@@ -247,13 +250,13 @@ def check_training(config: ConfigDict, devices: list) -> None:
     check_devices()
     check_batch_size(config.train.batch_size, len(devices))
     if patients := config.data.phantom_patients:  # known before they are made
-        training = patients - config.data.validation_patients
-        if training < 1:
-            raise ConfigError(
-                f"config.data.validation_patients is {config.data.validation_patients}; wanted "
-                f"fewer than the {patients} of config.data.phantom_patients"
-            )
-        make_schedule(config, training)
+        make_schedule(config, patients - hold_out(config).largest(patients))
+
+
+def hold_out(config: ConfigDict) -> HoldOut:
+    """Which patients a configuration does not train on."""
+    data = config.data
+    return HoldOut(config.seed, data.validation_patients, data.folds, data.fold)
 
 
 def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:
@@ -262,10 +265,7 @@ def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:
     settings = Settings(
         float(config.data.spacing_mm), tuple(config.data.percentiles), config.data.patch_size
     )
-    return prepare(
-        Path(config.data.root), config.model.targets, settings,
-        config.data.validation_patients, config.seed, cache,
-    )  # fmt: skip
+    return prepare(Path(config.data.root), config.model.targets, settings, hold_out(config), cache)
 
 
 def training_data(

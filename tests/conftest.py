@@ -12,7 +12,11 @@ from ml_collections import ConfigDict
 
 from configs import msseg2
 from msseg_jax import native
+from msseg_jax.checkpoint import Checkpoints, RunFolder
+from msseg_jax.config import save_config
 from msseg_jax.data import dataset
+from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.model import build_model, initial_variables
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
 # A cache of the session's own: the native convolution is compiled as on a new machine, once.
@@ -75,6 +79,19 @@ def with_random_output(variables: dict) -> dict:
     random = np.random.default_rng(1).normal(size=output["kernel"].shape)
     output["kernel"] = random.astype(np.float32)
     return variables
+
+
+def save_run(folder: Path, config: ConfigDict, seed: int = 0, middle: float = 50.0) -> Path:
+    """A run's folder with an untrained network, and `middle` as the landmark of the median."""
+    run = RunFolder(folder)
+    run.path.mkdir(parents=True)
+    save_config(config, run.config_file)
+    settings = Settings(config.data.spacing_mm, (1, 50, 99), config.data.patch_size)
+    Preprocessing(settings, (0.0, middle, 100.0), 5.0).save(run.preprocessing_file)
+    variables = with_random_output(initial_variables(build_model(config), seed))
+    with Checkpoints(run.checkpoints / "last", keep=1) as checkpoints:
+        checkpoints.save(4, variables, {"moments": np.zeros(1)}, {})
+    return folder
 
 
 @pytest.fixture(params=["native", "plain"] if HAS_NATIVE else ["plain"])

@@ -66,6 +66,9 @@ def test_the_papers_constants():
         ("data.percentiles", (10, 1), "ascending"),
         ("data.lesion_patch_probability", 1.5, "a number in 0..1"),
         ("data.workers", 0, "1 or more"),
+        ("data.folds", 1, "0 .no cross-validation., or 2 or more"),
+        ("data.folds", -2, "or 2 or more"),
+        ("data.fold", 1, "0 without config.data.folds"),
         ("model.widths", (6,), "two or more"),
         ("model.dropout_rate", 1.0, "less than 1"),
         ("train.batch_size", 0, "1 or more"),
@@ -81,6 +84,34 @@ def test_values_that_cannot_work_are_refused_by_name(field, value, message):
     with pytest.raises(ConfigError, match=message) as error:
         check_config(config)
     assert f"config.{field}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fold", "validation_patients", "message"),
+    [
+        (5, 0, "config.data.fold is 5; wanted 0 to 4"),
+        (-1, 0, "config.data.fold is -1; wanted 0 to 4"),
+        (0, 2, "config.data.validation_patients is 2; wanted 0 with config.data.folds"),
+    ],
+)
+def test_a_fold_is_one_of_the_folds_and_held_out_alone(fold, validation_patients, message):
+    config = msseg2.get_config()
+    config.data.folds = 5
+    config.data.fold = 4
+    check_config(config)
+    config.data.fold = fold
+    config.data.validation_patients = validation_patients
+    with pytest.raises(ConfigError, match=message):
+        check_config(config)
+
+
+def test_folds_are_part_of_what_a_run_is(tmp_path):
+    config = msseg2.get_config()
+    config.data.folds = 5
+    save_config(config, tmp_path / "config.json")
+    config.data.fold = 1
+    stored = load_config(tmp_path / "config.json")
+    assert differences(config, stored) == ["config.data.fold is 1, the run has 0"]
 
 
 def test_all_problems_come_together():

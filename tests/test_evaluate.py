@@ -10,9 +10,10 @@ import pytest
 from msseg_jax.cohort import summarise
 from msseg_jax.data import dataset
 from msseg_jax.errors import InputError
-from msseg_jax.evaluate import evaluate, format_summary, format_table, main, write_tables
+from msseg_jax.evaluate import evaluate, format_summary, format_table, main, run, write_tables
+from msseg_jax.folds import Folds
 from msseg_jax.raters import WITH, WITHOUT
-from tests.conftest import SHAPE, save_nifti
+from tests.conftest import SHAPE, save_nifti, save_run
 
 
 def consensus_of(root, k):
@@ -205,3 +206,24 @@ def test_the_summary_names_prediction_and_experts(patients_root, predictions):
     dice = next(line for line in lines if line.startswith("Dice")).split()
     assert dice[1] == "0.600"
     assert dice[-1] == "1.000"  # the expert is the consensus here
+
+
+def test_intensities_are_compared_with_the_training_that_predicted(
+    patients_root, predictions, tmp_path, small_config, monkeypatch
+):
+    """Of a cross-validation, the fold that held the patient out; all for one that is in none."""
+    folds = Folds(tmp_path / "cv")
+    for fold in range(2):
+        save_run(folds.run(fold), small_config, middle=50.0 + fold)
+    folds.save([["patient_0", "patient_3"], ["patient_1"]])
+    other = save_run(tmp_path / "other", small_config, middle=60.0)
+    given = {}
+    monkeypatch.setattr(
+        "msseg_jax.report.evaluation.write_evaluation_report", lambda *args: given.update(args[-1])
+    )
+    run(patients_root, predictions, tmp_path / "out", models=[folds.path, other])
+    landmarks = {name: [one.landmarks[1] for one in fitted] for name, fitted in given.items()}
+    assert landmarks == {
+        "patient_0": [50, 60], "patient_1": [51, 60], "patient_2": [50, 51, 60],
+        "patient_3": [50, 60],
+    }  # fmt: skip

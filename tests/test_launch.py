@@ -36,7 +36,16 @@ def test_overrides_reach_the_configuration():
         (["--config.model.initial_probability=1.0", "--mode=describe"], "between 0 and 1"),
         (
             ["--config.data.phantom_patients=4", "--config.data.validation_patients=4"],
-            "config.data.validation_patients is 4; wanted fewer than the 4",
+            "config.data.validation_patients is 4; wanted 0 to 3, fewer than the 4 patients",
+        ),
+        (["--mode=cross_validate"], "config.data.folds is 0 and config.data.fold is 0"),
+        (
+            ["--config.data.phantom_patients=4", "--config.data.folds=5"],
+            "config.data.folds is 5; wanted at most 4",
+        ),
+        (
+            ["--mode=cross_validate", "--config.data.folds=5", "--config.data.fold=5"],
+            "config.data.fold is 5; wanted 0 to 4",
         ),
         (["--config.data.patch_size=50"], "patch side 50 is no multiple of 8"),
         (["--config.train.batch_size=many"], "many"),

@@ -8,6 +8,7 @@ from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, 
 from msseg_jax.data.packing import unpack_batch
 from msseg_jax.data.patches import crop
 from msseg_jax.data.preprocess import Settings
+from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
 
 SHARE = Share(batch_size=8)
@@ -15,7 +16,8 @@ SHARE = Share(batch_size=8)
 
 @pytest.fixture
 def places(patients_root, tmp_path):
-    data = prepare(patients_root, 2, Settings(1.0, (1, 50, 99), 8), 0, 0, tmp_path / "cache")
+    settings = Settings(1.0, (1, 50, 99), 8)
+    data = prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache")
     return Places(data.training, Sampling(0, 8, 0.8))
 
 

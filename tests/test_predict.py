@@ -3,29 +3,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msseg_jax.checkpoint import Checkpoints, RunFolder
-from msseg_jax.config import save_config
+from msseg_jax.checkpoint import Checkpoints
 from msseg_jax.data import dataset, preprocess
-from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.ensemble import Ensemble
 from msseg_jax.inference import compile_forward, segment_volume
 from msseg_jax.model import build_model, initial_variables
-from msseg_jax.predict import Options, Predictor, lesion_mask, main
-from tests.conftest import SHAPE, save_nifti, with_random_output
+from msseg_jax.predict import lesion_mask, main
+from msseg_jax.predictor import Options, Predictor
+from tests.conftest import SHAPE, save_nifti, save_run, with_random_output
 
 
 @pytest.fixture
 def run(small_config, tmp_path):
     """A run's folder with an untrained network."""
-    folder = RunFolder(tmp_path / "run")
-    folder.path.mkdir()
     small_config.predict.threshold = 0.0  # whatever it says is positive
-    save_config(small_config, folder.config_file)
-    settings = Settings(1.0, (1, 50, 99), 8)
-    Preprocessing(settings, (0.0, 50.0, 100.0), 5.0).save(folder.preprocessing_file)
-    variables = with_random_output(initial_variables(build_model(small_config), seed=0))
-    with Checkpoints(folder.checkpoints / "last", keep=1) as checkpoints:
-        checkpoints.save(4, variables, {"moments": np.zeros(1)}, {})
-    return folder.path
+    return save_run(tmp_path / "run", small_config)
 
 
 @pytest.fixture
@@ -139,11 +131,12 @@ def test_options_reach_the_mask(pair_flags, tmp_path):
 
 
 def test_one_tile_around_the_brain_is_the_network_itself(run, patients_root):
-    predictor = Predictor(run)
+    ensemble = Ensemble([run])
+    (predictor,) = ensemble.members
     settings = predictor.preprocessing.settings
     patient = dataset.find_patients(patients_root, 0)[0]
     pair = dataset.read_pair(patient)
-    found, _ = predictor.segment(patient, pair, predictor.options(tile=64))
+    found = ensemble.segment(patient, pair, ensemble.options(tile=64)).probability
 
     resampled = preprocess.resample(patient, pair, settings)
     images = preprocess.apply(predictor.preprocessing, patient, resampled)
@@ -155,7 +148,7 @@ def test_one_tile_around_the_brain_is_the_network_itself(run, patients_root):
     wanted = resampled.to_file_grid(whole) * pair.brain
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert np.ptp(wanted[pair.brain]) > 0.01
-    small, _ = predictor.segment(patient, pair, predictor.options())
+    small = ensemble.segment(patient, pair, ensemble.options()).probability
     assert np.abs(small - found).max() > 1e-4  # the default has tiles that end in the brain
 
 
@@ -183,8 +176,8 @@ def test_a_folder_of_reports(run, patients_root, tmp_path):
 
 
 def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
-    predictor = Predictor(run)
-    options = predictor.options()
+    ensemble = Ensemble([run])
+    options = ensemble.options()
     compiled = []  # by the forward pass, which other tests share
     for size in ((14, 15, 20), (17, 16, 14)):
         generator = np.random.default_rng(0)
@@ -195,8 +188,8 @@ def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
             for k in range(2)
         ]
         patient = dataset.Patient("one", *paths, None)
-        predictor.segment(patient, dataset.read_pair(patient), options)
-        compiled.append(predictor._forward._cache_size())
+        ensemble.segment(patient, dataset.read_pair(patient), options)
+        compiled.append(ensemble.members[0]._forward._cache_size())
     assert compiled[0] == compiled[1]
 
 

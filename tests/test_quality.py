@@ -66,7 +66,9 @@ def test_unrelated_images_do_not_correlate(head):
 
 
 def quality(displacement_mm=0.2, correlation=0.98, brain_ml=1300.0, deviations=(3.0, 3.0)):
-    return Quality(Alignment(displacement_mm, correlation), brain_ml, deviations, 5.0)
+    return Quality(
+        Alignment(displacement_mm, correlation), brain_ml, tuple((d, 5.0) for d in deviations)
+    )
 
 
 def test_a_good_pair_has_no_warning():
@@ -97,12 +99,33 @@ def test_a_pair_is_measured_on_its_isotropic_grid(head):
     landmark = 100 * (middle - low) / (high - low)
     preprocessing = Preprocessing(settings, (0.0, landmark - 7, 100.0), 4.0)
     pair = Pair(Volume(None, image, np.eye(4), nib.Nifti1Header()), None, brain, None)
-    found = assess(pair, resampled, 2.0, preprocessing)
+    found = assess(pair, {settings: resampled}, [preprocessing])
     assert found.brain_ml == pytest.approx(brain.sum() * 8 / 1000)
-    assert found.deviations == pytest.approx((7, 7))
-    assert found.training_deviation == 4.0
-    assert assess(pair, resampled, 2.0, None).deviations is None
+    assert found.deviations == (pytest.approx((7, 4)), pytest.approx((7, 4)))
+    assert assess(pair, {settings: resampled}, []).deviations is None
     assert "left and right are a guess" in found.warnings()[0]  # the header says nothing
+
+
+def test_of_several_networks_the_one_furthest_from_its_training_is_heard(head):
+    """For each visit: one network was trained on such as the first, one on such as the second."""
+    image, brain = head
+    images = np.stack([image, np.exp(image / 20)])
+    resampled = Resampled(images, brain, np.zeros((0, *SHAPE)), None, None)
+    pair = Pair(Volume(None, image, np.eye(4), nib.Nifti1Header()), None, brain, None)
+    settings = Settings(2.0, (1.0, 50.0, 99.0), 8), Settings(1.0, (1.0, 50.0, 99.0), 8)
+    quantiles = [np.percentile(visit[brain], (1, 50, 99)) for visit in images]
+    middles = [100 * (middle - low) / (high - low) for low, middle, high in quantiles]
+    fitted = [
+        Preprocessing(one, (0.0, middle, 100.0), known)
+        for one, middle, known in zip(settings, middles, (0.1, 0.2), strict=True)
+    ]
+    found = assess(pair, dict.fromkeys(settings, resampled), fitted)
+    apart = abs(middles[0] - middles[1])
+    assert apart > 1
+    assert found.deviations == (pytest.approx((apart, 0.2)), pytest.approx((apart, 0.1)))
+    assert found.brain_ml == pytest.approx(brain.sum() * 8 / 1000)  # on the first grid
+    warned = [warning for warning in found.warnings() if "intensities" in warning]
+    assert ["first" in warned[0], "second" in warned[1], len(warned)] == [True, True, 2]
 
 
 def test_a_brain_too_thin_to_tell_is_no_error(head):

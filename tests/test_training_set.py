@@ -6,7 +6,8 @@ import pytest
 from msseg_jax.data import cache, dataset
 from msseg_jax.data.dataset import DatasetError, find_patients, read_pair
 from msseg_jax.data.preprocess import Preprocessing, Settings, resample
-from msseg_jax.data.training_set import choose_validation, prepare
+from msseg_jax.data.split import HoldOut
+from msseg_jax.data.training_set import prepare
 from tests.conftest import SHAPE, save_nifti
 
 SETTINGS = Settings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
@@ -18,8 +19,9 @@ def cache_folder(tmp_path):
     return tmp_path / "cache"
 
 
-def prepared(root, cache_folder, validation_patients=1):
-    return prepare(root, 2, SETTINGS, validation_patients, 0, cache_folder)
+def prepared(root, cache_folder, validation_patients=1, **folds):
+    hold_out = HoldOut(0, validation_patients, **folds)
+    return prepare(root, 2, SETTINGS, hold_out, cache_folder)
 
 
 def test_cached_patients_are_normalised_and_cut_to_the_brain(patients_root, cache_folder):
@@ -53,7 +55,7 @@ def test_a_full_cache_reads_no_file_again(patients_root, cache_folder, monkeypat
 
 def test_a_changed_file_or_setting_is_another_entry(patients_root, cache_folder):
     first = prepared(patients_root, cache_folder, 0)
-    other = prepare(patients_root, 2, Settings(0.9, (1, 50, 99), 8), 0, 0, cache_folder)
+    other = prepare(patients_root, 2, Settings(0.9, (1, 50, 99), 8), HoldOut(0), cache_folder)
     assert not {f for _, f in first.training} & {f for _, f in other.training}
     changed = patients_root / "patient_0" / dataset.TIME01
     os.utime(changed, ns=(1, 1))
@@ -124,30 +126,6 @@ def test_preprocessing_survives_its_file(tmp_path):
     assert Preprocessing.load(tmp_path / "p.json") == preprocessing
 
 
-def test_validation_holds_out_lesions_in_proportion():
-    has_lesions = [k % 4 != 0 for k in range(40)]  # 30 of 40
-    for seed in range(5):
-        held_out = choose_validation(has_lesions, 8, seed)
-        assert len(held_out) == 8
-        assert sum(has_lesions[k] for k in held_out) == 6
-    assert choose_validation(has_lesions, 8, 0) != choose_validation(has_lesions, 8, 1)
-    assert choose_validation(has_lesions, 8, 0) == choose_validation(has_lesions, 8, 0)
-
-
-@pytest.mark.parametrize(("patients", "positive", "count"), [(40, 10, 1), (4, 2, 1), (5, 2, 3)])
-def test_each_side_of_the_split_has_new_lesions(patients, positive, count):
-    for seed in range(20):
-        has_lesions = [k < positive for k in range(patients)]
-        held_out = choose_validation(has_lesions, count, seed)
-        assert len(held_out) == count
-        assert 1 <= sum(has_lesions[k] for k in held_out) < positive
-
-
-def test_a_single_patient_with_new_lesions_is_trained_on():
-    for seed in range(20):
-        assert 0 not in choose_validation([True, False, False, False], 3, seed)
-
-
 def test_refuses_training_patients_without_any_new_lesion(patients_root, cache_folder):
     for folder in patients_root.iterdir():
         save_nifti(folder / dataset.CONSENSUS, np.zeros(SHAPE, np.uint8))
@@ -167,3 +145,30 @@ def test_refuses_a_brain_that_falls_between_the_voxels_of_the_isotropic_grid(pat
 def test_refuses_to_hold_out_everybody(patients_root, cache_folder):
     with pytest.raises(DatasetError, match="validation_patients is 4; wanted 0 to 3"):
         prepared(patients_root, cache_folder, 4)
+
+
+def test_every_fold_is_held_out_in_its_turn_and_all_runs_know_all_folds(
+    patients_root, cache_folder
+):
+    folds = [prepared(patients_root, cache_folder, 0, folds=3, fold=k) for k in range(3)]
+    names = [[name for name, _ in data.validation] for data in folds]
+    assert sorted(name for held_out in names for name in held_out) == [
+        f"patient_{k}" for k in range(4)
+    ]
+    for data, held_out in zip(folds, names, strict=True):
+        assert data.folds == names
+        assert list(data.split["validation"]) == held_out
+        assert not {name for name, _ in data.training} & set(held_out)
+        assert len(data.training) + len(held_out) == 4
+
+
+def test_refuses_more_folds_than_patients_or_than_patients_with_new_lesions(
+    patients_root, cache_folder
+):
+    with pytest.raises(DatasetError, match=r"patients: config.data.folds is 5; wanted at most 4"):
+        prepared(patients_root, cache_folder, 0, folds=5)
+    with pytest.raises(
+        DatasetError, match=r"config.data.folds is 4, and 3 of the 4 patients .* fewer folds"
+    ):
+        prepared(patients_root, cache_folder, 0, folds=4)
+    assert not list(cache_folder.glob("patient_*"))  # and nothing was preprocessed

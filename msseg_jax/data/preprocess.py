@@ -1,6 +1,7 @@
 """From a checked pair to what the network sees: resampled, cut to the brain, normalised."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,6 +96,13 @@ def resample(patient: Patient, pair: Pair, settings: Settings) -> Resampled:
         resampling,
         box,
     )
+
+
+def resample_by_each(
+    patient: Patient, pair: Pair, settings: Iterable[Settings]
+) -> dict[Settings, Resampled]:
+    """`resample` by several settings, once by those that are the same."""
+    return {one: resample(patient, pair, one) for one in dict.fromkeys(settings)}
 
 
 def histograms(patient: Patient, resampled: Resampled, settings: Settings) -> np.ndarray:

@@ -2,6 +2,7 @@
 mask, intensities unlike those the network was trained on."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from msseg_jax.data.alignment import Alignment, measure_alignment
 from msseg_jax.data.dataset import Pair
 from msseg_jax.data.intensity import histogram_deviation, measure_percentiles
-from msseg_jax.data.preprocess import Preprocessing, Resampled
+from msseg_jax.data.preprocess import Preprocessing, Resampled, Settings
 
 # Bounds of this project's own choosing, from the pairs it was tried with: two real ones and two
 # phantoms, `python -m benchmarks.alignment PATIENT_FOLDER`.
@@ -25,8 +26,8 @@ class Quality:
 
     alignment: Alignment
     brain_ml: float
-    deviations: tuple[float, float] | None  # of the visits' histograms from the landmarks
-    training_deviation: float | None  # the largest among the training visits
+    # Per visit: of its histogram from the landmarks, and the largest of any training visit's.
+    deviations: tuple[tuple[float, float], tuple[float, float]] | None
     is_oriented: bool = True  # whether the files say which side is left
 
     def warnings(self) -> list[str]:
@@ -61,39 +62,56 @@ class Quality:
                 f"{MOST_DISPLACEMENT_MM:.0f} mm expected): edges may look like new lesions. "
                 "Register them again."
             )
-        for visit, deviation in zip(("first", "second"), self.deviations or (), strict=False):
-            if deviation > MOST_DEVIATION * self.training_deviation:
+        for visit, measured in zip(("first", "second"), self.deviations or (), strict=False):
+            deviation, training_deviation = measured
+            if _beyond(measured) > 0:
                 found.append(
                     f"The {visit} visit's intensities are unlike those the network was trained "
                     f"on: its histogram is {deviation:.0f} % of its range away from theirs (at "
-                    f"most {self.training_deviation:.0f} % among the training visits). Another "
+                    f"most {training_deviation:.0f} % among the training visits). Another "
                     "scanner or protocol? Trust the result less."
                 )
         return found
 
 
 def assess(
-    pair: Pair, resampled: Resampled, spacing_mm: float, preprocessing: Preprocessing | None
+    pair: Pair, resampled: dict[Settings, Resampled], fitted: Sequence[Preprocessing]
 ) -> Quality:
-    """Measure a pair on its isotropic grid of `spacing_mm`; without preprocessing, no histograms.
+    """Measure a pair on the first of its isotropic grids, and its intensities for each network.
+
+    Args:
+      resampled: the pair by the settings of each network, or by any where there is no network.
+      fitted: preprocessing of the networks; where several would warn, the one furthest from its
+        training is heard. Empty: no histograms.
 
     Raises:
       IntensityError: a visit is constant inside the brain.
     """
-    brain, images = resampled.brain, resampled.images
-    deviations = training_deviation = None
-    if preprocessing is not None:
-        landmarks = np.asarray(preprocessing.landmarks)
-        percentiles = preprocessing.settings.percentiles
-        deviations = tuple(
-            histogram_deviation(measure_percentiles(image, brain, percentiles), landmarks)
-            for image in images
-        )
-        training_deviation = preprocessing.deviation
+    settings, first = next(iter(resampled.items()))
+    by_network = [_deviations(resampled[one.settings], one) for one in fitted]
     return Quality(
-        measure_alignment(*images, brain, np.full(3, spacing_mm)),
-        float(brain.sum() * spacing_mm**3 / 1000),
-        deviations,
-        training_deviation,
+        measure_alignment(*first.images, first.brain, np.full(3, settings.spacing_mm)),
+        float(first.brain.sum() * settings.spacing_mm**3 / 1000),
+        tuple(max(visit, key=_beyond) for visit in zip(*by_network, strict=True)) or None,
         pair.time01.is_oriented,
     )
+
+
+def _deviations(resampled: Resampled, fitted: Preprocessing) -> list[tuple[float, float]]:
+    """`Quality.deviations` of one network."""
+    landmarks = np.asarray(fitted.landmarks)
+    return [
+        (
+            histogram_deviation(
+                measure_percentiles(image, resampled.brain, fitted.settings.percentiles), landmarks
+            ),
+            fitted.deviation,
+        )
+        for image in resampled.images
+    ]
+
+
+def _beyond(measured: tuple[float, float]) -> float:
+    """How far a visit's deviation lies beyond what is warned of; below 0 where it does not."""
+    deviation, training_deviation = measured
+    return deviation - MOST_DEVIATION * training_deviation

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from msseg_jax.data import cache, preprocess
 from msseg_jax.data.dataset import DatasetError, find_patients
 from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.data.split import HoldOut
 
 
 @dataclass(frozen=True)
@@ -18,15 +17,11 @@ class TrainingSet:
     validation: list[tuple[str, Path]]  # held out
     split: dict[str, dict[str, str]]  # {'training' or 'validation': {name: digest of its voxels}}
     preprocessing: Preprocessing
+    folds: list[list[str]]  # names of each fold's patients, whichever is held out; empty: no folds
 
 
 def prepare(
-    root: Path,
-    targets: int,
-    settings: Settings,
-    validation_patients: int,
-    seed: int,
-    cache_folder: Path,
+    root: Path, targets: int, settings: Settings, hold_out: HoldOut, cache_folder: Path
 ) -> TrainingSet:
     """Check a whole folder, hold patients out, fit the preprocessing and fill the cache.
 
@@ -36,14 +31,13 @@ def prepare(
     """
     place = cache.open_cache(cache_folder)
     patients = find_patients(root, targets)
-    if not 0 <= validation_patients < len(patients):
-        raise DatasetError(
-            f"config.data.validation_patients is {validation_patients}; wanted 0 to "
-            f"{len(patients) - 1}, as {root} has {len(patients)} patients"
-        )
+    try:
+        hold_out.largest(len(patients))  # known at once, and to read them takes long
+    except DatasetError as error:
+        raise DatasetError(f"{root}: {error}") from error
     measures = cache.measure(patients, settings, place)
     has_lesions = [m.lesion_voxels > 0 for m in measures]
-    held_out = choose_validation(has_lesions, validation_patients, seed)
+    held_out = hold_out.choose(has_lesions)
     if not any(has for k, has in enumerate(has_lesions) if k not in held_out):
         raise DatasetError(
             f"{root}: no training patient has a new-lesion voxel in ground_truth.nii.gz; wanted at "
@@ -65,23 +59,5 @@ def prepare(
             for side, numbers in sides.items()
         },
         preprocessing,
+        [[patients[k].name for k in sorted(fold)] for fold in hold_out.all_folds(has_lesions)],
     )
-
-
-def choose_validation(has_lesions: list[bool], count: int, seed: int) -> set[int]:
-    """Numbers of `count` patients to hold out, with new lesions in proportion.
-
-    Of two or more patients with new lesions, each side gets at least one: what has none can be
-    neither learnt from nor scored. A single one is trained on, if there are others to hold out.
-    """
-    generator = np.random.default_rng((seed, len(has_lesions)))
-    order = generator.permutation(len(has_lesions))
-    with_lesions = [int(k) for k in order if has_lesions[k]]
-    without = [int(k) for k in order if not has_lesions[k]]
-    share = round(count * len(with_lesions) / len(has_lesions))
-    if count and len(with_lesions) > 1:
-        share = min(max(share, 1), len(with_lesions) - 1)
-    elif count <= len(without):
-        share = 0
-    share = max(share, count - len(without))
-    return set(with_lesions[:share] + without[: count - share])

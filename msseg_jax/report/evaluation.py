@@ -1,11 +1,12 @@
 """An evaluation as a page: the cohort first, then every patient with the slices that matter."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msseg_jax.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
 from msseg_jax.data import preprocess
 from msseg_jax.data.alignment import GRID_MM
-from msseg_jax.data.dataset import find_patients, read_pair
+from msseg_jax.data.dataset import Patient, find_patients, read_pair
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.data.quality import assess
 from msseg_jax.data.volumes import VolumeError, grid_difference
@@ -25,21 +26,23 @@ def write_evaluation_report(
     evaluation: Evaluation,
     reference: Path,
     prediction: Path,
-    preprocessing: Preprocessing | None = None,
+    preprocessings: Mapping[str, Sequence[Preprocessing]] | None = None,
 ) -> None:
     """Scores, plots, and per patient pictures, lesions and warnings, in one HTML file.
 
     Args:
       reference: folder in the MSSEG-2 layout, with the visits.
       prediction: folder of <patient>.nii.gz.
-      preprocessing: of the model; with it the visits' intensities are compared with those of its
-        training.
+      preprocessings: by patient, of the runs that predicted it; with them the visits' intensities
+        are compared with those of their training.
     """
     patients = [p for p in find_patients(reference, 0) if p.name in set(evaluation.patients)]
 
     def section(number: int) -> Section:
         anchor = f"patient-{number + 1}"  # names may hold anything
-        return _section(patients[number], anchor, evaluation, prediction, preprocessing)
+        patient = patients[number]
+        fitted = (preprocessings or {}).get(patient.name, ())
+        return _section(patient, anchor, evaluation, prediction, fitted)
 
     sections = for_each(section, range(len(patients)), "report")
 
@@ -79,7 +82,11 @@ def _cells(row) -> list[str]:
 
 
 def _section(
-    patient, anchor: str, evaluation: Evaluation, prediction: Path, preprocessing
+    patient: Patient,
+    anchor: str,
+    evaluation: Evaluation,
+    prediction: Path,
+    fitted: Sequence[Preprocessing],
 ) -> Section:
     mask = prediction / f"{patient.name}.nii.gz"
     masks = read_masks(patient.time01.parent, mask, experts=False)
@@ -108,9 +115,9 @@ def _section(
         pair = read_pair(patient)
         if difference := grid_difference(pair.time01, masks.consensus):
             raise VolumeError(difference)
-        settings = SETTINGS if preprocessing is None else preprocessing.settings
-        resampled = preprocess.resample(patient, pair, settings)
-        warnings = assess(pair, resampled, settings.spacing_mm, preprocessing).warnings()
+        settings = [one.settings for one in fitted] or [SETTINGS]
+        resampled = preprocess.resample_by_each(patient, pair, settings)
+        warnings = assess(pair, resampled, fitted).warnings()
     except InputError as error:
         # Scored all the same, as the masks are in order; there is only nothing to show.
         warning = f"The visits cannot be shown: {error}"

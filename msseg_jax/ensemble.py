@@ -1,0 +1,93 @@
+"""Several trained runs as one: the mean of their probabilities, and how far they disagree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from msseg_jax.data import preprocess
+from msseg_jax.data.dataset import Pair, Patient
+from msseg_jax.data.quality import Quality, assess
+from msseg_jax.errors import InputError
+from msseg_jax.predictor import Options, Predictor
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What an ensemble says of one pair, on the pair's own grid; 0 off the brain."""
+
+    probability: np.ndarray  # (D, H, W) float32, of new lesion: the mean over the members
+    disagreement: np.ndarray  # (D, H, W) float32, standard deviation over the members
+    quality: Quality  # how far the pair is to be trusted
+
+
+class Ensemble:
+    """Trained runs whose probabilities are averaged; each preprocesses a pair in its own way."""
+
+    def __init__(self, runs: Sequence[Path | str]):
+        self.members = [Predictor(run) for run in runs]
+
+    def options(self, **given) -> Options:
+        """The first run's own options, but for those given (those that are None are not).
+
+        Raises:
+          InputError: the runs have different ones where they must be of one mind; or a member
+            cannot work with these.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        first = self.members[0]
+        for name in ("threshold", "min_lesion_mm3"):  # of the mean, so they are nobody's own
+            for member in self.members[1:]:
+                own = [getattr(one.options, name) for one in (first, member)]
+                if name not in given and own[0] != own[1]:
+                    raise InputError(
+                        f"--{name}: {first.folder} has {own[0]:g}, {member.folder} has {own[1]:g}; "
+                        f"wanted one for the mean of their probabilities: give --{name}"
+                    )
+        options = replace(first.options, **given)
+        for member in self.members:
+            _check(member, options)
+        return options
+
+    def segment(
+        self, patient: Patient, pair: Pair, options: Options, progress=lambda batches: batches
+    ) -> Segmentation:
+        """Segment a pair by every member.
+
+        Args:
+          progress: wraps the list of batches of each member, to show a bar.
+
+        Raises:
+          DatasetError: the brain is smaller than a patch, or a visit is constant inside it.
+        """
+        fitted = [member.preprocessing for member in self.members]
+        resampled = preprocess.resample_by_each(patient, pair, [one.settings for one in fitted])
+        mean = np.zeros(pair.brain.shape, np.float32)
+        squares = np.zeros(pair.brain.shape, np.float32)
+        for count, member in enumerate(self.members, start=1):
+            probability = member.segment(
+                patient, pair, resampled[member.preprocessing.settings], options, progress
+            )
+            # Welford's way: two maps are held, however many members there are, and the mean of one
+            # is that one to the last bit.
+            difference = probability - mean
+            mean += difference / count
+            squares += difference * (probability - mean)
+        disagreement = np.sqrt(squares / len(self.members))
+        return Segmentation(mean, disagreement, assess(pair, resampled, fitted))
+
+
+def _check(member: Predictor, options: Options) -> None:
+    """Raises InputError for tiles that a run's network cannot take."""
+    side = member.preprocessing.settings.patch_size
+    if options.tile is not None and (options.tile < side or options.tile % member.side_multiple):
+        raise InputError(
+            f"--tile is {options.tile}; wanted {side} (the model's patch size) or more, and a "
+            f"multiple of {member.side_multiple}, for {member.folder}"
+        )
+    if options.overlap >= side:
+        raise InputError(
+            f"--overlap is {options.overlap}; wanted 0 to {side - 1} voxels, less than the side of "
+            f"the patches of {member.folder}"
+        )
