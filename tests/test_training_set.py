@@ -7,7 +7,7 @@ from msseg_jax.data import cache, dataset
 from msseg_jax.data.dataset import DatasetError, find_patients, read_pair
 from msseg_jax.data.preprocess import Preprocessing, Settings, resample
 from msseg_jax.data.training_set import choose_validation, prepare
-from tests.conftest import SHAPE, save_nifti
+from tests.conftest import SHAPE, SPACING_MM, save_nifti
 
 SETTINGS = Settings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
 
@@ -34,6 +34,19 @@ def test_cached_patients_are_normalised_and_cut_to_the_brain(patients_root, cach
         assert visit[patient.brain].std() == pytest.approx(1, abs=1e-4)
         assert (visit[~patient.brain] == 0).all()
     np.testing.assert_array_equal(np.argwhere(patient.targets[0]), patient.lesion_voxels)
+
+
+def test_a_cached_patients_affine_places_its_voxels_where_the_files_have_them(
+    patients_root, cache_folder
+):
+    """The middle of the lesion, which the phantom has at voxels 6 to 8, 7 to 9 and 9 to 12."""
+    data = prepared(patients_root, cache_folder)
+    name, folder = next(entry for entry in data.training if entry[0] != "patient_2")
+    patient = cache.open_patient(name, folder)
+    middle_mm = patient.affine @ [*patient.lesion_voxels.mean(axis=0), 1]
+    in_file_mm = np.diag([*SPACING_MM, 1]) @ [7, 8, 10.5, 1] + [-7, 11, 3, 0]
+    # Labels are those of the nearest voxel.
+    np.testing.assert_allclose(middle_mm, in_file_mm, atol=0.5)
 
 
 def test_landmarks_come_from_the_training_patients_alone(patients_root, cache_folder):

@@ -5,6 +5,7 @@ CACHE/<patient>-<key>/            images.npy        (2, D, H, W) float32, normal
                                   targets.npy       (T, D, H, W) uint8
                                   brain.npy         (D, H, W) bool
                                   lesion_voxels.npy (L, 3) int32, where the consensus is 1
+                                  affine.npy        (4, 4), voxel indices to scanner mm
 
 A key covers the input files (path, size, time of change) and every setting, so that an entry that
 exists is right and has passed the checks. An entry is made beside its place and renamed.
@@ -26,7 +27,7 @@ from msseg_jax.data.files import read_json, write_beside
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.process import for_each
 
-FORMAT = 2  # raise it when the meaning of an entry changes
+FORMAT = 3  # raise it when the meaning of an entry changes
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,14 @@ class CachedPatient:
     targets: np.ndarray  # (T, D, H, W) uint8
     brain: np.ndarray  # (D, H, W) bool
     lesion_voxels: np.ndarray  # (L, 3) int32
+    affine: np.ndarray  # (4, 4), voxel indices to scanner mm
 
 
 def open_patient(name: str, folder: Path) -> CachedPatient:
     """Map an entry of the cache; nothing is read until it is used."""
     arrays = {
         field: np.load(folder / f"{field}.npy", mmap_mode="r")
-        for field in ("images", "targets", "brain", "lesion_voxels")
+        for field in ("images", "targets", "brain", "lesion_voxels", "affine")
     }
     return CachedPatient(name, **arrays)
 
@@ -109,6 +111,7 @@ def _built(patient: Patient, preprocessing: Preprocessing, cache: Path) -> Path:
         "targets": resampled.targets,
         "brain": resampled.brain,
         "lesion_voxels": np.argwhere(resampled.targets[0]).astype(np.int32),
+        "affine": resampled.affine,
     }
     partial_entry = cache / f".partial-{os.getpid()}-{entry.name}"
     shutil.rmtree(partial_entry, ignore_errors=True)
