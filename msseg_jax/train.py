@@ -20,10 +20,12 @@ from msseg_jax.data.cache import open_patient
 from msseg_jax.data.loader import PatchSource, Sampling, load_batches
 from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.training_set import TrainingSet, prepare
+from msseg_jax.events import EventFile
 from msseg_jax.inference import compile_forward, segment_volume
 from msseg_jax.losses import batch_dice_loss
 from msseg_jax.model import SiameseMPUNet, build_model, initial_variables
 from msseg_jax.parallel import AXIS, check_batch_size, on_every_device, parallel_step
+from msseg_jax.report.snapshot import Snapshot, draw_snapshot
 from msseg_jax.scores import compare_lesions, count_lesions
 from msseg_jax.training_log import TrainingLog
 
@@ -142,8 +144,11 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
     with (
         Checkpoints(run.checkpoints / "last", keep=2) as last,
         Checkpoints(run.checkpoints / "best", keep=1) as best,
-        TrainingLog(run.log_file, train_config.batch_size, schedule.total_steps, rate) as log,
-    ):
+        TrainingLog(
+            run.log_file, train_config.batch_size, schedule.total_steps, rate,
+            EventFile(run.tensorboard),
+        ) as log,
+    ):  # fmt: skip
         state, best_dice = restore_last(last, state)
         state = on_every_device(state, devices)
         first_step = int(state.step)
@@ -163,8 +168,8 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
             if validates or stores or step % train_config.log_every_steps == 0:
                 log.write()
             if validates:
-                scores = validate(state)
-                log.write_validation(step, scores)
+                scores, snapshot = validate(state)
+                log.write_validation(step, scores, snapshot)
                 if scores["dice"] > best_dice:  # never, where it is NaN
                     best_dice = scores["dice"]
                     save(best, state, best_dice)
@@ -235,15 +240,23 @@ def restore_last(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainStat
 
 
 class Validation:
-    """Whole-volume inference on the held-out patients, on the isotropic grid."""
+    """Whole-volume inference on the held-out patients, on the isotropic grid.
+
+    One of them is shown, in every run and evaluation the same: the first that has new lesions, or
+    else the first.
+    """
 
     def __init__(self, config: ConfigDict, patients: list[tuple[str, Path]]):
         self._config = config
         self._patients = patients
         self._forward = compile_forward(build_model(config))
+        with_lesions = (n for n, f in patients if len(open_patient(n, f).lesion_voxels))
+        self._shown = next(with_lesions, patients[0][0] if patients else None)
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
-        """Scores of all patients together: {'dice', 'detected', 'missed', 'false'}.
+    def __call__(self, state: TrainState) -> tuple[dict[str, float], Snapshot]:
+        """Scores of all patients together, and the picture of one of them.
+
+        The scores are {'dice', 'detected', 'missed', 'false'}.
 
         Dice is that of all voxels of all patients, so that patients without a new lesion count
         too; NaN where there is neither a reference nor a predicted voxel.
@@ -264,4 +277,8 @@ class Validation:
             overlap += int((prediction & reference).sum())
             total += int(prediction.sum()) + int(reference.sum())
             lesions.update(count_lesions(compare_lesions(reference, prediction, spacing_mm)))
-        return {"dice": 2 * overlap / total if total else math.nan, **lesions}
+            if name == self._shown:
+                snapshot = draw_snapshot(
+                    name, patient.affine, patient.images, patient.brain, reference, prediction
+                )
+        return {"dice": 2 * overlap / total if total else math.nan, **lesions}, snapshot

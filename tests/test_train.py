@@ -211,16 +211,22 @@ def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, 
     assert found == 3
 
     validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.61
-    scores = validation(state)
+    scores, snapshot = validation(state)
+    assert snapshot.patient == patients[0][0]  # it has new lesions
     assert scores["detected"] == 3
     assert scores["missed"] == 0
     assert scores["dice"] > 0.6
     validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.59  # under 0.6
-    assert validation(state) == {"dice": 0.0, "detected": 0, "missed": 3, "false": 0}
+    scores, _ = validation(state)
+    assert scores == {"dice": 0.0, "detected": 0, "missed": 3, "false": 0}
     empty = [entry for entry in patients if not len(open_patient(*entry).lesion_voxels)]
     alone = Validation(small_config, empty)
     alone._forward = validation._forward
-    assert math.isnan(alone(state)["dice"])
+    scores, snapshot = alone(state)
+    assert math.isnan(scores["dice"])
+    assert snapshot.patient == empty[0][0]
+    later = Validation(small_config, [*empty, *patients])
+    assert later._shown == patients[0][0]
 
 
 def test_best_is_stored_only_where_something_was_found(small_config, tmp_path):
