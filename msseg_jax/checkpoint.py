@@ -4,6 +4,7 @@ RUN/config.json          the resolved configuration
 RUN/preprocessing.json   what was fitted on the training patients
 RUN/split.json           training and validation patients, with digests of their voxels
 RUN/log.jsonl            one line per log message of the training
+RUN/tensorboard/         the same for TensorBoard, with a picture at each validation
 RUN/checkpoints/last/    the newest states (orbax), to continue from
 RUN/checkpoints/best/    the state with the best validation Dice
 RUN/cache/               preprocessed patients, unless config.data.cache_dir is elsewhere
@@ -42,6 +43,7 @@ class RunFolder:
         self.preprocessing_file = self.path / "preprocessing.json"
         self.split_file = self.path / "split.json"
         self.log_file = self.path / "log.jsonl"
+        self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
         self.probabilities = self.path / "probabilities"

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import math
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,6 @@ from ml_collections import ConfigDict
 from msseg_jax import device_data, parallel
 from msseg_jax.checkpoint import Checkpoints, RunFolder
 from msseg_jax.config import ConfigError, check_config
-from msseg_jax.data.cache import open_patient
 from msseg_jax.data.loader import (
     PatchBatches,
     PlaceBatches,
@@ -26,11 +23,11 @@ from msseg_jax.data.loader import (
     Share,
     load_batches,
 )
-from msseg_jax.data.packing import unpack_batch, unpack_images, unpack_target
+from msseg_jax.data.packing import unpack_batch
 from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import TrainingSet, prepare
-from msseg_jax.inference import compile_forward, segment_volume
+from msseg_jax.events import EventFile
 from msseg_jax.interruption import Interruption, Stopped
 from msseg_jax.losses import batch_dice_loss
 from msseg_jax.model import SiameseMPUNet, build_model, initial_variables
@@ -42,8 +39,8 @@ from msseg_jax.parallel import (
     on_every_device,
     parallel_step,
 )
-from msseg_jax.scores import compare_lesions, count_lesions
 from msseg_jax.training_log import TrainingLog
+from msseg_jax.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -191,9 +188,11 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
         Checkpoints(run.checkpoints / "last", keep=2) as last,
         Checkpoints(run.checkpoints / "best", keep=1) as best,
         TrainingLog(
-            run.log_file if is_main() else None, train_config.batch_size, schedule.total_steps, rate
+            run.log_file if is_main() else None,
+            train_config.batch_size, schedule.total_steps, rate,
+            EventFile(run.tensorboard) if is_main() else None,
         ) as log,
-    ):
+    ):  # fmt: skip
         state, best_dice = restore_last(last, state)
         first_step = int(state.step)
         parallel.require_same("the last checkpoint", f"step {first_step}")
@@ -217,8 +216,8 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
             if validates or stores or step % train_config.log_every_steps == 0:
                 log.write()
             if validates:
-                scores = validate(state)
-                log.write_validation(step, scores)
+                scores, snapshot = validate(state.model_variables)
+                log.write_validation(step, scores, snapshot)
                 # Never where it is NaN; and a fold, which is held out to judge the training, must
                 # not choose the checkpoint that it judges.
                 if scores["dice"] > best_dice and not config.data.folds:
@@ -313,38 +312,3 @@ def restore_last(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainStat
     step, model, opt_state, progress = newest
     state = state.replace(step=jnp.int32(step), opt_state=opt_state, **model)
     return state, progress["best_dice"]
-
-
-class Validation:
-    """Whole-volume inference on the held-out patients, on the isotropic grid."""
-
-    def __init__(self, config: ConfigDict, patients: list[tuple[str, Path]]):
-        self._config = config
-        self._patients = patients[jax.process_index() :: jax.process_count()]  # this process's
-        self._forward = compile_forward(build_model(config))
-
-    def __call__(self, state: TrainState) -> dict[str, float]:
-        """Scores of all patients together: {'dice', 'detected', 'missed', 'false'}.
-
-        Dice is that of all voxels of all patients, so that patients without a new lesion count
-        too; NaN where there is neither a reference nor a predicted voxel.
-        """
-        predict, spacing_mm = self._config.predict, (self._config.data.spacing_mm,) * 3
-        # On one device: a state that lies on all of them would have each compute every tile.
-        variables = jax.device_put(state.model_variables, jax.local_devices()[0])
-        counts = Counter(overlap=0, total=0, detected=0, missed=0, false=0)
-        for name, folder in self._patients:
-            patient = open_patient(name, folder)
-            probability = segment_volume(
-                self._forward, variables, unpack_images(patient.images), patient.brain,
-                tile=(self._config.data.patch_size,) * 3,
-                overlap=predict.overlap, batch_size=predict.batch_size,
-            )  # fmt: skip
-            prediction = probability > predict.threshold
-            reference = unpack_target(patient.targets, 0) == 1
-            counts["overlap"] += int((prediction & reference).sum())
-            counts["total"] += int(prediction.sum()) + int(reference.sum())
-            counts.update(count_lesions(compare_lesions(reference, prediction, spacing_mm)))
-        counts = parallel.sum_over_processes(counts)
-        overlap, total = counts.pop("overlap"), counts.pop("total")
-        return {"dice": 2 * overlap / total if total else math.nan, **counts}

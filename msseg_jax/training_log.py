@@ -1,4 +1,7 @@
-"""What a training says of itself: lines to read, JSON lines to plot, a bar to watch."""
+"""What a training says of itself: lines to read, JSON lines to plot, a bar to watch.
+
+Whoever wants TensorBoard too hands in an `EventFile`, which gets every JSON line.
+"""
 
 import json
 import math
@@ -11,6 +14,8 @@ from tqdm import tqdm
 
 from msseg_jax.data.files import write_beside
 from msseg_jax.errors import InputError
+from msseg_jax.events import EventFile
+from msseg_jax.report.snapshot import Snapshot
 
 
 class TrainingError(InputError):
@@ -24,12 +29,20 @@ class TrainingLog:
     times are those of the steps and not of their dispatch.
     """
 
-    def __init__(self, path: Path | None, batch_size: int, total_steps: int, learning_rate):
+    def __init__(
+        self,
+        path: Path | None,
+        batch_size: int,
+        total_steps: int,
+        learning_rate,
+        events: EventFile | None = None,
+    ):
         self._path = path  # None: this process is not the one that writes
         self._batch_size = batch_size
         self._total_steps = total_steps
         self._learning_rate = learning_rate  # function of the number of steps done
         self._pending = []  # [(step, metrics)]
+        self._events = events
         self._file = self._bar = None
         self._first = None  # (step, time) when the first step of this process was done
 
@@ -40,6 +53,8 @@ class TrainingLog:
         if self._file is not None:
             self._file.close()
             self._bar.close()
+        if self._events is not None:
+            self._events.close()
 
     def begin(self, first_step: int) -> None:
         """Start after `first_step` steps; what the file says of later ones is to be done again."""
@@ -51,6 +66,8 @@ class TrainingLog:
             kept = [line for line in lines if line.endswith("\n") and _step(line) <= first_step]
             write_beside(self._path, lambda path: path.write_text("".join(kept)))
         self._file = self._path.open("a", buffering=1)  # a whole line at a time
+        if self._events is not None:
+            self._events.begin(first_step)
         self._bar = tqdm(
             total=self._total_steps, initial=first_step, unit="step", disable=None, leave=False
         )
@@ -137,18 +154,22 @@ class TrainingLog:
         self._pending.clear()
         self.restart_clock()
 
-    def write_validation(self, step: int, scores: dict) -> None:
-        """Write the scores of the held-out patients."""
+    def write_validation(self, step: int, scores: dict, snapshot: Snapshot) -> None:
+        """Write the scores of the held-out patients, and the picture of one of them."""
         self._write({"step": step, "validation": scores})
         self.say(
             f"step {step}/{self._total_steps}  validation: Dice {scores['dice']:.3f}, "
             f"new lesions detected {scores['detected']}, missed {scores['missed']}, "
             f"false {scores['false']}"
         )
+        if self._events is not None:
+            self._events.write_picture(step, snapshot)
 
     def _write(self, line: dict) -> None:
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
+        if self._events is not None:
+            self._events.write(line)
 
     def restart_clock(self) -> None:
         """Begin to measure anew: what came before was no step."""

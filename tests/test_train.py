@@ -20,7 +20,6 @@ from msseg_jax.parallel import AXIS, check_batch_size, on_every_device, parallel
 from msseg_jax.train import (
     Schedule,
     TrainState,
-    Validation,
     create_state,
     learning_rate,
     make_schedule,
@@ -30,6 +29,7 @@ from msseg_jax.train import (
     train_step,
 )
 from msseg_jax.training_log import TrainingError, TrainingLog
+from msseg_jax.validation import Validation
 from tests.conftest import save_nifti
 
 RATE = 0.01
@@ -44,15 +44,20 @@ def random_batch(seed=0, patches=4):
     return {"time01": visits[0], "time02": visits[1], "targets": targets, "patch_ids": ids}
 
 
+def on_patches(state, batch, shared, dropout_key):
+    """`train_step` on patches that are not packed."""
+    return train_step(state, batch, dropout_key=dropout_key)
+
+
 def run_steps(config, devices, steps):
     """State and metrics after some steps on the first few devices."""
     devices = jax.devices()[:devices]
     state = create_state(config, build_model(config, axis_name=AXIS), lambda step: RATE)
     state = on_every_device(state, devices)
-    step = parallel_step(partial(train_step, dropout_key=jax.random.key(7)), devices)
+    step = parallel_step(partial(on_patches, dropout_key=jax.random.key(7)), devices)
     history = []
     for k in range(steps):
-        state, metrics = step(state, random_batch(k))
+        state, metrics, _ = step(state, random_batch(k))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history
 
@@ -97,9 +102,10 @@ def test_the_gradient_is_that_of_the_loss(small_config):
     state = TrainState.create(
         apply_fn=model.apply, params=state.params, batch_stats=state.batch_stats, tx=descent
     )
-    step = parallel_step(partial(train_step, dropout_key=jax.random.key(7)), jax.devices())
-    after, before = step(state, random_batch())
-    _, later = step(after, random_batch())
+    state = on_every_device(state.replace(step=jnp.zeros((), jnp.int32)), jax.devices())
+    step = parallel_step(partial(on_patches, dropout_key=jax.random.key(7)), jax.devices())
+    after, before, _ = step(state, random_batch())
+    _, later, _ = step(after, random_batch())
     fall = float(before["loss"] - later["loss"])
     assert fall == pytest.approx(float(before["gradient_norm"]) * way, rel=0.05)
 
@@ -211,16 +217,22 @@ def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, 
     assert found == 3
 
     validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.61
-    scores = validation(state)
+    scores, snapshot = validation(state.model_variables)
+    assert snapshot.patient == patients[0][0]  # it has new lesions
     assert scores["detected"] == 3
     assert scores["missed"] == 0
     assert scores["dice"] > 0.6
     validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.59  # under 0.6
-    assert validation(state) == {"dice": 0.0, "detected": 0, "missed": 3, "false": 0}
+    scores, _ = validation(state.model_variables)
+    assert scores == {"dice": 0.0, "detected": 0, "missed": 3, "false": 0}
     empty = [entry for entry in patients if not len(open_patient(*entry).lesion_voxels)]
     alone = Validation(small_config, empty)
     alone._forward = validation._forward
-    assert math.isnan(alone(state)["dice"])
+    scores, snapshot = alone(state)
+    assert math.isnan(scores["dice"])
+    assert snapshot.patient == empty[0][0]
+    later = Validation(small_config, [*empty, *patients])
+    assert later._shown == patients[0][0]
 
 
 def test_best_is_stored_only_where_something_was_found(small_config, tmp_path):

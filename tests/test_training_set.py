@@ -5,10 +5,11 @@ import pytest
 
 from msseg_jax.data import cache, dataset
 from msseg_jax.data.dataset import DatasetError, find_patients, read_pair
+from msseg_jax.data.packing import unpack_images, unpack_target
 from msseg_jax.data.preprocess import Preprocessing, Settings, resample
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
-from tests.conftest import SHAPE, save_nifti
+from tests.conftest import SHAPE, SPACING_MM, save_nifti
 
 SETTINGS = Settings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
 
@@ -31,11 +32,26 @@ def test_cached_patients_are_normalised_and_cut_to_the_brain(patients_root, cach
     assert all(n <= s for n, s in zip(patient.brain.shape, SHAPE, strict=True))
     assert patient.brain[0].any()
     assert patient.brain[-1].any()
-    for visit in patient.images:
+    for visit in unpack_images(patient.images):
         assert visit[patient.brain].mean() == pytest.approx(0, abs=1e-4)
         assert visit[patient.brain].std() == pytest.approx(1, abs=1e-4)
         assert (visit[~patient.brain] == 0).all()
-    np.testing.assert_array_equal(np.argwhere(patient.targets[0]), patient.lesion_voxels)
+    np.testing.assert_array_equal(
+        np.argwhere(unpack_target(patient.targets, 0)), patient.lesion_voxels
+    )
+
+
+def test_a_cached_patients_affine_places_its_voxels_where_the_files_have_them(
+    patients_root, cache_folder
+):
+    """The middle of the lesion, which the phantom has at voxels 6 to 8, 7 to 9 and 9 to 12."""
+    data = prepared(patients_root, cache_folder)
+    name, folder = next(entry for entry in data.training if entry[0] != "patient_2")
+    patient = cache.open_patient(name, folder)
+    middle_mm = patient.affine @ [*patient.lesion_voxels.mean(axis=0), 1]
+    in_file_mm = np.diag([*SPACING_MM, 1]) @ [7, 8, 10.5, 1] + [-7, 11, 3, 0]
+    # Labels are those of the nearest voxel.
+    np.testing.assert_allclose(middle_mm, in_file_mm, atol=0.5)
 
 
 def test_landmarks_come_from_the_training_patients_alone(patients_root, cache_folder):
@@ -75,7 +91,8 @@ def test_an_interrupted_entry_is_made_again(patients_root, cache_folder, monkeyp
     monkeypatch.setattr(np, "save", fail)
     with pytest.raises(OSError, match="No space left"):
         prepared(patients_root, cache_folder)
-    assert not [p for p in cache_folder.iterdir() if p.is_dir()]  # nothing half-made is left
+    (place,) = cache_folder.iterdir()
+    assert not [p for p in place.iterdir() if p.is_dir()]  # nothing half-made is left
     monkeypatch.undo()
     assert len(prepared(patients_root, cache_folder).training) == 3
 
@@ -92,7 +109,7 @@ def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cach
     assert "patient_1/ground_truth_expert1.nii.gz: no such file" in message
     assert "patient_3/ground_truth.nii.gz" in message
     assert "as config.model.targets (2)" in message
-    assert not list(cache_folder.glob("patient_*"))  # and nothing was preprocessed
+    assert not list(cache_folder.rglob("patient_*"))  # and nothing was preprocessed
 
 
 def test_refuses_a_brain_smaller_than_a_patch(patients_root):
@@ -171,4 +188,4 @@ def test_refuses_more_folds_than_patients_or_than_patients_with_new_lesions(
         DatasetError, match=r"config.data.folds is 4, and 3 of the 4 patients .* fewer folds"
     ):
         prepared(patients_root, cache_folder, 0, folds=4)
-    assert not list(cache_folder.glob("patient_*"))  # and nothing was preprocessed
+    assert not list(cache_folder.rglob("patient_*"))  # and nothing was preprocessed

@@ -202,6 +202,28 @@ def test_a_ramp_in_mm_is_a_ramp_on_both_grids():
         np.testing.assert_allclose(line, np.clip(new_mm, old_mm[0], old_mm[-1]), atol=1e-5)
 
 
+def test_the_new_grids_affine_places_its_voxels_where_they_were_taken_from():
+    """An image of the scanner's own x, y or z is that of the new grid too."""
+    turn = np.radians(20)
+    old_affine = np.diag([0.5, -0.75, 3.0, 1.0])
+    old_affine[:2, :2] = old_affine[:2, :2] @ [
+        [np.cos(turn), -0.75 / 0.5 * np.sin(turn)], [0.5 / 0.75 * np.sin(turn), np.cos(turn)],
+    ]  # fmt: skip
+    old_affine[:3, 3] = (-7, 11, 3)
+    resampling = resampling_to(0.8, (20, 14, 15), nib.affines.voxel_sizes(old_affine))
+    new_affine = resampling.new_affine(old_affine)
+    np.testing.assert_allclose(nib.affines.voxel_sizes(new_affine), 0.8)
+
+    def places_mm(affine, shape):
+        return nib.affines.apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1))
+
+    inside = np.s_[4:-4, 4:-4, 4:-4]  # away from the ends, where the outermost value goes on
+    for axis in range(3):
+        image = places_mm(old_affine, resampling.old_shape)[..., axis].astype(np.float32)
+        expected = places_mm(new_affine, resampling.new_shape)[..., axis]
+        np.testing.assert_allclose(resampling.forward(image)[inside], expected[inside], atol=1e-4)
+
+
 def test_three_passes_are_trilinear_interpolation():
     array = np.random.default_rng(1).normal(size=(9, 10, 11)).astype(np.float32)
     resampling = resampling_to(0.8, array.shape, np.array([0.5, 1.1, 2.0]))

@@ -5,6 +5,7 @@ CACHE/format-<n>/<patient>-<key>/        images.npy        (2, D, H, W) int16, n
                                          targets.npy       (ceil(T / 8), D, H, W) uint8, packed
                                          brain.npy         (D, H, W) bool
                                          lesion_voxels.npy (L, 3) int32, where the consensus is 1
+                                         affine.npy        (4, 4), voxel indices to scanner mm
 
 `packing` says what packed means. A key covers the input files (path, size, time of change) and
 every setting, so that an entry that exists is right and has passed the checks. An entry is made
@@ -63,6 +64,12 @@ class CachedPatient:
     targets: np.ndarray  # (ceil(T / 8), D, H, W) uint8, packed
     brain: np.ndarray  # (D, H, W) bool
     lesion_voxels: np.ndarray  # (L, 3) int32
+    affine: np.ndarray  # (4, 4), voxel indices to scanner mm
+
+    @property
+    def has_lesions(self) -> bool:
+        """Whether there is a new-lesion voxel in the consensus."""
+        return len(self.lesion_voxels) > 0
 
 
 def open_patient(name: str, folder: Path) -> CachedPatient:
@@ -71,7 +78,7 @@ def open_patient(name: str, folder: Path) -> CachedPatient:
     Raises:
       CacheError: the entry is damaged.
     """
-    fields = ("images", "targets", "brain", "lesion_voxels")
+    fields = ("images", "targets", "brain", "lesion_voxels", "affine")
     try:
         return CachedPatient(name, *(np.load(folder / f"{f}.npy", mmap_mode="r") for f in fields))
     except (OSError, ValueError) as error:
@@ -191,6 +198,7 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
         "targets": pack_targets(resampled.targets),
         "brain": resampled.brain,
         "lesion_voxels": np.argwhere(resampled.targets[0]).astype(np.int32),
+        "affine": resampled.affine,
     }
     partial_entry = entry.with_name(f".partial-{uuid.uuid4().hex}-{entry.name}")
     partial_entry.mkdir()

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from msseg_jax.data.dataset import DatasetError, Pair, Patient
@@ -61,6 +62,7 @@ class Resampled:
     images: np.ndarray  # (2, D, H, W) float32, time01 and time02
     brain: np.ndarray  # (D, H, W) bool
     targets: np.ndarray  # (T, D, H, W) uint8
+    affine: np.ndarray  # (4, 4), voxel indices of the cut to scanner mm
     resampling: Resampling  # between the file's grid and the whole isotropic grid
     box: tuple[slice, slice, slice]  # where the cut lies on the whole isotropic grid
 
@@ -89,10 +91,12 @@ def resample(patient: Patient, pair: Pair, settings: Settings) -> Resampled:
         )
     images = [resampling.forward(visit.array)[box] for visit in (pair.time01, pair.time02)]
     targets = [resampling.forward_labels(target)[box] for target in pair.targets]
+    affine = resampling.new_affine(pair.time01.affine)
     return Resampled(
         np.stack(images),
         brain[box],
         np.stack(targets) if targets else np.zeros((0, *sides), dtype=np.uint8),
+        affine @ nib.affines.from_matvec(np.eye(3), [side.start for side in box]),
         resampling,
         box,
     )

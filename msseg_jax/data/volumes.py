@@ -228,6 +228,12 @@ class Resampling:
         """Old grid to new, nearest voxel: any dtype."""
         return _along_each_axis(_nearest, array, self._old_positions())
 
+    def new_affine(self, old_affine: np.ndarray) -> np.ndarray:
+        """(4, 4), voxel indices of the new grid to scanner mm, from that of the old grid."""
+        to_old = np.diag([*self.scale, 1.0])
+        to_old[:3, 3] = [positions[0] for positions in self._old_positions()]
+        return old_affine @ to_old
+
     def _old_positions(self) -> list[np.ndarray]:
         """Where the new grid's voxels lie on the old one, by axis: both centres coincide."""
         return [

@@ -1,7 +1,8 @@
-"""HTML pages to look at: one pair's new lesions, or a whole evaluation.
+"""What to look at: HTML pages of one pair's new lesions or of a whole evaluation, and a snapshot.
 
 view      a volume as axial slices, in radiological convention
 slices    which slices to show, and each as pictures with outlines
 charts    the cohort in two plots
 page      everything into one self-contained HTML file
+snapshot  one slice of a pair as one picture, for a training to show how far it is
 """

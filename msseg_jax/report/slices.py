@@ -70,7 +70,7 @@ def make_slices(
     slices = []
     for number in sorted(chosen, reverse=True):
         crops = [
-            _to_grey(visit[number][box[1:]], *window)
+            to_grey(visit[number][box[1:]], *window)
             for visit, window in zip(viewed, windows, strict=True)
         ]
         outlines = [
@@ -127,20 +127,29 @@ def choose_slices(labels: dict[str, np.ndarray], brain: np.ndarray) -> tuple[set
 
 def outline_path(mask: np.ndarray) -> str:
     """The pixel edges around a mask (rows, columns), as an SVG path in pixels."""
+    return "".join(
+        f"M{left} {top}H{right}" if top == bottom else f"M{left} {top}V{bottom}"
+        for left, top, right, bottom in outline_edges(mask)
+    )
+
+
+def outline_edges(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """The pixel edges around a mask (rows, columns): straight lines (left, top, right, bottom)."""
     padded = np.pad(mask, 1)
-    parts = []
+    edges = []
     horizontal = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (rows + 1, columns): edge above a pixel
     vertical = padded[1:-1, 1:] != padded[1:-1, :-1]  # (rows, columns + 1): edge left of a pixel
     for row in np.flatnonzero(horizontal.any(axis=1)):
-        parts += [f"M{start} {row}H{stop}" for start, stop in _runs(horizontal[row])]
+        edges += [(start, int(row), stop, int(row)) for start, stop in _runs(horizontal[row])]
     for column in np.flatnonzero(vertical.any(axis=0)):
-        parts += [f"M{column} {start}V{stop}" for start, stop in _runs(vertical[:, column])]
-    return "".join(parts)
+        column_edges = _runs(vertical[:, column])
+        edges += [(int(column), start, int(column), stop) for start, stop in column_edges]
+    return edges
 
 
-def _runs(flags: np.ndarray) -> np.ndarray:
-    """(R, 2): where runs of true begin and end."""
-    return np.flatnonzero(np.diff(np.pad(flags.astype(np.int8), 1))).reshape(-1, 2)
+def _runs(flags: np.ndarray) -> list[list[int]]:
+    """Where each run of true begins and ends."""
+    return np.flatnonzero(np.diff(np.pad(flags.astype(np.int8), 1))).reshape(-1, 2).tolist()
 
 
 def _outlines(kind: str, labels: np.ndarray) -> list[Outline]:
@@ -163,7 +172,8 @@ def _with_margin(box: tuple[slice, ...], view: AxialView) -> tuple[slice, ...]:
     )
 
 
-def _to_grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
+def to_grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Black at `low` and below, white at `high` and above, uint8."""
     scaled = (image - low) * (255 / max(high - low, 1e-12))
     return np.clip(scaled, 0, 255).astype(np.uint8)
 
