@@ -90,8 +90,6 @@ class RunFolder:
                     f"{config.data.root} holds now: patients were added, removed or changed; give "
                     "the old data back, or choose another --workdir"
                 )
-        for kind in ("last", "best"):  # for all processes to open
-            (self.checkpoints / kind).mkdir(parents=True, exist_ok=True)
         write_beside(self.config_file, lambda path: save_config(config, path))
         write_beside(self.split_file, lambda path: path.write_text(json.dumps(split, indent=1)))
         write_beside(self.preprocessing_file, preprocessing.save)
@@ -118,11 +116,13 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 1, create: bool = True):
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
         # Orbax would have all processes save together what is spread over them. Here each has all
         # of it, so each acts alone: the main one writes, and all read.
         alone = jax.process_index()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=create, enable_async_checkpointing=False,
+            max_to_keep=keep, create=False, enable_async_checkpointing=False,
             read_only=not is_main(),
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 primary_host=alone, active_processes={alone}, barrier_sync_key_prefix=str(alone)
@@ -147,22 +147,35 @@ class Checkpoints:
 
         Later ones are left over from a run that was stopped between two checkpoints and is doing
         those steps again; orbax would not write an earlier one beside them.
+
+        Raises:
+          RunError: the disk is full, or cannot be written. Earlier checkpoints stay.
         """
-        for later in self.steps():
-            if later >= step:
-                self._manager.delete(later)
         model, optimiser = jax.device_get((model, optimiser))
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                optimiser=ocp.args.StandardSave(optimiser),
-                progress=ocp.args.JsonSave(progress),
-            ),
-        )
-        self._manager.wait_until_finished()
+        try:
+            for later in self.steps():
+                if later >= step:
+                    self._manager.delete(later)
+            saved = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardSave(model),
+                    optimiser=ocp.args.StandardSave(optimiser),
+                    progress=ocp.args.JsonSave(progress),
+                ),
+            )
+            self._manager.wait_until_finished()
+        except Exception as error:  # orbax has no error of its own for a disk that is full
+            raise RunError(self._not_saved(step, f"{type(error).__name__}: {error}")) from error
         if not saved:
-            raise RunError(f"{self._manager.directory}: step {step} was not saved")
+            raise RunError(self._not_saved(step, "orbax did not say why"))
+
+    def _not_saved(self, step: int, why: str) -> str:
+        return (
+            f"{self._manager.directory}: step {step} could not be stored ({why}); wanted room on "
+            "the disk and the right to write: when there is, the same command goes on from the "
+            f"last complete checkpoint ({max(self.steps(), default='none yet')})"
+        )
 
     def restore_newest(self, model, optimiser) -> tuple | None:
         """(step, model, optimiser, progress) of the newest readable checkpoint; None if there is

@@ -178,7 +178,10 @@ def leave(error: BaseException) -> None:
     An orderly end would wait for the others, who wait for this one inside a step.
     """
     if jax.process_count() > 1:
-        print(f"process {jax.process_index()} ends: {error}", file=sys.stderr, flush=True)
+        why = "another process died, or cannot be reached: " * isinstance(
+            error, jax.errors.JaxRuntimeError
+        )
+        print(f"process {jax.process_index()} ends: {why}{error}", file=sys.stderr, flush=True)
         os._exit(1)
 
 

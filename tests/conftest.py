@@ -1,22 +1,27 @@
 """Four simulated devices, and a small MSSEG-2 folder for every test that needs one."""
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import jax
 import nibabel as nib
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
 
-from configs import msseg2
 from msseg_jax import native
 from msseg_jax.checkpoint import Checkpoints, RunFolder
 from msseg_jax.config import save_config
 from msseg_jax.data import dataset
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.model import build_model, initial_variables
+from tests import tiny
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
 # A cache of the session's own: the native convolution is compiled as on a new machine, once.
@@ -114,22 +119,55 @@ def patients_root(tmp_path) -> Path:
 
 @pytest.fixture
 def small_config(patients_root) -> ConfigDict:
-    """`configs/msseg2.py` made small enough to train in seconds."""
-    config = msseg2.get_config()
-    config.model.widths = (3, 2)
-    config.model.node_convolutions = 1
-    config.model.refinement_width = 2
-    config.model.refinement_convolutions = 1
-    config.model.targets = 2
+    """A configuration that trains in seconds, on patients that are there."""
+    config = tiny.get_config()
     config.data.root = str(patients_root)
-    config.data.spacing_mm = 1.0
-    config.data.patch_size = 8
-    config.data.patches_per_patient = 16
-    config.data.validation_patients = 1
-    config.train.batch_size = 4
-    config.train.max_steps = 6
-    config.train.log_every_steps = 2
-    config.train.validate_every_steps = 3
-    config.train.checkpoint_every_steps = 3
-    config.predict.overlap = 2
     return config
+
+
+class Launch:
+    """launch.py as a user types it, with `tests/tiny.py` and a working folder."""
+
+    def __init__(self, root: Path, devices: int = 1):
+        self._command = [
+            sys.executable, "launch.py", "--config=tests/tiny.py", f"--config.data.root={root}",
+        ]  # fmt: skip
+        self._environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+        # What one process has compiled serves the next.
+        self._environment["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+        self._environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+    def start(self, workdir: Path, *flags: str, **how) -> subprocess.Popen:
+        """Output and errors come together, as text."""
+        return subprocess.Popen(
+            [*self._command, f"--workdir={workdir}", *flags], cwd=Path(__file__).parents[1],
+            env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            **how,
+        )  # fmt: skip
+
+    def run(self, workdir: Path, *flags: str, **how) -> tuple[int, str]:
+        """(exit status, output) when it has ended."""
+        process = self.start(workdir, *flags, **how)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+
+@pytest.fixture
+def launch(patients_root) -> Launch:
+    return Launch(patients_root)
+
+
+def stored(workdir: Path) -> tuple[int, dict]:
+    """Step and content of a run's newest checkpoint, as NumPy arrays."""
+    folder = RunFolder(workdir).checkpoints / "last"
+    step = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # orbax: no shapes were given
+        restore = ocp.StandardCheckpointer().restore
+        return step, {item: restore(folder / str(step) / item) for item in ("model", "optimiser")}
+
+
+def logged(workdir: Path, field: str) -> dict[int, object]:
+    """A field of a run's log, by step."""
+    lines = map(json.loads, RunFolder(workdir).log_file.read_text().splitlines())
+    return {line["step"]: line[field] for line in lines if field in line}

@@ -1,5 +1,4 @@
 import json
-import math
 from functools import partial
 
 import jax
@@ -12,7 +11,6 @@ import pytest
 from msseg_jax.checkpoint import Checkpoints, RunError, RunFolder, restore_for_inference
 from msseg_jax.config import ConfigError
 from msseg_jax.data import dataset
-from msseg_jax.data.cache import open_patient
 from msseg_jax.data.dataset import DatasetError
 from msseg_jax.errors import InputError
 from msseg_jax.model import build_model, initial_variables
@@ -23,13 +21,11 @@ from msseg_jax.train import (
     create_state,
     learning_rate,
     make_schedule,
-    prepare_data,
     restore_last,
     train,
     train_step,
 )
 from msseg_jax.training_log import TrainingError, TrainingLog
-from msseg_jax.validation import Validation
 from tests.conftest import save_nifti
 
 RATE = 0.01
@@ -202,37 +198,6 @@ def test_killed_between_checkpoints_is_bit_identical_too(small_config, tmp_path,
         with Checkpoints(run.checkpoints / "best") as best:
             steps.append(best.steps())
     assert steps[0] == steps[1]
-
-
-def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, patients_root):
-    """A network that marks what is bright at the second visit finds the phantom lesion."""
-    data = prepare_data(small_config, RunFolder(tmp_path / "run"))
-    patients = [*data.training, *data.validation]
-    validation = Validation(small_config, patients)
-    state = create_state(small_config, build_model(small_config), lambda step: RATE)
-    found = 0
-    for name, folder in patients:
-        patient = open_patient(name, folder)
-        found += len(patient.lesion_voxels) > 0
-    assert found == 3
-
-    validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.61
-    scores, snapshot = validation(state.model_variables)
-    assert snapshot.patient == patients[0][0]  # it has new lesions
-    assert scores["detected"] == 3
-    assert scores["missed"] == 0
-    assert scores["dice"] > 0.6
-    validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.59  # under 0.6
-    scores, _ = validation(state.model_variables)
-    assert scores == {"dice": 0.0, "detected": 0, "missed": 3, "false": 0}
-    empty = [entry for entry in patients if not len(open_patient(*entry).lesion_voxels)]
-    alone = Validation(small_config, empty)
-    alone._forward = validation._forward
-    scores, snapshot = alone(state)
-    assert math.isnan(scores["dice"])
-    assert snapshot.patient == empty[0][0]
-    later = Validation(small_config, [*empty, *patients])
-    assert later._shown == patients[0][0]
 
 
 def test_best_is_stored_only_where_something_was_found(small_config, tmp_path):

@@ -36,9 +36,8 @@ def test_cached_patients_are_normalised_and_cut_to_the_brain(patients_root, cach
         assert visit[patient.brain].mean() == pytest.approx(0, abs=1e-4)
         assert visit[patient.brain].std() == pytest.approx(1, abs=1e-4)
         assert (visit[~patient.brain] == 0).all()
-    np.testing.assert_array_equal(
-        np.argwhere(unpack_target(patient.targets, 0)), patient.lesion_voxels
-    )
+    consensus = unpack_target(patient.targets, 0)
+    np.testing.assert_array_equal(np.argwhere(consensus), patient.lesion_voxels)
 
 
 def test_a_cached_patients_affine_places_its_voxels_where_the_files_have_them(

@@ -1,0 +1,136 @@
+import socket
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from msseg_jax import parallel
+from msseg_jax.model import build_model
+from msseg_jax.parallel import AXIS, ProcessError, join_processes, on_every_device, parallel_step
+from msseg_jax.train import create_state, loaded_step
+
+
+def packed_batch(number, patches=8):
+    generator = np.random.default_rng(number)
+    return {
+        "images": generator.integers(-3000, 3000, (patches, 2, 8, 8, 8)).astype(np.int16),
+        "targets": generator.integers(0, 4, (patches, 1, 8, 8, 8)).astype(np.uint8),
+        "patch_ids": np.arange(patches, dtype=np.int32),
+    }
+
+
+@pytest.fixture
+def compilations():
+    """Counts what XLA compiles while the test runs."""
+    counted = []
+
+    def count(event, duration_s, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            counted.append(duration_s)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    yield counted
+    jax.monitoring.clear_event_listeners()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_training_step_is_compiled_once_and_takes_the_memory_of_the_state(
+    small_config, compilations, dtype
+):
+    devices = jax.local_devices()
+    state = create_state(small_config, build_model(small_config, AXIS, dtype), lambda step: 0.01)
+    state = on_every_device(state, devices)
+    step = parallel_step(
+        partial(loaded_step, dropout_key=jax.random.key(7), targets=2, patch_size=8), devices
+    )
+    for number in range(4):
+        before = len(compilations)
+        old = state
+        state, metrics, stop = step(state, packed_batch(number), {}, flag=False)
+        jax.block_until_ready((state, metrics, stop))
+        assert (len(compilations) > before) == (number == 0)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves((old.params, old.opt_state)))
+    for leaf in jax.tree.leaves((state.params, state.batch_stats, state.opt_state, metrics)):
+        assert leaf.dtype in (jnp.float32, jnp.int32)
+    assert int(state.step) == 4
+
+
+def test_nothing_is_copied_from_the_host_inside_a_step():
+    devices = jax.local_devices()
+    step = parallel_step(lambda state, batch, shared: (state + shared, jnp.sum(batch)), devices)
+    state = on_every_device(jnp.zeros(()), devices)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        step(state, np.zeros(4), np.float32(1))  # `shared` was not brought to the devices
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_every_device_knows_of_a_flag(flag):
+    devices = jax.local_devices()
+    step = parallel_step(lambda state, batch, shared: (state, jax.lax.pmean(0.0, AXIS)), devices)
+    *_, raised = step(on_every_device(jnp.zeros(()), devices), np.zeros(4), flag=flag)
+    assert bool(raised) is flag
+
+
+def test_devices_get_the_patches_in_order():
+    devices = jax.local_devices()
+    rows = parallel.spread_over_devices({"a": np.arange(8)}, devices)["a"]
+    assert rows.shape == (4, 2)
+    for device, shard in zip(devices, rows.addressable_shards, strict=True):
+        assert shard.device == device
+    np.testing.assert_array_equal(rows, np.arange(8).reshape(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("host:1", None, 2), "--process_id not given"),
+        ((None, 0, None), "--coordinator and --num_processes not given"),
+        (("host:1", 2, 2), "--process_id is 2 and --num_processes is 2"),
+        (("host:1", 0, 0), "--num_processes is 0"),
+        (("host", 0, 2), "--coordinator is 'host'; wanted HOST:PORT"),
+        (("host:port", 0, 2), "--coordinator is 'host:port'; wanted HOST:PORT"),
+    ],
+)
+def test_what_is_missing_or_wrong_in_the_flags_is_named(given, message):
+    with pytest.raises(ProcessError, match=message):
+        join_processes(*given)
+
+
+def test_a_coordinator_that_does_not_answer_is_given_up(monkeypatch):
+    monkeypatch.setattr(parallel, "JOIN_S", 1)
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ProcessError, match=f"--coordinator={address} cannot be reached"):
+            join_processes(address, 1, 2)
+
+
+def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
+    devices = [SimpleNamespace(process_index=k) for k in (0, 0, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    with pytest.raises(ProcessError, match="process 0 has 2, process 1 has 1"):
+        parallel.check_devices()
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes"),
+    [
+        ({}, 0),
+        ({"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_TASKS": "2"}, 2),
+        ({"SLURM_STEP_NODELIST": "node1", "SLURM_STEP_NUM_TASKS": "1"}, 1),
+        ({"SLURM_NTASKS": "4"}, 0),  # in a job, but not started by srun
+        ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "3"}, 3),
+    ],
+)
+def test_what_slurm_and_open_mpi_start_is_recognised(monkeypatch, environment, processes):
+    for name in ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "OMPI_MCA_orte_hnp_uri"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    join_processes(None, None, None)
+    assert bool(started) == (processes > 1)
