@@ -46,6 +46,19 @@ def assert_all_close(found, wanted):
         np.testing.assert_allclose(f, w, rtol=1e-4, atol=1e-4 * float(jnp.abs(w).max()))
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_bfloat16_comes_out_as_it_went_in_to_its_own_precision(conv3d, k):
+    x, kernel, dy = arrays((2, 5, 6, 7, 3), (k, k, k, 3, 4), (2, 5, 6, 7, 4))
+    half = [array.astype(jnp.bfloat16) for array in (x, kernel, dy)]
+    found = value_and_gradients(conv3d)(*half)
+    wanted = value_and_gradients(reference)(*(array.astype(jnp.float32) for array in half))
+    for f, w in zip(found, wanted, strict=True):
+        assert f.dtype == jnp.bfloat16
+        np.testing.assert_allclose(
+            f.astype(jnp.float32), w, rtol=2**-7, atol=2**-7 * float(jnp.abs(w).max())
+        )
+
+
 @pytest.mark.parametrize(
     ("batch", "sides", "c_in", "c_out", "k"),
     [

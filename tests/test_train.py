@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from msseg_jax import device_data
 from msseg_jax.checkpoint import Checkpoints, RunError, RunFolder, restore_for_inference
 from msseg_jax.config import ConfigError
 from msseg_jax.data import dataset
@@ -45,10 +46,10 @@ def on_patches(state, batch, shared, dropout_key):
     return train_step(state, batch, dropout_key=dropout_key)
 
 
-def run_steps(config, devices, steps):
+def run_steps(config, devices, steps, compute_dtype="float32"):
     """State and metrics after some steps on the first few devices."""
     devices = jax.devices()[:devices]
-    state = create_state(config, build_model(config, axis_name=AXIS), lambda step: RATE)
+    state = create_state(config, build_model(config, AXIS, compute_dtype), lambda step: RATE)
     state = on_every_device(state, devices)
     step = parallel_step(partial(on_patches, dropout_key=jax.random.key(7)), devices)
     history = []
@@ -111,6 +112,44 @@ def test_the_network_learns_what_can_be_read_off_the_second_visit(small_config):
     _, history = run_steps(small_config, 4, 200)
     first, last = (np.mean([h["loss"] for h in part]) for part in (history[:5], history[-5:]))
     assert last < first - 0.3
+
+
+def test_bfloat16_learns_as_float32_does(small_config):
+    small_config.model.dropout_rate = 0.0
+    small_config.model.widths = (8, 8)
+    _, full_history = run_steps(small_config, 4, 60)
+    half, half_history = run_steps(small_config, 4, 60, "bfloat16")
+    losses = np.array([[h["loss"] for h in history] for history in (full_history, half_history)])
+    assert losses[0, -1] < losses[0, 0] - 0.1  # there is something to compare
+    # Near to each other all along, and not the same: 8 bits were lost on the way.
+    np.testing.assert_allclose(losses[1], losses[0], atol=0.05)
+    assert np.abs(losses[1] - losses[0]).max() > 1e-4
+    for leaf in jax.tree.leaves((half.params, half.batch_stats, half_history)):
+        assert leaf.dtype == np.float32
+
+
+def test_data_on_the_device_train_to_the_same_bits(small_config, tmp_path, capsys):
+    host, device = RunFolder(tmp_path / "host"), RunFolder(tmp_path / "device")
+    train(small_config, host)
+    assert "device-resident" not in capsys.readouterr().out
+    small_config.data.device_resident = True
+    train(small_config, device)
+    assert "device-resident data: 0.00 GiB on each device" in capsys.readouterr().out
+    one, other = (final_state(small_config, run)[0] for run in (host, device))
+    assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
+
+
+def test_a_device_without_room_for_the_data_has_patches_cut_on_the_host(
+    small_config, tmp_path, monkeypatch, caplog
+):
+    small_config.data.device_resident = True
+    small_config.train.max_steps = 1
+    monkeypatch.setattr(device_data, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(device_data, "read_volumes", lambda patients: pytest.fail("no room"))
+    run = RunFolder(tmp_path / "run")
+    train(small_config, run)
+    assert int(final_state(small_config, run)[0].step) == 1
+    assert "0.00 GiB are free and half is left to the network: patches are cut on" in caplog.text
 
 
 def test_the_papers_schedule(small_config):
