@@ -45,6 +45,8 @@ def main(argv: list[str]) -> None:
             train()
     except (InputError, OSError) as error:
         sys.exit(f"{error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on")
 
 
 def train() -> None:
@@ -60,7 +62,7 @@ def train() -> None:
         work(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
     except Stopped as stopped:
         print(stopped)
-        sys.exit(EXIT_STATUS)
+        sys.exit(EXIT_STATUS)  # documented in the README
     except BaseException as error:
         leave(error)
         raise

@@ -181,7 +181,9 @@ def leave(error: BaseException) -> None:
         why = "another process died, or cannot be reached: " * isinstance(
             error, jax.errors.JaxRuntimeError
         )
-        print(f"process {jax.process_index()} ends: {why}{error}", file=sys.stderr, flush=True)
+        print(f"process {jax.process_index()} ends: {why}{error}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(1)
 
 

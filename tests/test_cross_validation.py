@@ -99,7 +99,7 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
     assert "3 new lesions found" in said
     page = (folds.evaluation / "report.html").read_text()
     assert all(f"<h2>{name}</h2>" in page for name in PATIENTS)
-    assert len(list((folds.path / "cache").glob("patient_*"))) == 8  # of both folds, in one place
+    assert len(list((folds.path / "cache").rglob("patient_*"))) == 8  # of both folds, in one place
 
     # A fold that has gone on since is predicted again.
     config.train.max_steps = 6

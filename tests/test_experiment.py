@@ -11,7 +11,7 @@ import pytest
 from configs import demo
 from msseg_jax.data.dataset import TIME01
 from msseg_jax.errors import InputError
-from msseg_jax.experiment import make_phantoms
+from msseg_jax.experiment import use_phantoms
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,7 +55,7 @@ def test_a_folder_called_phantoms_that_is_the_users_own_is_left_alone(tmp_path):
     own = tmp_path / "phantoms" / "patient"
     own.mkdir(parents=True)
     with pytest.raises(InputError, match="phantoms: was not made by this run"):
-        make_phantoms(config, tmp_path)
+        use_phantoms(config, tmp_path)
     assert own.is_dir()
 
 
@@ -63,12 +63,12 @@ def test_phantoms_are_made_once_and_again_for_another_seed(tmp_path):
     config = demo.get_config()
     config.data.phantom_patients = 1
     config.data.phantom_spacing_mm = 4.0
-    make_phantoms(config, tmp_path)
+    use_phantoms(config, tmp_path)
     visit = tmp_path / "phantoms" / "phantom_001" / TIME01
     made, first = visit.stat().st_mtime_ns, visit.read_bytes()
-    make_phantoms(config, tmp_path)
+    use_phantoms(config, tmp_path)
     assert visit.stat().st_mtime_ns == made
     config.seed = 1
-    make_phantoms(config, tmp_path)
+    use_phantoms(config, tmp_path)
     assert visit.read_bytes() != first
     assert config.data.root == str(tmp_path / "phantoms")

@@ -1,9 +1,12 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from msseg_jax.data import cache, dataset
+from msseg_jax.data.cache import CacheError
 from msseg_jax.data.dataset import DatasetError, find_patients, read_pair
 from msseg_jax.data.packing import unpack_images, unpack_target
 from msseg_jax.data.preprocess import Preprocessing, Settings, resample
@@ -188,3 +191,61 @@ def test_refuses_more_folds_than_patients_or_than_patients_with_new_lesions(
     ):
         prepared(patients_root, cache_folder, 0, folds=4)
     assert not list(cache_folder.rglob("patient_*"))  # and nothing was preprocessed
+
+
+def test_the_disk_that_is_announced_is_what_the_entries_take(patients_root, cache_folder, capsys):
+    data = prepared(patients_root, cache_folder)
+    assert "4 patients to preprocess, 0.00 GiB on disk" in capsys.readouterr().out
+    patients = find_patients(patients_root, 2)
+    measures = cache.measure(patients, SETTINGS, cache.open_cache(cache_folder))
+    entries = dict([*data.training, *data.validation])
+    for patient, measured in zip(patients, measures, strict=True):
+        size = sum(file.stat().st_size for file in entries[patient.name].iterdir())
+        announced = cache._entry_bytes(measured, 2)
+        assert announced < size < announced + 5 * 256  # five headers of files
+    prepared(patients_root, cache_folder)
+    assert capsys.readouterr().out == ""  # nothing is missing
+
+
+def test_a_disk_without_room_is_refused_before_the_work(patients_root, cache_folder, monkeypatch):
+    full = SimpleNamespace(free=1000)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(cache, "_build", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(CacheError, match=r"4 patients to preprocess, .* 0\.00 GiB are free; wanted"):
+        prepared(patients_root, cache_folder)
+
+
+def test_a_cache_of_another_version_is_not_read_and_told_of(patients_root, cache_folder, caplog):
+    other = cache_folder / f"format-{cache.FORMAT - 1}"
+    other.mkdir()
+    data = prepared(patients_root, cache_folder)
+    assert "also holds a cache of another version of this program" in caplog.text
+    assert all(folder.parent != other for _, folder in data.training)
+    assert not list(other.iterdir())
+
+
+def test_what_a_killed_run_left_long_ago_is_cleared_away(patients_root, cache_folder):
+    place = cache.open_cache(cache_folder)
+    old, new = place / ".partial-1-x", place / ".partial-2-y"
+    old.mkdir()
+    new.mkdir()
+    os.utime(old, (1, 1))
+    cache.open_cache(cache_folder)
+    assert not old.exists()
+    assert new.exists()  # perhaps of a run that is at it
+
+
+def test_a_damaged_entry_is_named(patients_root, cache_folder):
+    ((name, folder),) = prepared(patients_root, cache_folder).validation
+    (folder / "images.npy").write_bytes(b"")
+    with pytest.raises(CacheError, match=f"{folder}: this entry of the cache is damaged"):
+        cache.open_patient(name, folder)
+
+
+def test_runs_that_start_together_share_a_cache(patients_root, cache_folder):
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda _: prepared(patients_root, cache_folder), range(3)))
+    assert runs[0] == runs[1] == runs[2]
+    place = cache.open_cache(cache_folder)
+    assert len([p for p in place.iterdir() if p.is_dir()]) == 4
+    assert not list(place.glob(".partial-*"))

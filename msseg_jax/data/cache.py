@@ -20,8 +20,10 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +83,7 @@ def open_patient(name: str, folder: Path) -> CachedPatient:
     fields = ("images", "targets", "brain", "lesion_voxels", "affine")
     try:
         return CachedPatient(name, *(np.load(folder / f"{f}.npy", mmap_mode="r") for f in fields))
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise CacheError(
             f"{folder}: this entry of the cache is damaged ({error}); delete the folder, and it is "
             "made again"
@@ -127,7 +129,9 @@ def measure(patients: list[Patient], settings: Settings, cache: Path) -> list[Me
       DatasetError: with every problem of every patient in one message.
     """
     work = partial(_measured, settings=settings, cache=cache)
-    outcomes = for_each(work, patients, "checking patients")
+    order = _own_order(range(len(patients)))
+    found = for_each(work, [patients[k] for k in order], "checking patients")
+    outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
     problems = [outcome for outcome in outcomes if isinstance(outcome, DatasetError)]
     if problems:
         lines = [line for problem in problems for line in str(problem).split("\n")]
@@ -160,12 +164,17 @@ def build(
                 "choose another place (--config.data.cache_dir)"
             )
         tqdm.write(said)
-    # Each run in an order of its own, so that runs that start together share the work.
-    order = np.random.default_rng().permutation(missing).tolist()
     for_each(
-        lambda k: _build(patients[k], preprocessing, entries[k]), order, "preprocessing patients"
+        lambda k: _build(patients[k], preprocessing, entries[k]),
+        _own_order(missing),
+        "preprocessing patients",
     )
     return entries
+
+
+def _own_order(numbers: Sequence[int]) -> list[int]:
+    """The same in random order, so that runs that start together share what is to be done."""
+    return np.random.default_rng().permutation(numbers).astype(int).tolist()
 
 
 def _entry_bytes(measures: Measures, targets: int) -> int:
