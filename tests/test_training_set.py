@@ -211,7 +211,7 @@ def test_a_disk_without_room_is_refused_before_the_work(patients_root, cache_fol
     full = SimpleNamespace(free=1000)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: full)
     monkeypatch.setattr(cache, "_build", lambda *_: pytest.fail("work was begun"))
-    with pytest.raises(CacheError, match=r"4 patients to preprocess, .* 0\.00 GiB are free; wanted"):
+    with pytest.raises(CacheError, match=r"4 patients to preprocess, .* GiB are free; wanted"):
         prepared(patients_root, cache_folder)
 
 
