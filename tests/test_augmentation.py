@@ -7,11 +7,13 @@ from scipy.spatial.transform import Rotation
 from configs import msseg2, msseg2_augmented
 from msseg_jax.config import ConfigError, check_config
 from msseg_jax.data.augmentation import (
+    Augmentation,
     AugmentationSettings,
     cut_augmented,
     draw_augmentation,
 )
-from msseg_jax.data.augmentation.spatial import cut_deformed
+from msseg_jax.data.augmentation.appearance import Appearance
+from msseg_jax.data.augmentation.spatial import Spatial, cut_deformed
 from msseg_jax.data.cache import CachedPatient
 from msseg_jax.data.loader import PatchBatches, Places, Sampling, Share, load_batches
 from msseg_jax.data.packing import pack_images, pack_targets, unpack_target
@@ -160,6 +162,17 @@ def test_where_nothing_is_drawn_a_patch_is_the_plain_crop(patient, corner):
     np.testing.assert_array_equal(targets, crop(patient.targets, corner, (16,) * 3, 0))
     assert images.dtype == np.int16
     assert targets.dtype == np.uint8
+
+
+@pytest.mark.parametrize("visit", [0, 1])
+def test_what_is_drawn_for_one_visit_leaves_the_other(patient, visit):
+    appearances = [Appearance(), Appearance()]
+    appearances[visit] = Appearance(gain=1.1)
+    drawn = Augmentation(Spatial(), tuple(appearances))
+    images, _ = cut_augmented(patient, (16, 10, 20), 16, drawn)
+    plain = crop(patient.images, (16, 10, 20), (16,) * 3, 0)
+    np.testing.assert_array_equal(images[1 - visit], plain[1 - visit])
+    assert (images[visit] != plain[visit]).mean() > 0.5
 
 
 def test_the_same_draw_gives_the_same_bytes_and_another_draw_others(patient):

@@ -155,7 +155,7 @@ def test_outside_the_brain_is_background_after_any_deformation():
     images, _, inside = cut_deformed(patient, CORNER, SIZE, spatial)
     assert 0.3 < inside.mean() < 0.8
     assert (images[:, ~inside] == 0).all()
-    assert (images[:, inside] > 1).all()
+    np.testing.assert_allclose(images[:, inside], 3, rtol=1e-4)  # the rim as well
 
 
 def test_interpolation_is_scipys():

@@ -56,20 +56,23 @@ def cut_deformed(
       images (2, S, S, S) float32, BACKGROUND outside the brain; targets (ceil(T / 8), S, S, S)
       uint8, packed; brain (S, S, S) bool.
     """
-    offsets = _deformed(size, spatial)
-    box02 = _box(corner, size, offsets)
-    box01 = box02
-    if spatial.misregistration is not None:
-        box01 = _box(corner, size, _misplaced(size, offsets, spatial.misregistration))
+    box01, box02 = place_visits(corner, size, spatial)
     images = np.empty((2, *(size,) * 3), np.float32)
     for image, volume, box in zip(images, patient.images, (box01, box02), strict=True):
-        image[...] = _linear(volume, box, size)
+        image[...] = _linear(volume, patient.brain, box, size)
     targets, brain = _nearest(patient, box02, size)
-    # The rim of the brain is interpolated with the BACKGROUND around it, its mean: a voxel's width,
-    # in both visits alike.
     np.copyto(images, np.float32(BACKGROUND), where=~brain)
     flipped = [axis - 3 for axis, flip in enumerate(spatial.flips) if flip]
     return tuple(np.flip(array, flipped) for array in (images, targets, brain))
+
+
+def place_visits(corner: tuple[int, int, int], size: int, spatial: Spatial) -> tuple[Box, Box]:
+    """Where the voxels of time01, and those of time02 and the targets, are looked up."""
+    offsets = _deformed(size, spatial)
+    box02 = _box(corner, size, offsets)
+    if spatial.misregistration is None:
+        return box02, box02
+    return _box(corner, size, _misplaced(size, offsets, spatial.misregistration)), box02
 
 
 def _deformed(size: int, spatial: Spatial) -> np.ndarray | None:
@@ -122,19 +125,28 @@ def _box(corner: tuple[int, int, int], size: int, offsets: np.ndarray | None) ->
     return Box(first, tuple((high - low).tolist()), np.maximum(places, 0, out=places))
 
 
-def _linear(volume: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """Intensities of one packed visit (D, H, W): (S, S, S) float32."""
+def _linear(volume: np.ndarray, brain: np.ndarray, box: Box, size: int) -> np.ndarray:
+    """Intensities of one packed visit (D, H, W): (S, S, S) float32.
+
+    Between brain and background the brain's voxels alone count: otherwise the dark rim of a brain
+    would be lost, and that of time01 more than that of time02.
+    """
     region = unpack_images(crop(volume, box.corner, box.shape, PACKED_BACKGROUND))
     if box.places is None:
         return region
-    return interpolate(region, box.places).reshape((size,) * 3)
+    values = interpolate(region, box.places)
+    inside = crop(brain, box.corner, box.shape, False)
+    if not inside.all():
+        share = interpolate(inside.astype(np.float32), box.places)
+        np.divide(values, share, out=values, where=share > 1e-3)
+    return values.reshape((size,) * 3)
 
 
 def interpolate(volume: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Trilinear interpolation of (D, H, W) float32 at (3, N) float32 places: (N,) float32.
 
     Places are voxel indices, from 0 to less than the last of each axis. What
-    `ndimage.map_coordinates(order=1)` gives, in about a fifth of its time.
+    `ndimage.map_coordinates(order=1)` gives, only faster (`python -m benchmarks.augmentation`).
     """
     _, height, width = volume.shape
     plane, flat = height * width, volume.ravel()
