@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
     config.augmentation.misregistration_voxels = 1.0  # at most
     config.augmentation.misregistration_degrees = 1.0  # at most, about the patch's centre
     # From here on for each visit by itself. Intensities in standard deviations of the brain.
-    config.augmentation.zero_signal = -4.0  # intensity where a scan shows no signal at all
+    config.augmentation.zero_signal = -4.0  # where a scan is black: below its darkest fluid
     config.augmentation.gamma_probability = 0.3
     config.augmentation.gamma = 0.2  # exponents from 1 / 1.2 to 1.2
     config.augmentation.gain_probability = 0.3
