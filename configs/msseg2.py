@@ -45,6 +45,37 @@ def get_config() -> ConfigDict:
     config.data.workers = 2  # threads that cut patches
     config.data.device_resident = False  # hold all volumes in device memory, and cut there
 
+    # What a patch is made to differ by; the paper says nothing of it. All ours.
+    config.augmentation = ConfigDict()
+    config.augmentation.enabled = False
+    # By array axis. Which of them is left to right depends on how a scan was stored, and the
+    # network is not told: so all.
+    config.augmentation.flip_probability = (0.5, 0.5, 0.5)
+    config.augmentation.affine_probability = 0.5  # about the centre of the patch
+    config.augmentation.rotation_degrees = 10.0  # at most, about any direction
+    config.augmentation.scale = 0.1  # of each axis at most: factors from 1 / 1.1 to 1.1
+    config.augmentation.elastic_probability = 0.3
+    config.augmentation.elastic_cells = 4  # of the coarse grid, along a patch's side
+    config.augmentation.elastic = 0.2  # of a cell, at most, that a place moves along each axis
+    config.augmentation.misregistration_probability = 0.5  # of time01 on time02
+    config.augmentation.misregistration_voxels = 1.0  # at most
+    config.augmentation.misregistration_degrees = 1.0  # at most, about the patch's centre
+    # From here on for each visit by itself. Intensities in standard deviations of the brain.
+    config.augmentation.zero_signal = -4.0  # where a scan is black: below its darkest fluid
+    config.augmentation.gamma_probability = 0.3
+    config.augmentation.gamma = 0.2  # exponents from 1 / 1.2 to 1.2
+    config.augmentation.gain_probability = 0.3
+    config.augmentation.gain = 0.1  # factors from 1 / 1.1 to 1.1
+    config.augmentation.bias_probability = 0.3
+    config.augmentation.bias_cells = 1  # of the coarse grid, along a patch's side
+    config.augmentation.bias = 0.3  # factors from 1 / 1.3 to 1.3
+    config.augmentation.blur_probability = 0.2
+    config.augmentation.blur_voxels = 1.0  # Gaussian standard deviation, at most
+    config.augmentation.slice_probability = 0.2  # thicker slices, across an axis the visits share
+    config.augmentation.slice_voxels = 4.0  # thickness, from 1 voxel
+    config.augmentation.noise_probability = 0.3
+    config.augmentation.noise = 0.15  # Gaussian standard deviation, at most
+
     config.train = ConfigDict()
     config.train.compute_dtype = "float32"  # of feature maps; 'bfloat16' is faster on GPUs
     config.train.batch_size = 40  # patch pairs, over all devices

@@ -90,12 +90,53 @@ def check_config(config: ConfigDict) -> None:
     check(0 <= predict.threshold < 1, "predict.threshold", "0 or more and less than 1")
     check(predict.min_lesion_mm3 >= 0, "predict.min_lesion_mm3", "0 mm3 or more")
     check(predict.batch_size >= 1, "predict.batch_size", "1 or more")
+    _check_augmentation(config, check)
     try:
         check_patch_size([data.patch_size], build_model(config).side_multiple)
     except InputError as error:
         problems.append(f"config.data.patch_size: {error}")
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+# How far the control points of a cubic B-spline may move along each axis, in cells of their grid,
+# before it may fold space: 1 / 2.48 in three dimensions (Choi and Lee, "Injectivity conditions of
+# 2D and 3D uniform cubic B-spline functions", Graphical Models 62, 2000).
+_UNFOLDED = 0.4
+
+
+def _check_augmentation(config: ConfigDict, check) -> None:
+    augmentation = config.augmentation
+    flips = augmentation.flip_probability
+    check(
+        len(flips) == 3 and all(0 <= p <= 1 for p in flips),
+        "augmentation.flip_probability",
+        "three numbers in 0..1, one for each array axis",
+    )
+    for field in ("affine", "elastic", "misregistration", "gamma", "gain", "bias", "blur",
+                  "slice", "noise"):  # fmt: skip
+        name = f"{field}_probability"
+        check(0 <= augmentation[name] <= 1, f"augmentation.{name}", "a number in 0..1")
+    for field in ("scale", "misregistration_voxels", "gamma", "gain", "bias", "blur_voxels",
+                  "noise"):  # fmt: skip
+        check(augmentation[field] >= 0, f"augmentation.{field}", "0 or more")
+    for field in ("rotation_degrees", "misregistration_degrees"):
+        check(0 <= augmentation[field] <= 180, f"augmentation.{field}", "0 to 180 degrees")
+    for field in ("elastic_cells", "bias_cells"):
+        check(augmentation[field] >= 1, f"augmentation.{field}", "1 or more")
+    check(
+        0 <= augmentation.elastic <= _UNFOLDED,
+        "augmentation.elastic",
+        f"0 to {_UNFOLDED} of a cell, as more may fold a patch upon itself",
+    )
+    check(augmentation.zero_signal < 0, "augmentation.zero_signal", "less than 0, the brain's mean")
+    check(augmentation.slice_voxels >= 1, "augmentation.slice_voxels", "1 voxel or more")
+    check(
+        not (augmentation.enabled and config.data.device_resident),
+        "augmentation.enabled",
+        "False with config.data.device_resident, or that False: patches that are cut on the "
+        "device are not augmented",
+    )
 
 
 def save_config(config: ConfigDict, path: Path) -> None:

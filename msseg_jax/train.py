@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from msseg_jax import device_data, parallel
 from msseg_jax.checkpoint import Checkpoints, RunFolder
 from msseg_jax.config import ConfigError, check_config
+from msseg_jax.data.augmentation import AugmentationSettings
 from msseg_jax.data.loader import (
     PatchBatches,
     PlaceBatches,
@@ -258,6 +259,14 @@ def hold_out(config: ConfigDict) -> HoldOut:
     return HoldOut(config.seed, data.validation_patients, data.folds, data.fold)
 
 
+def augmentation_settings(config: ConfigDict) -> AugmentationSettings | None:
+    """What patches are made to differ by; None where augmentation is off."""
+    fields = config.augmentation.to_dict()
+    if not fields.pop("enabled"):
+        return None
+    return AugmentationSettings(**fields | {"flip_probability": tuple(fields["flip_probability"])})
+
+
 def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:
     """The patients of config.data.root, checked, split and in the cache."""
     cache = Path(config.data.cache_dir or run.path / "cache")
@@ -276,7 +285,12 @@ def training_data(
     patients, if the devices have room for them; otherwise the batches are patches, and there are
     no volumes.
     """
-    sampling = Sampling(config.seed, config.data.patch_size, config.data.lesion_patch_probability)
+    sampling = Sampling(
+        config.seed,
+        config.data.patch_size,
+        config.data.lesion_patch_probability,
+        augmentation_settings(config),
+    )
     places = Places(data.training, sampling)
     share = Share(config.train.batch_size, jax.process_index(), jax.process_count())
     if config.data.device_resident:

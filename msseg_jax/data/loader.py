@@ -13,6 +13,11 @@ from pathlib import Path
 import grain
 import numpy as np
 
+from msseg_jax.data.augmentation import (
+    AugmentationSettings,
+    cut_augmented,
+    draw_augmentation,
+)
 from msseg_jax.data.cache import CachedPatient, open_patient
 from msseg_jax.data.packing import PACKED_BACKGROUND
 from msseg_jax.data.patches import crop, draw_corner, draw_patient
@@ -25,6 +30,7 @@ class Sampling:
     seed: int
     patch_size: int  # voxels
     lesion_patch_probability: float
+    augmentation: AugmentationSettings | None = None  # of patches that are cut on this machine
 
 
 @dataclass(frozen=True)
@@ -85,15 +91,20 @@ class PatchBatches:
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         patch_ids = self._share.patch_ids(step)
-        shape = (self._places.sampling.patch_size,) * 3
+        sampling = self._places.sampling
+        size, shape = sampling.patch_size, (sampling.patch_size,) * 3
         maps = len(self._places.patient(0).targets)
         images = np.empty((len(patch_ids), 2, *shape), np.int16)
         targets = np.empty((len(patch_ids), maps, *shape), np.uint8)
         for k, patch_id in enumerate(patch_ids.tolist()):
             number, corner = self._places.of(patch_id)
             patient = self._places.patient(number)
-            crop(patient.images, corner, shape, PACKED_BACKGROUND, images[k])
-            crop(patient.targets, corner, shape, 0, targets[k])
+            if sampling.augmentation is None:
+                crop(patient.images, corner, shape, PACKED_BACKGROUND, images[k])
+                crop(patient.targets, corner, shape, 0, targets[k])
+            else:
+                drawn = draw_augmentation(sampling.augmentation, sampling.seed, patch_id)
+                images[k], targets[k] = cut_augmented(patient, corner, size, drawn)
         return {"images": images, "targets": targets, "patch_ids": patch_ids}
 
 

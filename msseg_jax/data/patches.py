@@ -9,7 +9,7 @@ import functools
 import numpy as np
 
 # Streams keep draws for different purposes independent of each other.
-_PATIENT_STREAM, _CORNER_STREAM = 0, 1
+_PATIENT_STREAM, _CORNER_STREAM, AUGMENTATION_STREAM = 0, 1, 2
 
 
 def draw_patient(seed: int, index: int, patients: int) -> int:

@@ -1,0 +1,123 @@
+"""Time the cutting of one patch, plain and augmented: each transform alone, then the configuration.
+
+Usage: python -m benchmarks.augmentation [--patches 50] [--threads 1,2]
+One random patient of real size, five targets, patches and limits of `configs/msseg2.py`. Each
+transform alone is done to every patch (to both visits, where it is of a visit); the whole as often
+as the configuration says. Processor time, as a machine may do other work as well. The last lines
+are of whole batches, in threads.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import map_coordinates
+from scipy.spatial.transform import Rotation
+
+from configs import msseg2_augmented
+from msseg_jax.data.augmentation import cut_augmented, draw_augmentation
+from msseg_jax.data.augmentation.spatial import Spatial, interpolate, place_visits
+from msseg_jax.data.cache import open_patient
+from msseg_jax.data.loader import PatchBatches, Places, Sampling, Share, load_batches
+from msseg_jax.data.packing import pack_images, pack_targets
+from msseg_jax.process import keep_freed_memory
+from msseg_jax.train import augmentation_settings
+
+SHAPE = (200, 220, 180)  # voxels, of a brain at 0.8 mm
+TRANSFORMS = (
+    "flip", "affine", "elastic", "misregistration", "gamma", "gain", "bias", "blur", "slice",
+    "noise",
+)  # fmt: skip
+
+
+def random_patient(folder: Path, targets: int) -> None:
+    """An ellipsoidal brain of noise, and one new lesion, as the cache holds a patient."""
+    generator = np.random.default_rng(0)
+    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij", sparse=True)
+    brain = sum(axis**2 for axis in axes) < 1
+    lesion = np.zeros(SHAPE, bool)
+    lesion[90:98, 100:110, 60:70] = True
+    np.save(folder / "images.npy", pack_images(generator.normal(size=(2, *SHAPE)) * brain))
+    np.save(folder / "targets.npy", pack_targets(np.stack([lesion] * targets)))
+    np.save(folder / "brain.npy", brain)
+    np.save(folder / "lesion_voxels.npy", np.argwhere(lesion).astype(np.int32))
+    np.save(folder / "affine.npy", np.diag([0.8, 0.8, 0.8, 1]))
+
+
+def alone(settings, transform: str | None):
+    """The settings with one transform always and the others never."""
+    names = [f"{name}_probability" for name in TRANSFORMS]
+    never = dict.fromkeys(names, 0.0) | {"flip_probability": (0.0,) * 3}
+    if transform:
+        never[f"{transform}_probability"] = (1.0,) * 3 if transform == "flip" else 1.0
+    return dataclasses.replace(settings, **never)
+
+
+def interpolation_ms(size: int) -> tuple[float, float]:
+    """Medians of `interpolate` and of SciPy's function, at the places of a patch that is turned."""
+    spatial = Spatial(matrix=Rotation.from_rotvec((0.1, 0.1, 0.1)).as_matrix())
+    box, _ = place_visits((0, 0, 0), size, spatial)
+    volume = np.random.default_rng(0).normal(size=box.shape).astype(np.float32)
+    times = {interpolate: [], partial(map_coordinates, order=1): []}
+    for _ in range(15):
+        for function, taken in times.items():
+            start = time.process_time()
+            function(volume, box.places)
+            taken.append(1e3 * (time.process_time() - start))
+    return tuple(statistics.median(taken) for taken in times.values())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--patches", type=int, default=50, help="of which medians are taken")
+    parser.add_argument("--threads", default="1,2", help="of which batches are timed")
+    flags = parser.parse_args()
+    keep_freed_memory()  # as launch.py does
+    config = msseg2_augmented.get_config()
+    settings = augmentation_settings(config)
+    size, seed = config.data.patch_size, config.seed
+    with tempfile.TemporaryDirectory() as folder:
+        random_patient(Path(folder), config.model.targets)
+        sampling = Sampling(seed, size, config.data.lesion_patch_probability)
+        places = Places([("random", Path(folder))], sampling)
+        patient = open_patient("random", Path(folder))
+        corners = [places.of(k)[1] for k in range(flags.patches)]
+
+        def spent_ms(chosen) -> tuple[float, float]:  # median, mean
+            times = []
+            for k, corner in enumerate(corners):
+                start = time.process_time()
+                cut_augmented(patient, corner, size, draw_augmentation(chosen, seed, k))
+                times.append(1e3 * (time.process_time() - start))
+            return statistics.median(times), statistics.mean(times)
+
+        print(f"{'of one patch':<24}{'median, ms':>12}{'mean, ms':>12}")
+        spent_ms(alone(settings, None))  # the volume's first reading
+        for transform in (None, *TRANSFORMS):
+            median, mean = spent_ms(alone(settings, transform))
+            print(f"{transform or 'nothing drawn':<24}{median:>12.1f}{mean:>12.1f}", flush=True)
+        median, mean = spent_ms(settings)
+        print(f"{'the whole configuration':<24}{median:>12.1f}{mean:>12.1f}", flush=True)
+
+        ours, scipys = interpolation_ms(size)
+        print(f"one interpolation of a visit: {ours:.1f} ms, SciPy's map_coordinates {scipys:.1f}")
+
+        share, steps = Share(batch_size=10), 6
+        for threads in map(int, flags.threads.split(",")):
+            for name, augmentation in (("plain", None), ("augmented", settings)):
+                chosen = dataclasses.replace(sampling, augmentation=augmentation)
+                source = PatchBatches(Places([("random", Path(folder))], chosen), share, steps)
+                start = time.perf_counter()
+                for _ in load_batches(source, 0, threads):
+                    pass
+                rate = steps * share.batch_size / (time.perf_counter() - start)
+                print(f"{name}, {threads} threads: {rate:.0f} patches per second", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""The paper's training on augmented patches: `msseg2` with flips, deformations, misregistration
+of the visits, and the ways in which scanners differ.
+
+    python launch.py --config=configs/msseg2_augmented.py --config.data.root=/path/to/MSSEG2
+
+Hardware: as `msseg2`; what augmentation takes of the processors is in docs/benchmarks.md. Time and
+scores: not measured (the challenge's data are needed). All limits are in `msseg2`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import msseg2
+
+
+def get_config() -> ConfigDict:
+    config = msseg2.get_config()
+    config.augmentation.enabled = True
+    return config

@@ -1,0 +1,119 @@
+"""What is drawn for a patch: all of its randomness, before anything is done to it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from msseg_jax.data.augmentation.appearance import Appearance
+from msseg_jax.data.augmentation.smooth import control_points
+from msseg_jax.data.augmentation.spatial import Misregistration, Spatial
+from msseg_jax.data.patches import AUGMENTATION_STREAM
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """Probabilities and limits; `configs/msseg2.py` says what each means.
+
+    A probability is of a patch for what the visits share, and of each visit for the rest.
+    """
+
+    flip_probability: tuple[float, float, float]
+    affine_probability: float
+    rotation_degrees: float
+    scale: float
+    elastic_probability: float
+    elastic_cells: int
+    elastic: float
+    misregistration_probability: float
+    misregistration_voxels: float
+    misregistration_degrees: float
+    zero_signal: float
+    gamma_probability: float
+    gamma: float
+    gain_probability: float
+    gain: float
+    bias_probability: float
+    bias_cells: int
+    bias: float
+    blur_probability: float
+    blur_voxels: float
+    slice_probability: float
+    slice_voxels: float
+    noise_probability: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What was drawn for one patch."""
+
+    spatial: Spatial
+    appearances: tuple[Appearance, Appearance]  # of time01 and time02
+
+
+def draw_augmentation(settings: AugmentationSettings, seed: int, patch_id: int) -> Augmentation:
+    """The augmentation of a patch of a run: a function of the arguments alone."""
+    generator = np.random.default_rng((seed, AUGMENTATION_STREAM, patch_id))
+    spatial = _draw_spatial(settings, generator)
+    slice_axis = int(generator.integers(3))  # a patient's scans are mostly planned alike
+    time01, time02 = (_draw_appearance(settings, slice_axis, generator) for _ in range(2))
+    return Augmentation(spatial, (time01, time02))
+
+
+def _draw_spatial(settings: AugmentationSettings, generator: np.random.Generator) -> Spatial:
+    flips = tuple(bool(generator.random() < p) for p in settings.flip_probability)
+    matrix = displacement = misregistration = None
+    if generator.random() < settings.affine_probability:
+        scales = [_around_one(settings.scale, generator) for _ in range(3)]
+        matrix = _draw_rotation(settings.rotation_degrees, generator) @ np.diag(scales)
+    if generator.random() < settings.elastic_probability:
+        limit = generator.uniform(0, settings.elastic)
+        n = control_points(settings.elastic_cells)
+        displacement = generator.uniform(-limit, limit, (3, n, n, n)).astype(np.float32)
+    if generator.random() < settings.misregistration_probability:
+        length = generator.uniform(0, settings.misregistration_voxels)
+        misregistration = Misregistration(
+            _draw_rotation(settings.misregistration_degrees, generator),
+            length * _draw_direction(generator),
+        )
+    return Spatial(flips, matrix, displacement, misregistration)
+
+
+def _draw_appearance(
+    settings: AugmentationSettings, slice_axis: int, generator: np.random.Generator
+) -> Appearance:
+    drawn = {}
+    if generator.random() < settings.gamma_probability:
+        drawn["gamma"] = _around_one(settings.gamma, generator)
+    if generator.random() < settings.gain_probability:
+        drawn["gain"] = _around_one(settings.gain, generator)
+    if generator.random() < settings.bias_probability:
+        n = control_points(settings.bias_cells)
+        limit = np.log1p(settings.bias)
+        drawn["bias"] = generator.uniform(-limit, limit, (n, n, n)).astype(np.float32)
+    if generator.random() < settings.blur_probability:
+        drawn["blur_voxels"] = generator.uniform(0, settings.blur_voxels)
+    if generator.random() < settings.slice_probability:
+        drawn["slice_voxels"] = generator.uniform(1, settings.slice_voxels)
+        drawn["slice_phase"] = generator.random()
+    if generator.random() < settings.noise_probability:
+        drawn["noise"] = generator.uniform(0, settings.noise)
+        drawn["noise_seed"] = int(generator.integers(2**63))
+    return Appearance(slice_axis=slice_axis, zero_signal=settings.zero_signal, **drawn)
+
+
+def _around_one(limit: float, generator: np.random.Generator) -> float:
+    """A factor from 1 / (1 + limit) to 1 + limit, as often below as above 1."""
+    return float(np.exp(generator.uniform(-1, 1) * np.log1p(limit)))
+
+
+def _draw_rotation(degrees: float, generator: np.random.Generator) -> np.ndarray:
+    """(3, 3): about an axis of any direction, by an angle up to `degrees`, uniformly."""
+    angle = np.radians(generator.uniform(0, degrees))
+    return Rotation.from_rotvec(angle * _draw_direction(generator)).as_matrix()
+
+
+def _draw_direction(generator: np.random.Generator) -> np.ndarray:
+    vector = generator.standard_normal(3)
+    return vector / np.linalg.norm(vector)

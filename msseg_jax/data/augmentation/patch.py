@@ -1,0 +1,25 @@
+"""A patch as it is cut from a patient, after what was drawn for it."""
+
+import numpy as np
+
+from msseg_jax.data.augmentation.appearance import change_appearance
+from msseg_jax.data.augmentation.draw import Augmentation
+from msseg_jax.data.augmentation.spatial import cut_deformed
+from msseg_jax.data.cache import CachedPatient
+from msseg_jax.data.packing import pack_images
+
+
+def cut_augmented(
+    patient: CachedPatient, corner: tuple[int, int, int], size: int, augmentation: Augmentation
+) -> tuple[np.ndarray, np.ndarray]:
+    """A function of its arguments: what a plain crop gives, where nothing was drawn.
+
+    Returns:
+      images (2, S, S, S) int16 and targets (ceil(T / 8), S, S, S) uint8, packed as in the cache.
+    """
+    images, targets, brain = cut_deformed(patient, corner, size, augmentation.spatial)
+    visits = [
+        change_appearance(image, brain, appearance)
+        for image, appearance in zip(images, augmentation.appearances, strict=True)
+    ]
+    return pack_images(np.stack(visits)), targets

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from msseg_jax.data.augmentation.appearance import (
+    Appearance,
+    add_noise,
+    blur,
+    change_appearance,
+    change_gamma,
+    multiply_signal,
+    thicken_slices,
+)
+
+SIZE = 12
+IMAGE = np.random.default_rng(0).normal(size=(SIZE,) * 3).astype(np.float32)
+BRAIN = np.zeros((SIZE,) * 3, bool)
+BRAIN[2:, :9, 1:] = True
+EVERYWHERE = np.ones_like(BRAIN)
+EVERYTHING = Appearance(
+    gamma=1.2, gain=0.9, bias=np.full((4, 4, 4), 0.1), blur_voxels=0.8, slice_axis=1,
+    slice_voxels=2.5, slice_phase=0.3, noise=0.2, noise_seed=5,
+)  # fmt: skip
+
+
+def test_what_is_not_said_is_not_done():
+    image = np.where(BRAIN, IMAGE, 0)
+    np.testing.assert_array_equal(change_appearance(image, BRAIN, Appearance()), image)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: change_gamma(image, 1.0, -4.0),
+        lambda image: multiply_signal(image, 1.0, -4.0),
+        lambda image: blur(image, EVERYWHERE, 1e-3),
+        lambda image: thicken_slices(image, EVERYWHERE, 1, 1.0, 0.0),
+        lambda image: add_noise(image, 0.0, 3),
+    ],
+)
+def test_each_neutral_change_is_the_identity(change):
+    np.testing.assert_allclose(change(IMAGE), IMAGE, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [EVERYTHING]
+    + [Appearance(**{name: getattr(EVERYTHING, name)})
+       for name in ("gamma", "gain", "bias", "blur_voxels", "slice_voxels", "noise")],
+)  # fmt: skip
+def test_each_changes_the_brain_and_leaves_the_background(one):
+    image = np.where(BRAIN, IMAGE, 0)
+    changed = change_appearance(image, BRAIN, one)
+    assert changed.dtype == np.float32
+    assert (changed[~BRAIN] == 0).all()
+    assert np.abs(changed - image)[BRAIN].mean() > 0.03
+
+
+def test_gain_and_bias_act_on_what_is_above_no_signal():
+    image = np.array([-4.0, 0.0, 1.0], np.float32)
+    np.testing.assert_allclose(multiply_signal(image, 1.1, -4.0), [-4, 0.4, 1.5], atol=1e-6)
+    field = Appearance(bias=np.full((4, 4, 4), np.log(1.5)))
+    changed = change_appearance(np.ones_like(IMAGE), EVERYWHERE, field)
+    np.testing.assert_allclose(changed, 5 * 1.5 - 4, rtol=1e-6)
+
+
+def test_gamma_keeps_the_mean_and_no_signal_and_bends_what_lies_between():
+    image = np.array([-5.0, -4.0, -2.0, 0.0, 4.0], np.float32)
+    squared = change_gamma(image, 2.0, -4.0)  # signals -1/4, 0, 1/2, 1 and 2
+    np.testing.assert_allclose(squared, [-4.25, -4, -3, 0, 12], atol=1e-6)
+
+
+@pytest.mark.parametrize("brain", [EVERYWHERE, BRAIN])
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize(("thickness", "phase"), [(1.0, 0.4), (2.5, 0.9), (4.0, 0.0), (3.7, 0.6)])
+def test_a_constant_brain_stays_constant_in_thick_slices(brain, axis, thickness, phase):
+    constant = np.where(brain, np.float32(1.5), np.float32(0))
+    thick = thicken_slices(constant, brain, axis, thickness, phase)
+    np.testing.assert_allclose(thick[brain], 1.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("brain", [EVERYWHERE, BRAIN])
+def test_a_constant_brain_stays_constant_when_blurred(brain):
+    constant = np.where(brain, np.float32(1.5), np.float32(0))
+    np.testing.assert_allclose(blur(constant, brain, 1.2)[brain], 1.5, rtol=1e-5)
+
+
+def test_thick_slices_are_means_with_straight_lines_between_them():
+    ramp = np.array([0, 2, 4, 10], np.float32)
+    for axis in range(3):
+        image = np.moveaxis(np.broadcast_to(ramp[:, None, None], (4, 4, 4)), 0, axis)
+        thick = thicken_slices(image, np.ones((4, 4, 4), bool), axis, 2.0, 0.0)
+        # Slices of 1 and 7, whose centres lie between voxels 0 and 1 and voxels 2 and 3.
+        wanted = np.moveaxis(np.broadcast_to([[[1]], [[2.5]], [[5.5]], [[7]]], (4, 4, 4)), 0, axis)
+        np.testing.assert_allclose(thick, wanted, rtol=1e-6)
+
+
+def test_a_slice_cut_by_the_patch_is_the_mean_of_what_is_seen_of_it():
+    image = np.broadcast_to(np.array([3, 5, 7, 9], np.float32)[:, None, None], (4, 4, 4))
+    thick = thicken_slices(image, np.ones((4, 4, 4), bool), 0, 2.0, 0.5)
+    # Slices of voxel 0, voxels 1 and 2, and voxel 3; their centres at 0, 2 and 4.
+    np.testing.assert_allclose(thick[:, 0, 0], [3.75, 5.25, 6.75, 8.25], rtol=1e-6)
+
+
+def test_a_point_blurs_to_a_gaussian():
+    point = np.zeros((SIZE,) * 3, np.float32)
+    point[6, 6, 6] = 1
+    spread = blur(point, EVERYWHERE, 1.0)
+    assert spread.sum() == pytest.approx(1, abs=1e-3)
+    assert spread[7, 6, 6] / spread[6, 6, 6] == pytest.approx(np.exp(-0.5), rel=1e-3)
+
+
+def test_noise_has_the_deviation_asked_for_and_is_a_function_of_its_seed():
+    zero = np.zeros((30, 30, 30), np.float32)
+    noise = add_noise(zero, 0.3, 7)
+    assert noise.std() == pytest.approx(0.3, rel=0.02)
+    assert noise.mean() == pytest.approx(0, abs=0.01)
+    np.testing.assert_array_equal(noise, add_noise(zero, 0.3, 7))
+    assert (noise != add_noise(zero, 0.3, 8)).mean() > 0.99
