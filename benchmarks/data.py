@@ -13,11 +13,12 @@ from msseg_jax.data.training_set import TrainingSet, prepare
 
 
 @contextmanager
-def training_patients(config: ConfigDict, root: Path | None, phantoms: int):
-    """A `TrainingSet` of all patients of a folder, in a cache that is deleted in the end.
+def training_patients(config: ConfigDict, root: Path | None, phantoms: int, cache: Path | None):
+    """A `TrainingSet` of all patients of a folder.
 
     Args:
       root: None: so many phantoms, made with the voxels that the network sees.
+      cache: where to keep what is preprocessed; None: in a folder that is deleted in the end.
     """
     with TemporaryDirectory() as temporary:
         if root is None:
@@ -25,9 +26,8 @@ def training_patients(config: ConfigDict, root: Path | None, phantoms: int):
             write_phantoms(root, phantoms, seed=0, spacing_mm=config.data.spacing_mm)
         data = config.data
         settings = Settings(data.spacing_mm, tuple(data.percentiles), data.patch_size)
-        yield prepare(
-            root, config.model.targets, settings, HoldOut(config.seed), Path(temporary) / "cache"
-        )
+        cache = cache or Path(temporary) / "cache"
+        yield prepare(root, config.model.targets, settings, HoldOut(config.seed), cache)
 
 
 def describe(data: TrainingSet, root: Path | None) -> str:

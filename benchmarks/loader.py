@@ -24,19 +24,18 @@ WORKERS = 2  # TorchIO's processes
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="ROOT", help="MSSEG-2 layout; else phantoms")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="of --data, to be kept")
     parser.add_argument("--phantoms", type=int, default=4, help="how many, without --data")
     parser.add_argument("--batch_size", type=int, default=40)
     parser.add_argument("--patches", type=int, default=4 * QUEUE_PATCHES, help="of one turn")
-    parser.add_argument(
-        "--epoch", type=int, default=20_000, help="patches; 0: no measure of memory"
-    )
+    parser.add_argument("--epoch", type=int, default=20_000, help="patches; 0: none")
     parser.add_argument("--repeats", type=int, default=5)
     flags = parser.parse_args()
-    from benchmarks.patients import describe, training_patients
+    from benchmarks.data import describe, training_patients
     from configs import msseg2
 
     config = msseg2.get_config()
-    with training_patients(config, flags.data, flags.phantoms) as data:
+    with training_patients(config, flags.data, flags.phantoms, flags.cache) as data:
         # As launch.py does, and for the peer, too; but what the preparation took is given back, so
         # that the memory below is the loader's.
         keep_freed_memory()

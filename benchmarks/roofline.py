@@ -6,14 +6,18 @@ writes anyway, so it could be done on the way. Williams et al., "Roofline", CACM
 """
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from msseg_jax.model import Convolution, build_model
+from msseg_jax.process import processors
 
 
 @dataclass(frozen=True)
@@ -111,3 +115,24 @@ def count_layers(
             lambda key, visit: model.init(key, visit, visit, train=False), jax.random.key(0), visit
         )
     return layers
+
+
+def measured_cpu() -> Device:
+    """What the processors of this process do at best, with NumPy: a copy, a product of matrices."""
+    threads, numbers, side = processors(), 2**26, 2048
+    halves = [np.ones((2, numbers // threads), np.float32) for _ in range(threads)]
+    square = np.ones((side, side), np.float32)
+    with ThreadPoolExecutor(threads) as pool:
+        copying_s = _shortest_s(lambda: list(pool.map(lambda a: np.copyto(a[0], a[1]), halves)))
+    multiplying_s = _shortest_s(lambda: square @ square)
+    # A copy reads each number and writes it.
+    return Device(2 * 4 * numbers / copying_s / 1e9, 2 * side**3 / multiplying_s / 1e12)
+
+
+def _shortest_s(work) -> float:
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
