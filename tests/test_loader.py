@@ -4,6 +4,7 @@ import threading
 import numpy as np
 import pytest
 
+from msseg_jax.data.cache import CacheError
 from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, Share, load_batches
 from msseg_jax.data.packing import unpack_batch
 from msseg_jax.data.patches import crop
@@ -90,6 +91,15 @@ def test_places_are_those_of_the_patches(places, source):
         patient = places.patient(int(batch["patients"][k]))
         patch = crop(patient.images, batch["corners"][k].tolist(), (8, 8, 8), 0)
         np.testing.assert_array_equal(patch, source[2]["images"][k])
+
+
+def test_a_damaged_entry_is_told_of_before_any_batch(patients_root, tmp_path):
+    settings = Settings(1.0, (1, 50, 99), 8)
+    data = prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache")
+    name, folder = data.training[-1]
+    (folder / "images.npy").write_bytes(b"cut short")
+    with pytest.raises(CacheError, match=name):
+        Places(data.training, Sampling(0, 8, 0.8))
 
 
 def test_a_loader_that_is_dropped_leaves_no_thread(source):

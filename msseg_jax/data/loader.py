@@ -49,20 +49,18 @@ class Share:
 
 
 class Places:
-    """Where the patches of a run lie: the draws that every way to load them shares.
-
-    The volumes are mapped when they are first asked for.
-    """
+    """Where the patches of a run lie: the draws that every way to load them shares."""
 
     def __init__(self, patients: list[tuple[str, Path]], sampling: Sampling):
-        self._entries = patients  # names and cache folders
-        self._open: dict[int, CachedPatient] = {}
+        # Mapped here, before there are threads: np.load parses a header with `ast`, which in
+        # Python 3.11.7 can fail when two threads do so at once (cpython issue 106905).
+        self._patients = [open_patient(name, folder) for name, folder in patients]
         self.sampling = sampling
 
     def of(self, patch_id: int) -> tuple[int, tuple[int, int, int]]:
         """(number of the patient, first voxel) of a patch."""
         sampling = self.sampling
-        number = draw_patient(sampling.seed, patch_id, len(self._entries))
+        number = draw_patient(sampling.seed, patch_id, len(self._patients))
         patient = self.patient(number)
         corner = draw_corner(
             sampling.seed, patch_id, sampling.patch_size,
@@ -71,9 +69,7 @@ class Places:
         return number, corner
 
     def patient(self, number: int) -> CachedPatient:
-        if number not in self._open:
-            self._open[number] = open_patient(*self._entries[number])
-        return self._open[number]
+        return self._patients[number]
 
 
 class PatchBatches:

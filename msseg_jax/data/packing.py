@@ -24,7 +24,7 @@ def pack_images(images: np.ndarray) -> np.ndarray:
 
 def unpack_images(packed):
     """int16 to float32 intensities, exactly."""
-    return packed.astype(np.float32) * np.float32(STEP)
+    return packed * np.float32(STEP)  # float32; one pass in NumPy, where `astype` is another
 
 
 def pack_targets(targets: np.ndarray) -> np.ndarray:
@@ -53,6 +53,7 @@ def unpack_batch(batch: dict, targets: int) -> dict:
     return {
         "time01": images[:, 0, ..., None],
         "time02": images[:, 1, ..., None],
-        "targets": namespace.stack(maps, axis=-1),
+        # Map by map in memory: NumPy writes side by side several times as fast as interleaved.
+        "targets": namespace.moveaxis(namespace.stack(maps, axis=1), 1, -1),
         "patch_ids": batch["patch_ids"],
     }

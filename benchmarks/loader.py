@@ -1,0 +1,185 @@
+"""Training patches per second from the memory-mapped cache, beside TorchIO's Queue.
+
+Usage: python -m benchmarks.loader [--data ROOT] [--repeats 5] [--patches 1280] [--epoch 20000]
+A patch is both visits and all targets, 56^3. Ours comes from the project's cache through its
+loader, in two forms: packed, as it goes to the device, and unpacked to float32 and uint8 on the
+host, which is what TorchIO delivers. TorchIO has its volumes in memory, and cuts several patches
+from a volume before it takes the next. They take turns, and each figure is a median. TorchIO needs
+requirements-benchmarks.txt; without it ours is measured alone.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from itertools import islice
+from pathlib import Path
+
+from msseg_jax.process import keep_freed_memory, processors
+
+QUEUE_PATCHES, PATCHES_PER_VOLUME = 320, 80  # TorchIO's: four volumes fill its queue
+WORKERS = 2  # TorchIO's processes
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="MSSEG-2 layout; else phantoms")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="of --data, to be kept")
+    parser.add_argument("--phantoms", type=int, default=4, help="how many, without --data")
+    parser.add_argument("--batch_size", type=int, default=40)
+    parser.add_argument("--patches", type=int, default=4 * QUEUE_PATCHES, help="of one turn")
+    parser.add_argument("--epoch", type=int, default=20_000, help="patches; 0: none")
+    parser.add_argument("--repeats", type=int, default=5)
+    flags = parser.parse_args()
+    from benchmarks.data import describe, training_patients
+    from configs import msseg2
+
+    config = msseg2.get_config()
+    with training_patients(config, flags.data, flags.phantoms, flags.cache) as data:
+        # As launch.py does, and for the peer, too; but what the preparation took is given back, so
+        # that the memory below is the loader's.
+        keep_freed_memory()
+        print(
+            f"{describe(data, flags.data)}, batches of {flags.batch_size} patches, "
+            f"{config.data.workers} threads, {processors()} processors"
+        )
+        measure(config, data, flags)
+
+
+def measure(config, data, flags):
+    from msseg_jax.data.loader import PatchBatches, Places, Sampling, Share, load_batches
+
+    def packed():
+        settings = config.data
+        sampling = Sampling(config.seed, settings.patch_size, settings.lesion_patch_probability)
+        # More steps than are ever asked for.
+        return PatchBatches(Places(data.training, sampling), Share(flags.batch_size), 10**6)
+
+    def ours(source):
+        return load_batches(source, 0, config.data.workers)
+
+    start = time.perf_counter()
+    batches = ours(packed())
+    next(batches)
+    print(f"first batch after {time.perf_counter() - start:.2f} s")
+    if flags.epoch:
+        say_memory(batches, flags.epoch // flags.batch_size, flags.batch_size)
+    del batches
+
+    ways = {
+        "ours, packed": lambda: ours(packed()),
+        "ours, unpacked": lambda: ours(Unpacked(packed(), config.model.targets)),
+    }
+    try:
+        subjects = torchio_subjects(config, data)
+    except ModuleNotFoundError as error:
+        print(f"{error.name} is not installed: ours alone")
+    else:
+        ways["TorchIO"] = lambda: torchio_batches(config, subjects, flags.batch_size)
+    turn = flags.patches // flags.batch_size
+    turns = {name: [] for name in ways}
+    for _ in range(flags.repeats):
+        for name, start_loading in ways.items():
+            turns[name].append(rate(start_loading(), turn) * flags.batch_size)
+    rates = {name: statistics.median(values) for name, values in turns.items()}
+    theirs = rates.get("TorchIO")
+    print(f"{'':<16}{'patches/s':>10}{'slowest':>10}{'fastest':>10}{'ours / TorchIO':>16}")
+    for name, value in rates.items():
+        ratio = f"{value / theirs:>16.1f}" if theirs and name != "TorchIO" else ""
+        print(f"{name:<16}{value:>10.0f}{min(turns[name]):>10.0f}{max(turns[name]):>10.0f}{ratio}")
+
+
+class Unpacked:
+    """A source of unpacked batches, so that the loader's threads unpack as well."""
+
+    def __init__(self, source, targets: int):
+        self._source, self._targets = source, targets
+
+    def __len__(self):
+        return len(self._source)
+
+    def __getitem__(self, step):
+        from msseg_jax.data.packing import unpack_batch
+
+        return unpack_batch(self._source[step], self._targets)
+
+
+def rate(batches, count: int) -> float:
+    """Batches per second in steady state: TorchIO's queue was filled and emptied once before."""
+    first = next(batches)
+    warm = -(-QUEUE_PATCHES // len(first["patch_ids"] if "patch_ids" in first else first["time01"]))
+    for _ in islice(batches, warm - 1):
+        pass
+    start = time.perf_counter()
+    for _ in islice(batches, count):
+        pass
+    return count / (time.perf_counter() - start)
+
+
+def say_memory(batches, steps: int, batch_size: int):
+    """Memory of this process while an epoch of packed patches is loaded.
+
+    The cache's mapped pages are the system's, which takes them back when it needs them.
+    """
+    print(f"{'patches':>10}{'own memory, MiB':>18}{'mapped cache, MiB':>20}")
+    marks = sorted({min(10, steps), steps // 2, steps})  # the buffers are full after a few
+    for step, _ in enumerate(islice(batches, steps), start=1):
+        if step in marks:
+            own, mapped = memory_mib()
+            print(f"{step * batch_size:>10}{own:>18.0f}{mapped:>20.0f}", flush=True)
+
+
+def memory_mib() -> tuple[float, float]:
+    """Resident memory of this process, by Linux: its own, and files that are mapped."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    own, mapped = (int(status[name].split()[0]) / 2**10 for name in ("RssAnon", "RssFile"))  # kB
+    return own, mapped
+
+
+def torchio_subjects(config, data) -> list:
+    """The patients of the cache in memory, as TorchIO wants them: float32 images, label maps."""
+    import torch
+    import torchio
+
+    from msseg_jax.data.cache import open_patient
+    from msseg_jax.data.packing import unpack_images, unpack_target
+
+    subjects = []
+    for entry in data.training:
+        patient = open_patient(*entry)
+        images = torch.from_numpy(unpack_images(patient.images))
+        maps = {
+            f"target_{t}": torchio.LabelMap(
+                tensor=torch.from_numpy(unpack_target(patient.targets, t)[None])
+            )
+            for t in range(config.model.targets)
+        }
+        subjects.append(
+            torchio.Subject(
+                time01=torchio.ScalarImage(tensor=images[0:1].clone()),
+                time02=torchio.ScalarImage(tensor=images[1:2].clone()),
+                **maps,
+            )
+        )
+    return subjects
+
+
+def torchio_batches(config, subjects: list, batch_size: int):
+    """Batches without end. The queue's processes pass volumes on; patches are cut in this one."""
+    import torch
+    import torchio
+
+    # Patch centres: in the consensus lesion, or outside it anywhere in the volume.
+    lesion = config.data.lesion_patch_probability
+    sampler = torchio.LabelSampler(config.data.patch_size, "target_0", {0: 1 - lesion, 1: lesion})
+    queue = torchio.Queue(
+        torchio.SubjectsDataset(subjects * 100), QUEUE_PATCHES, PATCHES_PER_VOLUME, sampler,
+        num_workers=WORKERS,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield from torch.utils.data.DataLoader(queue, batch_size, num_workers=0)
+
+
+if __name__ == "__main__":
+    main()

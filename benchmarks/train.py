@@ -1,0 +1,294 @@
+"""Training as launch.py runs it: step time, patches per second, share of the device's limit.
+
+Usage: python -m benchmarks.train [--data ROOT] [--batch_size 40] [--steps 50] [--repeats 5]
+Ours in float32 and bfloat16, with patches cut on the host and on the device, beside the same
+network in PyTorch on the same device, for which a batch lies there ready. They take turns in one
+process, and each figure is a median. PyTorch needs requirements-benchmarks.txt; without it, or
+where it does not see the device, ours is measured alone. What the limit is: `benchmarks.roofline`.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+DTYPES = ("float32", "bfloat16")
+RESIDENT = {"host": False, "device": True}  # where patches are cut: config.data.device_resident
+TRACED_STEPS = 3
+PAPER_PATIENTS = 40
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="MSSEG-2 layout; else phantoms")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="of --data, to be kept")
+    parser.add_argument("--phantoms", type=int, default=4, help="how many, without --data")
+    parser.add_argument("--batch_size", type=int, help="patch pairs; default: 40, on a CPU 4")
+    parser.add_argument("--dtypes", default=",".join(DTYPES), help="of feature maps")
+    parser.add_argument("--steps", type=int, help="of one turn; default: 50, on a CPU 2")
+    parser.add_argument("--repeats", type=int, default=5, help="turns")
+    parser.add_argument("--bandwidth_gb_s", type=float, help="the device's memory, 1e9 bytes/s")
+    parser.add_argument("--peak_tflop_s", type=float, help="the device's arithmetic, 1e12/s")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction,
+        help="PyTorch with torch.compile as well; default: not on a CPU, where it takes minutes",
+    )  # fmt: skip
+    parser.add_argument("--profile", type=Path, metavar="DIR", help="write traces of ours there")
+    flags = parser.parse_args()
+    # JAX takes three quarters of a GPU when it starts, and PyTorch wants a part.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
+    from benchmarks.data import describe, training_patients
+    from configs import msseg2
+    from msseg_jax.process import keep_freed_memory
+
+    config = msseg2.get_config()
+    paper = config.copy_and_resolve_references()
+    with training_patients(config, flags.data, flags.phantoms, flags.cache) as data:
+        keep_freed_memory()  # as launch.py does, and for the peer, too
+        import jax
+
+        device = jax.local_devices()[0]
+        on_cpu = device.platform == "cpu"
+        config.train.batch_size = flags.batch_size or (4 if on_cpu else 40)
+        flags.steps = flags.steps or (2 if on_cpu else 50)
+        flags.compile = not on_cpu if flags.compile is None else flags.compile
+        flags.dtypes = flags.dtypes.split(",")
+        print(
+            f"jax {jax.__version__}, {device.device_kind}, {describe(data, flags.data)}, "
+            f"batches of {config.train.batch_size} pairs of {config.data.patch_size}^3 patches"
+        )
+        trainings = our_trainings(config, data, device, flags)
+        trainings |= torch_trainings(config, device, flags)
+        step_s = take_turns(trainings, flags.steps, flags.repeats)
+        limits = {dtype: limit_s(config, device, dtype, flags) for dtype in flags.dtypes}
+    report(trainings, step_s, limits, config.train.batch_size, paper_patches(paper))
+
+
+def take_turns(trainings: dict, steps: int, repeats: int) -> dict:
+    """Median seconds per step of each; they alternate, so that a busy machine is busy for all."""
+    seconds = {name: [] for name in trainings}
+    for _ in range(repeats):
+        for name, training in trainings.items():
+            seconds[name].append(training.run(steps) / steps)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def report(trainings, step_s, limits, batch_size, patches):
+    print(
+        f"\n{'':<46}{'step, ms':>10}{'patches/s':>11}{'data wait':>11}{'of limit':>10}"
+        f"{'paper, h':>10}"
+    )
+    for (dtype, name), seconds in step_s.items():
+        waited = trainings[dtype, name].waited_share
+        limit = limits[dtype]
+        print(
+            f"{f'{dtype}, {name}':<46}{seconds * 1e3:>10.1f}{batch_size / seconds:>11.2f}"
+            f"{'-' if waited is None else f'{waited:.1%}':>11}"
+            f"{'-' if limit is None else f'{limit / seconds:.1%}':>10}"
+            f"{patches / batch_size * seconds / 3600:>10.1f}"
+        )
+    print(f"(paper, h: hours that its {patches:,} patches would take at this rate)")
+    for dtype in limits:
+        peers = [s for (d, name), s in step_s.items() if d == dtype and name.startswith("PyTorch")]
+        for (own_dtype, name), seconds in step_s.items():
+            if own_dtype == dtype and peers and name.startswith("ours"):
+                ratio = seconds / min(peers)
+                print(f"{f'{dtype}, {name}: ours / faster PyTorch':<58}{ratio:>8.2f}")
+
+
+def paper_patches(paper) -> int:
+    """Patches of the paper's whole training."""
+    from msseg_jax.train import make_schedule
+
+    return make_schedule(paper, PAPER_PATIENTS).total_steps * paper.train.batch_size
+
+
+def limit_s(config, device, dtype, flags) -> float | None:
+    """The least seconds of a step on this device; None where nothing is known of it."""
+    from benchmarks import roofline
+
+    layers = roofline.count_layers(config, config.train.batch_size, dtype)
+    moved = sum(layer.training_bytes for layer in layers)
+    operations = sum(layer.training_operations for layer in layers)
+    print(f"\n{dtype}: a step moves {moved / 1e9:.2f} GB, {operations / 1e9:.0f} GFLOP", end="")
+    known, source = roofline.known_device(device.device_kind, dtype), "its maker's figures"
+    if known is None and device.platform == "cpu":
+        known, source = roofline.measured_cpu(), "as measured, arithmetic in float32"
+    bandwidth = flags.bandwidth_gb_s or (known and known.bandwidth_gb_s)
+    peak = flags.peak_tflop_s or (known and known.peak_tflop_s)
+    if not bandwidth or not peak:
+        print(f"; limits of {device.device_kind} not given (--bandwidth_gb_s, --peak_tflop_s)")
+        return None
+    if flags.bandwidth_gb_s or flags.peak_tflop_s:
+        source = "as given"
+    least = roofline.Device(bandwidth, peak).least_seconds(layers)
+    print(
+        f"; at {bandwidth:.4g} GB/s and {peak:.4g} TFLOP/s ({source}) in {least * 1e3:.4g} ms",
+        end="",
+    )
+    return least
+
+
+# -------------------------------------------------------------------------------------- ours
+
+
+def our_trainings(config, data, device, flags) -> dict:
+    """By (compute dtype, name); each has made its first step."""
+    trainings = {}
+    for dtype in flags.dtypes:
+        for place in RESIDENT:
+            name = f"ours, patches cut on the {place}"
+            training = OurTraining(config, data, device, dtype, place)
+            print(f"{dtype}, {name}: first step after {training.first_s:.1f} s", flush=True)
+            if flags.profile:
+                training.trace(flags.profile / f"{dtype}-{place}")
+            trainings[dtype, name] = training
+    return trainings
+
+
+class OurTraining:
+    """The loop of `msseg_jax.train`, without log, validation and checkpoints."""
+
+    def __init__(self, config, data, device, dtype, place):
+        import jax
+
+        from msseg_jax.data.loader import load_batches
+        from msseg_jax.model import build_model
+        from msseg_jax.parallel import AXIS, on_every_device, parallel_step
+        from msseg_jax.train import Schedule, create_state, loaded_step, training_data
+
+        start = time.perf_counter()
+        config = config.copy_and_resolve_references()
+        config.data.device_resident = RESIDENT[place]
+        model = build_model(config, AXIS, dtype)
+        state = create_state(config, model, lambda step: config.train.learning_rate)
+        schedule = Schedule(1, 10**6)  # more steps than are ever asked for
+        batches, self._volumes = training_data(config, data, schedule, [device])
+        self._step = parallel_step(
+            partial(
+                loaded_step, dropout_key=jax.random.key(1), targets=config.model.targets,
+                patch_size=config.data.patch_size,
+            ),
+            [device],
+        )  # fmt: skip
+        self._state = on_every_device(state, [device])
+        self._batches = load_batches(batches, 0, config.data.workers)
+        self._cut_ahead = config.data.workers + 1
+        self._waited_s = self._timed_s = 0.0
+        self._train(1)
+        self.first_s = time.perf_counter() - start
+
+    def run(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        for _ in islice(self._batches, self._cut_ahead):  # while the others took their turns
+            pass
+        start = time.perf_counter()
+        self._waited_s += self._train(steps)
+        seconds = time.perf_counter() - start
+        self._timed_s += seconds
+        return seconds
+
+    @property
+    def waited_share(self) -> float | None:
+        """Share of the time in which the loop waited for a batch."""
+        return self._waited_s / self._timed_s
+
+    def trace(self, folder: Path):
+        """Write a trace of a few steps, for TensorBoard or Perfetto."""
+        import jax
+
+        with jax.profiler.trace(folder):
+            self._train(TRACED_STEPS)
+
+    def _train(self, steps: int) -> float:
+        """Make steps, at most one ahead of the device, as the log has it; the seconds waited."""
+        import jax
+
+        waited_s, previous = 0.0, ()
+        for _ in range(steps):
+            start = time.perf_counter()
+            batch = next(self._batches)
+            waited_s += time.perf_counter() - start
+            self._state, metrics, _ = self._step(self._state, batch, self._volumes)
+            jax.block_until_ready(previous)
+            previous = metrics
+        jax.block_until_ready(previous)
+        return waited_s
+
+
+# -------------------------------------------------------------------------------------- PyTorch
+
+
+def torch_trainings(config, device, flags) -> dict:
+    """As `our_trainings`; empty where PyTorch is not installed or does not see the device."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        print("PyTorch is not installed: ours alone")
+        return {}
+    from msseg_jax.process import processors
+
+    kind = "cpu" if device.platform == "cpu" else "cuda"
+    if kind == "cuda" and not torch.cuda.is_available():
+        print(f"PyTorch {torch.__version__} does not see a GPU: ours alone")
+        return {}
+    torch.set_num_threads(processors())
+    print(f"PyTorch {torch.__version__}, {processors()} threads")
+    trainings = {}
+    for dtype in flags.dtypes:
+        for name in ("PyTorch", "PyTorch, compiled")[: 1 + flags.compile]:
+            try:
+                training = TorchTraining(config, kind, dtype, compiled="compiled" in name)
+            except Exception as error:  # whatever torch.compile may raise here, the rest goes on
+                print(f"{dtype}, {name}: does not work here ({str(error).splitlines()[0]})")
+                continue
+            print(f"{dtype}, {name}: first step after {training.first_s:.1f} s", flush=True)
+            trainings[dtype, name] = training
+    return trainings
+
+
+class TorchTraining:
+    """Training steps of the peer on one random batch, which is on the device."""
+
+    waited_share = None  # it waits for nothing
+
+    def __init__(self, config, kind: str, dtype: str, compiled: bool):
+        import torch
+
+        from benchmarks.peers import Peer
+
+        start = time.perf_counter()
+        torch.manual_seed(0)
+        shape = (config.train.batch_size, 1, *(config.data.patch_size,) * 3)
+        channels_last = {"device": kind, "memory_format": torch.channels_last_3d}
+        self._visits = [torch.randn(shape).to(**channels_last) for _ in range(2)]
+        targets = torch.rand(shape[0], config.model.targets, *shape[2:]) < 0.02
+        self._targets = targets.float().to(**channels_last)
+        peer = Peer(config.model).to(**channels_last).train()
+        self._optimiser = torch.optim.Adam(peer.parameters(), config.train.learning_rate)
+        self._forward = torch.compile(peer) if compiled else peer
+        self._autocast = partial(torch.autocast, kind, torch.bfloat16, enabled=dtype != "float32")
+        self._wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
+        self.run(1)
+        self.first_s = time.perf_counter() - start
+
+    def run(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            self._optimiser.zero_grad(set_to_none=True)
+            with self._autocast():
+                found = self._forward(*self._visits)
+            found, wanted = found.float(), self._targets
+            both, total = (found * wanted).sum(), found.sum() + wanted.sum()
+            (-2 * (both + 1e-5) / (total + 1e-5)).backward()
+            self._optimiser.step()
+        self._wait()
+        return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from benchmarks.roofline import Device, Layer, count_layers, known_device
+from configs import msseg2
+
+
+@pytest.fixture(scope="module")
+def layers():
+    """Of one patch pair of the paper's network."""
+    return count_layers(msseg2.get_config(), batch_size=1)
+
+
+def operations(function, *shapes) -> float:
+    """What XLA counts."""
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+
+def convolve(x, kernel):
+    dimensions = ("NDHWC", "DHWIO", "NDHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1, 1), "VALID", dimension_numbers=dimensions)
+
+
+def test_a_forward_pass_of_a_patch_pair_takes_11_2_gflop(layers):
+    # 11.5 with the zeros of the padding.
+    assert sum(layer.operations for layer in layers) == pytest.approx(11.2e9, rel=0.03)
+
+
+def test_every_layer_takes_the_operations_that_xla_counts(layers):
+    assert len(layers) == 28
+    for layer in layers:
+        # The padding's zeros are part of the input, as XLA would not count them otherwise.
+        side = layer.kernel[0] - 1
+        shape = (1, layer.voxels + side, 1 + side, 1 + side, layer.kernel[3])
+        assert operations(convolve, shape, layer.kernel) == layer.operations
+
+
+def test_a_training_step_takes_the_operations_that_xla_counts():
+    layer = Layer("", (1, 1, 1, 5, 4), 6**3, 4, reads_images=False)
+
+    def gradients(x, kernel, dy):
+        y, pull = jax.vjp(convolve, x, kernel)
+        return y, pull(dy)
+
+    shapes = (1, 6, 6, 6, 5), layer.kernel, (1, 6, 6, 6, 4)
+    assert operations(gradients, *shapes) == layer.training_operations
+
+
+def test_the_images_need_no_gradient(layers):
+    first = 2 * 27 * 1 * 6 * 2 * 56**3
+    assert [layer.reads_images for layer in layers] == [True] + [False] * 27
+    assert layers[0].operations == first
+    assert layers[0].training_operations == 2 * first
+    assert layers[1].training_operations == 3 * layers[1].operations
+
+
+def test_each_array_is_moved_once_forward_and_once_backward():
+    layer = Layer("", (3, 3, 3, 2, 5), voxels=100, bytes_per_number=4, reads_images=False)
+    x, dy, kernel = 200 * 4, 500 * 4, 27 * 10 * 4
+    assert layer.forward_bytes == x + kernel + dy
+    assert layer.training_bytes == layer.forward_bytes + (x + dy + kernel) + (x + kernel)
+
+
+def test_bytes_are_those_of_the_compute_dtype_but_for_the_output(layers):
+    narrow = count_layers(msseg2.get_config(), 1, "bfloat16")
+    for wide, half in zip(layers[:-1], narrow[:-1], strict=True):
+        assert half.training_bytes * 2 == wide.training_bytes
+    assert narrow[-1] == layers[-1]
+
+
+def test_a_batch_of_40_takes_40_times_the_operations(layers):
+    forty = count_layers(msseg2.get_config(), batch_size=40)
+    assert math.fsum(layer.operations for layer in forty) == 40 * sum(
+        layer.operations for layer in layers
+    )
+
+
+def test_the_slower_of_memory_and_arithmetic_is_the_limit():
+    layer = Layer("", (1, 1, 1, 1, 1), voxels=10**6, bytes_per_number=4, reads_images=False)
+    assert layer.training_operations == 6e6
+    assert layer.training_bytes == pytest.approx(20e6, rel=1e-4)
+    assert Device(1.0, 1e-3).least_seconds([layer]) == pytest.approx(0.02, rel=1e-4)
+    assert Device(1.0, 1e-4).least_seconds([layer]) == pytest.approx(0.06)
+
+
+def test_devices_are_known_by_the_name_that_jax_gives_them():
+    assert known_device("NVIDIA H200", "bfloat16") == Device(4800, 989)
+    assert known_device("NVIDIA H200", "float32") == Device(4800, 67)
+    assert known_device("cpu", "float32") is None
