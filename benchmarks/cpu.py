@@ -12,7 +12,6 @@ import statistics
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 TOLERANCE = 1e-4  # of probabilities: the comparison is of the same function
@@ -109,7 +108,8 @@ def compare_passes(flags, threads):
         report(f"forward, s per patch pair, {name}", seconds["ours"], seconds[name], len(visits[0]))
 
     devices = jax.local_devices()
-    step = parallel_step(partial(train_step, dropout_key=jax.random.key(1)), devices)
+    key = jax.random.key(1)
+    step = parallel_step(lambda state, batch, _: train_step(state, batch, dropout_key=key), devices)
     batch = {"time01": visits[0], "time02": visits[1], "targets": targets,
              "patch_ids": np.arange(flags.batch_size, dtype=np.int32)}  # fmt: skip
     states = [on_every_device(state, devices)]
@@ -118,7 +118,7 @@ def compare_passes(flags, threads):
     wanted = torch.from_numpy(np.moveaxis(targets, -1, 1).astype(np.float32))
 
     def our_step():
-        states[0], metrics = step(states[0], batch)
+        states[0], metrics, _ = step(states[0], batch)
         jax.block_until_ready(metrics)
 
     def torch_step():

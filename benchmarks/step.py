@@ -9,7 +9,6 @@ import argparse
 import resource
 import statistics
 import time
-from functools import partial
 
 from msseg_jax.process import keep_freed_memory
 
@@ -39,8 +38,9 @@ def main():
     model = build_model(config, axis_name=AXIS)
     state = create_state(config, model, lambda step: config.train.learning_rate)
     state = on_every_device(state, devices)
-    step = parallel_step(partial(train_step, dropout_key=jax.random.key(1)), devices)
-    forward = compile_forward(model)
+    key = jax.random.key(1)
+    step = parallel_step(lambda state, batch, _: train_step(state, batch, dropout_key=key), devices)
+    forward, variables = compile_forward(model), jax.device_get(state.model_variables)
 
     generator = np.random.default_rng(0)
     shape = (flags.batch_size, *(flags.patch_size,) * 3)
@@ -52,6 +52,11 @@ def main():
         "patch_ids": np.arange(flags.batch_size, dtype=np.int32),
     }
 
+    def train():  # the memory of a state is taken for the next
+        nonlocal state
+        state, metrics, _ = step(state, batch)
+        return metrics
+
     def timed(function):
         start = time.perf_counter()
         jax.block_until_ready(function())
@@ -59,8 +64,8 @@ def main():
 
     print(f"jax {jax.__version__}, {len(devices)} x {devices[0].device_kind}, {shape} patch pairs")
     for name, function in (
-        ("training step", lambda: step(state, batch)),
-        ("forward", lambda: forward(state.model_variables, *visits)),
+        ("training step", train),
+        ("forward", lambda: forward(variables, *visits)),
     ):
         first_s = timed(function)
         times = [timed(function) / flags.batch_size for _ in range(flags.repeats)]

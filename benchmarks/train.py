@@ -158,15 +158,16 @@ class OurTraining:
         from msseg_jax.data.loader import load_batches
         from msseg_jax.model import build_model
         from msseg_jax.parallel import AXIS, on_every_device, parallel_step
-        from msseg_jax.train import Schedule, create_state, loaded_step, training_data
+        from msseg_jax.train import create_state, loaded_step
+        from msseg_jax.training_data import training_data
 
         start = time.perf_counter()
         config = config.copy_and_resolve_references()
         config.data.device_resident = RESIDENT[place]
         model = build_model(config, AXIS, dtype)
         state = create_state(config, model, lambda step: config.train.learning_rate)
-        schedule = Schedule(1, 10**6)  # more steps than are ever asked for
-        batches, self._volumes = training_data(config, data, schedule, [device])
+        steps = 10**6  # more than are ever asked for
+        batches, self._volumes = training_data(config, data, steps, [device])
         self._step = parallel_step(
             partial(
                 loaded_step, dropout_key=jax.random.key(1), targets=config.model.targets,

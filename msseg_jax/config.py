@@ -160,6 +160,13 @@ def differences(config: ConfigDict, stored: ConfigDict) -> list[str]:
     ]
 
 
+def what_must_agree(config: ConfigDict) -> str:
+    """All fields in which processes that train together must agree, as text."""
+    own = ("data.root", "data.cache_dir", "data.workers")  # of each machine
+    fields = _flat(config.to_dict())
+    return json.dumps({name: fields[name] for name in fields if name not in own}, sort_keys=True)
+
+
 def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
     """{'a': {'b': 1}} to {'a.b': 1}."""
     flat = {}

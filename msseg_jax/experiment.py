@@ -22,7 +22,8 @@ from msseg_jax.errors import InputError
 from msseg_jax.folds import Folds
 from msseg_jax.parallel import is_main, main_first
 from msseg_jax.predict import Outputs, predict_patients
-from msseg_jax.train import check_training, prepare_data, train
+from msseg_jax.train import check_training, train
+from msseg_jax.training_data import prepare_data
 
 
 def run_experiment(config: ConfigDict, workdir: Path) -> None:

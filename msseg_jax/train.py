@@ -1,10 +1,8 @@
 """Training: the state, one step, and the loop around it."""
 
 import json
-import logging
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +12,12 @@ from ml_collections import ConfigDict
 
 from msseg_jax import device_data, parallel
 from msseg_jax.checkpoint import Checkpoints, RunFolder
-from msseg_jax.config import ConfigError, check_config
-from msseg_jax.data.augmentation import AugmentationSettings
+from msseg_jax.config import ConfigError, check_config, what_must_agree
 from msseg_jax.data.loader import (
-    PatchBatches,
-    PlaceBatches,
-    Places,
-    Sampling,
-    Share,
     load_batches,
 )
 from msseg_jax.data.packing import unpack_batch
-from msseg_jax.data.preprocess import Settings
-from msseg_jax.data.split import HoldOut
-from msseg_jax.data.training_set import TrainingSet, prepare
+from msseg_jax.data.training_set import TrainingSet
 from msseg_jax.events import EventFile
 from msseg_jax.interruption import Interruption, Stopped
 from msseg_jax.losses import batch_dice_loss
@@ -40,10 +30,9 @@ from msseg_jax.parallel import (
     on_every_device,
     parallel_step,
 )
+from msseg_jax.training_data import hold_out, prepare_data, training_data
 from msseg_jax.training_log import TrainingLog
 from msseg_jax.validation import Validation
-
-logger = logging.getLogger(__name__)
 
 
 class TrainState(train_state.TrainState):
@@ -165,11 +154,11 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
     rate = learning_rate(config, schedule)
     model = build_model(config, AXIS, config.train.compute_dtype)
     state = create_state(config, model, rate)
-    parallel.require_same("the configuration", config.to_json_best_effort())
+    parallel.require_same("the configuration", what_must_agree(config))
     parallel.require_same("the data", json.dumps(data.split) + str(data.preprocessing))
     parallel.main_first("run", lambda: run.keep(config, data.preprocessing, data.split))
 
-    batches, volumes = training_data(config, data, schedule, devices)
+    batches, volumes = training_data(config, data, schedule.total_steps, devices)
     dropout_key = jax.random.fold_in(jax.random.key(config.seed), 1)  # not the initialiser's
     step_on_devices = parallel_step(
         partial(
@@ -251,62 +240,6 @@ def check_training(config: ConfigDict, devices: list) -> None:
     check_batch_size(config.train.batch_size, len(devices))
     if patients := config.data.phantom_patients:  # known before they are made
         make_schedule(config, patients - hold_out(config).largest(patients))
-
-
-def hold_out(config: ConfigDict) -> HoldOut:
-    """Which patients a configuration does not train on."""
-    data = config.data
-    return HoldOut(config.seed, data.validation_patients, data.folds, data.fold)
-
-
-def augmentation_settings(config: ConfigDict) -> AugmentationSettings | None:
-    """What patches are made to differ by; None where augmentation is off."""
-    fields = config.augmentation.to_dict()
-    if not fields.pop("enabled"):
-        return None
-    return AugmentationSettings(**fields | {"flip_probability": tuple(fields["flip_probability"])})
-
-
-def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:
-    """The patients of config.data.root, checked, split and in the cache."""
-    cache = Path(config.data.cache_dir or run.path / "cache")
-    settings = Settings(
-        float(config.data.spacing_mm), tuple(config.data.percentiles), config.data.patch_size
-    )
-    return prepare(Path(config.data.root), config.model.targets, settings, hold_out(config), cache)
-
-
-def training_data(
-    config: ConfigDict, data: TrainingSet, schedule: Schedule, devices: list
-) -> tuple[PatchBatches | PlaceBatches, dict]:
-    """This process's batches of the whole run, and the volumes on its devices.
-
-    With config.data.device_resident the batches are places and the volumes those of all training
-    patients, if the devices have room for them; otherwise the batches are patches, and there are
-    no volumes.
-    """
-    sampling = Sampling(
-        config.seed,
-        config.data.patch_size,
-        config.data.lesion_patch_probability,
-        augmentation_settings(config),
-    )
-    places = Places(data.training, sampling)
-    share = Share(config.train.batch_size, jax.process_index(), jax.process_count())
-    if config.data.device_resident:
-        needed = device_data.volumes_bytes(data.training)
-        said = f"device-resident data: {needed / 2**30:.2f} GiB on each device"
-        if device_data.fits(needed, devices[0]):
-            if is_main():
-                print(said)
-            volumes = on_every_device(device_data.read_volumes(data.training), devices)
-            return PlaceBatches(places, share, schedule.total_steps), volumes
-        free = device_data.free_bytes(devices[0])
-        logger.warning(
-            "%s, of which %.2f GiB are free and half is left to the network: patches are cut on "
-            "the host", said, free / 2**30,
-        )  # fmt: skip
-    return PatchBatches(places, share, schedule.total_steps), {}
 
 
 def save(checkpoints: Checkpoints, state: TrainState, best_dice: float) -> None:

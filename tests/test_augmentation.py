@@ -21,7 +21,7 @@ from msseg_jax.data.patches import crop, draw_corner
 from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
-from msseg_jax.train import augmentation_settings
+from msseg_jax.training_data import augmentation_settings
 
 SETTINGS = augmentation_settings(msseg2_augmented.get_config())
 PROBABILITIES = [f.name for f in fields(SETTINGS) if f.name.endswith("_probability")]

@@ -3,7 +3,7 @@ import math
 from msseg_jax.checkpoint import RunFolder
 from msseg_jax.data.cache import open_patient
 from msseg_jax.model import build_model, initial_variables
-from msseg_jax.train import prepare_data
+from msseg_jax.training_data import prepare_data
 from msseg_jax.validation import Validation
 
 
