@@ -59,6 +59,7 @@ def wait_for_first_step(process):
     pytest.fail("it ended before its first step")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stores_the_state_and_ends_with_its_own_status(launch, whole, tmp_path, number):
     process = launch.start(tmp_path / "run", *TRAINING)
@@ -72,6 +73,7 @@ def test_a_signal_stores_the_state_and_ends_with_its_own_status(launch, whole, t
     assert_goes_on_to_the_same_end(launch, whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_twenty_random_moments_ends_bit_identical(launch, whole, tmp_path):
     generator = np.random.default_rng(0)
     newest = 0
@@ -91,6 +93,7 @@ def test_a_training_killed_at_twenty_random_moments_ends_bit_identical(launch, w
     assert_goes_on_to_the_same_end(launch, whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit is set as Linux does it")
 def test_a_full_disk_ends_the_training_with_a_message_and_loses_nothing(launch, whole, tmp_path):
     process = launch.start(tmp_path / "run", *TRAINING)

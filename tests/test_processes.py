@@ -12,6 +12,8 @@ import pytest
 from msseg_jax.interruption import EXIT_STATUS
 from tests.conftest import Launch, logged, stored
 
+pytestmark = pytest.mark.slow
+
 LONG = ("--config.train.epochs=1000", "--config.train.max_steps=100000")
 
 
