@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is no flag; flags are written --name=value")
     logging.set_verbosity(logging.WARNING)
+    sys.stdout.reconfigure(line_buffering=True)  # a log that is piped into a file is read there
     # Imported here: --help and a wrong flag need none of it.
     from msseg_jax.errors import InputError
     from msseg_jax.process import keep_freed_memory
@@ -51,15 +52,18 @@ def main(argv: list[str]) -> None:
 
 def train() -> None:
     """Train alone, or as one of several processes."""
+    from msseg_jax.config import what_must_agree
     from msseg_jax.experiment import cross_validate, run_experiment
     from msseg_jax.interruption import EXIT_STATUS, Stopped
-    from msseg_jax.parallel import join_processes, leave
+    from msseg_jax.parallel import agree_on, join_processes, leave
 
-    join_processes(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
     config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = Path(WORKDIR.value or Path("runs") / config_name)
+    join_processes(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
     work = cross_validate if MODE.value == "cross_validate" else run_experiment
     try:
-        work(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_name))
+        agree_on(f"{MODE.value} {workdir} {what_must_agree(CONFIG.value)}")
+        work(CONFIG.value, workdir)
     except Stopped as stopped:
         print(stopped)
         sys.exit(EXIT_STATUS)  # documented in the README

@@ -234,11 +234,17 @@ def restore_for_inference(run: RunFolder, model_shapes) -> tuple:
     """
     for kind in ("best", "last"):
         folder = run.checkpoints / kind
-        if folder.is_dir():
+        if not folder.is_dir():
+            continue
+        try:
             with Checkpoints(folder, create=False) as checkpoints:
                 if newest := checkpoints.restore_newest_model(model_shapes):
                     step, model = newest
                     return model, kind, step
+        except RunError as error:
+            if kind == "last":
+                raise
+            logger.warning("%s; the last checkpoint takes its place", error)
     raise RunError(
         f"{run.checkpoints}: no checkpoint in it; wanted a trained run: train it on with "
         "launch.py, or check --model"

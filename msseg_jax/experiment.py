@@ -9,9 +9,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from msseg_jax import evaluate
 from msseg_jax.checkpoint import RunFolder
-from msseg_jax.cohort import Evaluation
 from msseg_jax.config import ConfigError
 from msseg_jax.data.dataset import find_patients
 from msseg_jax.data.files import read_json, write_beside
@@ -58,10 +56,7 @@ def score_held_out(config: ConfigDict, run: RunFolder, data: TrainingSet) -> Non
     root = Path(config.data.root)
     _predict(ensemble, root, held_out, Outputs(run.predictions, run.probabilities))
     print(f"held-out patients, by the {used.kind} checkpoint (step {used.step}):")
-    evaluation = evaluate.run(
-        root, run.predictions, run.evaluation, run.probabilities, held_out, models=[run.path]
-    )
-    _say(evaluation, run.evaluation)
+    print_scores(root, run, held_out)
 
 
 def cross_validate(config: ConfigDict, workdir: Path) -> None:
@@ -112,11 +107,7 @@ def score_folds(config: ConfigDict, folds: Folds, patients: list[list[str]]) -> 
     """Score the predictions of all folds together and print the table."""
     everyone = sorted(name for held_out in patients for name in held_out)
     print(f"{len(everyone)} patients, each by the run that has not seen it:")
-    evaluation = evaluate.run(
-        Path(config.data.root), folds.predictions, folds.evaluation, folds.probabilities, everyone,
-        models=[folds.path],
-    )  # fmt: skip
-    _say(evaluation, folds.evaluation)
+    print_scores(Path(config.data.root), folds, everyone)
 
 
 def _of_fold(config: ConfigDict, fold: int, folds: Folds) -> ConfigDict:
@@ -156,11 +147,16 @@ def _predict(ensemble: Ensemble, root: Path, names: list[str], outputs: Outputs)
         raise InputError(f"held-out patients could not be predicted: {failures}")
 
 
-def _say(evaluation: Evaluation, folder: Path) -> None:
-    """Print the table of an evaluation, and where the report is."""
+def print_scores(root: Path, place: RunFolder | Folds, names: list[str]) -> None:
+    """Evaluate what a run, or a cross-validation, predicted of some patients; print the table."""
+    from msseg_jax import evaluate  # its imports take seconds, and a training can do without
+
+    evaluation = evaluate.run(
+        root, place.predictions, place.evaluation, place.probabilities, names, models=[place.path]
+    )
     print(evaluate.format_table(evaluation))
     evaluate.say_left_out(evaluation)
-    print(f"report: {evaluate.report_file(folder)}")
+    print(f"report: {evaluate.report_file(place.evaluation)}")
 
 
 def use_phantoms(config: ConfigDict, workdir: Path) -> None:

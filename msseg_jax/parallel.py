@@ -12,7 +12,9 @@ import hashlib
 import os
 import socket
 import sys
+import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 
@@ -26,9 +28,12 @@ from msseg_jax.errors import InputError
 
 AXIS = "devices"  # the name under which batch norm, loss and gradients meet
 
-JOIN_S = 60  # how long processes wait for each other to start
+JOIN_S = 120  # how long processes wait for each other to start
 SILENCE_S = 20  # a process not heard of for this long is taken for dead, and the others end
 WAIT_S = 24 * 3600  # how long they wait for one that lives: for phantoms, a cache, a report
+
+
+OPEN_MPI_4 = "OMPI_MCA_orte_hnp_uri"  # says where the first process runs
 
 
 class ProcessError(InputError):
@@ -43,8 +48,8 @@ def join_processes(
 ) -> None:
     """Become one of several processes; to be called before JAX is asked for a device.
 
-    Without arguments what Slurm (`srun`) and Open MPI (`mpirun`) tell their processes is taken;
-    where they tell nothing, this process stays alone.
+    Without arguments what Slurm (`srun`) and Open MPI 4 (`mpirun`) tell their processes is taken;
+    where they tell nothing, this process stays alone. Open MPI 5 tells all but the coordinator.
 
     Args:
       coordinator: 'host:port' of the first process, the same for all.
@@ -53,10 +58,19 @@ def join_processes(
     Raises:
       ProcessError: the arguments are incomplete, or the coordinator cannot be reached.
     """
+    if process_id is None and num_processes is None and "OMPI_COMM_WORLD_SIZE" in os.environ:
+        if coordinator is not None:
+            process_id = int(os.environ["OMPI_COMM_WORLD_RANK"])
+            num_processes = int(os.environ["OMPI_COMM_WORLD_SIZE"])
+        elif OPEN_MPI_4 not in os.environ and int(os.environ["OMPI_COMM_WORLD_SIZE"]) > 1:
+            raise ProcessError(
+                "Open MPI started several processes, and does not say where the first of them "
+                "runs; wanted --coordinator=HOST:PORT, the same for all, with a free port there"
+            )
     given = {"coordinator": coordinator, "process_id": process_id, "num_processes": num_processes}
     if all(value is None for value in given.values()):
         if _started_by_scheduler() > 1:
-            _initialise()
+            _initialise("the processes that the scheduler started")
         return
     if missing := [f"--{name}" for name, value in given.items() if value is None]:
         raise ProcessError(
@@ -78,6 +92,7 @@ def join_processes(
     else:
         print(f"waiting for {num_processes - 1} more processes at {coordinator}", flush=True)
     _initialise(
+        f"all {num_processes} processes at --coordinator={coordinator}",
         coordinator_address=coordinator, process_id=process_id, num_processes=num_processes,
         cluster_detection_method="deactivate",
     )  # fmt: skip
@@ -87,7 +102,7 @@ def _started_by_scheduler() -> int:
     """How many processes Slurm or Open MPI started of this program; 0 if neither did."""
     for started, count in (
         ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS"),
-        ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
+        (OPEN_MPI_4, "OMPI_COMM_WORLD_SIZE"),
     ):
         if started in os.environ:
             return int(os.environ.get(count, 1))
@@ -111,16 +126,34 @@ def _wait_for(host: str, port: int) -> None:
             time.sleep(0.5)
 
 
-def _initialise(**given) -> None:
-    # A process that ends early waits for the others no longer than for one that has died.
-    jax.distributed.initialize(
-        initialization_timeout=JOIN_S, heartbeat_timeout_seconds=SILENCE_S,
-        shutdown_timeout_seconds=SILENCE_S, **given,
-    )  # fmt: skip
+def _initialise(who: str, **given) -> None:
+    def give_up():
+        print(f"{who} did not come together within {JOIN_S} s: were all started, with the same "
+              "command, and can they reach each other?", file=sys.stderr, flush=True)  # fmt: skip
+        os._exit(1)
+
+    # Left to itself JAX would catch SIGTERM, and do nothing about it before the training begins.
+    jax.config.update("jax_enable_preemption_service", False)
+    # It would also end the process with a stack trace when its own time is up.
+    patience = threading.Timer(JOIN_S, give_up)
+    patience.daemon = True
+    patience.start()
+    try:
+        # A process that ends early waits for the others no longer than for one that has died.
+        jax.distributed.initialize(
+            initialization_timeout=2 * JOIN_S, heartbeat_timeout_seconds=SILENCE_S,
+            shutdown_timeout_seconds=SILENCE_S, **given,
+        )  # fmt: skip
+    finally:
+        patience.cancel()
 
 
-def check_devices() -> None:
-    """Raises ProcessError unless all processes have as many devices."""
+def agree_on(command: str) -> None:
+    """See that all processes do the same, before any waits for another.
+
+    Raises:
+      ProcessError: they differ in what `command` says, or in their number of devices.
+    """
     counts = Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
         said = ", ".join(f"process {k} has {n}" for k, n in sorted(counts.items()))
@@ -128,6 +161,7 @@ def check_devices() -> None:
             f"the processes do not have the same number of devices: {said}; wanted as many in "
             "each (CUDA_VISIBLE_DEVICES chooses GPUs)"
         )
+    require_same("the command (mode, work folder, configuration)", command)
 
 
 def is_main() -> bool:
@@ -152,6 +186,7 @@ def require_same(what: str, value: str) -> None:
     """Raises ProcessError unless `value` is the same in all processes; `what` names it."""
     if jax.process_count() == 1:
         return
+    wait_for_all(what)  # some collectives give up on those who come late
     digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
     digests = multihost_utils.process_allgather(digest)
     different = [k for k, other in enumerate(digests) if (other != digests[0]).any()]
@@ -166,10 +201,14 @@ def sum_over_processes(numbers: dict[str, int]) -> dict[str, int]:
     """The sum of each number over all processes."""
     if jax.process_count() == 1:
         return numbers
-    # One may take long, and some collectives give up on those who come late.
-    wait_for_all("sum")
+    wait_for_all("sum")  # as in `require_same`
     sums = multihost_utils.process_allgather(np.asarray(list(numbers.values()))).sum(axis=0)
     return dict(zip(numbers, sums.tolist(), strict=True))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether any process has its flag set; the same in all."""
+    return sum_over_processes({"flags": int(flag)})["flags"] > 0
 
 
 def leave(error: BaseException) -> None:
@@ -178,10 +217,13 @@ def leave(error: BaseException) -> None:
     An orderly end would wait for the others, who wait for this one inside a step.
     """
     if jax.process_count() > 1:
-        why = "another process died, or cannot be reached: " * isinstance(
+        if not isinstance(error, InputError | OSError):
+            traceback.print_exception(error)
+        why = "perhaps because another process died: " * isinstance(
             error, jax.errors.JaxRuntimeError
         )
-        print(f"process {jax.process_index()} ends: {why}{error}", file=sys.stderr)
+        said = str(error) or type(error).__name__
+        print(f"process {jax.process_index()} ends: {why}{said}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)

@@ -12,10 +12,8 @@ from ml_collections import ConfigDict
 
 from msseg_jax import device_data, parallel
 from msseg_jax.checkpoint import Checkpoints, RunFolder
-from msseg_jax.config import ConfigError, check_config, what_must_agree
-from msseg_jax.data.loader import (
-    load_batches,
-)
+from msseg_jax.config import ConfigError, check_config
+from msseg_jax.data.loader import load_batches
 from msseg_jax.data.packing import unpack_batch
 from msseg_jax.data.training_set import TrainingSet
 from msseg_jax.events import EventFile
@@ -25,7 +23,6 @@ from msseg_jax.model import SiameseMPUNet, build_model, initial_variables
 from msseg_jax.parallel import (
     AXIS,
     check_batch_size,
-    check_devices,
     is_main,
     on_every_device,
     parallel_step,
@@ -154,7 +151,6 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
     rate = learning_rate(config, schedule)
     model = build_model(config, AXIS, config.train.compute_dtype)
     state = create_state(config, model, rate)
-    parallel.require_same("the configuration", what_must_agree(config))
     parallel.require_same("the data", json.dumps(data.split) + str(data.preprocessing))
     parallel.main_first("run", lambda: run.keep(config, data.preprocessing, data.split))
 
@@ -183,12 +179,33 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
             EventFile(run.tensorboard) if is_main() else None,
         ) as log,
     ):  # fmt: skip
-        state, best_dice = restore_last(last, state)
+        state, progress = restore_last(last, state)
         first_step = int(state.step)
         parallel.require_same("the last checkpoint", f"step {first_step}")
         state = on_every_device(state, devices)
+
+        def keep_validated(step: int) -> None:
+            """Score the state, and store it if it is the best so far."""
+            scores, snapshot = validate(state.model_variables)
+            log.write_validation(step, scores, snapshot)
+            progress["validated"] = step
+            # Never where it is NaN; and a fold, which is held out to judge the training, must not
+            # choose the checkpoint that it judges.
+            if scores["dice"] > progress["best_dice"] and not config.data.folds:
+                progress["best_dice"] = scores["dice"]
+                save(best, state, progress)
+
+        def is_validated(step: int) -> bool:
+            every = train_config.validate_every_steps
+            return bool(data.validation) and (step == schedule.total_steps or step % every == 0)
+
+        # Where the run was asked to stop there was no time for a validation.
+        pending = first_step > 0 and is_validated(first_step) and progress["validated"] < first_step
+        log.begin(first_step, validated=not pending)
+        if pending:
+            keep_validated(first_step)
         earlier_stop = False
-        log.begin(first_step)
+        parallel.wait_for_all("the first step")
         for step, batch in enumerate(
             log.timed(load_batches(batches, first_step, config.data.workers)), start=first_step + 1
         ):
@@ -198,30 +215,25 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
             at_end = step == schedule.total_steps
             stops = not at_end and asked_to_stop(interruption, earlier_stop)
             earlier_stop = stop
-            validates = data.validation and (
-                at_end or step % train_config.validate_every_steps == 0
-            )
+            validates = is_validated(step) and not stops
             stores = at_end or stops or step % train_config.checkpoint_every_steps == 0
             # Before anything is stored, so that numbers that are not finite end the run first.
             if validates or stores or step % train_config.log_every_steps == 0:
                 log.write()
             if validates:
-                scores, snapshot = validate(state.model_variables)
-                log.write_validation(step, scores, snapshot)
-                # Never where it is NaN; and a fold, which is held out to judge the training, must
-                # not choose the checkpoint that it judges.
-                if scores["dice"] > best_dice and not config.data.folds:
-                    best_dice = scores["dice"]
-                    save(best, state, best_dice)
+                keep_validated(step)
             if stores:
-                save(last, state, best_dice)
+                save(last, state, progress)
             if stops:
-                raise Stopped(
-                    f"asked to stop: stored step {step} of {schedule.total_steps}; the same "
-                    "command goes on from there"
-                )
+                break
             if validates or stores:
                 log.restart_clock()  # the rates are those of the steps
+        done = int(state.step)
+        if parallel.any_process(interruption.asked):  # also in what followed the last step
+            raise Stopped(
+                f"asked to stop: stored step {done} of {schedule.total_steps}; the same command "
+                "goes on from there"
+            )
     return data
 
 
@@ -236,26 +248,26 @@ def asked_to_stop(interruption: Interruption, flag_of_any) -> bool:
 def check_training(config: ConfigDict, devices: list) -> None:
     """Raises InputError for a configuration that cannot be trained here."""
     check_config(config)
-    check_devices()
     check_batch_size(config.train.batch_size, len(devices))
     if patients := config.data.phantom_patients:  # known before they are made
         make_schedule(config, patients - hold_out(config).largest(patients))
 
 
-def save(checkpoints: Checkpoints, state: TrainState, best_dice: float) -> None:
-    """Store a state under its own step."""
+def save(checkpoints: Checkpoints, state: TrainState, progress: dict) -> None:
+    """Store a state under its own step, with what `restore_last` gives back."""
     if not is_main():
         return
-    checkpoints.save(
-        int(state.step), state.model_variables, state.opt_state, {"best_dice": best_dice}
-    )
+    checkpoints.save(int(state.step), state.model_variables, state.opt_state, progress)
 
 
-def restore_last(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, float]:
-    """The newest state and the best validation Dice so far; `state` and 0 in a new run."""
+def restore_last(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, dict]:
+    """The newest state, and how far the run has come; `state` itself in a new run.
+
+    The latter is {'best_dice': of the validations so far, 'validated': step of the last one}.
+    """
     newest = checkpoints.restore_newest(state.model_variables, state.opt_state)
     if newest is None:
-        return state, 0.0
+        return state, {"best_dice": 0.0, "validated": 0}
     step, model, opt_state, progress = newest
     state = state.replace(step=jnp.int32(step), opt_state=opt_state, **model)
-    return state, progress["best_dice"]
+    return state, progress

@@ -61,8 +61,8 @@ def training_data(
     if config.data.device_resident:
         needed = device_data.volumes_bytes(data.training)
         said = f"device-resident data: {needed / 2**30:.2f} GiB on each device"
-        without = parallel.sum_over_processes({"room": not device_data.fits(needed, devices[0])})
-        if not without["room"]:  # in one process or in many: all must run the same program
+        # Where one process lacks room, all must do without: they run the same program.
+        if not parallel.any_process(not device_data.fits(needed, devices[0])):
             if parallel.is_main():
                 print(said)
             volumes = on_every_device(device_data.read_volumes(data.training), devices)

@@ -3,6 +3,7 @@
 Whoever wants TensorBoard too hands in an `EventFile`, which gets every JSON line.
 """
 
+import contextlib
 import json
 import math
 import time
@@ -50,20 +51,26 @@ class TrainingLog:
         return self
 
     def __exit__(self, *_):
-        if self._file is not None:
-            self._file.close()
+        if self._bar is not None:
             self._bar.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # which the write has told of
+                self._file.close()
         if self._events is not None:
             self._events.close()
 
-    def begin(self, first_step: int) -> None:
-        """Start after `first_step` steps; what the file says of later ones is to be done again."""
+    def begin(self, first_step: int, validated: bool = True) -> None:
+        """Start after `first_step` steps; what the file says of later ones is to be done again.
+
+        Args:
+          validated: whether that step's validation, if it has one, is done.
+        """
         self.restart_clock()
         if self._path is None:
             return
         if self._path.is_file():
             lines = self._path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and _step(line) <= first_step]
+            kept = [line for line in lines if _is_done(line, first_step, validated)]
             write_beside(self._path, lambda path: path.write_text("".join(kept)))
         self._file = self._path.open("a", buffering=1)  # a whole line at a time
         if self._events is not None:
@@ -154,7 +161,7 @@ class TrainingLog:
         self._pending.clear()
         self.restart_clock()
 
-    def write_validation(self, step: int, scores: dict, snapshot: Snapshot) -> None:
+    def write_validation(self, step: int, scores: dict, snapshot: Snapshot | None) -> None:
         """Write the scores of the held-out patients, and the picture of one of them."""
         self._write({"step": step, "validation": scores})
         self.say(
@@ -162,14 +169,21 @@ class TrainingLog:
             f"new lesions detected {scores['detected']}, missed {scores['missed']}, "
             f"false {scores['false']}"
         )
-        if self._events is not None:
+        if self._events is not None and snapshot is not None:
             self._events.write_picture(step, snapshot)
 
     def _write(self, line: dict) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(line) + "\n")
-        if self._events is not None:
-            self._events.write(line)
+        try:
+            if self._file is not None:
+                self._file.write(json.dumps(line) + "\n")
+            if self._events is not None:
+                self._events.write(line)
+        except OSError as error:
+            raise TrainingError(
+                f"{self._path} and what TensorBoard reads beside it cannot be written ({error}); "
+                "wanted room on the disk and the right to write: when there is, the same command "
+                "goes on from the last checkpoint"
+            ) from error
 
     def restart_clock(self) -> None:
         """Begin to measure anew: what came before was no step."""
@@ -178,8 +192,14 @@ class TrainingLog:
         self._timed_steps = 0
 
 
-def _step(line: str) -> int:
-    return json.loads(line)["step"]
+def _is_done(line: str, first_step: int, validated: bool) -> bool:
+    """Whether a line is of what a run that goes on will not do again, and whole."""
+    try:
+        content = json.loads(line)
+    except ValueError:  # cut short
+        return False
+    step = content["step"]
+    return step < first_step or (step == first_step and (validated or "validation" not in content))
 
 
 def _duration(seconds: float) -> str:

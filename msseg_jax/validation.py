@@ -57,7 +57,7 @@ class Validation:
             counts["overlap"] += int((prediction & reference).sum())
             counts["total"] += int(prediction.sum()) + int(reference.sum())
             counts.update(count_lesions(compare_lesions(reference, prediction, spacing_mm)))
-            if snapshot is None:
+            if snapshot is None and parallel.is_main():
                 snapshot = draw_snapshot(
                     name, patient.affine, images, patient.brain, reference, prediction
                 )

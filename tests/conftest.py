@@ -108,13 +108,16 @@ def form(request, monkeypatch) -> str:
     return request.param
 
 
-@pytest.fixture
-def patients_root(tmp_path) -> Path:
+def make_patients(root: Path) -> Path:
     """Four patients, three of them with a new lesion."""
-    root = tmp_path / "patients"
     for k in range(4):
         make_patient(root, f"patient_{k}", lesion=k != 2, seed=k)
     return root
+
+
+@pytest.fixture
+def patients_root(tmp_path) -> Path:
+    return make_patients(tmp_path / "patients")
 
 
 @pytest.fixture
@@ -129,38 +132,52 @@ class Launch:
     """launch.py as a user types it, with `tests/tiny.py` and a working folder."""
 
     def __init__(self, root: Path, devices: int = 1):
+        self._started: list[subprocess.Popen] = []
         self._command = [
             sys.executable, "launch.py", "--config=tests/tiny.py", f"--config.data.root={root}",
         ]  # fmt: skip
         self._environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+        self._environment.pop("PYTHONUNBUFFERED", None)  # which users do not have
         # What one process has compiled serves the next.
         self._environment["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
         self._environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-    def start(self, workdir: Path, *flags: str, **how) -> subprocess.Popen:
+    def start(self, workdir: Path, *flags: str) -> subprocess.Popen:
         """Output and errors come together, as text."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*self._command, f"--workdir={workdir}", *flags], cwd=Path(__file__).parents[1],
             env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            **how,
         )  # fmt: skip
+        self._started.append(process)
+        return process
 
-    def run(self, workdir: Path, *flags: str, **how) -> tuple[int, str]:
+    def run(self, workdir: Path, *flags: str) -> tuple[int, str]:
         """(exit status, output) when it has ended."""
-        process = self.start(workdir, *flags, **how)
+        process = self.start(workdir, *flags)
         output, _ = process.communicate(timeout=300)
         return process.returncode, output
 
+    def __enter__(self):
+        return self
 
-@pytest.fixture
-def launch(patients_root) -> Launch:
-    return Launch(patients_root)
+    def __exit__(self, *_):
+        """Nothing that a failing test leaves behind goes on."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def newest_step(workdir: Path) -> int:
+    """Step of a run's newest complete checkpoint; 0 if there is none yet."""
+    folder = RunFolder(workdir).checkpoints / "last"
+    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
 
 
 def stored(workdir: Path) -> tuple[int, dict]:
     """Step and content of a run's newest checkpoint, as NumPy arrays."""
     folder = RunFolder(workdir).checkpoints / "last"
-    step = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    step = newest_step(workdir)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # orbax: no shapes were given
         restore = ocp.StandardCheckpointer().restore

@@ -1,3 +1,4 @@
+import os
 import socket
 from functools import partial
 from types import SimpleNamespace
@@ -94,7 +95,8 @@ def test_devices_get_the_patches_in_order():
         (("host:port", 0, 2), "--coordinator is 'host:port'; wanted HOST:PORT"),
     ],
 )
-def test_what_is_missing_or_wrong_in_the_flags_is_named(given, message):
+def test_what_is_missing_or_wrong_in_the_flags_is_named(given, message, monkeypatch):
+    set_environment(monkeypatch, {})
     with pytest.raises(ProcessError, match=message):
         join_processes(*given)
 
@@ -112,7 +114,30 @@ def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
     devices = [SimpleNamespace(process_index=k) for k in (0, 0, 1)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
     with pytest.raises(ProcessError, match="process 0 has 2, process 1 has 1"):
-        parallel.check_devices()
+        parallel.agree_on("the same")
+
+
+def set_environment(monkeypatch, environment):
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "OMPI_")):
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+OPEN_MPI_5 = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "0"}
+
+
+def test_open_mpi_5_needs_to_be_told_the_coordinator_alone(monkeypatch):
+    set_environment(monkeypatch, OPEN_MPI_5)
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    with pytest.raises(ProcessError, match="wanted --coordinator=HOST:PORT, the same for all"):
+        join_processes(None, None, None)
+    join_processes("host:1", None, None)
+    (given,) = started
+    assert (given["coordinator_address"], given["process_id"]) == ("host:1", 0)
+    assert given["num_processes"] == 3
 
 
 @pytest.mark.parametrize(
@@ -126,10 +151,7 @@ def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
     ],
 )
 def test_what_slurm_and_open_mpi_start_is_recognised(monkeypatch, environment, processes):
-    for name in ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "OMPI_MCA_orte_hnp_uri"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, environment)
     started = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
     join_processes(None, None, None)

@@ -1,4 +1,5 @@
-import json
+import math
+import signal
 from functools import partial
 
 import jax
@@ -14,6 +15,7 @@ from msseg_jax.config import ConfigError
 from msseg_jax.data import dataset
 from msseg_jax.data.dataset import DatasetError
 from msseg_jax.errors import InputError
+from msseg_jax.interruption import Stopped
 from msseg_jax.model import build_model, initial_variables
 from msseg_jax.parallel import AXIS, check_batch_size, on_every_device, parallel_step
 from msseg_jax.train import (
@@ -27,9 +29,11 @@ from msseg_jax.train import (
     train_step,
 )
 from msseg_jax.training_log import TrainingError, TrainingLog
-from tests.conftest import save_nifti
+from msseg_jax.validation import Validation
+from tests.conftest import logged, save_nifti
 
 RATE = 0.01
+NOTHING = {"dice": math.nan, "detected": 0, "missed": 0, "false": 0}, None  # scores, picture
 
 
 def random_batch(seed=0, patches=4):
@@ -197,17 +201,13 @@ def test_stopped_and_continued_is_bit_identical_to_uninterrupted(small_config, t
     assert_trees_equal(one.opt_state, other.opt_state)
     assert one_best == other_best
 
-    def logged(run, field):
-        lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
-        return {line["step"]: line[field] for line in lines if field in line}
-
-    assert logged(whole, "validation") == logged(parts, "validation")
-    assert set(logged(whole, "validation")) == {3, 6}
+    assert logged(whole.path, "validation") == logged(parts.path, "validation")
+    assert set(logged(whole.path, "validation")) == {3, 6}
     # Every third step writes a line, and so does every second.
-    assert logged(whole, "loss") == logged(parts, "loss")
-    assert list(logged(whole, "loss")) == [2, 3, 4, 6]
-    assert set(logged(whole, "patches_per_s")) == {3, 4, 6} | (
-        set(logged(whole, "patches_per_s")) & {2}
+    assert logged(whole.path, "loss") == logged(parts.path, "loss")
+    assert list(logged(whole.path, "loss")) == [2, 3, 4, 6]
+    assert set(logged(whole.path, "patches_per_s")) == {3, 4, 6} | (
+        set(logged(whole.path, "patches_per_s")) & {2}
     )
 
 
@@ -237,6 +237,40 @@ def test_killed_between_checkpoints_is_bit_identical_too(small_config, tmp_path,
         with Checkpoints(run.checkpoints / "best") as best:
             steps.append(best.steps())
     assert steps[0] == steps[1]
+
+
+def test_a_validation_that_a_stop_left_no_time_for_is_made_up_for(
+    small_config, tmp_path, monkeypatch
+):
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    train(small_config, whole)
+    add = TrainingLog.add
+
+    def ask_at_step_3(log, step, metrics):
+        add(log, step, metrics)
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(TrainingLog, "add", ask_at_step_3)
+    with pytest.raises(Stopped, match="stored step 3 of 6"):
+        train(small_config, stopped)
+    monkeypatch.undo()
+    assert logged(stopped.path, "validation") == {}
+    train(small_config, stopped)
+    assert logged(whole.path, "validation") == logged(stopped.path, "validation")
+    assert set(logged(whole.path, "validation")) == {3, 6}
+    (one, ours), (other, theirs) = (final_state(small_config, run) for run in (whole, stopped))
+    assert ours == theirs == {"best_dice": ours["best_dice"], "validated": 6}
+    assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
+
+
+def test_a_stop_during_the_last_validation_is_not_forgotten(small_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Validation, "__call__", lambda *_: (signal.raise_signal(signal.SIGTERM), NOTHING)[1]
+    )
+    small_config.train.validate_every_steps = 6
+    with pytest.raises(Stopped, match="stored step 6 of 6"):
+        train(small_config, RunFolder(tmp_path / "run"))
 
 
 def test_best_is_stored_only_where_something_was_found(small_config, tmp_path):

@@ -13,6 +13,7 @@ beside its place and renamed: runs may share a cache, and one that is interrupte
 that another would take for whole.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -111,7 +112,10 @@ def open_cache(folder: Path) -> Path:
             "not in %s may be deleted", folder, place.name,
         )  # fmt: skip
     for path in abandoned:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     return place
 
 
@@ -185,7 +189,8 @@ def _entry_bytes(measures: Measures, targets: int) -> int:
 def _measured(patient: Patient, settings: Settings, cache: Path) -> Measures | DatasetError:
     entry = cache / f"measures-{_key(patient, settings)}.json"
     if entry.is_file():
-        return Measures(**read_json(entry))
+        with contextlib.suppress(InputError, TypeError):  # damaged: it is made again
+            return Measures(**read_json(entry))
     try:
         pair = read_pair(patient)
         resampled = preprocess.resample(patient, pair, settings)
@@ -215,9 +220,12 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
         for field, array in arrays.items():
             np.save(partial_entry / f"{field}.npy", array)
         os.replace(partial_entry, entry)
-    except OSError:
+    except OSError as error:
         if not entry.is_dir():  # otherwise another run was faster, with the same bytes
-            raise
+            raise CacheError(
+                f"{entry}: cannot be written ({error}); wanted room on the disk and the right to "
+                "write: what is complete stays, and the same command goes on"
+            ) from error
     finally:
         shutil.rmtree(partial_entry, ignore_errors=True)
 
