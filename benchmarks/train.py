@@ -27,6 +27,7 @@ def main():
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of --data, to be kept")
     parser.add_argument("--phantoms", type=int, default=4, help="how many, without --data")
     parser.add_argument("--batch_size", type=int, help="patch pairs; default: 40, on a CPU 4")
+    parser.add_argument("--workers", type=int, help="threads that cut patches; default: 2")
     parser.add_argument("--dtypes", default=",".join(DTYPES), help="of feature maps")
     parser.add_argument("--steps", type=int, help="of one turn; default: 50, on a CPU 2")
     parser.add_argument("--repeats", type=int, default=5, help="turns")
@@ -53,12 +54,14 @@ def main():
         device = jax.local_devices()[0]
         on_cpu = device.platform == "cpu"
         config.train.batch_size = flags.batch_size or (4 if on_cpu else 40)
+        config.data.workers = flags.workers or config.data.workers
         flags.steps = flags.steps or (2 if on_cpu else 50)
         flags.compile = not on_cpu if flags.compile is None else flags.compile
         flags.dtypes = flags.dtypes.split(",")
         print(
             f"jax {jax.__version__}, {device.device_kind}, {describe(data, flags.data)}, "
-            f"batches of {config.train.batch_size} pairs of {config.data.patch_size}^3 patches"
+            f"batches of {config.train.batch_size} pairs of {config.data.patch_size}^3 patches, "
+            f"{config.data.workers} threads that cut them"
         )
         trainings = our_trainings(config, data, device, flags)
         trainings |= torch_trainings(config, device, flags)
@@ -156,6 +159,7 @@ class OurTraining:
         import jax
 
         from msseg_jax.data.loader import load_batches
+        from msseg_jax.errors import InputError
         from msseg_jax.model import build_model
         from msseg_jax.parallel import AXIS, on_every_device, parallel_step
         from msseg_jax.train import create_state, loaded_step
@@ -168,6 +172,8 @@ class OurTraining:
         state = create_state(config, model, lambda step: config.train.learning_rate)
         steps = 10**6  # more than are ever asked for
         batches, self._volumes = training_data(config, data, steps, [device])
+        if RESIDENT[place] and not self._volumes:
+            raise InputError("the device has too little room for the data: give fewer patients")
         self._step = parallel_step(
             partial(
                 loaded_step, dropout_key=jax.random.key(1), targets=config.model.targets,
@@ -244,7 +250,9 @@ def torch_trainings(config, device, flags) -> dict:
             try:
                 training = TorchTraining(config, kind, dtype, compiled="compiled" in name)
             except Exception as error:  # whatever torch.compile may raise here, the rest goes on
-                print(f"{dtype}, {name}: does not work here ({str(error).splitlines()[0]})")
+                print(
+                    f"{dtype}, {name}: does not work here ({f'{type(error).__name__}: {error}'.splitlines()[0]})"
+                )
                 continue
             print(f"{dtype}, {name}: first step after {training.first_s:.1f} s", flush=True)
             trainings[dtype, name] = training
@@ -262,6 +270,9 @@ class TorchTraining:
         from benchmarks.peers import Peer
 
         start = time.perf_counter()
+        torch.backends.cudnn.benchmark = True  # it tries its convolutions out, as XLA does
+        # Both round float32 convolutions to TF32 where a GPU has it, XLA by default.
+        torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(0)
         shape = (config.train.batch_size, 1, *(config.data.patch_size,) * 3)
         channels_last = {"device": kind, "memory_format": torch.channels_last_3d}

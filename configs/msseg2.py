@@ -77,7 +77,7 @@ def get_config() -> ConfigDict:
     config.augmentation.noise = 0.15  # Gaussian standard deviation, at most
 
     config.train = ConfigDict()
-    config.train.compute_dtype = "float32"  # of feature maps; 'bfloat16' is faster on GPUs
+    config.train.compute_dtype = "float32"  # of feature maps; 'bfloat16' is meant for GPUs
     config.train.batch_size = 40  # patch pairs, over all devices
     config.train.epochs = 40
     config.train.max_steps = 0  # > 0: stop there, whatever the epochs
