@@ -250,9 +250,8 @@ def torch_trainings(config, device, flags) -> dict:
             try:
                 training = TorchTraining(config, kind, dtype, compiled="compiled" in name)
             except Exception as error:  # whatever torch.compile may raise here, the rest goes on
-                print(
-                    f"{dtype}, {name}: does not work here ({f'{type(error).__name__}: {error}'.splitlines()[0]})"
-                )
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                print(f"{dtype}, {name}: does not work here ({why})")
                 continue
             print(f"{dtype}, {name}: first step after {training.first_s:.1f} s", flush=True)
             trainings[dtype, name] = training
