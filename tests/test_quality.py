@@ -93,7 +93,9 @@ def test_a_warning_says_what_was_found(measured, said):
 
 def test_a_pair_is_measured_on_its_isotropic_grid(head):
     image, brain = head
-    resampled = Resampled(np.stack([image, image]), brain, np.zeros((0, *SHAPE)), None, None)
+    resampled = Resampled(
+        np.stack([image, image]), brain, np.zeros((0, *SHAPE)), np.eye(4), None, None
+    )
     settings = Settings(2.0, (1.0, 50.0, 99.0), 8)
     low, middle, high = np.percentile(image[brain], settings.percentiles)
     landmark = 100 * (middle - low) / (high - low)
@@ -110,7 +112,7 @@ def test_of_several_networks_the_one_furthest_from_its_training_is_heard(head):
     """For each visit: one network was trained on such as the first, one on such as the second."""
     image, brain = head
     images = np.stack([image, np.exp(image / 20)])
-    resampled = Resampled(images, brain, np.zeros((0, *SHAPE)), None, None)
+    resampled = Resampled(images, brain, np.zeros((0, *SHAPE)), np.eye(4), None, None)
     pair = Pair(Volume(None, image, np.eye(4), nib.Nifti1Header()), None, brain, None)
     settings = Settings(2.0, (1.0, 50.0, 99.0), 8), Settings(1.0, (1.0, 50.0, 99.0), 8)
     quantiles = [np.percentile(visit[brain], (1, 50, 99)) for visit in images]
