@@ -13,6 +13,7 @@ from msseg_jax.data.augmentation import (
     draw_augmentation,
 )
 from msseg_jax.data.augmentation.appearance import Appearance
+from msseg_jax.data.augmentation.smooth import spline_field
 from msseg_jax.data.augmentation.spatial import Spatial, cut_deformed
 from msseg_jax.data.cache import CachedPatient
 from msseg_jax.data.loader import PatchBatches, Places, Sampling, Share, load_batches
@@ -105,7 +106,6 @@ def test_every_transform_is_drawn_up_to_its_limit_and_not_beyond():
     for values, low, high in (
         (lengths, 1 / 1.1, 1.1),
         (degrees, 0, 10),
-        (elastic, 0, 0.2),
         ([v.gamma for v in visits], 1 / 1.2, 1.2),
         ([v.gain for v in visits], 1 / 1.1, 1.1),
         ([v.blur_voxels for v in visits], 0, 1),
@@ -116,7 +116,19 @@ def test_every_transform_is_drawn_up_to_its_limit_and_not_beyond():
         margin = 0.02 * (high - low)
         assert low - 1e-6 <= np.min(values) <= low + margin
         assert high - margin <= np.max(values) <= high + 1e-6
-    assert 1.29 < biases.max() <= 1.3 + 1e-6
+    for values, limit in ((elastic, 0.2), (biases, 1.3)):  # of many control values each
+        assert np.min(values) > 0.95 * limit
+        assert np.max(values) <= limit + 1e-6
+
+
+def test_elastic_moves_reach_six_tenths_of_their_limit_and_the_logarithm_of_bias_a_third():
+    drawn = [draw_augmentation(ALWAYS, 0, k) for k in range(100)]
+    moves = [spline_field(d.spatial.displacement, 56) for d in drawn]
+    biases = [spline_field(d.appearances[0].bias, 56) for d in drawn]
+    for fields_of_patches, limit, share in ((moves, 0.2, 0.6), (biases, np.log(1.3), 1 / 3)):
+        largest = [np.abs(field).max() / limit for field in fields_of_patches]
+        assert np.median(largest) == pytest.approx(share, abs=0.05)
+        assert np.max(largest) <= 1
 
 
 def test_the_visits_differ_in_all_but_the_axis_of_their_slices():
