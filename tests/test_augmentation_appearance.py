@@ -116,12 +116,12 @@ def test_one_slice_as_thick_as_the_patch_is_its_mean():
     np.testing.assert_allclose(thick, np.broadcast_to(IMAGE.mean(0), thick.shape), atol=1e-5)
 
 
-@pytest.mark.parametrize("rim_voxels", range(1, 5))
-@pytest.mark.parametrize("phase", [0.0, 0.3, 0.6])
-def test_little_brain_in_an_outer_slice_does_not_blow_up(rim_voxels, phase):
+@pytest.mark.parametrize("gap_voxels", [1, 2, 3])
+@pytest.mark.parametrize("phase", [0.0, 0.1, 0.3])
+def test_little_brain_in_an_outer_slice_does_not_blow_up(gap_voxels, phase):
     """Weights of at most 2 and -1 make 0 to 3 of intensities from 1 to 2."""
     brain = EVERYWHERE.copy()
-    brain[: 4 - rim_voxels] = False
+    brain[1 : 1 + gap_voxels] = False  # as between a fold's two banks
     image = np.where(brain, 1.5 + 0.5 * np.sign(IMAGE), 0).astype(np.float32)
     thick = thicken_slices(image, brain, 0, 4.0, phase)
     assert thick[brain].min() > 0
