@@ -1,10 +1,10 @@
 """Time the cutting of one patch, plain and augmented: each transform alone, then the configuration.
 
-Usage: python -m benchmarks.augmentation [--patches 50] [--threads 1,2]
+Usage: python -m benchmarks.augmentation [--patches 50]
 One random patient of real size, five targets, patches and limits of `configs/msseg2.py`. Each
 transform alone is done to every patch (to both visits, where it is of a visit); the whole as often
-as the configuration says. Processor time, as a machine may do other work as well. The last lines
-are of whole batches, in threads.
+as the configuration says. Processor time, as a machine may do other work as well. The rate of
+whole batches is in `benchmarks.loader`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from configs import msseg2_augmented
 from msseg_jax.data.augmentation import cut_augmented, draw_augmentation
 from msseg_jax.data.augmentation.spatial import Spatial, interpolate, place_visits
 from msseg_jax.data.cache import open_patient
-from msseg_jax.data.loader import PatchBatches, Places, Sampling, Share, load_batches
+from msseg_jax.data.loader import Places, Sampling
 from msseg_jax.data.packing import pack_images, pack_targets
 from msseg_jax.process import keep_freed_memory
 from msseg_jax.training_data import augmentation_settings
@@ -75,7 +75,6 @@ def interpolation_ms(size: int) -> tuple[float, float]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patches", type=int, default=50, help="of which medians are taken")
-    parser.add_argument("--threads", default="1,2", help="of which batches are timed")
     flags = parser.parse_args()
     keep_freed_memory()  # as launch.py does
     config = msseg2_augmented.get_config()
@@ -106,17 +105,6 @@ def main():
 
         ours, scipys = interpolation_ms(size)
         print(f"one interpolation of a visit: {ours:.1f} ms, SciPy's map_coordinates {scipys:.1f}")
-
-        share, steps = Share(batch_size=10), 6
-        for threads in map(int, flags.threads.split(",")):
-            for name, augmentation in (("plain", None), ("augmented", settings)):
-                chosen = dataclasses.replace(sampling, augmentation=augmentation)
-                source = PatchBatches(Places([("random", Path(folder))], chosen), share, steps)
-                start = time.perf_counter()
-                for _ in load_batches(source, 0, threads):
-                    pass
-                rate = steps * share.batch_size / (time.perf_counter() - start)
-                print(f"{name}, {threads} threads: {rate:.0f} patches per second", flush=True)
 
 
 if __name__ == "__main__":

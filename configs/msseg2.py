@@ -56,7 +56,9 @@ def get_config() -> ConfigDict:
     config.augmentation.scale = 0.1  # of each axis at most: factors from 1 / 1.1 to 1.1
     config.augmentation.elastic_probability = 0.3
     config.augmentation.elastic_cells = 4  # of the coarse grid, along a patch's side
-    config.augmentation.elastic = 0.2  # of a cell, at most, that a place moves along each axis
+    # Limit of the grid's control values, in cells. Their spline averages them: the largest move of
+    # a patch, along an axis, is mostly about 0.6 of it.
+    config.augmentation.elastic = 0.2
     config.augmentation.misregistration_probability = 0.5  # of time01 on time02
     config.augmentation.misregistration_voxels = 1.0  # at most
     config.augmentation.misregistration_degrees = 1.0  # at most, about the patch's centre
@@ -68,7 +70,9 @@ def get_config() -> ConfigDict:
     config.augmentation.gain = 0.1  # factors from 1 / 1.1 to 1.1
     config.augmentation.bias_probability = 0.3
     config.augmentation.bias_cells = 1  # of the coarse grid, along a patch's side
-    config.augmentation.bias = 0.3  # factors from 1 / 1.3 to 1.3
+    # Limit of the grid's control values: factors from 1 / 1.3 to 1.3. Their spline averages them:
+    # the largest factor of a patch is mostly about 1.3 to the power of a third.
+    config.augmentation.bias = 0.3
     config.augmentation.blur_probability = 0.2
     config.augmentation.blur_voxels = 1.0  # Gaussian standard deviation, at most
     config.augmentation.slice_probability = 0.2  # thicker slices, across an axis the visits share

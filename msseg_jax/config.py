@@ -117,20 +117,35 @@ def _check_augmentation(config: ConfigDict, check) -> None:
                   "slice", "noise"):  # fmt: skip
         name = f"{field}_probability"
         check(0 <= augmentation[name] <= 1, f"augmentation.{name}", "a number in 0..1")
-    for field in ("scale", "misregistration_voxels", "gamma", "gain", "bias", "blur_voxels",
-                  "noise"):  # fmt: skip
-        check(augmentation[field] >= 0, f"augmentation.{field}", "0 or more")
+    # Beyond these nothing of a patch is left to learn from; far beyond, memory does not suffice.
+    side = config.data.patch_size
+    check(0 <= augmentation.scale <= 1, "augmentation.scale", "0 to 1")
+    for field in ("gamma", "gain", "bias", "noise"):
+        check(0 <= augmentation[field] <= 10, f"augmentation.{field}", "0 to 10")
+    for field, least in (("misregistration_voxels", 0), ("blur_voxels", 0), ("slice_voxels", 1)):
+        check(
+            least <= augmentation[field] <= side,
+            f"augmentation.{field}",
+            f"{least} to {side} voxels, config.data.patch_size",
+        )
     for field in ("rotation_degrees", "misregistration_degrees"):
         check(0 <= augmentation[field] <= 180, f"augmentation.{field}", "0 to 180 degrees")
     for field in ("elastic_cells", "bias_cells"):
-        check(augmentation[field] >= 1, f"augmentation.{field}", "1 or more")
+        check(
+            1 <= augmentation[field] <= side,
+            f"augmentation.{field}",
+            f"1 to {side}, config.data.patch_size",
+        )
     check(
         0 <= augmentation.elastic <= _UNFOLDED,
         "augmentation.elastic",
         f"0 to {_UNFOLDED} of a cell, as more may fold a patch upon itself",
     )
-    check(augmentation.zero_signal < 0, "augmentation.zero_signal", "less than 0, the brain's mean")
-    check(augmentation.slice_voxels >= 1, "augmentation.slice_voxels", "1 voxel or more")
+    check(
+        -100 <= augmentation.zero_signal < 0,
+        "augmentation.zero_signal",
+        "-100 or more and less than 0, the brain's mean",
+    )
     check(
         not (augmentation.enabled and config.data.device_resident),
         "augmentation.enabled",

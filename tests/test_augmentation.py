@@ -13,6 +13,7 @@ from msseg_jax.data.augmentation import (
     draw_augmentation,
 )
 from msseg_jax.data.augmentation.appearance import Appearance
+from msseg_jax.data.augmentation.smooth import spline_field
 from msseg_jax.data.augmentation.spatial import Spatial, cut_deformed
 from msseg_jax.data.cache import CachedPatient
 from msseg_jax.data.loader import PatchBatches, Places, Sampling, Share, load_batches
@@ -105,7 +106,6 @@ def test_every_transform_is_drawn_up_to_its_limit_and_not_beyond():
     for values, low, high in (
         (lengths, 1 / 1.1, 1.1),
         (degrees, 0, 10),
-        (elastic, 0, 0.2),
         ([v.gamma for v in visits], 1 / 1.2, 1.2),
         ([v.gain for v in visits], 1 / 1.1, 1.1),
         ([v.blur_voxels for v in visits], 0, 1),
@@ -116,7 +116,19 @@ def test_every_transform_is_drawn_up_to_its_limit_and_not_beyond():
         margin = 0.02 * (high - low)
         assert low - 1e-6 <= np.min(values) <= low + margin
         assert high - margin <= np.max(values) <= high + 1e-6
-    assert 1.29 < biases.max() <= 1.3 + 1e-6
+    for values, limit in ((elastic, 0.2), (biases, 1.3)):  # of many control values each
+        assert np.min(values) > 0.95 * limit
+        assert np.max(values) <= limit + 1e-6
+
+
+def test_elastic_moves_reach_six_tenths_of_their_limit_and_the_logarithm_of_bias_a_third():
+    drawn = [draw_augmentation(ALWAYS, 0, k) for k in range(100)]
+    moves = [spline_field(d.spatial.displacement, 56) for d in drawn]
+    biases = [spline_field(d.appearances[0].bias, 56) for d in drawn]
+    for fields_of_patches, limit, share in ((moves, 0.2, 0.6), (biases, np.log(1.3), 1 / 3)):
+        largest = [np.abs(field).max() / limit for field in fields_of_patches]
+        assert np.median(largest) == pytest.approx(share, abs=0.05)
+        assert np.max(largest) <= 1
 
 
 def test_the_visits_differ_in_all_but_the_axis_of_their_slices():
@@ -267,12 +279,26 @@ def test_augmented_patches_cannot_be_cut_on_the_device():
         ("flip_probability", (0.5, 1.5, 0.0), "three numbers in 0..1"),
         ("flip_probability", (0.5, 0.5), "three numbers in 0..1"),
         ("noise_probability", -0.1, "a number in 0..1"),
-        ("scale", -0.1, "0 or more"),
+        ("scale", -0.1, "0 to 1"),
+        ("scale", 1.5, "0 to 1"),
+        ("misregistration_voxels", 56.5, "0 to 56 voxels"),
+        ("misregistration_degrees", 181.0, "0 to 180 degrees"),
+        ("gamma", 10.5, "0 to 10"),
+        ("gain", float("inf"), "0 to 10"),
+        ("bias", 10.5, "0 to 10"),
+        ("bias", float("nan"), "0 to 10"),
+        ("blur_voxels", 56.5, "0 to 56 voxels"),
+        ("noise", 10.5, "0 to 10"),
         ("rotation_degrees", 200.0, "0 to 180 degrees"),
         ("elastic", 0.5, "0 to 0.4 of a cell, as more may fold"),
-        ("elastic_cells", 0, "1 or more"),
+        ("elastic_cells", 0, "1 to 56"),
+        ("elastic_cells", 57, "1 to 56"),
+        ("bias_cells", 0, "1 to 56"),
+        ("bias_cells", 57, "1 to 56"),
         ("zero_signal", 0.0, "less than 0"),
-        ("slice_voxels", 0.5, "1 voxel or more"),
+        ("zero_signal", -101.0, "-100 or more"),
+        ("slice_voxels", 0.5, "1 to 56 voxels"),
+        ("slice_voxels", 56.5, "1 to 56 voxels"),
     ],
 )
 def test_limits_that_cannot_work_are_refused_by_name(field, value, message):

@@ -89,16 +89,43 @@ def test_thick_slices_are_means_with_straight_lines_between_them():
     for axis in range(3):
         image = np.moveaxis(np.broadcast_to(ramp[:, None, None], (4, 4, 4)), 0, axis)
         thick = thicken_slices(image, np.ones((4, 4, 4), bool), axis, 2.0, 0.0)
-        # Slices of 1 and 7, whose centres lie between voxels 0 and 1 and voxels 2 and 3.
-        wanted = np.moveaxis(np.broadcast_to([[[1]], [[2.5]], [[5.5]], [[7]]], (4, 4, 4)), 0, axis)
+        # Slices of 1 and 7, whose centres lie between voxels 0 and 1 and voxels 2 and 3: 3 a voxel.
+        line = np.array([-0.5, 2.5, 5.5, 8.5])[:, None, None]
+        wanted = np.moveaxis(np.broadcast_to(line, (4, 4, 4)), 0, axis)
         np.testing.assert_allclose(thick, wanted, rtol=1e-6)
 
 
 def test_a_slice_cut_by_the_patch_is_the_mean_of_what_is_seen_of_it():
-    image = np.broadcast_to(np.array([3, 5, 7, 9], np.float32)[:, None, None], (4, 4, 4))
+    image = np.broadcast_to(np.array([3, 5, 9, 10], np.float32)[:, None, None], (4, 4, 4))
     thick = thicken_slices(image, np.ones((4, 4, 4), bool), 0, 2.0, 0.5)
-    # Slices of voxel 0, voxels 1 and 2, and voxel 3; their centres at 0, 2 and 4.
-    np.testing.assert_allclose(thick[:, 0, 0], [3.75, 5.25, 6.75, 8.25], rtol=1e-6)
+    # Slices of voxel 0, voxels 1 and 2, and voxel 3: 3, 7 and 10, with centres at 0.5, 2 and 3.5.
+    np.testing.assert_allclose(thick[:, 0, 0], [3, 3 + 8 / 3, 8, 10], rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("phase", [0.0, 0.3, 0.5, 0.99])
+@pytest.mark.parametrize("thickness", [1.0, 1.5, 2.0, 3.7, 4.0, 7.0])
+def test_a_ramp_stays_a_ramp_in_thick_slices(thickness, phase, axis):
+    ramp = np.moveaxis(np.broadcast_to(np.arange(12.0)[:, None, None], (12, 12, 12)), 0, axis)
+    thick = thicken_slices(ramp.astype(np.float32), EVERYWHERE, axis, thickness, phase)
+    np.testing.assert_allclose(thick, ramp, atol=1e-4)
+
+
+def test_one_slice_as_thick_as_the_patch_is_its_mean():
+    thick = thicken_slices(IMAGE, EVERYWHERE, 0, float(SIZE), 0.0)
+    np.testing.assert_allclose(thick, np.broadcast_to(IMAGE.mean(0), thick.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("gap_voxels", [1, 2, 3])
+@pytest.mark.parametrize("phase", [0.0, 0.1, 0.3])
+def test_little_brain_in_an_outer_slice_does_not_blow_up(gap_voxels, phase):
+    """Weights of at most 2 and -1 make 0 to 3 of intensities from 1 to 2."""
+    brain = EVERYWHERE.copy()
+    brain[1 : 1 + gap_voxels] = False  # as between a fold's two banks
+    image = np.where(brain, 1.5 + 0.5 * np.sign(IMAGE), 0).astype(np.float32)
+    thick = thicken_slices(image, brain, 0, 4.0, phase)
+    assert thick[brain].min() > 0
+    assert thick[brain].max() < 3
 
 
 def test_a_point_blurs_to_a_gaussian():

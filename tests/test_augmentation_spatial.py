@@ -144,18 +144,34 @@ def test_what_turns_into_view_is_the_patients_tissue_and_not_padding():
     np.testing.assert_allclose(turned, 1, atol=1e-5)
 
 
-def test_outside_the_brain_is_background_after_any_deformation():
+@pytest.mark.parametrize("shift_voxels", [-1.0, 1.0])
+def test_outside_the_brain_is_background_after_any_deformation(shift_voxels):
     brain = np.zeros(SHAPE, bool)
     brain[:15] = True
     patient = make_patient(np.where(brain, 3.0, 0.0) * np.ones((2, *SHAPE)), brain=brain)
     spatial = Spatial(
         matrix=rotation(10, 2),
-        misregistration=Misregistration(rotation(1, 1), np.array([-1.0, 0.0, 0.0])),
+        misregistration=Misregistration(rotation(1, 1), np.array([shift_voxels, 0.0, 0.0])),
     )
     images, _, inside = cut_deformed(patient, CORNER, SIZE, spatial)
     assert 0.3 < inside.mean() < 0.8
     assert (images[:, ~inside] == 0).all()
     np.testing.assert_allclose(images[:, inside], 3, rtol=1e-4)  # the rim as well
+
+
+def test_what_the_misregistration_moves_out_of_the_brain_is_background_in_both_visits():
+    brain = np.zeros(SHAPE, bool)
+    brain[:15] = True
+    targets = np.ones((1, *SHAPE))
+    patient = make_patient(np.where(brain, -3.0, 0.0) * np.ones((2, *SHAPE)), targets, brain)
+    moved = Spatial(misregistration=Misregistration(np.eye(3), np.array([2.0, 0.0, 0.0])))
+    images, targets, inside = cut_deformed(patient, CORNER, SIZE, moved)
+    rows = 15 - CORNER[0]  # of the patch, with brain at time02; at time01 two fewer
+    assert inside[: rows - 2].all()
+    assert not inside[rows - 2 :].any()
+    for visit in images:
+        np.testing.assert_array_equal(visit, np.where(inside, -3, 0))
+    assert unpack_target(targets, 0).all()  # marks stay, in the brain and outside
 
 
 def test_interpolation_is_scipys():

@@ -88,15 +88,25 @@ def thicken_slices(
 ) -> np.ndarray:
     """Means over slices across an axis, then linear interpolation between the slices' centres.
 
+    Beyond the outer centres the straight line goes on, so a ramp stays a ramp. Where the brain
+    fills too little of the outer slices for that, the outermost mean is held.
+
     Args:
       thickness_voxels: 1 or more, of a slice; with 1 and phase 0 nothing changes.
       phase: share of the first slice that lies before the patch, 0 or more and less than 1.
     """
-    matrix = _slice_matrix(image.shape[axis], thickness_voxels, phase)
+    straight, held = _slice_matrices(image.shape[axis], thickness_voxels, phase)
+
+    def across(matrix: np.ndarray, array: np.ndarray) -> np.ndarray:
+        return np.moveaxis(matrix @ np.moveaxis(array, axis, 1), 1, axis)
+
+    if brain.all():
+        return across(straight, image)
+    # Going on has negative weights: `_inside` must not divide by what they leave of a small share.
+    steady = across(straight, brain.astype(np.float32)) > 0.5
     return _inside(
-        lambda array: np.moveaxis(matrix @ np.moveaxis(array, axis, 1), 1, axis),
-        image, brain,
-    )  # fmt: skip
+        lambda array: np.where(steady, across(straight, array), across(held, array)), image, brain
+    )
 
 
 def add_noise(image: np.ndarray, deviation: float, seed: int) -> np.ndarray:
@@ -114,15 +124,29 @@ def _inside(smooth, image: np.ndarray, brain: np.ndarray) -> np.ndarray:
     return np.divide(filtered, weight, out=np.zeros_like(filtered), where=brain)
 
 
-def _slice_matrix(size: int, thickness: float, phase: float) -> np.ndarray:
-    """(size, size) float32: voxels to slices and back."""
+def _slice_matrices(size: int, thickness: float, phase: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two of (size, size) float32: voxels to slices and back, as a straight line beyond the outer
+    centres, and with the outer means held there."""
     slices = int(np.ceil(size / thickness + phase))
-    edges = (np.arange(slices + 1) - phase) * thickness  # voxel i covers i to i + 1
+    # Voxel i covers i to i + 1. Of a slice that the patch cuts, only the part inside is seen.
+    edges = np.clip((np.arange(slices + 1) - phase) * thickness, 0, size)
+    seen = np.diff(edges) > 1e-6  # rounding may leave a last slice with nothing
+    first, last = edges[:-1][seen, None], edges[1:][seen, None]
     voxels = np.arange(size)
-    overlap = np.minimum(edges[1:, None], voxels + 1) - np.maximum(edges[:-1, None], voxels)
-    seen = overlap.max(axis=1) > 1e-6  # rounding may leave a last slice with nothing
-    overlap = np.maximum(overlap[seen], 0)  # (slices, size)
-    means = overlap / overlap.sum(axis=1, keepdims=True)
-    centres = (edges[1:] + edges[:-1])[seen] / 2
-    back = [np.interp(voxels + 0.5, centres, one) for one in np.eye(len(centres))]
-    return (np.stack(back, axis=1) @ means).astype(np.float32)
+    overlap = np.maximum(np.minimum(last, voxels + 1) - np.maximum(first, voxels), 0)
+    means = overlap / overlap.sum(axis=1, keepdims=True)  # (slices, size)
+    places = voxels + 0.5
+    # Of the voxels' centres by what each gives, not of the edges: so the mean of a ramp is its
+    # value there, even where a slice takes a part of a voxel.
+    centres = means @ places
+    if len(centres) == 1:
+        one = np.repeat(means, size, axis=0).astype(np.float32)
+        return one, one
+    before = np.clip(np.searchsorted(centres, places) - 1, 0, len(centres) - 2)
+    share = (places - centres[before]) / (centres[before + 1] - centres[before])
+
+    def back(share: np.ndarray) -> np.ndarray:
+        share = share[:, None]
+        return ((1 - share) * means[before] + share * means[before + 1]).astype(np.float32)
+
+    return back(share), back(np.clip(share, 0, 1))

@@ -53,7 +53,12 @@ class Augmentation:
 
 
 def draw_augmentation(settings: AugmentationSettings, seed: int, patch_id: int) -> Augmentation:
-    """The augmentation of a patch of a run: a function of the arguments alone."""
+    """The augmentation of a patch of a run: a function of the arguments alone.
+
+    All draws come from one generator, one after the other, so a change of one probability changes
+    what is drawn after it as well. The control values of the elastic and bias fields are uniform
+    up to their limits; the fields, being their means, stay well within (`smooth`).
+    """
     generator = np.random.default_rng((seed, AUGMENTATION_STREAM, patch_id))
     spatial = _draw_spatial(settings, generator)
     slice_axis = int(generator.integers(3))  # a patient's scans are mostly planned alike
@@ -68,7 +73,7 @@ def _draw_spatial(settings: AugmentationSettings, generator: np.random.Generator
         scales = [_around_one(settings.scale, generator) for _ in range(3)]
         matrix = _draw_rotation(settings.rotation_degrees, generator) @ np.diag(scales)
     if generator.random() < settings.elastic_probability:
-        limit = generator.uniform(0, settings.elastic)
+        limit = settings.elastic
         n = control_points(settings.elastic_cells)
         displacement = generator.uniform(-limit, limit, (3, n, n, n)).astype(np.float32)
     if generator.random() < settings.misregistration_probability:

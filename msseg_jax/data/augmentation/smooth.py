@@ -1,7 +1,9 @@
 """Smooth functions on a patch: uniform cubic B-splines over a coarse grid of control values.
 
-A B-spline is a weighted mean of control values, so it never goes beyond the largest of them: limits
-on what is drawn are limits on what is done.
+A B-spline is a weighted mean of control values, so it never goes beyond the largest of them. Where
+they are drawn independently it stays well within: of the most that could be, the largest of a patch
+of `configs/msseg2.py` is mostly about 0.6 with 4 cells (of three axes), a third with 1
+(`tests/test_augmentation.py`).
 """
 
 import functools

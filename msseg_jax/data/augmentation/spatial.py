@@ -52,15 +52,20 @@ def cut_deformed(
     mark what is seen at time02. Images are interpolated linearly, brain and targets taken from the
     nearest voxel; flips come last.
 
+    A place that falls wholly outside the brain in one visit is outside it for both: its
+    BACKGROUND against the other's dark rim would look like a change. Targets stay there, as they do
+    outside the brain of a plain crop: they are of time02, which is not moved.
+
     Returns:
       images (2, S, S, S) float32, BACKGROUND outside the brain; targets (ceil(T / 8), S, S, S)
       uint8, packed; brain (S, S, S) bool.
     """
     box01, box02 = place_visits(corner, size, spatial)
+    targets, brain = _nearest(patient, box02, size)
     images = np.empty((2, *(size,) * 3), np.float32)
     for image, volume, box in zip(images, patient.images, (box01, box02), strict=True):
-        image[...] = _linear(volume, patient.brain, box, size)
-    targets, brain = _nearest(patient, box02, size)
+        image[...], seen = _linear(volume, patient.brain, box, size)
+        brain = brain & seen
     np.copyto(images, np.float32(BACKGROUND), where=~brain)
     flipped = [axis - 3 for axis, flip in enumerate(spatial.flips) if flip]
     return tuple(np.flip(array, flipped) for array in (images, targets, brain))
@@ -125,21 +130,28 @@ def _box(corner: tuple[int, int, int], size: int, offsets: np.ndarray | None) ->
     return Box(first, tuple((high - low).tolist()), np.maximum(places, 0, out=places))
 
 
-def _linear(volume: np.ndarray, brain: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """Intensities of one packed visit (D, H, W): (S, S, S) float32.
+def _linear(
+    volume: np.ndarray, brain: np.ndarray, box: Box, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intensities of one packed visit (D, H, W), and where there is brain to take them from.
+
+    Both (S, S, S), float32 and bool.
 
     Between brain and background the brain's voxels alone count: otherwise the dark rim of a brain
     would be lost, and that of time01 more than that of time02.
     """
     region = unpack_images(crop(volume, box.corner, box.shape, PACKED_BACKGROUND))
-    if box.places is None:
-        return region
-    values = interpolate(region, box.places)
     inside = crop(brain, box.corner, box.shape, False)
-    if not inside.all():
-        share = interpolate(inside.astype(np.float32), box.places)
-        np.divide(values, share, out=values, where=share > 1e-3)
-    return values.reshape((size,) * 3)
+    if box.places is None:
+        return region, inside
+    shape = (size,) * 3
+    values = interpolate(region, box.places)
+    if inside.all():
+        return values.reshape(shape), np.ones(shape, bool)
+    share = interpolate(inside.astype(np.float32), box.places)
+    seen = share > 1e-3  # with less, the rounding of places is what is divided
+    np.divide(values, share, out=values, where=seen)
+    return values.reshape(shape), seen.reshape(shape)
 
 
 def interpolate(volume: np.ndarray, places: np.ndarray) -> np.ndarray:
