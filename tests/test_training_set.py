@@ -91,7 +91,7 @@ def test_an_interrupted_entry_is_made_again(patients_root, cache_folder, monkeyp
         save(path, array)
 
     monkeypatch.setattr(np, "save", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(CacheError, match=r"cannot be written .*No space left"):
         prepared(patients_root, cache_folder)
     (place,) = cache_folder.iterdir()
     assert not [p for p in place.iterdir() if p.is_dir()]  # nothing half-made is left
