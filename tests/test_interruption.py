@@ -93,7 +93,9 @@ def test_a_training_killed_at_twenty_random_moments_ends_bit_identical(launch, w
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit is set as Linux does it")
+@pytest.mark.skipif(
+    not hasattr(resource, "prlimit"), reason="only Linux limits the files of a process that runs"
+)
 def test_a_full_disk_ends_the_training_with_a_message_and_loses_nothing(launch, whole, tmp_path):
     process = launch.start(tmp_path / "run", *TRAINING)
     follow(process, 1)

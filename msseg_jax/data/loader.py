@@ -72,18 +72,22 @@ class Places:
         return self._patients[number]
 
 
-class PatchBatches:
-    """Batch k of a run as patches cut on this machine: a grain data source.
-
-    An element has images (B, 2, S, S, S) int16 and targets (B, ceil(T / 8), S, S, S) uint8, packed
-    as in the cache (`packing`), and patch_ids (B,) int32.
-    """
+class Batches:
+    """This process's share of the `steps` batches of a run, by number: a grain data source."""
 
     def __init__(self, places: Places, share: Share, steps: int):
         self._places, self._share, self._steps = places, share, steps
 
     def __len__(self) -> int:
         return self._steps
+
+
+class PatchBatches(Batches):
+    """Batch k of a run as patches cut on this machine.
+
+    An element has images (B, 2, S, S, S) int16 and targets (B, ceil(T / 8), S, S, S) uint8, packed
+    as in the cache (`packing`), and patch_ids (B,) int32.
+    """
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         patch_ids = self._share.patch_ids(step)
@@ -104,17 +108,11 @@ class PatchBatches:
         return {"images": images, "targets": targets, "patch_ids": patch_ids}
 
 
-class PlaceBatches:
-    """Batch k of a run as places, for volumes that the device holds: a grain data source.
+class PlaceBatches(Batches):
+    """Batch k of a run as places, for volumes that the device holds.
 
     An element has patients (B,) int32, corners (B, 3) int32 and patch_ids (B,) int32.
     """
-
-    def __init__(self, places: Places, share: Share, steps: int):
-        self._places, self._share, self._steps = places, share, steps
-
-    def __len__(self) -> int:
-        return self._steps
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         patch_ids = self._share.patch_ids(step)
@@ -126,9 +124,7 @@ class PlaceBatches:
         }
 
 
-def load_batches(
-    source: PatchBatches | PlaceBatches, first_step: int, threads: int
-) -> Iterator[dict[str, np.ndarray]]:
+def load_batches(source: Batches, first_step: int, threads: int) -> Iterator[dict[str, np.ndarray]]:
     """The batches of a run from `first_step` on, to its end, cut ahead by `threads` threads."""
     batches = grain.MapDataset.source(source)[first_step:]
     # grain's default reads hundreds of elements ahead.
