@@ -3,7 +3,7 @@
     python -m msseg_jax.predict --model=RUN -t1 A.nii.gz -t2 B.nii.gz -o new.nii.gz
     python -m msseg_jax.predict --model=RUN --dataset=ROOT --output=DIR
 
-Several `--model` are an ensemble.
+Several `--model` are an ensemble. `--prepare` takes scans as they left the scanner.
 
 For research, not for clinical use.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from msseg_jax.data.dataset import Patient, find_patients, read_pair
+from msseg_jax.data.dataset import Patient, find_patients, patient_in, read_pair
 from msseg_jax.data.quality import Quality
 from msseg_jax.data.volumes import SUFFIXES, check_output, write_volume
 from msseg_jax.ensemble import Ensemble
@@ -27,9 +27,19 @@ from msseg_jax.errors import InputError
 from msseg_jax.folds import runs_of
 from msseg_jax.lesions import number_lesions, voxel_mm3
 from msseg_jax.predictor import Options
-from msseg_jax.process import keep_freed_memory, limit_threads
+from msseg_jax.prepare.request import (
+    Request,
+    add_arguments,
+    check_arguments,
+    check_libraries,
+    find_scans,
+    request_of,
+)
+from msseg_jax.process import keep_freed_memory, limit_threads, processors
 
 PROGRAM = "python -m msseg_jax.predict"
+IN_MIDDLE = "_on_middle_space"  # added to the name of a mask on the scanner's grid
+PREPARED = "_prepared"  # added to the name of an output, where --prepare names no folder
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,13 @@ def predict_patient(
     options: Options,
     outputs: Outputs,
     progress=lambda batches: batches,
+    scanner=None,
 ) -> str:
     """Write the results of one patient; says in words what was found.
+
+    Args:
+      scanner: the `ScannerGrid` of the second visit, where the pair was prepared: maps are written
+        on it, and the mask on the pair's own grid as well.
 
     Raises:
       DatasetError, VolumeError: for what is wrong with the input; nothing is written then.
@@ -94,17 +109,35 @@ def predict_patient(
             outputs.report, patient.name, pair, mask, found.probability, warnings,
             _facts(ensemble, patient, options, found.quality),
         )  # fmt: skip
-    if outputs.probability is not None:
-        write_volume(outputs.probability, found.probability, pair.time01)
-    if outputs.uncertainty is not None:
-        write_volume(outputs.uncertainty, found.disagreement, pair.time01)
-    write_volume(outputs.mask, mask, pair.time01)
+    said = []
+    maps = {outputs.probability: found.probability, outputs.uncertainty: found.disagreement}
+    like = pair.time01
+    if scanner is not None:
+        in_middle = outputs.mask.with_name(_stem(outputs.mask) + IN_MIDDLE + SUFFIXES[0])
+        write_volume(in_middle, mask, like)
+        said.append(f"{in_middle}: {_count(mask, volume_mm3)}")
+        maps = {path: scanner.bring(array, like.affine) for path, array in maps.items() if path}
+        probability = scanner.bring(found.probability, like.affine)
+        like = scanner.like
+        volume_mm3 = voxel_mm3(like.spacing_mm)
+        mask = lesion_mask(probability, options, volume_mm3)
+    for path, array in maps.items():
+        if path is not None:
+            write_volume(path, array, like)
+    write_volume(outputs.mask, mask, like)
+    seconds = time.perf_counter() - start
+    said.insert(0, f"{outputs.mask}: {_count(mask, volume_mm3)}, in {seconds:.1f} s")
+    return "\n".join([*said, *(f"  warning: {warning}" for warning in warnings)])
+
+
+def _count(mask: np.ndarray, volume_mm3: float) -> str:
     count = number_lesions(mask != 0)[1]
-    said = (
-        f"{outputs.mask}: {count} new lesion{'' if count == 1 else 's'}, "
-        f"{mask.sum() * volume_mm3:.0f} mm3, in {time.perf_counter() - start:.1f} s"
-    )
-    return "\n".join([said, *(f"  warning: {warning}" for warning in warnings)])
+    return f"{count} new lesion{'' if count == 1 else 's'}, {mask.sum() * volume_mm3:.0f} mm3"
+
+
+def _stem(path: Path) -> str:
+    """The name of a NIfTI file without its ending."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _facts(
@@ -146,8 +179,12 @@ def predict_patients(
     options: Options,
     outputs: Outputs,
     overwrite: bool = False,
+    scanners: dict | None = None,
 ) -> dict[str, str]:
     """Write the results of each patient into folders, going on after one that fails.
+
+    Args:
+      scanners: {patient: `scanner` of `predict_patient`}, where the pairs were prepared.
 
     Returns:
       {patient: what went wrong}, empty when all went well.
@@ -159,7 +196,8 @@ def predict_patients(
             tqdm.write(f"{files.mask}: done before, skipped (--overwrite does it again)")
             continue
         try:
-            tqdm.write(predict_patient(ensemble, patient, options, files))
+            scanner = (scanners or {}).get(patient.name)
+            tqdm.write(predict_patient(ensemble, patient, options, files, scanner=scanner))
         except Exception as error:  # whatever it is, the other patients' masks are wanted
             known = isinstance(error, InputError)
             failures[patient.name] = str(error) if known else f"{type(error).__name__}: {error}"
@@ -176,7 +214,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
         description="New multiple-sclerosis lesions between two FLAIR visits. For research, not "
         "for clinical use.",
-        epilog="Either -t1 and -t2, or --dataset. The visits must lie on one grid.",
+        epilog="Either -t1 and -t2, or --dataset. The visits must lie on one grid, but for "
+        "--prepare.",
     )
     parser.add_argument(
         "--model", required=True, type=Path, action="append", metavar="RUN",
@@ -215,6 +254,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="page to open in a browser (.html): lesion list, pictures, warnings; with --dataset "
         "the folder for <patient>.html",
     )  # fmt: skip
+    parser.add_argument(
+        "--prepare", nargs="?", type=Path, const=True, metavar="DIR",
+        help="take scans as they left the scanner (see python -m msseg_jax.prepare), bring the "
+        "visits together in this folder (default: beside the output), and write maps on the grid "
+        "of the second visit; the mask also on the prepared pair's",
+    )  # fmt: skip
+    add_arguments(parser)
     own = "default: the (first) run's configuration"
     parser.add_argument(
         "--overlap", type=int, metavar="VOXELS", help=f"shared by neighbouring tiles; {own}"
@@ -245,6 +291,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error("--dataset and -t1, -t2, --mask exclude each other: give one or the other")
     elif flags.time01 is None or flags.time02 is None:
         parser.error("wanted -t1 and -t2 (one pair), or --dataset (a folder)")
+    check_arguments(parser, flags)
+    if flags.prepare is None:
+        for name in ("series", "brain_mask01", "brain_mask02", "brain_mask_command"):
+            if getattr(flags, name):
+                parser.error(f"--{name} is of --prepare; wanted both, or a pair on one grid")
+    elif flags.mask:
+        parser.error("--mask is of a pair on one grid; with --prepare give --brain_mask01 and 02")
     for name, low, high in (
         ("overlap", 0, None), ("tile", 1, None), ("threshold", 0, 1), ("min_lesion_mm3", 0, None),
         ("batch_size", 1, None), ("threads", 1, None),
@@ -264,6 +317,8 @@ def main(arguments: list[str] | None = None) -> int:
     if flags.threads:
         limit_threads(flags.threads)
     try:
+        if flags.prepare is not None:
+            check_libraries()
         flags.model = runs_of(flags.model)
         _check_outputs(flags)
         return _predict_folder(flags) if flags.dataset else _predict_pair(flags)
@@ -311,16 +366,44 @@ def _predict_pair(flags: argparse.Namespace) -> int:
         if output.resolve() in [path.resolve() for path in patient.files]:
             raise InputError(f"{output}: is an input; choose another name for the output")
     ensemble, options = _start(flags)
+    scanner = None
+    if flags.prepare is not None:
+        folder = _prepared(flags, outputs.mask.with_name(_stem(outputs.mask) + PREPARED))
+        scanner = _prepare(request_of(flags, flags.time01, flags.time02), folder)
+        patient = patient_in(folder)
 
     def bar(batches):
         return tqdm(batches, "tiles", disable=None, leave=False)
 
-    print(predict_patient(ensemble, patient, options, outputs, bar))
+    print(predict_patient(ensemble, patient, options, outputs, bar, scanner))
     return 0
 
 
+def _prepared(flags: argparse.Namespace, otherwise: Path) -> Path:
+    return otherwise if flags.prepare is True else flags.prepare
+
+
+def _prepare(request: Request, folder: Path):
+    """Prepare a pair; the `ScannerGrid` of its second visit."""
+    from msseg_jax.prepare.patient import prepare_patient, use_threads
+    from msseg_jax.prepare.scanner_grid import ScannerGrid
+
+    use_threads(processors())
+    with tqdm(total=0, bar_format="preparing: {desc}", disable=None, leave=False) as line:
+        prepared = prepare_patient(request, folder, say=line.set_description_str)
+    print(f"prepared{' before' if prepared.was_there else ''}: {folder}")
+    for warning in prepared.record["warnings"]:
+        print(f"  warning: {warning}")
+    return ScannerGrid.of(folder, request.time02, request.series[1])
+
+
 def _predict_folder(flags: argparse.Namespace) -> int:
-    patients = find_patients(flags.dataset, targets=0)
+    if flags.prepare is None:
+        requests = {}
+        patients = find_patients(flags.dataset, targets=0)
+    else:
+        scans = find_scans(flags.dataset)
+        requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
     outputs = _outputs(flags)
     for folder in outputs.wanted:
         if flags.dataset.resolve() in folder.resolve().parents:
@@ -334,9 +417,19 @@ def _predict_folder(flags: argparse.Namespace) -> int:
             raise InputError(f"{folder}: {error}; wanted a folder to write in") from error
         check_output(folder / "patient.nii.gz")
     ensemble, options = _start(flags)
-    failures = predict_patients(ensemble, patients, options, outputs, flags.overwrite)
+    failures, scanners = {}, {}
+    if requests:
+        folder = _prepared(flags, flags.output.with_name(flags.output.name + PREPARED))
+        for name, request in tqdm(requests.items(), "preparing", disable=None, leave=False):
+            try:
+                scanners[name] = _prepare(request, folder / name)
+            except InputError as error:
+                failures[name] = str(error)
+                tqdm.write(f"{name}: failed: {error}")
+        patients = [patient_in(folder / name) for name in scanners]
+    failures |= predict_patients(ensemble, patients, options, outputs, flags.overwrite, scanners)
     if failures:
-        print(f"{len(failures)} of {len(patients)} patients failed:", file=sys.stderr)
+        print(f"{len(failures)} of {len(requests or patients)} patients failed:", file=sys.stderr)
         for name, reason in failures.items():
             print(f"  {name}: {reason}", file=sys.stderr)
     return 1 if failures else 0

@@ -1,0 +1,213 @@
+"""From two scans of a patient to a pair that a network can read, or from those of many patients.
+
+    python -m msseg_jax.prepare --time01=SCAN --time02=SCAN --output=DIR/PATIENT
+    python -m msseg_jax.prepare --dataset=SCANS --output=DIR
+
+For research, not for clinical use.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from tqdm import tqdm
+
+from msseg_jax.errors import InputError
+from msseg_jax.prepare.request import (
+    Request,
+    add_arguments,
+    check_arguments,
+    check_libraries,
+    find_scans,
+    request_of,
+)
+from msseg_jax.process import limit_threads, processors
+
+PROGRAM = "python -m msseg_jax.prepare"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one patient: a record, or what went wrong."""
+
+    patient: str
+    record: dict | None
+    was_there: bool = False
+    failure: str = ""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        PROGRAM, allow_abbrev=False,
+        description="Bring two FLAIR scans of a patient onto a grid half-way between them, with a "
+        "brain mask and without bias field. For research, not for clinical use.",
+        epilog="A scan is a NIfTI file, or a folder with the DICOM files of a series.",
+    )  # fmt: skip
+    one = parser.add_argument_group("one patient")
+    one.add_argument("-t1", "--time01", type=Path, metavar="SCAN", help="FLAIR of the first visit")
+    one.add_argument("-t2", "--time02", type=Path, metavar="SCAN", help="FLAIR of the second visit")
+    many = parser.add_argument_group("many patients")
+    many.add_argument(
+        "--dataset", type=Path, metavar="SCANS",
+        help="folder with a folder for each patient, and in that two entries whose names begin "
+        "with time01 and time02 (or flair_time01, flair_time02): NIfTI files or DICOM folders",
+    )  # fmt: skip
+    many.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="patients at the same time; default: 1"
+    )
+    add_arguments(parser)
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR",
+        help="folder to make, in the MSSEG-2 layout; its name is the patient's. With --dataset the "
+        "folder for a folder per patient",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="make again what was made before")
+    parser.add_argument("--threads", type=int, metavar="N", help="processors to use; default: all")
+    flags = parser.parse_args(arguments)
+    if flags.dataset is not None:
+        if flags.time01 or flags.time02:
+            parser.error("--dataset and -t1, -t2 exclude each other: give one or the other")
+    elif flags.time01 is None or flags.time02 is None:
+        parser.error("wanted -t1 and -t2 (one patient), or --dataset (many)")
+    check_arguments(parser, flags)
+    for name in ("jobs", "threads"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} is {value}; wanted 1 or more")
+    return flags
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 1 if anything failed."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    flags = parse_arguments(arguments)
+    # So that what is half-made is cleared away, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if flags.threads:
+        limit_threads(flags.threads)
+    try:
+        check_libraries()
+        return prepare_many(flags) if flags.dataset else prepare_one(flags)
+    except (InputError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted; the same command goes on", file=sys.stderr)
+        return 1
+
+
+def prepare_one(flags: argparse.Namespace) -> int:
+    """One patient, step by step."""
+    from msseg_jax.prepare.patient import PICTURE, prepare_patient, use_threads
+
+    use_threads(processors())
+    request = request_of(flags, flags.time01, flags.time02)
+    with tqdm(total=0, bar_format="{desc}", disable=None, leave=False) as line:
+        prepared = prepare_patient(request, flags.output, flags.overwrite, line.set_description_str)
+    outcome = Outcome(flags.output.name, prepared.record, prepared.was_there)
+    print(table([outcome]))
+    print(f"look at {flags.output / PICTURE}")
+    return 0
+
+
+def prepare_many(flags: argparse.Namespace) -> int:
+    """All patients of a folder, going on after one that fails."""
+    scans = find_scans(flags.dataset)
+    output = flags.output.resolve()
+    if output == flags.dataset.resolve() or flags.dataset.resolve() in output.parents:
+        raise InputError(
+            f"{flags.output}: lies in --dataset, among the scans; choose a folder elsewhere"
+        )
+    requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
+    outcomes = {}
+    # A process each: a library that crashes on one patient takes no other along.
+    workers = min(flags.jobs, len(requests))
+    threads = max(1, processors() // workers)
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (threads,)) as pool:
+        running = [
+            pool.submit(prepare, name, request, flags.output / name, flags.overwrite)
+            for name, request in requests.items()
+        ]
+        try:
+            for done in tqdm(as_completed(running), "patients", len(running), disable=None):
+                outcome = done.result()
+                outcomes[outcome.patient] = outcome
+                if outcome.failure:
+                    tqdm.write(f"{outcome.patient}: failed: {outcome.failure}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    ordered = [outcomes[name] for name in requests]
+    print(table(ordered))
+    failed = [outcome for outcome in ordered if outcome.failure]
+    if failed:
+        print(f"{len(failed)} of {len(ordered)} patients failed:", file=sys.stderr)
+        for outcome in failed:
+            print(f"  {outcome.patient}: {outcome.failure}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def prepare(name: str, request: Request, folder: Path, overwrite: bool) -> Outcome:
+    """One of many, in a process of its own."""
+    from msseg_jax.prepare.patient import prepare_patient
+
+    try:
+        prepared = prepare_patient(request, folder, overwrite)
+    except Exception as error:  # whatever it is, the other patients are wanted
+        known = isinstance(error, InputError)
+        failure = str(error) if known else f"{type(error).__name__}: {error}"
+        return Outcome(name, None, failure=failure)
+    return Outcome(name, prepared.record, prepared.was_there)
+
+
+def _begin_worker(threads: int) -> None:
+    from msseg_jax.prepare.patient import use_threads
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    use_threads(threads)
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """What became of each patient, a line each, and below it what to know of some."""
+    rows = [
+        ("patient", "turned, deg", "moved, mm", "apart, mm", "correlation", "brain, ml", "time, s",
+         ""),
+        *(_row(outcome) for outcome in outcomes),
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if 0 < column < 7 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    for outcome in outcomes:
+        for warning in (outcome.record or {}).get("warnings", ()):
+            lines.append(f"{outcome.patient}: warning: {warning}")
+    return "\n".join(lines)
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    if outcome.record is None:
+        return (outcome.patient, *("-",) * 6, "failed")
+    registration, brain = outcome.record["registration"], outcome.record["brain"]
+    return (
+        outcome.patient,
+        f"{registration['turned_degrees']:.1f}",
+        f"{registration['moved_mm']:.1f}",
+        f"{registration['apart_mm']:.2f}",
+        f"{registration['correlation']:.3f}",
+        f"{brain['ml']:.0f}",
+        f"{sum(outcome.record['seconds'].values()):.0f}",
+        "done before" if outcome.was_there else "",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

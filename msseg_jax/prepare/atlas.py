@@ -1,0 +1,118 @@
+"""The average brain that nilearn carries in itself, and where it lies in a scan of a head.
+
+ICBM 152 2009a nonlinear symmetric, skull-stripped T1 with its grey and white matter at 1 mm (Fonov
+et al., NeuroImage 2011). It is an atlas of healthy T1 brains; laid on a FLAIR by an affine
+transform it says about where the brain is, and `brain_mask` finds its edge from there.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import SimpleITK as sitk
+
+from msseg_jax.prepare.images import image_of
+from msseg_jax.prepare.registration import (
+    PROBE_MM,
+    centre_of,
+    compose,
+    correlation,
+    isotropic,
+    matrix_of,
+    on_grid,
+    refine,
+    rigid,
+    search,
+)
+
+GREY, WHITE = 1.0, 0.85  # how bright FLAIR shows them; fluid, bone and what is outside are dark
+SHELL_MM = 8  # around the brain: dark bone, without which the brain's edge is not seen
+SURE = 0.9  # probability above which a voxel is taken for one tissue
+NECKS_MM = (0.0, 25.0)  # how far above the middle of what is scanned the brain's middle may lie
+AFFINE_MM = (4.0, 3.0)  # voxel sides of the affine descent
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """On its own grid: RAS in the file, LPS here."""
+
+    flair: sitk.Image  # float32, what FLAIR would show of it, 0 to 1
+    brain: sitk.Image  # uint8
+    shell: sitk.Image  # uint8, the brain and SHELL_MM around it
+    grey: sitk.Image  # uint8, what is surely grey matter
+    white: sitk.Image  # uint8
+    centre: np.ndarray  # (3,) mm, of the brain
+
+
+@cache
+def load_atlas() -> Atlas:
+    """The atlas, read from the installed package."""
+    from nilearn import datasets  # takes a second to import
+
+    grey, white, brain = (
+        image_of(image.get_fdata(dtype=np.float32), image.affine)
+        for image in (
+            datasets.load_mni152_gm_template(resolution=1),
+            datasets.load_mni152_wm_template(resolution=1),
+            datasets.load_mni152_brain_mask(resolution=1),
+        )
+    )
+    brain = brain > 0.5
+    return Atlas(
+        grey * GREY + white * WHITE,
+        brain,
+        sitk.BinaryDilate(brain, (SHELL_MM,) * 3),
+        grey > SURE,
+        white > SURE,
+        centre_of(brain),
+    )
+
+
+def find_pose(atlas: Atlas, head: sitk.Image) -> sitk.Transform:
+    """Where the atlas lies in a head, turned by up to 30 degrees, anywhere: rigid, to a centimetre.
+
+    Raises:
+      RuntimeError: nowhere.
+    """
+    coarse = isotropic(head, PROBE_MM)
+    middle = centre_of(sitk.OtsuThreshold(coarse, 0, 1))
+    shifts = [middle - atlas.centre + np.array([0.0, 0.0, neck]) for neck in NECKS_MM]
+    return search(atlas.flair, head, atlas.shell, atlas.centre, shifts)
+
+
+def fit_atlas(
+    atlas: Atlas, head: sitk.Image, poses: list[sitk.Transform]
+) -> tuple[sitk.AffineTransform, float]:
+    """The affine transform from the atlas to a head, and the correlation reached.
+
+    Args:
+      poses: rigid ones to start from; the best of them is taken.
+    """
+    fixed, moving = isotropic(atlas.flair, PROBE_MM), isotropic(head, PROBE_MM)
+    shell = on_grid(atlas.shell, fixed)
+
+    def similarity(pose):
+        found = correlation(fixed, moving, shell, pose)
+        return -math.inf if math.isnan(found) else found
+
+    best = max(poses, key=similarity)
+    transform = sitk.AffineTransform(3)
+    transform.SetCenter(atlas.centre.tolist())
+    matrix, _ = matrix_of(best)
+    transform.SetMatrix(matrix.ravel().tolist())
+    there = np.array(best.TransformPoint(atlas.centre.tolist()))
+    transform.SetTranslation((there - atlas.centre).tolist())
+    refine(atlas.flair, head, atlas.shell, transform, AFFINE_MM)
+    return transform, similarity(transform)
+
+
+def brain_by_atlas(atlas: Atlas, transform: sitk.AffineTransform, grid: sitk.Image) -> sitk.Image:
+    """The atlas's brain on a scan's grid: uint8."""
+    return on_grid(atlas.brain, grid, transform.GetInverse())
+
+
+def mirror_of(transform: sitk.AffineTransform) -> sitk.AffineTransform:
+    """The reflection of a scan in the atlas's mid-sagittal plane, as that lies in the scan."""
+    flip = rigid(np.diag([-1.0, 1.0, 1.0]), np.zeros(3))
+    return compose(transform, compose(flip, transform.GetInverse()))

@@ -1,0 +1,84 @@
+"""The brain of one FLAIR: from where an atlas lays it to where the image shows its edge."""
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from msseg_jax.data.volumes import bounding_box
+
+LEAST_SPACING_MM = 1.0  # an edge is not sought finer than this
+CORE_MM = 8.0  # deeper than this inside the atlas's brain there is brain, whatever the patient
+ZONE_MM = 8.0  # further than this outside it there is none
+TISSUE_SHARE = 0.55  # of the core's median: brighter is tissue, darker is fluid or bone
+NECK_MM = 3.0  # what hangs on the brain by less than twice this is not brain: dura, eyes, scalp
+RIM_MM = 1.0  # what the cutting of necks took from the brain beyond NECK_MM is given back
+SULCUS_MM = 8.0  # half the width of what is closed: sulci, fissures, ventricles
+
+
+def find_brain(image: sitk.Image, prior: sitk.Image) -> sitk.Image:
+    """The brain with its fluid, on the grid of the image: uint8.
+
+    Args:
+      image: a FLAIR without much bias.
+      prior: uint8, on the same grid: where an atlas has the brain, within about ZONE_MM.
+    """
+    coarse = _not_finer(image, LEAST_SPACING_MM)
+    prior = sitk.Resample(prior, coarse, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    spacing_mm = coarse.GetSpacing()[::-1]  # of the arrays' axes
+    found = _find(sitk.GetArrayFromImage(coarse), sitk.GetArrayFromImage(prior) > 0, spacing_mm)
+    mask = sitk.GetImageFromArray(found.astype(np.uint8))
+    mask.CopyInformation(coarse)
+    return sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+
+
+def _find(image: np.ndarray, prior: np.ndarray, spacing_mm: tuple) -> np.ndarray:
+    """`find_brain` of arrays (z, y, x)."""
+    margins = [int(np.ceil((ZONE_MM + SULCUS_MM) / mm)) + 1 for mm in spacing_mm]
+    box = tuple(
+        slice(max(side.start - margin, 0), side.stop + margin)
+        for side, margin in zip(bounding_box(prior), margins, strict=True)
+    )
+    cut, prior = image[box], prior[box]
+    core = _eroded(prior, CORE_MM, spacing_mm)
+    if not (core & (cut > 0)).any():
+        return np.zeros(image.shape, bool)
+    tissue = np.median(cut[core & (cut > 0)])
+    bright = (cut > TISSUE_SHARE * tissue) & _dilated(prior, ZONE_MM, spacing_mm)
+    parts, count = ndimage.label(_eroded(bright, NECK_MM, spacing_mm))
+    if not count:
+        return np.zeros(image.shape, bool)
+    largest = 1 + np.bincount(parts[core], minlength=count + 1)[1:].argmax()
+    brain = _dilated(parts == largest, NECK_MM + RIM_MM, spacing_mm) & bright
+    whole = np.zeros(image.shape, bool)
+    whole[box] = ndimage.binary_fill_holes(_closed(brain, SULCUS_MM, spacing_mm))
+    return whole
+
+
+def _not_finer(image: sitk.Image, least_mm: float) -> sitk.Image:
+    """The image over the same field of view, with voxels of at least `least_mm` along each axis."""
+    old_mm = np.array(image.GetSpacing())
+    new_mm = np.maximum(old_mm, least_mm)
+    shape = np.ceil(np.array(image.GetSize()) * old_mm / new_mm - 1e-6).astype(int)
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    origin = np.array(image.GetOrigin()) + direction @ ((new_mm - old_mm) / 2)
+    return sitk.Resample(
+        image, shape.tolist(), sitk.Transform(), sitk.sitkLinear, origin.tolist(),
+        new_mm.tolist(), image.GetDirection(), 0.0, sitk.sitkFloat32,
+    )  # fmt: skip
+
+
+def _dilated(mask: np.ndarray, by_mm: float, spacing_mm: tuple) -> np.ndarray:
+    return ndimage.distance_transform_edt(~mask, spacing_mm) <= by_mm
+
+
+def _eroded(mask: np.ndarray, by_mm: float, spacing_mm: tuple) -> np.ndarray:
+    """Outside the array there is nothing."""
+    return ndimage.distance_transform_edt(np.pad(mask, 1), spacing_mm)[1:-1, 1:-1, 1:-1] > by_mm
+
+
+def _closed(mask: np.ndarray, by_mm: float, spacing_mm: tuple) -> np.ndarray:
+    """Dilated, then eroded; at the array's border the brain is taken to go on as it is there."""
+    margins = [int(np.ceil(by_mm / mm)) + 1 for mm in spacing_mm]
+    padded = np.pad(mask, [(m, m) for m in margins], mode="edge")
+    closed = ~_dilated(~_dilated(padded, by_mm, spacing_mm), by_mm, spacing_mm)
+    return closed[tuple(slice(m, -m) for m in margins)]

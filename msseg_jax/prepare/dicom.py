@@ -1,0 +1,225 @@
+"""A folder of DICOM files: which series are in it, and one of them as an image.
+
+Files are told apart by what is in them, not by their names. Read are series of single-frame files,
+as MR scanners write them; multi-frame ("enhanced") files are refused.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from msseg_jax.errors import InputError
+
+LEAST_SLICES = 10  # of a series that may be a head; scouts have fewer, and three orientations
+GAP_TOLERANCE = 0.05  # of the slice distance: what rounding in a header may add
+TILT_TOLERANCE_DEGREES = 0.2  # between the stack of slices and their normal
+MOST_LISTED = 5  # gaps and the like, in a message
+
+
+class DicomError(InputError):
+    """A folder from which no image can be made; the message says what is there."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What the header of one file says."""
+
+    path: Path
+    position_mm: np.ndarray  # (3,) of the first voxel's centre, LPS
+    axes: np.ndarray  # (2, 3) directions of a row and a column
+    shape: tuple[str, str]  # rows and columns
+    frames: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files that belong together."""
+
+    uid: str
+    number: str
+    description: str
+    modality: str
+    slices: list[Slice]
+
+    def __str__(self) -> str:
+        return (
+            f"series {self.number or '?'}: {self.description or 'no description'!r}, "
+            f"{self.modality or 'no modality'}, {len(self.slices)} files, UID {self.uid}"
+        )
+
+    def is_meant_by(self, pick: str) -> bool:
+        """Whether a user's word is its UID, its number, or a part of its description."""
+        return pick in (self.uid, self.number) or pick.lower() in self.description.lower()
+
+
+def list_series(folder: Path) -> list[Series]:
+    """The series in a folder and below, by number. Files that are no DICOM image are passed over.
+
+    Raises:
+      DicomError: there is none.
+    """
+    slices, facts = defaultdict(list), {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        tags = _read_tags(path)
+        uid = tags.get("0020|000e", "")
+        try:
+            position, orientation = _numbers(tags["0020|0032"], 3), _numbers(tags["0020|0037"], 6)
+        except (KeyError, ValueError):  # no DICOM, or none with a place in space
+            continue
+        facts.setdefault(uid, [tags.get(t, "") for t in ("0020|0011", "0008|103e", "0008|0060")])
+        slices[uid].append(
+            Slice(
+                path, position, orientation.reshape(2, 3),
+                (tags.get("0028|0010", ""), tags.get("0028|0011", "")),
+                int(tags.get("0028|0008") or 1),
+            )
+        )  # fmt: skip
+    if not slices:
+        raise DicomError(
+            f"{folder}: no DICOM image in it; wanted the files of a FLAIR series, or a NIfTI file"
+        )
+    found = [Series(uid, *facts[uid], files) for uid, files in slices.items()]
+    return sorted(found, key=lambda s: (not s.number.isdigit(), s.number.zfill(9), s.uid))
+
+
+def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series:
+    """The one that `pick` names, or the only one.
+
+    Raises:
+      DicomError: several or none would do; all are listed.
+    """
+    listed = "\n".join(f"  {series}" for series in found)
+    if pick is not None:
+        meant = [s for s in found if pick in (s.uid, s.number)]
+        meant = meant or [s for s in found if s.is_meant_by(pick)]
+        if len(meant) != 1:
+            raise DicomError(
+                f"{folder}: --series={pick} names {len(meant)} of the series in it; wanted the "
+                f"number, the UID or a part of the description of one:\n{listed}"
+            )
+        return meant[0]
+    stacks = [series for series in found if len(series.slices) >= LEAST_SLICES]
+    if len(stacks) == 1:
+        return stacks[0]
+    if not stacks and len(found) == 1:
+        return found[0]  # which `read_series` will say more about
+    raise DicomError(
+        f"{folder}: {len(found)} series in it; wanted one: give --series=NUMBER (or UID, or a part "
+        f"of the description), or the folder of the FLAIR alone:\n{listed}"
+    )
+
+
+def read_series(folder: Path, pick: str | None = None) -> tuple[sitk.Image, str]:
+    """The image of a series, float32, and what the series says of itself.
+
+    Args:
+      pick: number, UID or part of the description, where there are several.
+
+    Raises:
+      DicomError: no series or several, slices missing or twice, a tilted gantry, files damaged.
+    """
+    series = choose_series(folder, list_series(folder), pick)
+    name = f"{folder}, {series}"
+    ordered = _check_stack(name, series.slices)
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(slice_.path) for slice_ in ordered])
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise DicomError(
+            f"{name}: cannot be read ({_last_line(error)}): damaged, or compressed in a way that "
+            "is not known here; export it again"
+        ) from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise DicomError(f"{name}: voxels are colours; wanted grey values: choose another series")
+    return image, str(series)
+
+
+def _check_stack(name: str, slices: list[Slice]) -> list[Slice]:
+    """The slices in their order in space. Raises DicomError unless they make one even stack."""
+    if any(slice_.frames > 1 for slice_ in slices):
+        raise DicomError(
+            f"{name}: has several frames per file (enhanced DICOM), which is not read here; wanted "
+            "one slice per file, or NIfTI: convert it, with dcm2niix for example"
+        )
+    if len(slices) < LEAST_SLICES:
+        raise DicomError(
+            f"{name}: wanted at least {LEAST_SLICES} slices of a head: give the folder of a FLAIR"
+        )
+    axes = slices[0].axes
+    if any(s.shape != slices[0].shape or np.abs(s.axes - axes).max() > 1e-3 for s in slices):
+        raise DicomError(
+            f"{name}: its slices differ in orientation or size, as a scout's do; wanted one stack: "
+            "choose another series"
+        )
+    normal = np.cross(*axes)
+    ordered = sorted(slices, key=lambda slice_: float(slice_.position_mm @ normal))
+    positions = np.stack([slice_.position_mm for slice_ in ordered])
+    heights = positions @ normal
+    steps = np.diff(heights)
+    step = float(np.median(steps))
+    twice = int((steps < 0.01).sum())
+    if twice:
+        raise DicomError(
+            f"{name}: {twice} slices lie where another lies: several volumes in one series "
+            "(echoes, repetitions) or files copied twice; wanted each slice once"
+        )
+    gaps = np.flatnonzero(np.abs(steps - step) > max(GAP_TOLERANCE * step, 0.02))
+    if gaps.size:
+        where = ", ".join(
+            f"between {ordered[k].path.name} ({heights[k]:.1f} mm) and {ordered[k + 1].path.name} "
+            f"({heights[k + 1]:.1f} mm)"
+            for k in gaps[:MOST_LISTED]
+        )
+        more = f" and {gaps.size - MOST_LISTED} more" if gaps.size > MOST_LISTED else ""
+        raise DicomError(
+            f"{name}: slices are {step:.2f} mm apart but not everywhere, so some are missing: "
+            f"{where}{more}; wanted all slices: copy or export the series again"
+        )
+    along = positions[-1] - positions[0]
+    tilt = float(np.degrees(np.arccos(min(1.0, along @ normal / np.linalg.norm(along)))))
+    if tilt > TILT_TOLERANCE_DEGREES:
+        raise DicomError(
+            f"{name}: its stack of slices leans by {tilt:.1f} degrees (a tilted gantry); wanted "
+            "slices right above each other: resample it, with dcm2niix for example"
+        )
+    return ordered
+
+
+def _read_tags(path: Path) -> dict[str, str]:
+    """The header of a DICOM file; empty if it is none."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return {}
+    # What ITK reads need not be text that Python takes.
+    return {
+        key: reader.GetMetaData(key).encode("utf-8", "replace").decode("utf-8").strip(" \0")
+        for key in reader.GetMetaDataKeys()
+        if key in _TAGS
+    }
+
+
+_TAGS = {
+    "0008|0060", "0008|103e", "0020|000e", "0020|0011", "0020|0032", "0020|0037",
+    "0028|0008", "0028|0010", "0028|0011",
+}  # fmt: skip
+
+
+def _numbers(text: str, count: int) -> np.ndarray:
+    values = np.array([float(part) for part in text.split("\\")])
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise ValueError(text)
+    return values
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

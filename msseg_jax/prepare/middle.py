@@ -1,0 +1,124 @@
+"""The middle space: half-way between the visits, where both are resampled once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
+
+from msseg_jax.data.alignment import Alignment, measure_alignment
+from msseg_jax.data.quality import LEAST_CORRELATION, MOST_DISPLACEMENT_MM
+from msseg_jax.prepare.images import array_of
+from msseg_jax.prepare.registration import coverage, half_of, matrix_of, on_grid
+from msseg_jax.prepare.visits import Registered, RegistrationError
+
+
+@dataclass(frozen=True)
+class Middle:
+    """Both visits on one grid."""
+
+    images: tuple[sitk.Image, sitk.Image]  # float32, as scanned, 0 outside their fields of view
+    brain: sitk.Image  # uint8, of either visit, where both have data
+    unseen_ml: float  # brain that lies outside the other visit's field of view
+    to_visits: tuple[sitk.Transform, sitk.Transform]  # from points of the middle space
+
+
+def bring_to_middle(registered: Registered) -> Middle:
+    """Resample both visits half-way, linearly: what interpolation blurs, it blurs in both.
+
+    The grid's axes are half-way between those of the scans, its voxels as small as the smaller of
+    both along each axis, and it covers what both have in view.
+    """
+    half = half_of(registered.transform)  # middle to second; backwards, middle to first
+    to_visits = (half.GetInverse(), half)
+    scanned = tuple(visit.scan.image for visit in registered.visits)
+    grid = _grid(scanned, to_visits)
+    images = tuple(
+        sitk.Resample(image, grid, to_visit, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+        for image, to_visit in zip(scanned, to_visits, strict=True)
+    )
+    seen = [coverage(image, grid, t) for image, t in zip(scanned, to_visits, strict=True)]
+    brains = [
+        on_grid(visit.brain, grid, to_visit)
+        for visit, to_visit in zip(registered.visits, to_visits, strict=True)
+    ]
+    either = brains[0] | brains[1]
+    brain = either & seen[0] & seen[1]
+    voxel_ml = float(np.prod(grid.GetSpacing())) / 1000
+    unseen_ml = float(sitk.GetArrayFromImage(either - brain).sum()) * voxel_ml
+    return Middle(images, brain, unseen_ml, to_visits)
+
+
+def _grid(
+    scanned: tuple[sitk.Image, sitk.Image], to_visits: tuple[sitk.Transform, sitk.Transform]
+) -> sitk.Image:
+    """The middle space's grid, as an image of nothing."""
+    axes, spacings_mm = zip(*map(_axes_in_middle, scanned, to_visits), strict=True)
+    between = Rotation.from_matrix(axes[0].T @ axes[1]).as_rotvec() / 2
+    axes = axes[0] @ Rotation.from_rotvec(between).as_matrix()
+    spacing_mm = np.minimum(*spacings_mm)
+    # What both have in view, along the new axes.
+    spans = [_corners(image, t) @ axes for image, t in zip(scanned, to_visits, strict=True)]
+    low = np.max([span.min(axis=0) for span in spans], axis=0)
+    high = np.min([span.max(axis=0) for span in spans], axis=0)
+    shape = np.maximum(np.round((high - low) / spacing_mm), 1).astype(int)
+    grid = sitk.Image(shape.tolist(), sitk.sitkUInt8)
+    grid.SetSpacing(spacing_mm.tolist())
+    grid.SetDirection(axes.ravel().tolist())
+    grid.SetOrigin((axes @ (low + spacing_mm / 2)).tolist())
+    return grid
+
+
+def _axes_in_middle(image: sitk.Image, to_visit: sitk.Transform) -> tuple[np.ndarray, np.ndarray]:
+    """Directions of a scan's axes in the middle space, those nearest to x, y, z first to last and
+    pointing as they do, as the columns of a rotation; and the voxel side along each."""
+    turn, _ = matrix_of(to_visit)
+    axes = turn.T @ np.array(image.GetDirection()).reshape(3, 3)
+    order = _nearest_axes(axes)
+    axes = axes[:, order] * np.sign(np.diag(axes[:, order]))
+    return axes, np.array(image.GetSpacing())[order]
+
+
+def _nearest_axes(axes: np.ndarray) -> list[int]:
+    """For x, y and z the column that is nearest to it, each column once."""
+    permutations = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
+    return list(max(permutations, key=lambda p: np.abs(np.diag(axes[:, p])).sum()))
+
+
+def _corners(image: sitk.Image, to_visit: sitk.Transform) -> np.ndarray:
+    """The outermost corners of a scan's field of view in the middle space: (8, 3) mm."""
+    back = to_visit.GetInverse()
+    ends = [(-0.5, size - 0.5) for size in image.GetSize()]
+    return np.array(
+        [
+            back.TransformPoint(image.TransformContinuousIndexToPhysicalPoint(corner))
+            for corner in np.stack(np.meshgrid(*ends), axis=-1).reshape(8, 3).tolist()
+        ]
+    )
+
+
+def check_match(middle: Middle, names: str) -> Alignment:
+    """Measure what motion is left between the visits inside the brain.
+
+    Args:
+      names: of the visits, for a message.
+
+    Raises:
+      RegistrationError: more than `data.quality` takes for matched.
+    """
+    brain = array_of(middle.brain) > 0
+    alignment = measure_alignment(
+        *(array_of(image) for image in middle.images), brain, np.array(middle.brain.GetSpacing())
+    )
+    if not (
+        alignment.correlation >= LEAST_CORRELATION
+        and alignment.displacement_mm <= MOST_DISPLACEMENT_MM
+    ):
+        raise RegistrationError(
+            f"{names}: the visits do not lie on each other after registration: edges inside the "
+            f"brain correlate by {alignment.correlation:.2f} and lie "
+            f"{alignment.displacement_mm:.1f} mm apart; wanted at least {LEAST_CORRELATION} and at "
+            f"most {MOST_DISPLACEMENT_MM:g} mm: are both FLAIRs of one patient, with most of the "
+            "brain in view?"
+        )
+    return alignment

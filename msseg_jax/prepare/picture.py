@@ -1,0 +1,107 @@
+"""One picture of a prepared pair: do the visits match, and is the brain's outline right?"""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from matplotlib.figure import Figure
+
+from msseg_jax.prepare.registration import centre_of
+
+PIXEL_MM = 1.0
+MARGIN_MM = 12.0  # around the brain
+TILE_MM = 20.0  # side of the checkerboard's squares
+MM_PER_INCH = 50.0  # of the picture, at 100 pixels an inch
+HEAD_INCHES = 0.65  # for the title and the names of the columns
+WINDOW = (0.5, 99.5)  # percentiles inside the brain that become black and white
+OUTLINE = "#e69f00"
+# (name, axis of the array (z, y, x), letters left and right, top and bottom): seen from the feet,
+# from the front and from the patient's left.
+PLANES = (
+    ("axial", 0, ("R", "L"), ("A", "P")),
+    ("coronal", 1, ("R", "L"), ("S", "I")),
+    ("sagittal", 2, ("A", "P"), ("S", "I")),
+)
+
+
+def draw_pair(
+    path: Path, title: str, images: tuple[sitk.Image, sitk.Image], brain: sitk.Image
+) -> None:
+    """Write a PNG: three planes through the brain's middle of the first visit, the second, and
+    both in the squares of a checkerboard, with the brain's outline.
+
+    Args:
+      images: both on one grid.
+      brain: uint8, on that grid.
+    """
+    grid = _upright_grid(brain)
+    mask = _resampled(brain, grid, sitk.sitkNearestNeighbor) > 0
+    visits = [_grey(_resampled(image, grid, sitk.sitkLinear), mask) for image in images]
+    squares = np.indices(mask.shape) // int(TILE_MM / PIXEL_MM)
+    columns = {
+        "first visit": visits[0],
+        "second visit": visits[1],
+        "both, in squares": np.where(squares.sum(axis=0) % 2, *visits),
+    }
+    middle = [int(np.median(places)) for places in np.nonzero(mask)]
+    heights = [_slice(mask, axis, middle).shape[0] for _, axis, *_ in PLANES]
+    widths = [_slice(mask, axis, middle).shape[1] for _, axis, *_ in PLANES]
+    width, height = 3 * max(widths) / MM_PER_INCH, sum(heights) / MM_PER_INCH + HEAD_INCHES
+    figure = Figure(figsize=(width, height), dpi=100, facecolor="black")
+    figure.subplots_adjust(0, 0, 1, 1 - HEAD_INCHES / height, wspace=0, hspace=0)
+    axes = figure.subplots(3, 3, height_ratios=heights)
+    for row, (_, axis, sides, ends) in zip(axes, PLANES, strict=True):
+        for place, (name, volume) in zip(row, columns.items(), strict=True):
+            picture = _slice(volume, axis, middle)
+            place.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            place.contour(_slice(mask, axis, middle), [0.5], colors=OUTLINE, linewidths=0.8)
+            place.set_axis_off()
+            for letter, x, y in (
+                (sides[0], 0.02, 0.5), (sides[1], 0.98, 0.5), (ends[0], 0.5, 0.98),
+                (ends[1], 0.5, 0.02),
+            ):  # fmt: skip
+                place.text(
+                    x, y, letter, color="white", fontsize=8, transform=place.transAxes,
+                    ha={0.02: "left", 0.98: "right"}.get(x, "center"),
+                    va={0.02: "bottom", 0.98: "top"}.get(y, "center"),
+                )  # fmt: skip
+            if axis == 0:
+                place.set_title(name, color="white", fontsize=11, pad=4)
+    figure.text(0.5, 1 - 0.1 / height, title, color="white", fontsize=12, ha="center", va="top")
+    figure.savefig(path, facecolor="black")
+
+
+def _upright_grid(brain: sitk.Image) -> sitk.Image:
+    """Cubic voxels along x, y and z around the brain."""
+    found = np.argwhere(sitk.GetArrayFromImage(brain))[:, ::-1]
+    centre = centre_of(brain)
+    corners = np.array(
+        [
+            brain.TransformContinuousIndexToPhysicalPoint(corner)
+            for corner in np.stack(
+                np.meshgrid(*np.stack([found.min(axis=0), found.max(axis=0)], axis=1)), axis=-1
+            ).reshape(8, 3).astype(float).tolist()
+        ]
+    )  # fmt: skip
+    reach_mm = np.abs(corners - centre).max(axis=0) + MARGIN_MM
+    size = np.ceil(2 * reach_mm / PIXEL_MM).astype(int)
+    grid = sitk.Image(size.tolist(), sitk.sitkUInt8)
+    grid.SetSpacing((PIXEL_MM,) * 3)
+    grid.SetOrigin((centre - reach_mm).tolist())
+    return grid
+
+
+def _resampled(image: sitk.Image, grid: sitk.Image, how: int) -> np.ndarray:
+    """(z, y, x), towards the head, the back and the patient's left."""
+    return sitk.GetArrayFromImage(sitk.Resample(image, grid, sitk.Transform(), how, 0))
+
+
+def _grey(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(array[mask], WINDOW)
+    return np.clip((array - low) / max(high - low, 1e-12), 0, 1)
+
+
+def _slice(array: np.ndarray, axis: int, middle: list[int]) -> np.ndarray:
+    """A plane through the middle, as it is seen: the head up where z is in it."""
+    plane = np.take(array, middle[axis], axis)
+    return plane if axis == 0 else plane[::-1]

@@ -1,0 +1,265 @@
+"""Where one image lies on another: SimpleITK's optimisers, from far away to a tenth of a voxel.
+
+A transform maps points of the fixed image to points of the moving one, in scanner mm (LPS, ITK's
+axes), as `sitk.Resample(moving, fixed, transform)` takes it.
+"""
+
+import itertools
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
+
+SEARCH_MM, PROBE_MM = 8.0, 4.0  # voxel sides of the search, and of the choice among its best
+START_DEGREES = (-25.0, 0.0, 25.0)  # about each axis; a descent reaches half-way to the next
+SEARCH_STEPS, PROBE_STEPS, FINE_STEPS = 30, 60, 100
+FIRST_STEP_SHARE = 0.5  # of a voxel, in the search
+BEST_OF_SEARCH = 4  # go on to the finer grid
+LEAST_OVERLAP = 0.4  # of the fixed mask, else the few voxels that do overlap may agree by chance
+FINE_STEP_MM = 0.2  # a longer first step throws the many parameters of an affine off
+LAST_STEP_SHARE = 0.005  # of the first step, where a descent ends
+HISTOGRAM_BINS = 32  # of mutual information
+
+
+# --------------------------------------------------------------------------------------- images
+
+
+def isotropic(image: sitk.Image, spacing_mm: float) -> sitk.Image:
+    """The image on cubic voxels, over the same field of view, smoothed where that is coarser."""
+    old_mm = np.array(image.GetSpacing())
+    # 0.4 of the new voxel: what is finer would be sampled by chance.
+    sigma_mm = np.where(old_mm < spacing_mm, 0.4 * spacing_mm, 1e-3)
+    smooth = sitk.SmoothingRecursiveGaussian(image, sigma_mm.tolist())
+    shape = np.ceil(np.array(image.GetSize()) * old_mm / spacing_mm - 1e-6).astype(int)
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    origin = np.array(image.GetOrigin()) + direction @ ((spacing_mm - old_mm) / 2)
+    return sitk.Resample(
+        smooth, shape.tolist(), sitk.Transform(), sitk.sitkLinear, origin.tolist(),
+        (spacing_mm,) * 3, image.GetDirection(), 0.0, sitk.sitkFloat32,
+    )  # fmt: skip
+
+
+def on_grid(mask: sitk.Image, grid: sitk.Image, transform: sitk.Transform | None = None):
+    """A mask on another grid, nearest voxel, 0 outside: uint8."""
+    return sitk.Resample(
+        mask, grid, transform or sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8
+    )
+
+
+def centre_of(mask: sitk.Image) -> np.ndarray:
+    """The mean point of a mask, (3,) mm."""
+    indices = np.argwhere(sitk.GetArrayFromImage(mask))[:, ::-1]
+    return np.array(mask.TransformContinuousIndexToPhysicalPoint(indices.mean(axis=0).tolist()))
+
+
+def points_of(mask: sitk.Image, most: int = 20_000) -> np.ndarray:
+    """About `most` of a mask's voxels, evenly, as points: (N, 3) mm."""
+    indices = np.argwhere(sitk.GetArrayFromImage(mask))[:, ::-1]
+    indices = indices[:: max(1, len(indices) // most)]
+    direction = np.array(mask.GetDirection()).reshape(3, 3)
+    return indices * np.array(mask.GetSpacing()) @ direction.T + np.array(mask.GetOrigin())
+
+
+def correlation(
+    fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, transform: sitk.Transform
+) -> float:
+    """Normalised cross-correlation inside a mask on the fixed grid, where both have data.
+
+    NaN where there is next to nothing to compare.
+    """
+    inside = sitk.GetArrayFromImage(mask) > 0
+    inside = inside & (sitk.GetArrayFromImage(coverage(moving, fixed, transform)) > 0)
+    if inside.sum() < 100:
+        return math.nan
+    there = sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0)
+    a = sitk.GetArrayFromImage(fixed)[inside]
+    b = sitk.GetArrayFromImage(there)[inside]
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def coverage(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform) -> sitk.Image:
+    """Which voxels of a grid lie in the image's field of view, by `transform`: uint8."""
+    field = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
+    field.CopyInformation(image)
+    return on_grid(field, grid, transform)
+
+
+# ----------------------------------------------------------------------------------- transforms
+
+
+def rigid(rotation: np.ndarray, shift: np.ndarray) -> sitk.AffineTransform:
+    """The transform x -> rotation @ x + shift."""
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(np.asarray(rotation, float).ravel().tolist())
+    transform.SetTranslation(np.asarray(shift, float).ravel().tolist())
+    return transform
+
+
+def matrix_of(transform: sitk.Transform) -> tuple[np.ndarray, np.ndarray]:
+    """(A, b) of a linear transform x -> A @ x + b."""
+    shift = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    columns = [np.array(transform.TransformPoint(tuple(axis))) - shift for axis in np.eye(3)]
+    return np.stack(columns, axis=1), shift
+
+
+def compose(outer: sitk.Transform, inner: sitk.Transform) -> sitk.AffineTransform:
+    """x -> outer(inner(x)) of two linear transforms."""
+    (a, b), (c, d) = matrix_of(outer), matrix_of(inner)
+    return rigid(a @ c, a @ d + b)
+
+
+def half_of(transform: sitk.Transform) -> sitk.AffineTransform:
+    """The rigid transform that, done twice, is the given rigid one."""
+    matrix, shift = matrix_of(transform)
+    half = Rotation.from_rotvec(Rotation.from_matrix(matrix).as_rotvec() / 2).as_matrix()
+    # half @ s + s = shift; a rotation of less than 180 degrees leaves the sum invertible.
+    return rigid(half, np.linalg.solve(half + np.eye(3), shift))
+
+
+def nearest_rigid(transform: sitk.Transform, centre: np.ndarray) -> sitk.Euler3DTransform:
+    """The rigid transform that moves `centre` alike and turns most alike (polar decomposition)."""
+    matrix, _ = matrix_of(transform)
+    u, _, v = np.linalg.svd(matrix)
+    turn = u @ np.diag([1, 1, np.linalg.det(u @ v)]) @ v
+    there = np.array(transform.TransformPoint(centre.tolist()))
+    result = sitk.Euler3DTransform()
+    result.SetCenter(centre.tolist())
+    result.SetMatrix(turn.ravel().tolist(), 1e-6)
+    result.SetTranslation((there - centre).tolist())
+    return result
+
+
+def motion_of(transform: sitk.Transform, centre: np.ndarray) -> tuple[float, float]:
+    """How far a rigid transform turns (degrees) and moves `centre` (mm)."""
+    matrix, _ = matrix_of(transform)
+    moved = np.array(transform.TransformPoint(centre.tolist())) - centre
+    turned = Rotation.from_matrix(matrix).magnitude()
+    return float(np.degrees(turned)), float(np.linalg.norm(moved))
+
+
+# ----------------------------------------------------------------------------------- optimisers
+
+
+def descend(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    transform: sitk.Transform,
+    steps: int,
+    step_mm: float,
+    mask: sitk.Image,
+    information: bool = False,
+    threads: int | None = None,
+) -> float:
+    """Improve `transform`, in place, by regular-step gradient descent.
+
+    Args:
+      mask: of the fixed image, on its grid: what is compared.
+      information: by Mattes' mutual information, where contrasts differ; else by correlation.
+      threads: of ITK; None: its default.
+
+    Returns:
+      The similarity reached: higher is better, comparable between calls on the same images.
+
+    Raises:
+      RuntimeError: of ITK, where the images do not overlap.
+    """
+    method = sitk.ImageRegistrationMethod()
+    if information:
+        method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
+    else:
+        method.SetMetricAsCorrelation()
+    method.SetMetricFixedMask(mask)
+    if threads:
+        method.SetNumberOfThreads(threads)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=step_mm, minStep=step_mm * LAST_STEP_SHARE, numberOfIterations=steps,
+        relaxationFactor=0.5, gradientMagnitudeTolerance=1e-8,
+    )  # fmt: skip
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetInitialTransform(transform, inPlace=True)
+    method.Execute(fixed, moving)
+    return -method.GetMetricValue()
+
+
+def search(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    mask: sitk.Image,
+    centre: np.ndarray,
+    shifts: list[np.ndarray],
+    more: list[sitk.Transform] = (),
+) -> sitk.Euler3DTransform:
+    """The rigid transform of the best correlation, from many starts: correct to some mm.
+
+    Args:
+      mask: of the fixed image, on any grid.
+      centre: of rotations, (3,) mm, in the fixed image.
+      shifts: where the centre may lie, as displacements; each is tried with every rotation.
+      more: further starts, tried as they are.
+
+    Raises:
+      RuntimeError: from no start do the images overlap.
+    """
+    starts = [nearest_rigid(start, centre) for start in more]
+    for shift, angles in itertools.product(shifts, itertools.product(START_DEGREES, repeat=3)):
+        turns = np.radians(angles).tolist()
+        starts.append(sitk.Euler3DTransform(centre.tolist(), *turns, shift.tolist()))
+    found = _best(fixed, moving, mask, starts, SEARCH_MM, SEARCH_STEPS)[:BEST_OF_SEARCH]
+    found = _best(fixed, moving, mask, found, PROBE_MM, PROBE_STEPS)
+    if not found:
+        raise RuntimeError("the images overlap from no start")
+    return found[0]
+
+
+def _best(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    mask: sitk.Image,
+    starts: list[sitk.Euler3DTransform],
+    spacing_mm: float,
+    steps: int,
+) -> list[sitk.Euler3DTransform]:
+    """The starts after a descent each, best first, less those that left the other image."""
+    fixed, moving = isotropic(fixed, spacing_mm), isotropic(moving, spacing_mm)
+    mask = on_grid(mask, fixed)
+    least_voxels = LEAST_OVERLAP * sitk.GetArrayFromImage(mask).sum()
+
+    def follow(start):
+        transform = sitk.Euler3DTransform(start)
+        step_mm = FIRST_STEP_SHARE * spacing_mm
+        try:
+            similarity = descend(fixed, moving, transform, steps, step_mm, mask, threads=1)
+        except RuntimeError:  # no overlap from here
+            return None
+        covered = sitk.GetArrayFromImage(coverage(moving, fixed, transform) & mask).sum()
+        return (similarity, transform) if covered >= least_voxels else None
+
+    # Images this coarse keep one processor busy each; ITK leaves Python's lock alone.
+    with ThreadPoolExecutor(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()) as pool:
+        found = [entry for entry in pool.map(follow, starts) if entry is not None]
+    found.sort(key=lambda entry: -entry[0])
+    return [transform for _, transform in found]
+
+
+def refine(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    mask: sitk.Image,
+    transform: sitk.Transform,
+    spacings_mm: tuple[float, ...],
+) -> float:
+    """Improve `transform`, in place, by mutual information inside a mask of the fixed image.
+
+    Returns:
+      The mutual information at the last of the voxel sides.
+    """
+    for spacing_mm in spacings_mm:
+        fixed_there, moving_there = isotropic(fixed, spacing_mm), isotropic(moving, spacing_mm)
+        inside = on_grid(mask, fixed_there)
+        found = descend(
+            fixed_there, moving_there, transform, FINE_STEPS, FINE_STEP_MM, inside, information=True
+        )
+    return found

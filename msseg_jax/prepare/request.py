@@ -1,0 +1,122 @@
+"""What is to be prepared, as flags and folders say it. Imports none of the optional libraries."""
+
+import argparse
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from msseg_jax.data.volumes import SUFFIXES
+from msseg_jax.errors import InputError
+
+LIBRARIES = ("SimpleITK", "nilearn")
+VISITS = ("time01", "time02")
+PREFIXES = ("", "flair_")  # of a visit's name in a folder of scans
+
+
+class RequestError(InputError):
+    """Something that cannot be prepared as it was asked for."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One pair, and how to prepare it."""
+
+    time01: Path  # a NIfTI file, or a folder of DICOM files
+    time02: Path
+    series: tuple[str | None, str | None] = (None, None)  # of DICOM folders with several
+    brain_masks: tuple[Path | None, Path | None] = (None, None)
+    brain_mask_command: str | None = None
+
+
+def check_libraries() -> None:
+    """Raises RequestError where what `requirements-prepare.txt` lists is not installed."""
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise RequestError(
+            f"preparing scans needs {' and '.join(missing)}, not installed here: "
+            "pip install -r requirements-prepare.txt"
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how to prepare, on one command line or another."""
+    group = parser.add_argument_group("how scans are prepared")
+    group.add_argument(
+        "--series", action="append", metavar="S",
+        help="of a DICOM folder with several series: the number, the UID or a part of the "
+        "description of the one to take; given twice, for the first visit and for the second",
+    )  # fmt: skip
+    for visit, which in zip(VISITS, ("first", "second"), strict=True):
+        group.add_argument(
+            f"--brain_mask{visit[-2:]}", type=Path, metavar="FILE",
+            help=f"brain mask of the {which} visit, on its own grid; default: found in the scans",
+        )  # fmt: skip
+    group.add_argument(
+        "--brain_mask_command",
+        metavar="COMMAND",
+        help='a program that makes the masks, such as "mri_synthstrip -i {input} -m {output}"',
+    )
+
+
+def check_arguments(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
+    """Ends in the parser's error for flags that contradict each other."""
+    if flags.series and len(flags.series) > 2:
+        parser.error(f"--series is given {len(flags.series)} times; wanted once, or once per visit")
+    if flags.brain_mask_command and (flags.brain_mask01 or flags.brain_mask02):
+        parser.error(
+            "--brain_mask_command and --brain_mask01, --brain_mask02 exclude each other: give one "
+            "or the other"
+        )
+    if flags.dataset and (flags.brain_mask01 or flags.brain_mask02):
+        parser.error(
+            "--brain_mask01 and --brain_mask02 are of one pair; wanted none with --dataset"
+        )
+
+
+def request_of(flags: argparse.Namespace, time01: Path, time02: Path) -> Request:
+    """The request for one pair, with what the flags say about how."""
+    series = flags.series or [None]
+    return Request(
+        time01, time02, (series[0], series[-1]), (flags.brain_mask01, flags.brain_mask02),
+        flags.brain_mask_command,
+    )  # fmt: skip
+
+
+def find_scans(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Both scans of each patient of a folder, by the patient's name.
+
+    Raises:
+      RequestError: no such folder, no patients, or a patient without two scans; every problem in
+        one message.
+    """
+    if not root.is_dir():
+        raise RequestError(
+            f"{root}: no such folder; wanted one with a folder per patient (--dataset)"
+        )
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        raise RequestError(f"{root}: no patient folder in it; wanted <patient>/time01.nii.gz ...")
+    problems, scans = [], {}
+    for folder in folders:
+        found = [_scans_of(folder, visit) for visit in VISITS]
+        for visit, paths in zip(VISITS, found, strict=True):
+            if len(paths) != 1:
+                there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+                problems.append(
+                    f"{folder}: {len(paths)} scans of {visit} in it; wanted one, a NIfTI file or a "
+                    f"DICOM folder whose name begins with {visit} or flair_{visit}; there is: "
+                    f"{there}"
+                )
+        scans[folder.name] = tuple(paths[0] for paths in found if paths)
+    if problems:
+        raise RequestError("\n".join(problems))
+    return scans
+
+
+def _scans_of(folder: Path, visit: str) -> list[Path]:
+    starts = tuple(prefix + visit for prefix in PREFIXES)
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().startswith(starts) and (path.is_dir() or path.name.endswith(SUFFIXES))
+    ]

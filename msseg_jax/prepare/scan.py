@@ -1,0 +1,109 @@
+"""One visit as it left the scanner: a NIfTI file or a folder of DICOM, read and looked at."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from msseg_jax.data.volumes import SUFFIXES, VolumeError, check_finite, read_volume
+from msseg_jax.errors import InputError
+from msseg_jax.prepare.dicom import TILT_TOLERANCE_DEGREES, read_series
+from msseg_jax.prepare.images import image_of
+
+EXTENT_MM = (60.0, 600.0)  # of the field of view along each axis: a slab of a head, a large coil
+MOST_SPACING_MM = 8.0  # of voxels; lesions of 3 mm are lost long before
+
+
+class ScanError(InputError):
+    """A scan that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A visit's FLAIR on the scanner's own grid."""
+
+    path: Path
+    image: sitk.Image  # float32
+    series: str | None  # what DICOM says of it
+    digest: str  # of the voxels, whatever the file
+    is_oriented: bool  # whether the file says how the patient lies
+
+
+def read_scan(path: Path, series: str | None = None) -> Scan:
+    """Read a NIfTI file, or a series of a folder of DICOM files.
+
+    Args:
+      series: number, UID or part of the description, where the folder holds several.
+
+    Raises:
+      InputError: nothing there, nothing that can be read, NaN, a sheared grid, a constant image,
+        an extent that no head has. The message names the file.
+    """
+    path = Path(path)
+    said, is_oriented = None, True
+    if path.is_dir():
+        image, said = read_series(path, series)
+    elif path.is_file() and not path.name.endswith(SUFFIXES):
+        raise ScanError(
+            f"{path}: is neither NIfTI nor a folder; wanted a NIfTI file (.nii or .nii.gz), or the "
+            "folder of a DICOM series"
+        )
+    else:
+        volume = read_volume(path)
+        check_finite(volume)
+        _check_right_angles(path, volume.affine)
+        image, is_oriented = image_of(volume.array, volume.affine), volume.is_oriented
+    _check_extent(path, image)
+    array = sitk.GetArrayFromImage(image)
+    if not np.isfinite(array).all():
+        raise VolumeError(f"{path}: some voxels are NaN or infinite; wanted finite numbers")
+    if array.min() == array.max():
+        raise ScanError(
+            f"{path}: every voxel is {array.flat[0]:g}; wanted a FLAIR image: export it again"
+        )
+    return Scan(path, image, said, _digest(image), is_oriented)
+
+
+def check_two_visits(time01: Scan, time02: Scan) -> None:
+    """Raises ScanError if both are the same scan."""
+    if time01.digest == time02.digest:
+        raise ScanError(
+            f"{time01.path} and {time02.path} hold the same voxels; wanted two visits: the same "
+            "scan was given twice"
+        )
+
+
+def _check_right_angles(path: Path, affine: np.ndarray) -> None:
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs(axes.T @ axes - np.eye(3)).max()
+    lean = float(np.degrees(np.arcsin(min(1.0, cosines))))
+    if lean > TILT_TOLERANCE_DEGREES:
+        raise ScanError(
+            f"{path}: the axes of its voxels lean by {lean:.1f} degrees (a tilted gantry, or an "
+            "affine registration written into the header); wanted right angles: resample it"
+        )
+
+
+def _check_extent(path: Path, image: sitk.Image) -> None:
+    spacing_mm = np.array(image.GetSpacing())
+    extent_mm = spacing_mm * np.array(image.GetSize())
+    low, high = EXTENT_MM
+    if not ((extent_mm >= low).all() and (extent_mm <= high).all()):
+        said = " x ".join(f"{mm:.0f}" for mm in extent_mm)
+        raise ScanError(
+            f"{path}: measures {said} mm; wanted {low:.0f} to {high:.0f} mm along each axis, as a "
+            "scan of a head: is it another image, or is its voxel size wrong?"
+        )
+    if (spacing_mm > MOST_SPACING_MM).any():
+        said = " x ".join(f"{mm:.1f}" for mm in spacing_mm)
+        raise ScanError(
+            f"{path}: its voxels measure {said} mm; wanted at most {MOST_SPACING_MM:.0f} mm: "
+            "lesions are smaller than that"
+        )
+
+
+def _digest(image: sitk.Image) -> str:
+    voxels = np.ascontiguousarray(sitk.GetArrayFromImage(image))
+    return hashlib.sha256(voxels.tobytes()).hexdigest()

@@ -1,0 +1,239 @@
+"""Where the first visit lies on the second, and where the brain is in each.
+
+Both questions help each other: whole heads find each other from far away, an atlas finds the brain
+in each, and the brains alone say how the visits lie to each other in the end, whatever jaw, neck
+and scalp do.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from msseg_jax.errors import InputError
+from msseg_jax.prepare.atlas import (
+    Atlas,
+    brain_by_atlas,
+    find_pose,
+    fit_atlas,
+    load_atlas,
+    mirror_of,
+)
+from msseg_jax.prepare.bias import correct_bias
+from msseg_jax.prepare.brain_mask import find_brain
+from msseg_jax.prepare.images import without_peaks
+from msseg_jax.prepare.registration import (
+    PROBE_MM,
+    centre_of,
+    compose,
+    correlation,
+    isotropic,
+    matrix_of,
+    nearest_rigid,
+    on_grid,
+    refine,
+    search,
+)
+from msseg_jax.prepare.scan import Scan
+
+FINE_MM = (2.0, 1.25)  # voxel sides of the last descents between the visits
+COMPARE_MM = 2.0  # of the correlations by which a result is judged
+
+# Bounds of this project's own choosing: `python -m benchmarks.registration` prints what real and
+# perturbed pairs reach.
+LEAST_ATLAS = 0.6  # correlation with the atlas
+LEAST_VISITS = 0.5  # of the visits with each other inside the brain
+LEAST_GREY_TO_WHITE = 0.95  # brightness: FLAIR shows grey matter brighter than white, T1 darker
+MOST_MIRROR_GAIN = 0.02  # in correlation, by mirroring one visit
+
+
+class RegistrationError(InputError):
+    """Visits that were not brought onto each other; the message says what was found."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A scan with what was found in it, on its own grid."""
+
+    scan: Scan
+    flat: sitk.Image  # float32, 0 to 1, without much bias: what registrations compare
+    brain: sitk.Image  # uint8
+    to_atlas: sitk.AffineTransform | None  # from the atlas's points to this visit's
+    atlas_correlation: float | None
+    grey_to_white: float | None  # brightness of grey over white matter
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Two visits, and the rigid transform from points of the first to points of the second."""
+
+    visits: tuple[Visit, Visit]
+    transform: sitk.Euler3DTransform
+    correlation: float  # of the visits inside the first one's brain, without bias
+    mirrored: float | None  # the same with the second visit mirrored; None without an atlas
+
+
+def register_visits(
+    scans: tuple[Scan, Scan], brains: tuple[sitk.Image | None, sitk.Image | None] = (None, None)
+) -> Registered:
+    """Bring two visits onto each other, from up to 30 degrees and any distance apart.
+
+    Args:
+      brains: masks that somebody else made, each on its visit's grid; where both are None an atlas
+        is used, and where one is, that visit's is the other's.
+
+    Raises:
+      RegistrationError: no head, no FLAIR, or visits that do not match; mirrored ones.
+    """
+    heads = tuple(without_peaks(scan.image) for scan in scans)
+    if any(brain is not None for brain in brains):
+        transform = _match_heads(scans, heads, [])
+        visits = _with_given_brains(scans, heads, brains, transform)
+    else:
+        atlas = load_atlas()
+        poses = [_pose(atlas, scan, head) for scan, head in zip(scans, heads, strict=True)]
+        transform = _match_heads(scans, heads, [compose(poses[1], poses[0].GetInverse())])
+        # Where one search went astray, the other two make up for it.
+        starts = (
+            [poses[0], compose(transform.GetInverse(), poses[1])],
+            [poses[1], compose(transform, poses[0])],
+        )
+        visits = tuple(map(_find_in, (atlas,) * 2, scans, heads, starts))
+    return _match_brains(visits, transform)
+
+
+def _pose(atlas: Atlas, scan: Scan, head: sitk.Image) -> sitk.Transform:
+    try:
+        return find_pose(atlas, head)
+    except RuntimeError as error:
+        raise _no_head(scan, "nothing in it overlaps with a brain") from error
+
+
+def _no_head(scan: Scan, found: str) -> RegistrationError:
+    return RegistrationError(
+        f"{scan.path}: no head was found in it ({found}); wanted a FLAIR of a head with most of "
+        "the brain in view: look at the image"
+    )
+
+
+def _match_heads(
+    scans: tuple[Scan, Scan], heads: tuple[sitk.Image, sitk.Image], more: list[sitk.Transform]
+) -> sitk.Euler3DTransform:
+    """The visits on each other by all that is in them, to a few mm."""
+    masks = [sitk.OtsuThreshold(isotropic(head, PROBE_MM), 0, 1) for head in heads]
+    first, second = (centre_of(mask) for mask in masks)
+    # Some air around the head, so that its outline counts.
+    around = sitk.BinaryDilate(sitk.BinaryFillhole(masks[0]), (3, 3, 3))
+    try:
+        return search(*heads, around, first, [second - first], more)
+    except RuntimeError as error:
+        raise RegistrationError(
+            f"{scans[0].path} and {scans[1].path}: the visits do not overlap however they are "
+            "turned; wanted two scans of one head: look at both"
+        ) from error
+
+
+def _find_in(atlas: Atlas, scan: Scan, head: sitk.Image, poses: list[sitk.Transform]) -> Visit:
+    """The brain of a visit. Raises RegistrationError if there is none, or it is no FLAIR's."""
+    to_atlas, found = fit_atlas(atlas, head, poses)
+    if not found >= LEAST_ATLAS:
+        raise _no_head(
+            scan, f"correlation {found:.2f} with an average brain, at least {LEAST_ATLAS} wanted"
+        )
+    prior = brain_by_atlas(atlas, to_atlas, head)
+    flat = without_peaks(correct_bias(scan.image, prior, rough=True))
+    brain = find_brain(flat, prior)
+    grey, white = (
+        _median(flat, on_grid(tissue, flat, to_atlas.GetInverse()))
+        for tissue in (atlas.grey, atlas.white)
+    )
+    ratio = grey / white if white > 0 else math.nan
+    if not ratio >= LEAST_GREY_TO_WHITE:
+        raise RegistrationError(
+            f"{scan.path}: grey matter is {ratio:.2f} times as bright as white matter; wanted a "
+            f"FLAIR, where it is brighter (at least {LEAST_GREY_TO_WHITE:g} times): this looks "
+            "like a T1-weighted image. If it is a FLAIR, give brain masks (--brain_mask01, "
+            "--brain_mask02), and this is not asked"
+        )
+    return Visit(scan, flat, brain, to_atlas, found, ratio)
+
+
+def _median(image: sitk.Image, mask: sitk.Image) -> float:
+    values = sitk.GetArrayFromImage(image)[sitk.GetArrayFromImage(mask) > 0]
+    return float(np.median(values)) if values.size else math.nan
+
+
+def _with_given_brains(
+    scans: tuple[Scan, Scan],
+    heads: tuple[sitk.Image, sitk.Image],
+    brains: tuple[sitk.Image | None, sitk.Image | None],
+    transform: sitk.Transform,
+) -> tuple[Visit, Visit]:
+    first, second = brains
+    if first is None:
+        first = on_grid(second, heads[0], transform)
+    if second is None:
+        second = on_grid(first, heads[1], transform.GetInverse())
+    return tuple(
+        Visit(
+            scan,
+            without_peaks(correct_bias(scan.image, brain, rough=True)),
+            brain,
+            None,
+            None,
+            None,
+        )
+        for scan, brain in zip(scans, (first, second), strict=True)
+    )
+
+
+def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registered:
+    """The visits on each other by their brains alone, to a fraction of a voxel."""
+    first, second = visits
+    transform = nearest_rigid(start, centre_of(first.brain))
+    refine(first.flat, second.flat, first.brain, transform, FINE_MM)
+    fixed, moving = isotropic(first.flat, COMPARE_MM), isotropic(second.flat, COMPARE_MM)
+    inside = on_grid(first.brain, fixed)
+    reached = correlation(fixed, moving, inside, transform)
+    if not reached >= LEAST_VISITS:
+        raise RegistrationError(
+            f"{first.scan.path} and {second.scan.path}: the visits do not match inside the brain, "
+            f"correlation {reached:.2f}; wanted at least {LEAST_VISITS}: are both FLAIRs of one "
+            "patient?"
+        )
+    mirrored = None
+    if second.to_atlas is not None:
+        mirrored = _correlation_mirrored(visits, transform, fixed, moving, inside)
+        if mirrored > reached + MOST_MIRROR_GAIN:
+            raise RegistrationError(
+                f"{first.scan.path} and {second.scan.path}: left and right of one visit are "
+                f"exchanged: mirrored, the visits match better (correlation {mirrored:.2f} in "
+                f"place of {reached:.2f}). Export both from the scanner's own files again"
+            )
+    return Registered(visits, transform, reached, mirrored)
+
+
+def _correlation_mirrored(
+    visits: tuple[Visit, Visit],
+    transform: sitk.Transform,
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    inside: sitk.Image,
+) -> float:
+    """The visits' correlation, the second mirrored in its brain's mid-sagittal plane."""
+    mirror = mirror_of(visits[1].to_atlas)
+    # A reflection is no rigid motion: so the image is what is reflected, by its header. Whatever
+    # the affine atlas adds to a reflection is taken out.
+    matrix, shift = matrix_of(mirror)
+    u, _, v = np.linalg.svd(matrix)
+    centre = centre_of(on_grid(visits[1].brain, moving))
+    flip = u @ v
+    offset = matrix @ centre + shift - flip @ centre
+    reflected = sitk.Image(moving)
+    direction = np.array(moving.GetDirection()).reshape(3, 3)
+    reflected.SetDirection((flip @ direction).ravel().tolist())
+    reflected.SetOrigin((flip @ np.array(moving.GetOrigin()) + offset).tolist())
+    start = nearest_rigid(transform, centre_of(inside))
+    refine(fixed, reflected, inside, start, (PROBE_MM, COMPARE_MM))
+    return correlation(fixed, reflected, inside, start)
