@@ -20,7 +20,8 @@ import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from msseg_jax.prepare.middle import bring_to_middle, check_match
-from msseg_jax.prepare.registration import centre_of, compose, points_of, rigid
+from msseg_jax.prepare.patient import use_threads
+from msseg_jax.prepare.registration import centre_of, compose, matrix_of, points_of, rigid
 from msseg_jax.prepare.scan import Scan, read_scan
 from msseg_jax.prepare.visits import RegistrationError, register_visits
 from msseg_jax.process import processors
@@ -40,7 +41,7 @@ def main():
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(processors())
+    use_threads(processors())
     first, second = read_scan(flags.time01), read_scan(flags.time02)
     known = register_visits((first, second))
     points = points_of(known.visits[0].brain)
@@ -55,14 +56,8 @@ def main():
         off_mm, said = np.full(1, np.nan), register(first, moved)
         if isinstance(said, tuple):
             transform, said = said
-            off_mm = np.array(
-                [
-                    np.linalg.norm(
-                        np.subtract(transform.TransformPoint(p), wanted.TransformPoint(p))
-                    )
-                    for p in points.tolist()
-                ]
-            )
+            (a, b), (c, d) = matrix_of(transform), matrix_of(wanted)
+            off_mm = np.linalg.norm(points @ (a - c).T + b - d, axis=1)
         wrong = off_mm.max() > MISALIGNED_MM
         misaligned += wrong
         undetected += wrong and said == "ok"

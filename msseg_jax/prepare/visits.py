@@ -175,17 +175,11 @@ def _with_given_brains(
         first = on_grid(second, heads[0], transform)
     if second is None:
         second = on_grid(first, heads[1], transform.GetInverse())
-    return tuple(
-        Visit(
-            scan,
-            without_peaks(correct_bias(scan.image, brain, rough=True)),
-            brain,
-            None,
-            None,
-            None,
-        )
-        for scan, brain in zip(scans, (first, second), strict=True)
-    )
+    visits = []
+    for scan, brain in zip(scans, (first, second), strict=True):
+        flat = without_peaks(correct_bias(scan.image, brain, rough=True))
+        visits.append(Visit(scan, flat, brain, None, None, None))
+    return tuple(visits)
 
 
 def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registered:
