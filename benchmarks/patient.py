@@ -53,7 +53,7 @@ def prepare_ours(run: Path, folder: Path):
 
     keep_freed_memory()
     from msseg_jax.ensemble import Ensemble
-    from msseg_jax.predict import Outputs, predict_patient
+    from msseg_jax.results import Outputs, predict_patient
 
     ensemble = Ensemble([run])
     patient = dataset.patient_in(folder)

@@ -19,7 +19,7 @@ from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
 from msseg_jax.folds import Folds
 from msseg_jax.parallel import is_main, main_first
-from msseg_jax.predict import Outputs, predict_patients
+from msseg_jax.results import Outputs, predict_patients
 from msseg_jax.train import check_training, train
 from msseg_jax.training_data import prepare_data
 

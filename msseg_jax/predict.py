@@ -10,22 +10,16 @@ For research, not for clinical use.
 
 import argparse
 import logging
-import math
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from msseg_jax.data.dataset import Patient, find_patients, patient_in, read_pair
-from msseg_jax.data.quality import Quality
-from msseg_jax.data.volumes import SUFFIXES, check_output, write_volume
+from msseg_jax.data.dataset import Patient, find_patients, patient_in
+from msseg_jax.data.volumes import SUFFIXES, check_output
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
 from msseg_jax.folds import runs_of
-from msseg_jax.lesions import number_lesions, voxel_mm3
 from msseg_jax.predictor import Options
 from msseg_jax.prepare.request import (
     Request,
@@ -36,173 +30,10 @@ from msseg_jax.prepare.request import (
     request_of,
 )
 from msseg_jax.process import keep_freed_memory, limit_threads, processors
+from msseg_jax.results import Outputs, predict_patient, predict_patients, stem_of
 
 PROGRAM = "python -m msseg_jax.predict"
-IN_MIDDLE = "_on_middle_space"  # added to the name of a mask on the scanner's grid
 PREPARED = "_prepared"  # added to the name of an output, where --prepare names no folder
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where results go: files for one pair, folders that exist for many."""
-
-    mask: Path
-    probability: Path | None = None
-    report: Path | None = None
-    uncertainty: Path | None = None  # how far an ensemble's probabilities disagree
-
-    @property
-    def wanted(self) -> list[Path]:
-        paths = (self.mask, self.probability, self.report, self.uncertainty)
-        return [path for path in paths if path is not None]
-
-    def of(self, patient: str) -> "Outputs":
-        """The files of one patient in these folders."""
-        return Outputs(
-            self.mask / f"{patient}.nii.gz",
-            self.probability and self.probability / f"{patient}.nii.gz",
-            self.report and self.report / f"{patient}.html",
-            self.uncertainty and self.uncertainty / f"{patient}.nii.gz",
-        )
-
-
-def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
-    """Voxels above the threshold, less lesions under the least volume: (D, H, W) uint8.
-
-    Args:
-      volume_mm3: of a voxel.
-    """
-    mask = probability > options.threshold
-    if options.min_lesion_mm3 > 0:
-        least_voxels = math.ceil(options.min_lesion_mm3 / volume_mm3)
-        mask = number_lesions(mask, least_voxels)[0] > 0
-    return mask.astype(np.uint8)
-
-
-def predict_patient(
-    ensemble: Ensemble,
-    patient: Patient,
-    options: Options,
-    outputs: Outputs,
-    progress=lambda batches: batches,
-    scanner=None,
-) -> str:
-    """Write the results of one patient; says in words what was found.
-
-    Args:
-      scanner: the `ScannerGrid` of the second visit, where the pair was prepared: maps are written
-        on it, and the mask on the pair's own grid as well.
-
-    Raises:
-      DatasetError, VolumeError: for what is wrong with the input; nothing is written then.
-    """
-    start = time.perf_counter()
-    pair = read_pair(patient)
-    found = ensemble.segment(patient, pair, options, progress)
-    volume_mm3 = voxel_mm3(pair.time01.spacing_mm)
-    mask = lesion_mask(found.probability, options, volume_mm3)
-    warnings = found.quality.warnings()
-    if outputs.report is not None:
-        from msseg_jax.report.prediction import write_prediction_report
-
-        write_prediction_report(
-            outputs.report, patient.name, pair, mask, found.probability, warnings,
-            _facts(ensemble, patient, options, found.quality),
-        )  # fmt: skip
-    said = []
-    maps = {outputs.probability: found.probability, outputs.uncertainty: found.disagreement}
-    like = pair.time01
-    if scanner is not None:
-        in_middle = outputs.mask.with_name(_stem(outputs.mask) + IN_MIDDLE + SUFFIXES[0])
-        write_volume(in_middle, mask, like)
-        said.append(f"{in_middle}: {_count(mask, volume_mm3)}")
-        maps = {path: scanner.bring(array, like.affine) for path, array in maps.items() if path}
-        probability = scanner.bring(found.probability, like.affine)
-        like = scanner.like
-        volume_mm3 = voxel_mm3(like.spacing_mm)
-        mask = lesion_mask(probability, options, volume_mm3)
-    for path, array in maps.items():
-        if path is not None:
-            write_volume(path, array, like)
-    write_volume(outputs.mask, mask, like)
-    seconds = time.perf_counter() - start
-    said.insert(0, f"{outputs.mask}: {_count(mask, volume_mm3)}, in {seconds:.1f} s")
-    return "\n".join([*said, *(f"  warning: {warning}" for warning in warnings)])
-
-
-def _count(mask: np.ndarray, volume_mm3: float) -> str:
-    count = number_lesions(mask != 0)[1]
-    return f"{count} new lesion{'' if count == 1 else 's'}, {mask.sum() * volume_mm3:.0f} mm3"
-
-
-def _stem(path: Path) -> str:
-    """The name of a NIfTI file without its ending."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
-
-
-def _facts(
-    ensemble: Ensemble, patient: Patient, options: Options, quality: Quality
-) -> list[tuple[str, str]]:
-    """What a report states about how it was made."""
-    mask = patient.brain_mask or "none: what is non-zero in either visit"
-    alignment = quality.alignment
-    facts = [
-        ("first visit", str(patient.time01)),
-        ("second visit", str(patient.time02)),
-        ("brain mask", f"{mask} ({quality.brain_ml:.0f} ml)"),
-        (
-            "visits apart",
-            f"{alignment.displacement_mm:.1f} mm, correlation {alignment.correlation:.2f}",
-        ),
-        *(("model", str(member)) for member in ensemble.members),
-    ]
-    if len(ensemble.members) > 1:
-        facts.append(("probability", f"mean of the {len(ensemble.members)} models"))
-    return [
-        *facts,
-        ("threshold", f"probability above {options.threshold:g}"),
-        ("least lesion", f"{options.min_lesion_mm3:g} mm3"),
-        ("tiles", f"side {_tile_side(ensemble, options)}, overlap {options.overlap} voxels"),
-    ]
-
-
-def _tile_side(ensemble: Ensemble, options: Options) -> str:
-    if options.tile is None:
-        sides = {member.preprocessing.settings.patch_size for member in ensemble.members}
-        return " and ".join(map(str, sorted(sides)))
-    return f"at most {options.tile}"
-
-
-def predict_patients(
-    ensemble: Ensemble,
-    patients: list[Patient],
-    options: Options,
-    outputs: Outputs,
-    overwrite: bool = False,
-    scanners: dict | None = None,
-) -> dict[str, str]:
-    """Write the results of each patient into folders, going on after one that fails.
-
-    Args:
-      scanners: {patient: `scanner` of `predict_patient`}, where the pairs were prepared.
-
-    Returns:
-      {patient: what went wrong}, empty when all went well.
-    """
-    failures = {}
-    for patient in tqdm(patients, "patients", disable=None, leave=False):
-        files = outputs.of(patient.name)
-        if not overwrite and all(path.is_file() for path in files.wanted):
-            tqdm.write(f"{files.mask}: done before, skipped (--overwrite does it again)")
-            continue
-        try:
-            scanner = (scanners or {}).get(patient.name)
-            tqdm.write(predict_patient(ensemble, patient, options, files, scanner=scanner))
-        except Exception as error:  # whatever it is, the other patients' masks are wanted
-            known = isinstance(error, InputError)
-            failures[patient.name] = str(error) if known else f"{type(error).__name__}: {error}"
-            tqdm.write(f"{patient.name}: failed: {failures[patient.name]}")
-    return failures
 
 
 # ---------------------------------------------------------------------------- command line
@@ -368,7 +199,7 @@ def _predict_pair(flags: argparse.Namespace) -> int:
     ensemble, options = _start(flags)
     scanner = None
     if flags.prepare is not None:
-        folder = _prepared(flags, outputs.mask.with_name(_stem(outputs.mask) + PREPARED))
+        folder = _prepared(flags, outputs.mask.with_name(stem_of(outputs.mask) + PREPARED))
         scanner = _prepare(request_of(flags, flags.time01, flags.time02), folder)
         patient = patient_in(folder)
 

@@ -8,8 +8,9 @@ from msseg_jax.data import dataset, preprocess
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.inference import compile_forward, segment_volume
 from msseg_jax.model import build_model, initial_variables
-from msseg_jax.predict import lesion_mask, main
+from msseg_jax.predict import main
 from msseg_jax.predictor import Options, Predictor
+from msseg_jax.results import lesion_mask
 from tests.conftest import SHAPE, save_nifti, save_run, with_random_output
 
 
