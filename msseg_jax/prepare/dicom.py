@@ -17,6 +17,8 @@ LEAST_SLICES = 10  # of a series that may be a head; scouts have fewer, and thre
 GAP_TOLERANCE = 0.05  # of the slice distance: what rounding in a header may add
 TILT_TOLERANCE_DEGREES = 0.2  # between the stack of slices and their normal
 MOST_LISTED = 5  # gaps and the like, in a message
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"  # SOP class of a file with one slice
+ENHANCED = MR_IMAGE + "."  # begins those of the others, whose places in space lie deeper
 
 
 class DicomError(InputError):
@@ -32,6 +34,8 @@ class Slice:
     axes: np.ndarray  # (2, 3) directions of a row and a column
     shape: tuple[str, str]  # rows and columns
     frames: int
+    samples: int  # per voxel: 1 grey, 3 colour
+    is_enhanced: bool  # another layout of the file; position and axes are 0 then
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,16 @@ class Series:
     modality: str
     slices: list[Slice]
 
+    @property
+    def frames(self) -> int:
+        """Of all files together."""
+        return sum(slice_.frames for slice_ in self.slices)
+
     def __str__(self) -> str:
+        frames = f" of {self.frames} frames" if self.frames != len(self.slices) else ""
         return (
             f"series {self.number or '?'}: {self.description or 'no description'!r}, "
-            f"{self.modality or 'no modality'}, {len(self.slices)} files, UID {self.uid}"
+            f"{self.modality or 'no modality'}, {len(self.slices)} files{frames}, UID {self.uid}"
         )
 
     def is_meant_by(self, pick: str) -> bool:
@@ -59,24 +69,36 @@ def list_series(folder: Path) -> list[Series]:
     """The series in a folder and below, by number. Files that are no DICOM image are passed over.
 
     Raises:
-      DicomError: there is none.
+      DicomError: there is none, or a file is an MR image that cannot be read.
     """
-    slices, facts = defaultdict(list), {}
+    slices, facts, damaged = defaultdict(list), {}, []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         tags = _read_tags(path)
+        if not tags and _claims_mr_image(path):
+            damaged.append(path)
         uid = tags.get("0020|000e", "")
+        is_enhanced = tags.get("0008|0016", "").startswith(ENHANCED)
         try:
             position, orientation = _numbers(tags["0020|0032"], 3), _numbers(tags["0020|0037"], 6)
         except (KeyError, ValueError):  # no DICOM, or none with a place in space
-            continue
+            if not is_enhanced:
+                continue
+            position, orientation = np.zeros(3), np.zeros(6)
         facts.setdefault(uid, [tags.get(t, "") for t in ("0020|0011", "0008|103e", "0008|0060")])
         slices[uid].append(
             Slice(
                 path, position, orientation.reshape(2, 3),
                 (tags.get("0028|0010", ""), tags.get("0028|0011", "")),
-                int(tags.get("0028|0008") or 1),
+                int(tags.get("0028|0008") or 1), int(tags.get("0028|0002") or 1), is_enhanced,
             )
         )  # fmt: skip
+    if damaged:
+        names = ", ".join(str(path.relative_to(folder)) for path in damaged[:MOST_LISTED])
+        more = f" and {len(damaged) - MOST_LISTED} more" if len(damaged) > MOST_LISTED else ""
+        raise DicomError(
+            f"{folder}: MR images that are cut off or damaged: {names}{more}; wanted whole files: "
+            "copy them again, or take them away if they are of another series"
+        )
     if not slices:
         raise DicomError(
             f"{folder}: no DICOM image in it; wanted the files of a FLAIR series, or a NIfTI file"
@@ -101,7 +123,7 @@ def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series
                 f"number, the UID or a part of the description of one:\n{listed}"
             )
         return meant[0]
-    stacks = [series for series in found if len(series.slices) >= LEAST_SLICES]
+    stacks = [series for series in found if series.frames >= LEAST_SLICES]
     if len(stacks) == 1:
         return stacks[0]
     if not stacks and len(found) == 1:
@@ -135,18 +157,18 @@ def read_series(folder: Path, pick: str | None = None) -> tuple[sitk.Image, str]
             f"{name}: cannot be read ({_last_line(error)}): damaged, or compressed in a way that "
             "is not known here; export it again"
         ) from error
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise DicomError(f"{name}: voxels are colours; wanted grey values: choose another series")
     return image, str(series)
 
 
 def _check_stack(name: str, slices: list[Slice]) -> list[Slice]:
     """The slices in their order in space. Raises DicomError unless they make one even stack."""
-    if any(slice_.frames > 1 for slice_ in slices):
+    if any(slice_.frames > 1 or slice_.is_enhanced for slice_ in slices):
         raise DicomError(
             f"{name}: has several frames per file (enhanced DICOM), which is not read here; wanted "
             "one slice per file, or NIfTI: convert it, with dcm2niix for example"
         )
+    if any(slice_.samples > 1 for slice_ in slices):
+        raise DicomError(f"{name}: voxels are colours; wanted grey values: choose another series")
     if len(slices) < LEAST_SLICES:
         raise DicomError(
             f"{name}: wanted at least {LEAST_SLICES} slices of a head: give the folder of a FLAIR"
@@ -163,11 +185,13 @@ def _check_stack(name: str, slices: list[Slice]) -> list[Slice]:
     heights = positions @ normal
     steps = np.diff(heights)
     step = float(np.median(steps))
-    twice = int((steps < 0.01).sum())
-    if twice:
+    twice = np.flatnonzero(steps < 0.01)
+    if twice.size:
+        one, other = (ordered[twice[0] + k].path.name for k in (0, 1))
         raise DicomError(
-            f"{name}: {twice} slices lie where another lies: several volumes in one series "
-            "(echoes, repetitions) or files copied twice; wanted each slice once"
+            f"{name}: {twice.size} slices lie where another lies ({one} and {other}, for example): "
+            "several volumes in one series (echoes, repetitions) or files copied twice; wanted "
+            "each slice once"
         )
     gaps = np.flatnonzero(np.abs(steps - step) > max(GAP_TOLERANCE * step, 0.02))
     if gaps.size:
@@ -200,18 +224,30 @@ def _read_tags(path: Path) -> dict[str, str]:
         reader.ReadImageInformation()
     except RuntimeError:
         return {}
-    # What ITK reads need not be text that Python takes.
-    return {
-        key: reader.GetMetaData(key).encode("utf-8", "replace").decode("utf-8").strip(" \0")
-        for key in reader.GetMetaDataKeys()
-        if key in _TAGS
-    }
+    return {key: _text(reader.GetMetaData(key)) for key in reader.GetMetaDataKeys() if key in _TAGS}
 
 
 _TAGS = {
-    "0008|0060", "0008|103e", "0020|000e", "0020|0011", "0020|0032", "0020|0037",
-    "0028|0008", "0028|0010", "0028|0011",
+    "0008|0016", "0008|0060", "0008|103e", "0020|000e", "0020|0011", "0020|0032", "0020|0037",
+    "0028|0002", "0028|0008", "0028|0010", "0028|0011",
 }  # fmt: skip
+
+
+def _text(value: str) -> str:
+    """A tag's text; ITK hands on the bytes of the file, whatever their character set."""
+    content = value.encode("utf-8", "surrogateescape")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")  # what scanners in Europe write
+    return text.strip(" \0")
+
+
+def _claims_mr_image(path: Path) -> bool:
+    """Whether a file begins as one slice of MR does. Reports, DICOMDIR and the like do not."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    return start[128:132] == b"DICM" and MR_IMAGE.encode() + b"\0" in start
 
 
 def _numbers(text: str, count: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.data.volumes import check_finite, read_volume
+from msseg_jax.data.volumes import VolumeError, check_finite, read_volume
 from msseg_jax.errors import InputError
 from msseg_jax.prepare.images import image_of
 from msseg_jax.prepare.registration import on_grid
@@ -66,7 +66,8 @@ def check_command(command: str) -> list[str]:
 def run_command(words: list[str], scan: Scan) -> sitk.Image:
     """The mask that a program makes of a visit, on that visit's grid: uint8.
 
-    The program is started as it is, without a shell, on a copy of the scan in a folder of its own.
+    The program is started as it is, without a shell, from where the user is; it works on a copy of
+    the scan, in a folder made for it.
 
     Args:
       words: of `check_command`.
@@ -83,7 +84,7 @@ def run_command(words: list[str], scan: Scan) -> sitk.Image:
         try:
             done = subprocess.run(
                 filled, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, errors="replace", check=False, cwd=folder,
+                stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
             )  # fmt: skip
         except OSError as error:
             raise MaskError(f"{said}: cannot be started ({error}): is it installed?") from error
@@ -91,11 +92,15 @@ def run_command(words: list[str], scan: Scan) -> sitk.Image:
             raise MaskError(f"{said}: ended with status {done.returncode}{_end_of(done.stdout)}")
         written = next((folder / w for w in WRITTEN if (folder / w).is_file()), None)
         if written is None:
+            there = ", ".join(sorted(p.name for p in folder.iterdir()))
             raise MaskError(
                 f"{said}: ended well but wrote no mask; wanted {{output}}, or that name with _mask "
-                f"or _bet added{_end_of(done.stdout)}"
+                f"or _bet added; there is: {there}{_end_of(done.stdout)}"
             )
-        volume = read_volume(written)
+        try:
+            volume = read_volume(written)
+        except VolumeError as error:
+            raise MaskError(f"{said}: what it wrote is no mask: {error}") from error
         return _on_grid_of(scan, said, np.nan_to_num(volume.array) != 0, volume.affine)
 
 

@@ -35,6 +35,11 @@ def affine_of(image: sitk.Image) -> np.ndarray:
     return affine
 
 
+def volume_ml(mask: sitk.Image) -> float:
+    """Of the voxels that are 1."""
+    return float(sitk.GetArrayFromImage(mask).sum() * np.prod(mask.GetSpacing()) / 1000)
+
+
 def without_peaks(image: sitk.Image) -> sitk.Image:
     """The image from 0 to 1, its few brightest voxels cut: what registrations compare."""
     array = sitk.GetArrayFromImage(image)

@@ -8,9 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from msseg_jax.data.alignment import Alignment, measure_alignment
 from msseg_jax.data.quality import LEAST_CORRELATION, MOST_DISPLACEMENT_MM
-from msseg_jax.prepare.images import array_of
+from msseg_jax.prepare.images import array_of, volume_ml
 from msseg_jax.prepare.registration import coverage, half_of, matrix_of, on_grid
-from msseg_jax.prepare.visits import Registered, RegistrationError
+from msseg_jax.prepare.visits import Registered, RegistrationError, Visit
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,18 @@ def bring_to_middle(registered: Registered) -> Middle:
         on_grid(visit.brain, grid, to_visit)
         for visit, to_visit in zip(registered.visits, to_visits, strict=True)
     ]
-    either = brains[0] | brains[1]
-    brain = either & seen[0] & seen[1]
-    voxel_ml = float(np.prod(grid.GetSpacing())) / 1000
-    unseen_ml = float(sitk.GetArrayFromImage(either - brain).sum()) * voxel_ml
+    brain = (brains[0] | brains[1]) & seen[0] & seen[1]
+    first, second = registered.visits
+    unseen_ml = _unseen_ml(first, second, registered.transform) + _unseen_ml(
+        second, first, registered.transform.GetInverse()
+    )
     return Middle(images, brain, unseen_ml, to_visits)
+
+
+def _unseen_ml(visit: Visit, other: Visit, transform: sitk.Transform) -> float:
+    """Brain of a visit outside the other's field of view."""
+    outside = visit.brain & (coverage(other.scan.image, visit.brain, transform) == 0)
+    return volume_ml(outside)
 
 
 def _grid(

@@ -31,7 +31,7 @@ from msseg_jax.errors import InputError
 from msseg_jax.prepare import bias
 from msseg_jax.prepare.bias import correct_bias, field_range
 from msseg_jax.prepare.given_mask import check_command, read_mask, run_command
-from msseg_jax.prepare.images import write_image
+from msseg_jax.prepare.images import volume_ml, write_image
 from msseg_jax.prepare.middle import Middle, bring_to_middle, check_match
 from msseg_jax.prepare.picture import draw_pair
 from msseg_jax.prepare.registration import centre_of, motion_of
@@ -220,8 +220,8 @@ def _source(request: Request) -> str:
 def _check_volumes(request: Request, registered: Registered, middle: Middle) -> float:
     """The brain's volume in the middle space, ml. Raises PrepareError where no adult has such."""
     low, high = BRAIN_ML
-    measured = {str(v.scan.path): _volume_ml(v.brain) for v in registered.visits}
-    measured["both visits, where both have data"] = brain_ml = _volume_ml(middle.brain)
+    measured = {str(v.scan.path): volume_ml(v.brain) for v in registered.visits}
+    measured["both visits, where both have data"] = brain_ml = volume_ml(middle.brain)
     if odd := {name: ml for name, ml in measured.items() if not low <= ml <= high}:
         said = ", ".join(f"{ml:.0f} ml for {name}" for name, ml in odd.items())
         raise PrepareError(
@@ -230,10 +230,6 @@ def _check_volumes(request: Request, registered: Registered, middle: Middle) -> 
             "or a program that makes them (--brain_mask_command)"
         )
     return brain_ml
-
-
-def _volume_ml(mask: sitk.Image) -> float:
-    return float(sitk.GetArrayFromImage(mask).sum() * np.prod(mask.GetSpacing()) / 1000)
 
 
 def _warnings(registered: Registered, middle: Middle, brain_ml: float) -> list[str]:
@@ -265,7 +261,7 @@ def _about_visit(visit) -> dict:
         "series": visit.scan.series,
         "voxels": image.GetSize(),
         "spacing_mm": [round(mm, 4) for mm in image.GetSpacing()],
-        "brain_ml": round(_volume_ml(visit.brain), 1),
+        "brain_ml": round(volume_ml(visit.brain), 1),
         "correlation_with_atlas": _rounded(visit.atlas_correlation, 4),
         "grey_to_white": _rounded(visit.grey_to_white, 3),
     }

@@ -1,0 +1,59 @@
+"""Heads to prepare: a phantom, moved and scanned as scanners do."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
+
+from msseg_jax.data import dataset
+from msseg_jax.data.phantom import write_phantoms
+from msseg_jax.prepare.registration import rigid
+from msseg_jax.prepare.scan import Scan, read_scan
+
+SPACING_MM = 2.0
+MOTION = rigid(Rotation.from_euler("xyz", (14, -9, 17), degrees=True).as_matrix(), (12, -15, 9))
+
+
+def write_heads(folder: Path) -> Path:
+    """Two visits of a phantom and its brain mask in `folder`, the second visit moved by MOTION.
+
+    time01.nii.gz, time02.nii.gz, brain01.nii.gz (on the first visit's grid)
+    """
+    write_phantoms(folder / "phantoms", 1, 0, spacing_mm=SPACING_MM)
+    (patient,) = (path for path in (folder / "phantoms").iterdir() if path.is_dir())
+    first, second = (read(patient / name) for name in (dataset.TIME01, dataset.TIME02))
+    sitk.WriteImage(first, str(folder / "time01.nii.gz"))
+    sitk.WriteImage(move(second, MOTION), str(folder / "time02.nii.gz"))
+    sitk.WriteImage(read(patient / dataset.BRAIN_MASK) > 0, str(folder / "brain01.nii.gz"))
+    return folder
+
+
+def read(path: Path) -> sitk.Image:
+    return sitk.ReadImage(str(path), sitk.sitkFloat32)
+
+
+def move(image: sitk.Image, motion: sitk.Transform) -> sitk.Image:
+    """The head after the motion, in a scanner whose field of view stays where it was."""
+    return sitk.Resample(image, image, motion.GetInverse(), sitk.sitkLinear, 0.0)
+
+
+def scan_of(image: sitk.Image, folder: Path, name: str) -> Scan:
+    path = folder / f"{name}.nii.gz"
+    sitk.WriteImage(image, str(path))
+    return read_scan(path)
+
+
+def distances_mm(one: sitk.Transform, other: sitk.Transform, points: np.ndarray) -> np.ndarray:
+    """How far apart two transforms bring each of the points."""
+    return np.array(
+        [
+            np.linalg.norm(np.subtract(one.TransformPoint(p), other.TransformPoint(p)))
+            for p in points.tolist()
+        ]
+    )
+
+
+def dice(one: sitk.Image, other: sitk.Image) -> float:
+    a, b = (sitk.GetArrayFromImage(mask) > 0 for mask in (one, other))
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
