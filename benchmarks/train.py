@@ -156,7 +156,6 @@ class OurTraining:
     """The loop of `msseg_jax.train`, without log, validation and checkpoints."""
 
     def __init__(self, config, data, device, dtype, place):
-        import jax
 
         from msseg_jax.data.loader import load_batches
         from msseg_jax.errors import InputError
@@ -176,7 +175,7 @@ class OurTraining:
             raise InputError("the device has too little room for the data: give fewer patients")
         self._step = parallel_step(
             partial(
-                loaded_step, dropout_key=jax.random.key(1), targets=config.model.targets,
+                loaded_step, seed=config.seed, targets=config.model.targets,
                 patch_size=config.data.patch_size,
             ),
             [device],

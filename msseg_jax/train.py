@@ -89,16 +89,19 @@ def create_state(config: ConfigDict, model: SiameseMPUNet, rate: optax.Schedule)
     return state.replace(step=jnp.zeros((), jnp.int32))  # a Python 0 would compile the step twice
 
 
-def train_step(state: TrainState, batch: dict, *, dropout_key: jax.Array):
+def train_step(state: TrainState, batch: dict, *, seed: int):
     """One update: (state, batch) -> (state, metrics), on one device's share of the batch.
 
     Args:
       batch: time01, time02 (B, S, S, S, 1); targets (B, S, S, S, T); patch_ids (B,).
-      dropout_key: of the run; the patch ids make it a patch's own.
+      seed: of the run, for dropout; the patch ids make its key a patch's own.
 
     Returns:
       The new state and {'loss', 'gradient_norm'}, the same on every device.
     """
+    # Made here from a number: a key from outside would be copied from the device as the step is
+    # compiled. The key of the seed itself is the initialiser's.
+    dropout_key = jax.random.fold_in(jax.random.key(seed), 1)
 
     def loss_of(params):
         probabilities, updates = state.apply_fn(
@@ -122,7 +125,7 @@ def train_step(state: TrainState, batch: dict, *, dropout_key: jax.Array):
 
 
 def loaded_step(
-    state: TrainState, batch: dict, volumes: dict, *, dropout_key, targets: int, patch_size: int
+    state: TrainState, batch: dict, volumes: dict, *, seed: int, targets: int, patch_size: int
 ):
     """`train_step` on a batch as it is loaded.
 
@@ -132,7 +135,7 @@ def loaded_step(
     """
     if volumes:
         batch = device_data.cut(volumes, batch, patch_size)
-    return train_step(state, unpack_batch(batch, targets), dropout_key=dropout_key)
+    return train_step(state, unpack_batch(batch, targets), seed=seed)
 
 
 def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
@@ -155,11 +158,10 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
     parallel.main_first("run", lambda: run.keep(config, data.preprocessing, data.split))
 
     batches, volumes = training_data(config, data, schedule.total_steps, devices)
-    dropout_key = jax.random.fold_in(jax.random.key(config.seed), 1)  # not the initialiser's
     step_on_devices = parallel_step(
         partial(
             loaded_step,
-            dropout_key=dropout_key,
+            seed=config.seed,
             targets=config.model.targets,
             patch_size=config.data.patch_size,
         ),

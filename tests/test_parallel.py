@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from msseg_jax import parallel
+from msseg_jax.checkpoint import RunFolder
+from msseg_jax.data.loader import load_batches
 from msseg_jax.model import build_model
 from msseg_jax.parallel import AXIS, ProcessError, join_processes, on_every_device, parallel_step
-from msseg_jax.train import create_state, loaded_step
+from msseg_jax.train import create_state, learning_rate, loaded_step, make_schedule
+from msseg_jax.training_data import prepare_data, training_data
 
 
 def packed_batch(number, patches=8):
@@ -44,9 +47,7 @@ def test_a_training_step_is_compiled_once_and_takes_the_memory_of_the_state(
     devices = jax.local_devices()
     state = create_state(small_config, build_model(small_config, AXIS, dtype), lambda step: 0.01)
     state = on_every_device(state, devices)
-    step = parallel_step(
-        partial(loaded_step, dropout_key=jax.random.key(7), targets=2, patch_size=8), devices
-    )
+    step = parallel_step(partial(loaded_step, seed=7, targets=2, patch_size=8), devices)
     for number in range(4):
         before = len(compilations)
         old = state
@@ -57,6 +58,41 @@ def test_a_training_step_is_compiled_once_and_takes_the_memory_of_the_state(
     for leaf in jax.tree.leaves((state.params, state.batch_stats, state.opt_state, metrics)):
         assert leaf.dtype in (jnp.float32, jnp.int32)
     assert int(state.step) == 4
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The shapes of arrays that the host reads; on a CPU no guard would complain of it."""
+    array, read = type(jnp.zeros(())), []
+
+    class Spy:
+        def __get__(self, own, _, value=array._value):
+            read.append(own.shape)
+            return value.__get__(own)
+
+    monkeypatch.setattr(array, "_value", Spy())
+    return read
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_nothing_is_read_back_while_the_first_step_of_a_training_is_compiled(
+    small_config, reads, tmp_path, resident
+):
+    small_config.data.device_resident = resident
+    devices = jax.local_devices()
+    data = prepare_data(small_config, RunFolder(tmp_path / "run"))
+    rate = learning_rate(small_config, make_schedule(small_config, len(data.training)))
+    state = create_state(small_config, build_model(small_config, AXIS), rate)
+    batches, volumes = training_data(small_config, data, 1, devices)
+    assert bool(volumes) is resident
+    state = on_every_device(state, devices)
+    step = parallel_step(partial(loaded_step, seed=7, targets=2, patch_size=8), devices)
+    (batch,) = load_batches(batches, 0, 1)
+    reads.clear()
+    result = step(state, batch, volumes)
+    assert reads == []
+    jax.device_get(result)
+    assert reads  # it sees what is read
 
 
 def test_nothing_is_copied_from_the_host_inside_a_step():
