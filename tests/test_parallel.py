@@ -1,5 +1,7 @@
 import os
+import signal
 import socket
+import threading
 from functools import partial
 from types import SimpleNamespace
 
@@ -128,6 +130,10 @@ def test_devices_get_the_patches_in_order():
         (("host:1", 2, 2), "--process_id is 2 and --num_processes is 2"),
         (("host:1", 0, 0), "--num_processes is 0"),
         (("host", 0, 2), "--coordinator is 'host'; wanted HOST:PORT"),
+        (("host:0", 0, 2), "--coordinator is 'host:0'; .* a port from 1 to 65535"),
+        (("host:99999", 1, 2), "--coordinator is 'host:99999'; .* a port from 1 to 65535"),
+        (("::1:80", 1, 2), "--coordinator is '::1:80'; .* an IPv6 address in brackets"),
+        (("[]:80", 1, 2), "--coordinator is '..:80'; wanted HOST:PORT"),
         (("host:port", 0, 2), "--coordinator is 'host:port'; wanted HOST:PORT"),
     ],
 )
@@ -146,6 +152,63 @@ def test_a_coordinator_that_does_not_answer_is_given_up(monkeypatch):
             join_processes(address, 1, 2)
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_is_reached_without_its_brackets(monkeypatch):
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        address = f"[::1]:{server.getsockname()[1]}"
+        join_processes(address, 1, 2)
+    assert [given["coordinator_address"] for given in started] == [address]
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1"])
+def test_a_port_that_is_taken_is_named(host, capfd):
+    with socket.create_server((host, 0)) as server:
+        port = server.getsockname()[1]
+        message = f"--coordinator=127.0.0.1:{port}: port {port} cannot be opened .* a free one"
+        with pytest.raises(ProcessError, match=message):
+            join_processes(f"127.0.0.1:{port}", 0, 2)
+    assert "waiting" not in capfd.readouterr().out
+
+
+def test_a_port_that_the_scheduler_chose_and_is_taken_ends_in_a_message(monkeypatch):
+    set_environment(monkeypatch, SLURM)
+
+    def fail(**_):
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Failed to start RPC server")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(ProcessError, match=r"Failed to start RPC server.*JAX_COORDINATOR_PORT"):
+        join_processes(None, None, None)
+
+
+def test_a_signal_is_heeded_while_a_process_waits_for_the_others():
+    here = threading.main_thread().ident
+    never = threading.Event()
+    threading.Timer(0.2, signal.pthread_kill, (here, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        parallel._heeding_signals(lambda: never.wait(60))
+    never.set()
+
+
+def test_what_goes_wrong_while_a_process_waits_is_not_lost():
+    with pytest.raises(ProcessError, match="that will do"):
+        parallel._heeding_signals(lambda: (_ for _ in ()).throw(ProcessError("that will do")))
+    assert parallel._heeding_signals(lambda: 7) == 7
+
+
+def test_a_training_says_how_many_processes_and_devices_take_part(monkeypatch, capsys):
+    devices = [SimpleNamespace(process_index=k, device_kind="H100") for k in (0, 0, 1, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    parallel.agree_on("the same")
+    wanted = "2 processes train together on 4 devices (H100): 2 in each\n"
+    assert capsys.readouterr().out == wanted
+    monkeypatch.setattr(jax, "devices", lambda: devices[:2])
+    parallel.agree_on("the same")
+    assert capsys.readouterr().out == ""
+
+
 def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
     devices = [SimpleNamespace(process_index=k) for k in (0, 0, 1)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
@@ -155,13 +218,16 @@ def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
 
 def set_environment(monkeypatch, environment):
     for name in list(os.environ):
-        if name.startswith(("SLURM_", "OMPI_")):
+        if name.startswith(("SLURM_", "OMPI_")) or name == parallel.OWN_GPUS:
             monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
 
-OPEN_MPI_5 = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "0"}
+SLURM = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_TASKS": "2"}
+OPEN_MPI_5 = {
+    "OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "2"
+}  # fmt: skip
 
 
 def test_open_mpi_5_needs_to_be_told_the_coordinator_alone(monkeypatch):
@@ -174,13 +240,30 @@ def test_open_mpi_5_needs_to_be_told_the_coordinator_alone(monkeypatch):
     (given,) = started
     assert (given["coordinator_address"], given["process_id"]) == ("host:1", 0)
     assert given["num_processes"] == 3
+    assert given["local_device_ids"] == [2]  # one GPU for each process
+
+
+def test_who_says_which_gpus_a_process_takes_is_obeyed_under_open_mpi_5(monkeypatch):
+    set_environment(monkeypatch, OPEN_MPI_5 | {parallel.OWN_GPUS: "0"})
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    join_processes("host:1", None, None)
+    assert started[0]["local_device_ids"] is None  # so JAX goes by the variable
+
+
+def test_with_all_three_flags_a_process_takes_every_gpu_it_sees(monkeypatch):
+    set_environment(monkeypatch, OPEN_MPI_5)
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    join_processes("host:1", 0, 3)
+    assert started[0]["local_device_ids"] is None
 
 
 @pytest.mark.parametrize(
     ("environment", "processes"),
     [
         ({}, 0),
-        ({"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_TASKS": "2"}, 2),
+        (SLURM, 2),
         ({"SLURM_STEP_NODELIST": "node1", "SLURM_STEP_NUM_TASKS": "1"}, 1),
         ({"SLURM_NTASKS": "4"}, 0),  # in a job, but not started by srun
         ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "3"}, 3),
