@@ -27,7 +27,7 @@ from msseg_jax.parallel import (
     on_every_device,
     parallel_step,
 )
-from msseg_jax.training_data import hold_out, prepare_data, training_data
+from msseg_jax.training_data import hold_out, training_data
 from msseg_jax.training_log import TrainingLog
 from msseg_jax.validation import Validation
 
@@ -138,8 +138,13 @@ def loaded_step(
     return train_step(state, unpack_batch(batch, targets), seed=seed)
 
 
-def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
-    """Train the run of a folder, from its last checkpoint if it has one; returns its patients.
+def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
+    """Train the run of a folder, from its last checkpoint if it has one.
+
+    Args:
+      config: which `check_training` has found good.
+      run: which `create_or_continue` has found or made ready for it.
+      data: from `prepare_data`.
 
     Raises:
       InputError: before any work; it names the field, file or folder.
@@ -147,9 +152,6 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
       Stopped: it was asked to stop, and its state is stored.
     """
     devices = jax.local_devices()
-    check_training(config, jax.devices())
-    run.create_or_continue(config)
-    data = prepare_data(config, run)
     schedule = make_schedule(config, len(data.training))
     rate = learning_rate(config, schedule)
     model = build_model(config, AXIS, config.train.compute_dtype)
