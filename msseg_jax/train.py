@@ -188,9 +188,20 @@ def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
         parallel.require_same("the last checkpoint", f"step {first_step}")
         state = on_every_device(state, devices)
 
+        def stopped(step: int) -> Stopped:
+            return Stopped(
+                f"asked to stop: stored step {step} of {schedule.total_steps}; the same command "
+                "goes on from there"
+            )
+
         def keep_validated(step: int) -> None:
             """Score the state, and store it if it is the best so far."""
-            scores, snapshot = validate(state.model_variables)
+            result = validate(state.model_variables, partial(asked_to_stop, interruption, False))
+            if result is None:
+                if step not in last.steps():
+                    save(last, state, progress)
+                raise stopped(step)
+            scores, snapshot = result
             log.write_validation(step, scores, snapshot)
             progress["validated"] = step
             # Never where it is NaN; and a fold, which is held out to judge the training, must not
@@ -198,12 +209,15 @@ def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
             if scores["dice"] > progress["best_dice"] and not config.data.folds:
                 progress["best_dice"] = scores["dice"]
                 save(best, state, progress)
+            if is_main():
+                last.set_progress(step, progress)
 
         def is_validated(step: int) -> bool:
             every = train_config.validate_every_steps
             return bool(data.validation) and (step == schedule.total_steps or step % every == 0)
 
-        # Where the run was asked to stop there was no time for a validation.
+        # A state is stored before it is validated, which may take long, and not at all where the
+        # run is asked to stop.
         pending = first_step > 0 and is_validated(first_step) and progress["validated"] < first_step
         log.begin(first_step, validated=not pending)
         if pending:
@@ -224,21 +238,17 @@ def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
             # Before anything is stored, so that numbers that are not finite end the run first.
             if validates or stores or step % train_config.log_every_steps == 0:
                 log.write()
-            if validates:
-                keep_validated(step)
             if stores:
                 save(last, state, progress)
+            if validates:
+                keep_validated(step)
             if stops:
                 break
             if validates or stores:
                 log.restart_clock()  # the rates are those of the steps
         done = int(state.step)
         if parallel.any_process(interruption.asked):  # also in what followed the last step
-            raise Stopped(
-                f"asked to stop: stored step {done} of {schedule.total_steps}; the same command "
-                "goes on from there"
-            )
-    return data
+            raise stopped(done)
 
 
 def asked_to_stop(interruption: Interruption, flag_of_any) -> bool:

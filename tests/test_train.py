@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from msseg_jax import device_data
+from msseg_jax import device_data, validation
 from msseg_jax.checkpoint import Checkpoints, RunError, RunFolder, restore_for_inference
 from msseg_jax.config import ConfigError
 from msseg_jax.data import dataset
@@ -28,7 +28,7 @@ from msseg_jax.train import (
 )
 from msseg_jax.training_log import TrainingLog
 from msseg_jax.validation import Validation
-from tests.conftest import logged, save_nifti, train_run
+from tests.conftest import logged, newest_step, save_nifti, train_run
 
 RATE = 0.01
 NOTHING = {"dice": math.nan, "detected": 0, "missed": 0, "false": 0}, None  # scores, picture
@@ -262,6 +262,74 @@ def test_a_validation_that_a_stop_left_no_time_for_is_made_up_for(
     assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
 
 
+@pytest.mark.parametrize("step", [3, 6])
+@pytest.mark.parametrize("stores_every", [3, 100])
+def test_a_validation_is_given_up_when_asked_to_stop_and_made_up_for(
+    small_config, tmp_path, monkeypatch, step, stores_every
+):
+    small_config.data.validation_patients = 2
+    small_config.train.checkpoint_every_steps = stores_every
+    small_config.predict.threshold = 0.2  # something is found
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    train_run(small_config, whole)
+    segment, segmented = validation.segment_volume, []
+
+    def ask_at_the_first(*given, **options):
+        segmented.append(newest_step(stopped.path))
+        if len(segmented) == asked_at:
+            signal.raise_signal(signal.SIGTERM)
+        return segment(*given, **options)
+
+    monkeypatch.setattr(validation, "segment_volume", ask_at_the_first)
+    asked_at = {3: 1, 6: 3}[step]  # the first patient of that step's validation
+    for _ in range(2):
+        with pytest.raises(Stopped, match=f"stored step {step} of 6"):
+            train_run(small_config, stopped)
+        assert len(segmented) == asked_at  # the second patient was left out
+        assert newest_step(stopped.path) == step
+        assert step not in logged(stopped.path, "validation")
+        asked_at += 1  # the run that goes on begins with that patient, and is asked again
+    # Where the state is stored at that step anyway it was so before the validation.
+    expected = step if stores_every == 3 or step == 6 else 0
+    assert segmented[-2:] == [expected, step]
+    monkeypatch.undo()
+    train_run(small_config, stopped)
+
+    assert logged(whole.path, "validation") == logged(stopped.path, "validation")
+    (one, ours), (other, theirs) = (final_state(small_config, run) for run in (whole, stopped))
+    assert ours == theirs == {"best_dice": ours["best_dice"], "validated": 6}
+    assert ours["best_dice"] > 0
+    assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
+    best = [restore_for_inference(run, shapes_of(small_config)) for run in (whole, stopped)]
+    assert best[0][1:] == best[1][1:]
+    assert best[0][1] == "best"
+    assert_trees_equal(best[0][0], best[1][0])
+
+
+def test_a_run_killed_in_its_last_validation_has_only_that_to_do(
+    small_config, tmp_path, monkeypatch, capsys
+):
+    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+    train_run(small_config, whole)
+    call = Validation.__call__
+
+    def die_at_step_6(validate, *given):
+        if newest_step(killed.path) == 6:
+            raise KeyboardInterrupt
+        return call(validate, *given)
+
+    monkeypatch.setattr(Validation, "__call__", die_at_step_6)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(small_config, killed)
+    monkeypatch.undo()
+    monkeypatch.setattr(TrainingLog, "add", lambda *_: pytest.fail("all steps are done"))
+    capsys.readouterr()
+    train_run(small_config, killed)
+    assert "continuing after step 6" in capsys.readouterr().out
+    assert logged(whole.path, "validation") == logged(killed.path, "validation")
+    assert final_state(small_config, whole)[1] == final_state(small_config, killed)[1]
+
+
 def test_a_stop_during_the_last_validation_is_not_forgotten(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Validation, "__call__", lambda *_: (signal.raise_signal(signal.SIGTERM), NOTHING)[1]
@@ -300,11 +368,12 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(small_config, tmp_path
         final_state(small_config, run)
 
 
-def test_a_finished_run_has_nothing_to_do(small_config, tmp_path, capsys):
+def test_a_finished_run_has_nothing_to_do(small_config, tmp_path, monkeypatch, capsys):
     run = RunFolder(tmp_path / "run")
     small_config.train.max_steps = 1
     train_run(small_config, run)
     before = run.log_file.read_text()
+    monkeypatch.setattr(Validation, "__call__", lambda *_: pytest.fail("it is validated"))
     train_run(small_config, run)
     assert "nothing to do" in capsys.readouterr().out
     assert run.log_file.read_text() == before
