@@ -195,8 +195,14 @@ def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
             )
 
         def keep_validated(step: int) -> None:
-            """Score the state, and store it if it is the best so far."""
-            result = validate(state.model_variables, partial(asked_to_stop, interruption, False))
+            """Score the state, and store it if it is the best so far.
+
+            Raises:
+              Stopped: it was given up. Never by one of several processes: they have no flag in
+                common there.
+            """
+            given_up = partial(asked_to_stop, interruption, flag_of_any=False)
+            result = validate(state.model_variables, given_up)
             if result is None:
                 if step not in last.steps():
                     save(last, state, progress)
