@@ -1,6 +1,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from functools import partial
 from types import SimpleNamespace
@@ -181,6 +183,21 @@ def test_a_port_that_the_scheduler_chose_and_is_taken_ends_in_a_message(monkeypa
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(ProcessError, match=r"Failed to start RPC server.*JAX_COORDINATOR_PORT"):
         join_processes(None, None, None)
+
+
+def test_processes_that_do_not_come_together_are_told_what_may_be_wrong():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    program = (
+        "from msseg_jax import parallel; parallel.JOIN_S = 1; "
+        f"parallel.join_processes({address!r}, 0, 2)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"--num_processes=2 at --coordinator={address} did not come together" in done.stderr
+    assert "the same --num_processes" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_signal_is_heeded_while_a_process_waits_for_the_others():
