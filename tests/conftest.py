@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ from msseg_jax.training_data import prepare_data
 from tests import tiny
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
+# A shell that starts the tests in the background has Ctrl-C ignored, by them and what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A cache of the session's own: the native convolution is compiled as on a new machine, once.
 _cache = tempfile.TemporaryDirectory(prefix="msseg_jax_cache_")
 os.environ["XDG_CACHE_HOME"] = _cache.name
