@@ -21,7 +21,7 @@ MODE = flags.DEFINE_enum(
 )  # fmt: skip
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, where several processes train together. What "
-    "Slurm (srun) and Open MPI (mpirun) start needs none of these three flags."
+    "Slurm (srun) and Open MPI 4 (mpirun) start needs none of these three flags; Open MPI 5, this."
 )  # fmt: skip
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # a log that is piped into a file is read there
     # Imported here: --help and a wrong flag need none of it.
     from msseg_jax.errors import InputError
+    from msseg_jax.interruption import EXIT_STATUS, INTERRUPTED, sigterm_as_ctrl_c
     from msseg_jax.process import keep_freed_memory
 
     keep_freed_memory()
@@ -43,11 +44,13 @@ def main(argv: list[str]) -> None:
 
             print(describe(CONFIG.value))
         else:
-            train()
+            with sigterm_as_ctrl_c():
+                train()
     except (InputError, OSError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on")
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(EXIT_STATUS)  # documented in the README
 
 
 def train() -> None:
@@ -59,14 +62,14 @@ def train() -> None:
 
     config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(WORKDIR.value or Path("runs") / config_name)
-    join_processes(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
     work = cross_validate if MODE.value == "cross_validate" else run_experiment
     try:
+        join_processes(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
         agree_on(f"{MODE.value} {workdir} {what_must_agree(CONFIG.value)}")
         work(CONFIG.value, workdir)
     except Stopped as stopped:
         print(stopped)
-        sys.exit(EXIT_STATUS)  # documented in the README
+        sys.exit(EXIT_STATUS)
     except BaseException as error:
         leave(error)
         raise

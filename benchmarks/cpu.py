@@ -108,8 +108,7 @@ def compare_passes(flags, threads):
         report(f"forward, s per patch pair, {name}", seconds["ours"], seconds[name], len(visits[0]))
 
     devices = jax.local_devices()
-    key = jax.random.key(1)
-    step = parallel_step(lambda state, batch, _: train_step(state, batch, dropout_key=key), devices)
+    step = parallel_step(lambda state, batch, _: train_step(state, batch, seed=0), devices)
     batch = {"time01": visits[0], "time02": visits[1], "targets": targets,
              "patch_ids": np.arange(flags.batch_size, dtype=np.int32)}  # fmt: skip
     states = [on_every_device(state, devices)]

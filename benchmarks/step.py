@@ -38,8 +38,7 @@ def main():
     model = build_model(config, axis_name=AXIS)
     state = create_state(config, model, lambda step: config.train.learning_rate)
     state = on_every_device(state, devices)
-    key = jax.random.key(1)
-    step = parallel_step(lambda state, batch, _: train_step(state, batch, dropout_key=key), devices)
+    step = parallel_step(lambda state, batch, _: train_step(state, batch, seed=0), devices)
     forward, variables = compile_forward(model), jax.device_get(state.model_variables)
 
     generator = np.random.default_rng(0)

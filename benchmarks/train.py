@@ -3,8 +3,10 @@
 Usage: python -m benchmarks.train [--data ROOT] [--batch_size 40] [--steps 50] [--repeats 5]
 Ours in float32 and bfloat16, with patches cut on the host and on the device, beside the same
 network in PyTorch on the same device, for which a batch lies there ready. They take turns in one
-process, and each figure is a median. PyTorch needs requirements-benchmarks.txt; without it, or
-where it does not see the device, ours is measured alone. What the limit is: `benchmarks.roofline`.
+process, and each figure is a median. PyTorch has its arrays in each of the two orders that it
+knows, and where asked for `torch.compile` as well: ours is compared with the fastest. It needs
+requirements-benchmarks.txt; without it, or where it does not see the device, ours is measured
+alone. What the limit is: `benchmarks.roofline`.
 """
 
 import argparse
@@ -12,11 +14,13 @@ import os
 import statistics
 import time
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 DTYPES = ("float32", "bfloat16")
 RESIDENT = {"host": False, "device": True}  # where patches are cut: config.data.device_resident
+# Order of PyTorch's arrays in memory; which is the faster depends on device and dtype.
+TORCH_ORDERS = {"channels last": "channels_last_3d", "channels first": "contiguous_format"}
 TRACED_STEPS = 3
 PAPER_PATIENTS = 40
 
@@ -81,25 +85,26 @@ def take_turns(trainings: dict, steps: int, repeats: int) -> dict:
 
 def report(trainings, step_s, limits, batch_size, patches):
     print(
-        f"\n{'':<46}{'step, ms':>10}{'patches/s':>11}{'data wait':>11}{'of limit':>10}"
+        f"\n{'':<50}{'step, ms':>10}{'patches/s':>11}{'data wait':>11}{'of limit':>10}"
         f"{'paper, h':>10}"
     )
     for (dtype, name), seconds in step_s.items():
         waited = trainings[dtype, name].waited_share
         limit = limits[dtype]
         print(
-            f"{f'{dtype}, {name}':<46}{seconds * 1e3:>10.1f}{batch_size / seconds:>11.2f}"
+            f"{f'{dtype}, {name}':<50}{seconds * 1e3:>10.1f}{batch_size / seconds:>11.2f}"
             f"{'-' if waited is None else f'{waited:.1%}':>11}"
             f"{'-' if limit is None else f'{limit / seconds:.1%}':>10}"
             f"{patches / batch_size * seconds / 3600:>10.1f}"
         )
     print(f"(paper, h: hours that its {patches:,} patches would take at this rate)")
     for dtype in limits:
-        peers = [s for (d, name), s in step_s.items() if d == dtype and name.startswith("PyTorch")]
-        for (own_dtype, name), seconds in step_s.items():
-            if own_dtype == dtype and peers and name.startswith("ours"):
-                ratio = seconds / min(peers)
-                print(f"{f'{dtype}, {name}: ours / faster PyTorch':<58}{ratio:>8.2f}")
+        seconds = {name: s for (own_dtype, name), s in step_s.items() if own_dtype == dtype}
+        peers = [name for name in seconds if name.startswith("PyTorch")]
+        fastest = min(peers, key=seconds.get, default=None)
+        for name in [name for name in seconds if peers and name not in peers]:
+            ratio = seconds[name] / seconds[fastest]
+            print(f"{f'{dtype}, {name} / {fastest}':<72}{ratio:>8.2f}")
 
 
 def paper_patches(paper) -> int:
@@ -156,7 +161,6 @@ class OurTraining:
     """The loop of `msseg_jax.train`, without log, validation and checkpoints."""
 
     def __init__(self, config, data, device, dtype, place):
-        import jax
 
         from msseg_jax.data.loader import load_batches
         from msseg_jax.errors import InputError
@@ -176,7 +180,7 @@ class OurTraining:
             raise InputError("the device has too little room for the data: give fewer patients")
         self._step = parallel_step(
             partial(
-                loaded_step, dropout_key=jax.random.key(1), targets=config.model.targets,
+                loaded_step, seed=config.seed, targets=config.model.targets,
                 patch_size=config.data.patch_size,
             ),
             [device],
@@ -246,9 +250,10 @@ def torch_trainings(config, device, flags) -> dict:
     print(f"PyTorch {torch.__version__}, {processors()} threads")
     trainings = {}
     for dtype in flags.dtypes:
-        for name in ("PyTorch", "PyTorch, compiled")[: 1 + flags.compile]:
+        for order, compiled in product(TORCH_ORDERS, (False, True)[: 1 + flags.compile]):
+            name = f"PyTorch, {order}" + ", compiled" * compiled
             try:
-                training = TorchTraining(config, kind, dtype, compiled="compiled" in name)
+                training = TorchTraining(config, kind, dtype, TORCH_ORDERS[order], compiled)
             except Exception as error:  # whatever torch.compile may raise here, the rest goes on
                 why = f"{type(error).__name__}: {error}".splitlines()[0]
                 print(f"{dtype}, {name}: does not work here ({why})")
@@ -263,7 +268,7 @@ class TorchTraining:
 
     waited_share = None  # it waits for nothing
 
-    def __init__(self, config, kind: str, dtype: str, compiled: bool):
+    def __init__(self, config, kind: str, dtype: str, order: str, compiled: bool):
         import torch
 
         from benchmarks.peers import Peer
@@ -274,11 +279,11 @@ class TorchTraining:
         torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(0)
         shape = (config.train.batch_size, 1, *(config.data.patch_size,) * 3)
-        channels_last = {"device": kind, "memory_format": torch.channels_last_3d}
-        self._visits = [torch.randn(shape).to(**channels_last) for _ in range(2)]
+        place = {"device": kind, "memory_format": getattr(torch, order)}
+        self._visits = [torch.randn(shape).to(**place) for _ in range(2)]
         targets = torch.rand(shape[0], config.model.targets, *shape[2:]) < 0.02
-        self._targets = targets.float().to(**channels_last)
-        peer = Peer(config.model).to(**channels_last).train()
+        self._targets = targets.float().to(**place)
+        peer = Peer(config.model).to(**place).train()
         self._optimiser = torch.optim.Adam(peer.parameters(), config.train.learning_rate)
         self._forward = torch.compile(peer) if compiled else peer
         self._autocast = partial(torch.autocast, kind, torch.bfloat16, enabled=dtype != "float32")

@@ -170,6 +170,22 @@ class Checkpoints:
         if not saved:
             raise RunError(self._not_saved(step, "orbax did not say why"))
 
+    def set_progress(self, step: int, progress: dict) -> None:
+        """Change the progress that a checkpoint holds, if there is one of this step.
+
+        Its one file is replaced: a checkpoint that is written anew is missing for a moment.
+
+        Raises:
+          RunError: as `save`. The checkpoint stays as it was.
+        """
+        if step not in self.steps():
+            return
+        file = Path(self._manager.directory) / str(step) / "progress" / "metadata"  # of JsonSave
+        try:
+            write_beside(file, lambda path: path.write_text(json.dumps(progress)))
+        except OSError as error:
+            raise RunError(self._not_saved(step, str(error))) from error
+
     def _not_saved(self, step: int, why: str) -> str:
         return (
             f"{self._manager.directory}: step {step} could not be stored ({why}); wanted room on "

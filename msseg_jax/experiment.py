@@ -39,7 +39,8 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
     run = RunFolder(workdir)
     run.create_or_continue(config)
     use_phantoms(config, run.path)
-    data = train(config, run)
+    data = prepare_data(config, run)
+    train(config, run, data)
     main_first("scores", lambda: score_held_out(config, run, data))
 
 
@@ -85,7 +86,8 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
     use_phantoms(config, folds.path)
     configs = [_of_fold(config, fold, folds) for fold in range(config.data.folds)]
 
-    patients = prepare_data(configs[0], runs[0]).folds
+    first = prepare_data(configs[0], runs[0])
+    patients = first.folds
     if folds.exist and folds.load() != patients and any(run.begun for run in runs):
         raise InputError(
             f"{folds.file}: the cross-validation was begun with other patients, or other new "
@@ -97,7 +99,7 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
     for fold, (run, own, held_out) in enumerate(zip(runs, configs, patients, strict=True)):
         if is_main():
             print(f"fold {fold} (0 to {len(runs) - 1}), {len(held_out)} held out: {run.path}")
-        train(own, run)
+        train(own, run, first if fold == 0 else prepare_data(own, run))
         predict = partial(_predict_fold, run, Path(config.data.root), held_out, outputs)
         main_first(f"fold {fold}", predict)
     main_first("scores", partial(score_folds, config, folds, patients))

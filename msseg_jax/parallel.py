@@ -17,6 +17,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 
 import jax
 import numpy as np
@@ -25,6 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import multihost
 
 from msseg_jax.errors import InputError
+from msseg_jax.interruption import EXIT_STATUS, INTERRUPTED
 
 AXIS = "devices"  # the name under which batch norm, loss and gradients meet
 
@@ -34,6 +37,7 @@ WAIT_S = 24 * 3600  # how long they wait for one that lives: for phantoms, a cac
 
 
 OPEN_MPI_4 = "OMPI_MCA_orte_hnp_uri"  # says where the first process runs
+OWN_GPUS = "JAX_LOCAL_DEVICE_IDS"  # which GPUs a process takes, whoever started it
 
 
 class ProcessError(InputError):
@@ -50,6 +54,8 @@ def join_processes(
 
     Without arguments what Slurm (`srun`) and Open MPI 4 (`mpirun`) tell their processes is taken;
     where they tell nothing, this process stays alone. Open MPI 5 tells all but the coordinator.
+    What any of the three starts takes one GPU, by its number on its machine; with all three
+    arguments a process takes every GPU it sees.
 
     Args:
       coordinator: 'host:port' of the first process, the same for all.
@@ -58,10 +64,13 @@ def join_processes(
     Raises:
       ProcessError: the arguments are incomplete, or the coordinator cannot be reached.
     """
+    own_gpu = None
     if process_id is None and num_processes is None and "OMPI_COMM_WORLD_SIZE" in os.environ:
         if coordinator is not None:
             process_id = int(os.environ["OMPI_COMM_WORLD_RANK"])
             num_processes = int(os.environ["OMPI_COMM_WORLD_SIZE"])
+            if OWN_GPUS not in os.environ:  # as JAX itself has it under Open MPI 4 and Slurm
+                own_gpu = [int(os.environ["OMPI_COMM_WORLD_LOCAL_RANK"])]
         elif OPEN_MPI_4 not in os.environ and int(os.environ["OMPI_COMM_WORLD_SIZE"]) > 1:
             raise ProcessError(
                 "Open MPI started several processes, and does not say where the first of them "
@@ -82,20 +91,33 @@ def join_processes(
             f"--process_id is {process_id} and --num_processes is {num_processes}; wanted a number "
             "of processes from 1, and each process's own number from 0 to one less"
         )
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        raise ProcessError(f"--coordinator is {coordinator!r}; wanted HOST:PORT of process 0")
+    host, port = _host_and_port(coordinator)
     if num_processes == 1:
         return
     if process_id:
-        _wait_for(host, int(port))
+        _wait_for(host, port)
     else:
+        _require_free(port, coordinator)
         print(f"waiting for {num_processes - 1} more processes at {coordinator}", flush=True)
     _initialise(
-        f"all {num_processes} processes at --coordinator={coordinator}",
+        f"all of --num_processes={num_processes} at --coordinator={coordinator}",
         coordinator_address=coordinator, process_id=process_id, num_processes=num_processes,
-        cluster_detection_method="deactivate",
+        local_device_ids=own_gpu, cluster_detection_method="deactivate",
     )  # fmt: skip
+
+
+def _host_and_port(coordinator: str) -> tuple[str, int]:
+    """'[::1]:80' to ('::1', 80)."""
+    host, _, port = coordinator.rpartition(":")
+    in_brackets = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if in_brackets else host
+    whole = host and (in_brackets or ":" not in host)
+    if not whole or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ProcessError(
+            f"--coordinator is {coordinator!r}; wanted HOST:PORT of process 0, a port from 1 to "
+            "65535, and an IPv6 address in brackets"
+        )
+    return host, int(port)
 
 
 def _started_by_scheduler() -> int:
@@ -107,6 +129,19 @@ def _started_by_scheduler() -> int:
         if started in os.environ:
             return int(os.environ.get(count, 1))
     return 0
+
+
+def _require_free(port: int, coordinator: str) -> None:
+    """JAX would say no more than that it failed to start a server."""
+    both = socket.has_dualstack_ipv6()  # JAX listens at all addresses of the machine
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        raise ProcessError(
+            f"--coordinator={coordinator}: port {port} cannot be opened on this machine, that of "
+            f"process 0 ({error}); wanted a free one: choose another, the same for all processes"
+        ) from error
 
 
 def _wait_for(host: str, port: int) -> None:
@@ -129,7 +164,8 @@ def _wait_for(host: str, port: int) -> None:
 def _initialise(who: str, **given) -> None:
     def give_up():
         print(f"{who} did not come together within {JOIN_S} s: were all started, with the same "
-              "command, and can they reach each other?", file=sys.stderr, flush=True)  # fmt: skip
+              "command (and the same --num_processes, where it is given), and can they reach each "
+              "other?", file=sys.stderr, flush=True)  # fmt: skip
         os._exit(1)
 
     # Left to itself JAX would catch SIGTERM, and do nothing about it before the training begins.
@@ -138,23 +174,49 @@ def _initialise(who: str, **given) -> None:
     patience = threading.Timer(JOIN_S, give_up)
     patience.daemon = True
     patience.start()
+    # A process that ends early waits for the others no longer than for one that has died.
+    join = partial(
+        jax.distributed.initialize, initialization_timeout=2 * JOIN_S,
+        heartbeat_timeout_seconds=SILENCE_S, shutdown_timeout_seconds=SILENCE_S, **given,
+    )  # fmt: skip
     try:
-        # A process that ends early waits for the others no longer than for one that has died.
-        jax.distributed.initialize(
-            initialization_timeout=2 * JOIN_S, heartbeat_timeout_seconds=SILENCE_S,
-            shutdown_timeout_seconds=SILENCE_S, **given,
-        )  # fmt: skip
+        _heeding_signals(join)
+    except jax.errors.JaxRuntimeError as error:
+        raise ProcessError(
+            f"{who} could not come together ({error}); wanted a port that process 0 can open and "
+            "the others can reach: --coordinator=HOST:PORT, or for what a scheduler starts "
+            "JAX_COORDINATOR_PORT, chooses another, the same for all"
+        ) from error
     finally:
         patience.cancel()
 
 
+def _heeding_signals(wait: Callable):
+    """What `wait` returns, from a thread of its own.
+
+    Python handles a signal in the main thread, when that comes back from the library that it waits
+    in; while it waits for a thread it handles signals at once.
+    """
+    result = Future()
+
+    def run():
+        try:
+            result.set_result(wait())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return result.result()
+
+
 def agree_on(command: str) -> None:
-    """See that all processes do the same, before any waits for another.
+    """See that all processes do the same, before any waits for another; say how many they are.
 
     Raises:
       ProcessError: they differ in what `command` says, or in their number of devices.
     """
-    counts = Counter(device.process_index for device in jax.devices())
+    devices = _heeding_signals(jax.devices)  # those of all, for which it waits
+    counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:
         said = ", ".join(f"process {k} has {n}" for k, n in sorted(counts.items()))
         raise ProcessError(
@@ -162,6 +224,10 @@ def agree_on(command: str) -> None:
             "each (CUDA_VISIBLE_DEVICES chooses GPUs)"
         )
     require_same("the command (mode, work folder, configuration)", command)
+    if is_main() and len(counts) > 1:
+        # Whoever has more GPUs than stand here has started too few processes.
+        print(f"{len(counts)} processes train together on {len(devices)} devices "
+              f"({devices[0].device_kind}): {counts[0]} in each", flush=True)  # fmt: skip
 
 
 def is_main() -> bool:
@@ -172,7 +238,11 @@ def is_main() -> bool:
 def wait_for_all(what: str) -> None:
     """Go on when every process has come here; `what` names the place."""
     everyone = set(range(jax.process_count()))  # named, so that no device is needed to meet
-    multihost.sync_global_processes(f"msseg_jax {what}", timeout=WAIT_S, processes=everyone)
+    _heeding_signals(
+        partial(
+            multihost.sync_global_processes, f"msseg_jax {what}", timeout=WAIT_S, processes=everyone
+        )
+    )
 
 
 def main_first(what: str, work: Callable[[], None]) -> None:
@@ -216,17 +286,19 @@ def leave(error: BaseException) -> None:
 
     An orderly end would wait for the others, who wait for this one inside a step.
     """
-    if jax.process_count() > 1:
-        if not isinstance(error, InputError | OSError):
-            traceback.print_exception(error)
-        why = "perhaps because another process died: " * isinstance(
-            error, jax.errors.JaxRuntimeError
-        )
-        said = str(error) or type(error).__name__
-        print(f"process {jax.process_index()} ends: {why}{said}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+    if not jax.distributed.is_initialized():
+        return
+    interrupted = isinstance(error, KeyboardInterrupt)
+    if not isinstance(error, InputError | OSError | KeyboardInterrupt):
+        traceback.print_exception(error)
+    why = "perhaps because another process died: " * isinstance(error, jax.errors.JaxRuntimeError)
+    said = INTERRUPTED if interrupted else str(error) or type(error).__name__
+    # JAX knows the process's number only when all have come together.
+    process = f"process {os.getpid()} on {socket.gethostname()}"
+    print(f"{process} ends: {why}{said}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_STATUS if interrupted else 1)
 
 
 # -------------------------------------------------------------------------------------- devices

@@ -27,7 +27,7 @@ from msseg_jax.parallel import (
     on_every_device,
     parallel_step,
 )
-from msseg_jax.training_data import hold_out, prepare_data, training_data
+from msseg_jax.training_data import hold_out, training_data
 from msseg_jax.training_log import TrainingLog
 from msseg_jax.validation import Validation
 
@@ -89,16 +89,19 @@ def create_state(config: ConfigDict, model: SiameseMPUNet, rate: optax.Schedule)
     return state.replace(step=jnp.zeros((), jnp.int32))  # a Python 0 would compile the step twice
 
 
-def train_step(state: TrainState, batch: dict, *, dropout_key: jax.Array):
+def train_step(state: TrainState, batch: dict, *, seed: int):
     """One update: (state, batch) -> (state, metrics), on one device's share of the batch.
 
     Args:
       batch: time01, time02 (B, S, S, S, 1); targets (B, S, S, S, T); patch_ids (B,).
-      dropout_key: of the run; the patch ids make it a patch's own.
+      seed: of the run, for dropout; the patch ids make its key a patch's own.
 
     Returns:
       The new state and {'loss', 'gradient_norm'}, the same on every device.
     """
+    # Made here from a number: a key from outside would be copied from the device as the step is
+    # compiled. The key of the seed itself is the initialiser's.
+    dropout_key = jax.random.fold_in(jax.random.key(seed), 1)
 
     def loss_of(params):
         probabilities, updates = state.apply_fn(
@@ -122,7 +125,7 @@ def train_step(state: TrainState, batch: dict, *, dropout_key: jax.Array):
 
 
 def loaded_step(
-    state: TrainState, batch: dict, volumes: dict, *, dropout_key, targets: int, patch_size: int
+    state: TrainState, batch: dict, volumes: dict, *, seed: int, targets: int, patch_size: int
 ):
     """`train_step` on a batch as it is loaded.
 
@@ -132,11 +135,16 @@ def loaded_step(
     """
     if volumes:
         batch = device_data.cut(volumes, batch, patch_size)
-    return train_step(state, unpack_batch(batch, targets), dropout_key=dropout_key)
+    return train_step(state, unpack_batch(batch, targets), seed=seed)
 
 
-def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
-    """Train the run of a folder, from its last checkpoint if it has one; returns its patients.
+def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
+    """Train the run of a folder, from its last checkpoint if it has one.
+
+    Args:
+      config: which `check_training` has found good.
+      run: which `create_or_continue` has found or made ready for it.
+      data: from `prepare_data`.
 
     Raises:
       InputError: before any work; it names the field, file or folder.
@@ -144,9 +152,6 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
       Stopped: it was asked to stop, and its state is stored.
     """
     devices = jax.local_devices()
-    check_training(config, jax.devices())
-    run.create_or_continue(config)
-    data = prepare_data(config, run)
     schedule = make_schedule(config, len(data.training))
     rate = learning_rate(config, schedule)
     model = build_model(config, AXIS, config.train.compute_dtype)
@@ -155,11 +160,10 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
     parallel.main_first("run", lambda: run.keep(config, data.preprocessing, data.split))
 
     batches, volumes = training_data(config, data, schedule.total_steps, devices)
-    dropout_key = jax.random.fold_in(jax.random.key(config.seed), 1)  # not the initialiser's
     step_on_devices = parallel_step(
         partial(
             loaded_step,
-            dropout_key=dropout_key,
+            seed=config.seed,
             targets=config.model.targets,
             patch_size=config.data.patch_size,
         ),
@@ -184,9 +188,26 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
         parallel.require_same("the last checkpoint", f"step {first_step}")
         state = on_every_device(state, devices)
 
+        def stopped(step: int) -> Stopped:
+            return Stopped(
+                f"asked to stop: stored step {step} of {schedule.total_steps}; the same command "
+                "goes on from there"
+            )
+
         def keep_validated(step: int) -> None:
-            """Score the state, and store it if it is the best so far."""
-            scores, snapshot = validate(state.model_variables)
+            """Score the state, and store it if it is the best so far.
+
+            Raises:
+              Stopped: it was given up. Never by one of several processes: they have no flag in
+                common there.
+            """
+            given_up = partial(asked_to_stop, interruption, flag_of_any=False)
+            result = validate(state.model_variables, given_up)
+            if result is None:
+                if step not in last.steps():
+                    save(last, state, progress)
+                raise stopped(step)
+            scores, snapshot = result
             log.write_validation(step, scores, snapshot)
             progress["validated"] = step
             # Never where it is NaN; and a fold, which is held out to judge the training, must not
@@ -194,12 +215,15 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
             if scores["dice"] > progress["best_dice"] and not config.data.folds:
                 progress["best_dice"] = scores["dice"]
                 save(best, state, progress)
+            if is_main():
+                last.set_progress(step, progress)
 
         def is_validated(step: int) -> bool:
             every = train_config.validate_every_steps
             return bool(data.validation) and (step == schedule.total_steps or step % every == 0)
 
-        # Where the run was asked to stop there was no time for a validation.
+        # A state is stored before it is validated, which may take long, and not at all where the
+        # run is asked to stop.
         pending = first_step > 0 and is_validated(first_step) and progress["validated"] < first_step
         log.begin(first_step, validated=not pending)
         if pending:
@@ -220,21 +244,17 @@ def train(config: ConfigDict, run: RunFolder) -> TrainingSet:
             # Before anything is stored, so that numbers that are not finite end the run first.
             if validates or stores or step % train_config.log_every_steps == 0:
                 log.write()
-            if validates:
-                keep_validated(step)
             if stores:
                 save(last, state, progress)
+            if validates:
+                keep_validated(step)
             if stops:
                 break
             if validates or stores:
                 log.restart_clock()  # the rates are those of the steps
         done = int(state.step)
         if parallel.any_process(interruption.asked):  # also in what followed the last step
-            raise Stopped(
-                f"asked to stop: stored step {done} of {schedule.total_steps}; the same command "
-                "goes on from there"
-            )
-    return data
+            raise stopped(done)
 
 
 def asked_to_stop(interruption: Interruption, flag_of_any) -> bool:

@@ -78,7 +78,7 @@ class TrainingLog:
         self._bar = tqdm(
             total=self._total_steps, initial=first_step, unit="step", disable=None, leave=False
         )
-        if 0 < first_step < self._total_steps:
+        if first_step and not (validated and first_step == self._total_steps):
             self.say(f"continuing after step {first_step}")
         elif first_step:
             self.say(f"nothing to do: the run has all its {first_step} steps")

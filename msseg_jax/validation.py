@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -30,7 +31,9 @@ class Validation:
         self._patients = shown_first[jax.process_index() :: jax.process_count()]
         self._forward = compile_forward(build_model(config))
 
-    def __call__(self, variables: dict) -> tuple[dict[str, float], Snapshot | None]:
+    def __call__(
+        self, variables: dict, given_up: Callable[[], bool] = lambda: False
+    ) -> tuple[dict[str, float], Snapshot | None] | None:
         """({'dice', 'detected', 'missed', 'false'} of all patients together, picture).
 
         Dice is that of all voxels of all patients, so that patients without a new lesion count
@@ -38,6 +41,9 @@ class Validation:
 
         Args:
           variables: the network's parameters and statistics.
+          given_up: asked before each patient; if it says so there is no more to be done, and the
+            result is None. Never where several processes share the patients, as they wait for each
+            other at the end.
         """
         predict, spacing_mm = self._config.predict, (self._config.data.spacing_mm,) * 3
         # On one device: what lies on all of them would have each compute every tile.
@@ -45,6 +51,8 @@ class Validation:
         counts = Counter(overlap=0, total=0, detected=0, missed=0, false=0)
         snapshot = None
         for name, folder in self._patients:
+            if given_up():
+                return None
             patient = open_patient(name, folder)
             images = unpack_images(patient.images)
             probability = segment_volume(

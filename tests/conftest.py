@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,9 +22,13 @@ from msseg_jax.config import save_config
 from msseg_jax.data import dataset
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.model import build_model, initial_variables
+from msseg_jax.train import check_training, train
+from msseg_jax.training_data import prepare_data
 from tests import tiny
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
+# A shell that starts the tests in the background has Ctrl-C ignored, by them and what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A cache of the session's own: the native convolution is compiled as on a new machine, once.
 _cache = tempfile.TemporaryDirectory(prefix="msseg_jax_cache_")
 os.environ["XDG_CACHE_HOME"] = _cache.name
@@ -166,6 +171,13 @@ class Launch:
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def train_run(config: ConfigDict, run: RunFolder) -> None:
+    """What `run_experiment` does of it, up to the end of the training."""
+    check_training(config, jax.devices())
+    run.create_or_continue(config)
+    train(config, run, prepare_data(config, run))
 
 
 def newest_step(workdir: Path) -> int:

@@ -33,7 +33,7 @@ def test_every_config_builds_its_network_and_one_step(name):
     }
     state = jax.eval_shape(lambda: create_state(config, model, lambda step: 0.1))
     mapped = jax.vmap(
-        lambda state, batch: train_step(state, batch, dropout_key=jax.random.key(0)),
+        lambda state, batch: train_step(state, batch, seed=0),
         in_axes=(None, 0), axis_name=AXIS, axis_size=1,
     )  # fmt: skip
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), batch)

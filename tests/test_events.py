@@ -13,8 +13,8 @@ from tensorboardX.record_writer import masked_crc32c
 from msseg_jax.checkpoint import RunFolder
 from msseg_jax.events import EventFile
 from msseg_jax.report.snapshot import Snapshot
-from msseg_jax.train import train
 from msseg_jax.training_log import TrainingLog
+from tests.conftest import train_run
 
 LINE = {
     "step": 20,
@@ -167,11 +167,11 @@ def test_a_training_shows_what_it_logs_though_it_was_stopped(small_config, tmp_p
 
     monkeypatch.setattr(TrainingLog, "add", die_at_step_6)
     with pytest.raises(KeyboardInterrupt):
-        train(small_config, run)
+        train_run(small_config, run)
     stopped = curves(run.tensorboard)
     assert list(stopped["training/loss"]) == [2, 3, 4]
     monkeypatch.undo()
-    train(small_config, run)  # from the checkpoint of step 3
+    train_run(small_config, run)  # from the checkpoint of step 3
 
     training, validation = logged(run)
     shown = curves(run.tensorboard)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from msseg_jax.interruption import EXIT_STATUS, Interruption
+from msseg_jax.interruption import EXIT_STATUS, INTERRUPTED, Interruption, sigterm_as_ctrl_c
 from tests.conftest import Launch, logged, make_patients, newest_step, stored
 
 STEPS = 300
@@ -108,11 +108,35 @@ def test_a_full_disk_ends_the_training_with_a_message_and_loses_nothing(launch, 
     assert_goes_on_to_the_same_end(launch, whole, tmp_path / "run")
 
 
-def test_a_second_signal_has_its_usual_effect():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_before_the_training_a_signal_ends_with_the_same_status(launch, tmp_path, number):
+    process = launch.start(tmp_path / "run", "--config.data.phantom_patients=99")
+    assert "making 99 phantom patients" in process.stdout.readline()
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_STATUS, said
+    assert INTERRUPTED in said
+    assert "Traceback" not in said
+
+
+def test_sigterm_is_ctrl_c_but_while_a_training_notes_it():
+    with sigterm_as_ctrl_c():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGTERM)
+            assert interruption.asked
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_signal_has_its_usual_effect(capfd):
     with Interruption() as interruption:
         assert not interruption.asked
         signal.raise_signal(signal.SIGINT)
         assert interruption.asked
+        assert "asked to stop: storing after this step" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):

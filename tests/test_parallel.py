@@ -1,5 +1,9 @@
 import os
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,9 +13,12 @@ import numpy as np
 import pytest
 
 from msseg_jax import parallel
+from msseg_jax.checkpoint import RunFolder
+from msseg_jax.data.loader import load_batches
 from msseg_jax.model import build_model
 from msseg_jax.parallel import AXIS, ProcessError, join_processes, on_every_device, parallel_step
-from msseg_jax.train import create_state, loaded_step
+from msseg_jax.train import create_state, learning_rate, loaded_step, make_schedule
+from msseg_jax.training_data import prepare_data, training_data
 
 
 def packed_batch(number, patches=8):
@@ -44,9 +51,7 @@ def test_a_training_step_is_compiled_once_and_takes_the_memory_of_the_state(
     devices = jax.local_devices()
     state = create_state(small_config, build_model(small_config, AXIS, dtype), lambda step: 0.01)
     state = on_every_device(state, devices)
-    step = parallel_step(
-        partial(loaded_step, dropout_key=jax.random.key(7), targets=2, patch_size=8), devices
-    )
+    step = parallel_step(partial(loaded_step, seed=7, targets=2, patch_size=8), devices)
     for number in range(4):
         before = len(compilations)
         old = state
@@ -57,6 +62,41 @@ def test_a_training_step_is_compiled_once_and_takes_the_memory_of_the_state(
     for leaf in jax.tree.leaves((state.params, state.batch_stats, state.opt_state, metrics)):
         assert leaf.dtype in (jnp.float32, jnp.int32)
     assert int(state.step) == 4
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The shapes of arrays that the host reads; on a CPU no guard would complain of it."""
+    array, read = type(jnp.zeros(())), []
+
+    class Spy:
+        def __get__(self, own, _, value=array._value):
+            read.append(own.shape)
+            return value.__get__(own)
+
+    monkeypatch.setattr(array, "_value", Spy())
+    return read
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_nothing_is_read_back_while_the_first_step_of_a_training_is_compiled(
+    small_config, reads, tmp_path, resident
+):
+    small_config.data.device_resident = resident
+    devices = jax.local_devices()
+    data = prepare_data(small_config, RunFolder(tmp_path / "run"))
+    rate = learning_rate(small_config, make_schedule(small_config, len(data.training)))
+    state = create_state(small_config, build_model(small_config, AXIS), rate)
+    batches, volumes = training_data(small_config, data, 1, devices)
+    assert bool(volumes) is resident
+    state = on_every_device(state, devices)
+    step = parallel_step(partial(loaded_step, seed=7, targets=2, patch_size=8), devices)
+    (batch,) = load_batches(batches, 0, 1)
+    reads.clear()
+    result = step(state, batch, volumes)
+    assert reads == []
+    jax.device_get(result)
+    assert reads  # it sees what is read
 
 
 def test_nothing_is_copied_from_the_host_inside_a_step():
@@ -92,6 +132,10 @@ def test_devices_get_the_patches_in_order():
         (("host:1", 2, 2), "--process_id is 2 and --num_processes is 2"),
         (("host:1", 0, 0), "--num_processes is 0"),
         (("host", 0, 2), "--coordinator is 'host'; wanted HOST:PORT"),
+        (("host:0", 0, 2), "--coordinator is 'host:0'; .* a port from 1 to 65535"),
+        (("host:99999", 1, 2), "--coordinator is 'host:99999'; .* a port from 1 to 65535"),
+        (("::1:80", 1, 2), "--coordinator is '::1:80'; .* an IPv6 address in brackets"),
+        (("[]:80", 1, 2), "--coordinator is '..:80'; wanted HOST:PORT"),
         (("host:port", 0, 2), "--coordinator is 'host:port'; wanted HOST:PORT"),
     ],
 )
@@ -110,6 +154,78 @@ def test_a_coordinator_that_does_not_answer_is_given_up(monkeypatch):
             join_processes(address, 1, 2)
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_is_reached_without_its_brackets(monkeypatch):
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        address = f"[::1]:{server.getsockname()[1]}"
+        join_processes(address, 1, 2)
+    assert [given["coordinator_address"] for given in started] == [address]
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1"])
+def test_a_port_that_is_taken_is_named(host, capfd):
+    with socket.create_server((host, 0)) as server:
+        port = server.getsockname()[1]
+        message = f"--coordinator=127.0.0.1:{port}: port {port} cannot be opened .* a free one"
+        with pytest.raises(ProcessError, match=message):
+            join_processes(f"127.0.0.1:{port}", 0, 2)
+    assert "waiting" not in capfd.readouterr().out
+
+
+def test_a_port_that_the_scheduler_chose_and_is_taken_ends_in_a_message(monkeypatch):
+    set_environment(monkeypatch, SLURM)
+
+    def fail(**_):
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Failed to start RPC server")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(ProcessError, match=r"Failed to start RPC server.*JAX_COORDINATOR_PORT"):
+        join_processes(None, None, None)
+
+
+def test_processes_that_do_not_come_together_are_told_what_may_be_wrong():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    program = (
+        "from msseg_jax import parallel; parallel.JOIN_S = 1; "
+        f"parallel.join_processes({address!r}, 0, 2)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"--num_processes=2 at --coordinator={address} did not come together" in done.stderr
+    assert "the same --num_processes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_signal_is_heeded_while_a_process_waits_for_the_others():
+    here = threading.main_thread().ident
+    never = threading.Event()
+    threading.Timer(0.2, signal.pthread_kill, (here, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        parallel._heeding_signals(lambda: never.wait(60))
+    never.set()
+
+
+def test_what_goes_wrong_while_a_process_waits_is_not_lost():
+    with pytest.raises(ProcessError, match="that will do"):
+        parallel._heeding_signals(lambda: (_ for _ in ()).throw(ProcessError("that will do")))
+    assert parallel._heeding_signals(lambda: 7) == 7
+
+
+def test_a_training_says_how_many_processes_and_devices_take_part(monkeypatch, capsys):
+    devices = [SimpleNamespace(process_index=k, device_kind="H100") for k in (0, 0, 1, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    parallel.agree_on("the same")
+    wanted = "2 processes train together on 4 devices (H100): 2 in each\n"
+    assert capsys.readouterr().out == wanted
+    monkeypatch.setattr(jax, "devices", lambda: devices[:2])
+    parallel.agree_on("the same")
+    assert capsys.readouterr().out == ""
+
+
 def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
     devices = [SimpleNamespace(process_index=k) for k in (0, 0, 1)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
@@ -119,13 +235,16 @@ def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
 
 def set_environment(monkeypatch, environment):
     for name in list(os.environ):
-        if name.startswith(("SLURM_", "OMPI_")):
+        if name.startswith(("SLURM_", "OMPI_")) or name == parallel.OWN_GPUS:
             monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
 
-OPEN_MPI_5 = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "0"}
+SLURM = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_TASKS": "2"}
+OPEN_MPI_5 = {
+    "OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "2"
+}  # fmt: skip
 
 
 def test_open_mpi_5_needs_to_be_told_the_coordinator_alone(monkeypatch):
@@ -138,13 +257,30 @@ def test_open_mpi_5_needs_to_be_told_the_coordinator_alone(monkeypatch):
     (given,) = started
     assert (given["coordinator_address"], given["process_id"]) == ("host:1", 0)
     assert given["num_processes"] == 3
+    assert given["local_device_ids"] == [2]  # one GPU for each process
+
+
+def test_who_says_which_gpus_a_process_takes_is_obeyed_under_open_mpi_5(monkeypatch):
+    set_environment(monkeypatch, OPEN_MPI_5 | {parallel.OWN_GPUS: "0"})
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    join_processes("host:1", None, None)
+    assert started[0]["local_device_ids"] is None  # so JAX goes by the variable
+
+
+def test_with_all_three_flags_a_process_takes_every_gpu_it_sees(monkeypatch):
+    set_environment(monkeypatch, OPEN_MPI_5)
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    join_processes("host:1", 0, 3)
+    assert started[0]["local_device_ids"] is None
 
 
 @pytest.mark.parametrize(
     ("environment", "processes"),
     [
         ({}, 0),
-        ({"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_TASKS": "2"}, 2),
+        (SLURM, 2),
         ({"SLURM_STEP_NODELIST": "node1", "SLURM_STEP_NUM_TASKS": "1"}, 1),
         ({"SLURM_NTASKS": "4"}, 0),  # in a job, but not started by srun
         ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "3"}, 3),

@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 
 import nibabel as nib
 import numpy as np
@@ -125,3 +126,19 @@ def test_command_line_writes_prints_a_table_and_does_not_load_jax(tmp_path):
     assert "phantom: --output=" in again.stderr
     assert "--overwrite" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+def test_the_processes_that_write_end_with_the_one_that_started_them(tmp_path):
+    output = tmp_path / "phantoms"
+    command = [
+        sys.executable, "-m", "msseg_jax.data.phantom", f"--output={output}", "--patients=200",
+        "--jobs=2", "--spacing_mm=4.0",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 60
+    while not (output.is_dir() and any(output.iterdir())):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=30)  # which ends when none of them holds the output any more

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from msseg_jax.interruption import EXIT_STATUS
+from msseg_jax.interruption import EXIT_STATUS, INTERRUPTED
 from tests.conftest import Launch, logged, stored
 
 pytestmark = pytest.mark.slow
@@ -63,6 +63,7 @@ def test_one_device_four_devices_and_two_processes_of_two_give_the_same(
     assert [p.returncode for p in processes] == [0, 0], main + other
     assert "step 20/20" in main
     assert "step 20/20" not in other  # one set of logs
+    assert "2 processes train together on 4 devices (cpu): 2 in each" in main
     _, one = stored(tmp_path / "1")
     for name in ("4", "two"):
         step, several = stored(tmp_path / name)
@@ -111,6 +112,22 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(launch, tmp_path
     assert [p.returncode for p in processes] == [EXIT_STATUS] * 2, said
     step, _ = stored(tmp_path / "run")
     assert all(f"asked to stop: stored step {step} of" in text for text in said)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_signal_before_the_training_ends_its_process_at_once_and_then_the_other(
+    launch, tmp_path, first
+):
+    """Process 0 makes phantoms, for which the other waits."""
+    processes = start_two(launch, tmp_path / "run", *LONG, "--config.data.phantom_patients=999")
+    while "making 999 phantom patients" not in (line := processes[0].stdout.readline()):
+        assert line, "process 0 has ended"
+    processes[first].send_signal(signal.SIGTERM)
+    said, _ = processes[first].communicate(timeout=15)
+    assert processes[first].returncode == EXIT_STATUS, said
+    assert f"ends: {INTERRUPTED}" in said
+    processes[1 - first].communicate(timeout=60)
+    assert processes[1 - first].returncode != 0
 
 
 def test_processes_with_different_configurations_are_refused(launch, tmp_path):

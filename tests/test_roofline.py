@@ -73,6 +73,23 @@ def test_bytes_are_those_of_the_compute_dtype_but_for_the_output(layers):
     assert narrow[-1] == layers[-1]
 
 
+def test_what_upsampled_maps_cost_beyond_those_they_are_made_of():
+    """The share that `roofline` speaks of: 1.71 of 14.47 GB."""
+    config = msseg2.get_config()
+    moved = sum(layer.training_bytes for layer in count_layers(config, 40, "bfloat16"))
+    widths, side = config.model.widths, config.data.patch_size
+    # By depth: its nodes but the first take one upsampled map set each, of both visits.
+    numbers = sum(
+        (len(widths) - 1 - depth) * widths[depth + 1] * 2 * 40 * (side // 2**depth) ** 3
+        for depth in range(len(widths) - 1)
+    )
+    # Read forward and backward, and the gradient written; 2 bytes each.
+    more = 3 * 2 * numbers * 7 / 8
+    assert moved == pytest.approx(14.47e9, rel=1e-3)
+    assert more == pytest.approx(1.71e9, rel=5e-3)
+    assert more / moved == pytest.approx(0.118, abs=5e-4)
+
+
 def test_a_batch_of_40_takes_40_times_the_operations(layers):
     forty = count_layers(msseg2.get_config(), batch_size=40)
     assert math.fsum(layer.operations for layer in forty) == 40 * sum(

@@ -1,6 +1,5 @@
 import math
 import signal
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from msseg_jax import device_data
+from msseg_jax import device_data, validation
 from msseg_jax.checkpoint import Checkpoints, RunError, RunFolder, restore_for_inference
 from msseg_jax.config import ConfigError
 from msseg_jax.data import dataset
@@ -25,12 +24,11 @@ from msseg_jax.train import (
     learning_rate,
     make_schedule,
     restore_last,
-    train,
     train_step,
 )
 from msseg_jax.training_log import TrainingLog
 from msseg_jax.validation import Validation
-from tests.conftest import logged, save_nifti
+from tests.conftest import logged, newest_step, save_nifti, train_run
 
 RATE = 0.01
 NOTHING = {"dice": math.nan, "detected": 0, "missed": 0, "false": 0}, None  # scores, picture
@@ -45,9 +43,9 @@ def random_batch(seed=0, patches=4):
     return {"time01": visits[0], "time02": visits[1], "targets": targets, "patch_ids": ids}
 
 
-def on_patches(state, batch, shared, dropout_key):
+def on_patches(state, batch, shared):
     """`train_step` on patches that are not packed."""
-    return train_step(state, batch, dropout_key=dropout_key)
+    return train_step(state, batch, seed=7)
 
 
 def run_steps(config, devices, steps, compute_dtype="float32"):
@@ -55,7 +53,7 @@ def run_steps(config, devices, steps, compute_dtype="float32"):
     devices = jax.devices()[:devices]
     state = create_state(config, build_model(config, AXIS, compute_dtype), lambda step: RATE)
     state = on_every_device(state, devices)
-    step = parallel_step(partial(on_patches, dropout_key=jax.random.key(7)), devices)
+    step = parallel_step(on_patches, devices)
     history = []
     for k in range(steps):
         state, metrics, _ = step(state, random_batch(k))
@@ -104,7 +102,7 @@ def test_the_gradient_is_that_of_the_loss(small_config):
         apply_fn=model.apply, params=state.params, batch_stats=state.batch_stats, tx=descent
     )
     state = on_every_device(state.replace(step=jnp.zeros((), jnp.int32)), jax.devices())
-    step = parallel_step(partial(on_patches, dropout_key=jax.random.key(7)), jax.devices())
+    step = parallel_step(on_patches, jax.devices())
     after, before, _ = step(state, random_batch())
     _, later, _ = step(after, random_batch())
     fall = float(before["loss"] - later["loss"])
@@ -134,10 +132,10 @@ def test_bfloat16_learns_as_float32_does(small_config):
 
 def test_data_on_the_device_train_to_the_same_bits(small_config, tmp_path, capsys):
     host, device = RunFolder(tmp_path / "host"), RunFolder(tmp_path / "device")
-    train(small_config, host)
+    train_run(small_config, host)
     assert "device-resident" not in capsys.readouterr().out
     small_config.data.device_resident = True
-    train(small_config, device)
+    train_run(small_config, device)
     assert "device-resident data: 0.00 GiB on each device" in capsys.readouterr().out
     one, other = (final_state(small_config, run)[0] for run in (host, device))
     assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
@@ -151,7 +149,7 @@ def test_a_device_without_room_for_the_data_has_patches_cut_on_the_host(
     monkeypatch.setattr(device_data, "free_bytes", lambda device: 1000)
     monkeypatch.setattr(device_data, "read_volumes", lambda patients: pytest.fail("no room"))
     run = RunFolder(tmp_path / "run")
-    train(small_config, run)
+    train_run(small_config, run)
     assert int(final_state(small_config, run)[0].step) == 1
     assert "that is more than half of what is free: cut on the host" in caplog.text
 
@@ -188,11 +186,11 @@ def final_state(config, run):
 
 def test_stopped_and_continued_is_bit_identical_to_uninterrupted(small_config, tmp_path):
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
-    train(small_config, whole)
+    train_run(small_config, whole)
     small_config.train.max_steps = 3
-    train(small_config, parts)
+    train_run(small_config, parts)
     small_config.train.max_steps = 6
-    train(small_config, parts)
+    train_run(small_config, parts)
     one, one_best = final_state(small_config, whole)
     other, other_best = final_state(small_config, parts)
     assert int(one.step) == int(other.step) == 6
@@ -215,7 +213,7 @@ def test_killed_between_checkpoints_is_bit_identical_too(small_config, tmp_path,
     """The best checkpoint is then ahead of the last, and is made again."""
     small_config.train.validate_every_steps = 1
     whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
-    train(small_config, whole)
+    train_run(small_config, whole)
     add = TrainingLog.add
 
     def die_at_step_5(log, step, metrics):
@@ -225,9 +223,9 @@ def test_killed_between_checkpoints_is_bit_identical_too(small_config, tmp_path,
 
     monkeypatch.setattr(TrainingLog, "add", die_at_step_5)
     with pytest.raises(KeyboardInterrupt):
-        train(small_config, killed)
+        train_run(small_config, killed)
     monkeypatch.undo()
-    train(small_config, killed)
+    train_run(small_config, killed)
     (one, one_best), (other, other_best) = (final_state(small_config, r) for r in (whole, killed))
     assert_trees_equal(one.params, other.params)
     assert_trees_equal(one.opt_state, other.opt_state)
@@ -243,7 +241,7 @@ def test_a_validation_that_a_stop_left_no_time_for_is_made_up_for(
     small_config, tmp_path, monkeypatch
 ):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
-    train(small_config, whole)
+    train_run(small_config, whole)
     add = TrainingLog.add
 
     def ask_at_step_3(log, step, metrics):
@@ -253,15 +251,83 @@ def test_a_validation_that_a_stop_left_no_time_for_is_made_up_for(
 
     monkeypatch.setattr(TrainingLog, "add", ask_at_step_3)
     with pytest.raises(Stopped, match="stored step 3 of 6"):
-        train(small_config, stopped)
+        train_run(small_config, stopped)
     monkeypatch.undo()
     assert logged(stopped.path, "validation") == {}
-    train(small_config, stopped)
+    train_run(small_config, stopped)
     assert logged(whole.path, "validation") == logged(stopped.path, "validation")
     assert set(logged(whole.path, "validation")) == {3, 6}
     (one, ours), (other, theirs) = (final_state(small_config, run) for run in (whole, stopped))
     assert ours == theirs == {"best_dice": ours["best_dice"], "validated": 6}
     assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
+
+
+@pytest.mark.parametrize("step", [3, 6])
+@pytest.mark.parametrize("stores_every", [3, 100])
+def test_a_validation_is_given_up_when_asked_to_stop_and_made_up_for(
+    small_config, tmp_path, monkeypatch, step, stores_every
+):
+    small_config.data.validation_patients = 2
+    small_config.train.checkpoint_every_steps = stores_every
+    small_config.predict.threshold = 0.2  # something is found
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    train_run(small_config, whole)
+    segment, segmented = validation.segment_volume, []
+
+    def ask_at_the_first(*given, **options):
+        segmented.append(newest_step(stopped.path))
+        if len(segmented) == asked_at:
+            signal.raise_signal(signal.SIGTERM)
+        return segment(*given, **options)
+
+    monkeypatch.setattr(validation, "segment_volume", ask_at_the_first)
+    asked_at = {3: 1, 6: 3}[step]  # the first patient of that step's validation
+    for _ in range(2):
+        with pytest.raises(Stopped, match=f"stored step {step} of 6"):
+            train_run(small_config, stopped)
+        assert len(segmented) == asked_at  # the second patient was left out
+        assert newest_step(stopped.path) == step
+        assert step not in logged(stopped.path, "validation")
+        asked_at += 1  # the run that goes on begins with that patient, and is asked again
+    # Where the state is stored at that step anyway it was so before the validation.
+    expected = step if stores_every == 3 or step == 6 else 0
+    assert segmented[-2:] == [expected, step]
+    monkeypatch.undo()
+    train_run(small_config, stopped)
+
+    assert logged(whole.path, "validation") == logged(stopped.path, "validation")
+    (one, ours), (other, theirs) = (final_state(small_config, run) for run in (whole, stopped))
+    assert ours == theirs == {"best_dice": ours["best_dice"], "validated": 6}
+    assert ours["best_dice"] > 0
+    assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
+    best = [restore_for_inference(run, shapes_of(small_config)) for run in (whole, stopped)]
+    assert best[0][1:] == best[1][1:]
+    assert best[0][1] == "best"
+    assert_trees_equal(best[0][0], best[1][0])
+
+
+def test_a_run_killed_in_its_last_validation_has_only_that_to_do(
+    small_config, tmp_path, monkeypatch, capsys
+):
+    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+    train_run(small_config, whole)
+    call = Validation.__call__
+
+    def die_at_step_6(validate, *given):
+        if newest_step(killed.path) == 6:
+            raise KeyboardInterrupt
+        return call(validate, *given)
+
+    monkeypatch.setattr(Validation, "__call__", die_at_step_6)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(small_config, killed)
+    monkeypatch.undo()
+    monkeypatch.setattr(TrainingLog, "add", lambda *_: pytest.fail("all steps are done"))
+    capsys.readouterr()
+    train_run(small_config, killed)
+    assert "continuing after step 6" in capsys.readouterr().out
+    assert logged(whole.path, "validation") == logged(killed.path, "validation")
+    assert final_state(small_config, whole)[1] == final_state(small_config, killed)[1]
 
 
 def test_a_stop_during_the_last_validation_is_not_forgotten(small_config, tmp_path, monkeypatch):
@@ -270,14 +336,14 @@ def test_a_stop_during_the_last_validation_is_not_forgotten(small_config, tmp_pa
     )
     small_config.train.validate_every_steps = 6
     with pytest.raises(Stopped, match="stored step 6 of 6"):
-        train(small_config, RunFolder(tmp_path / "run"))
+        train_run(small_config, RunFolder(tmp_path / "run"))
 
 
 def test_best_is_stored_only_where_something_was_found(small_config, tmp_path):
     run = RunFolder(tmp_path / "run")
     small_config.predict.threshold = 0.999  # nothing is
     small_config.train.max_steps = 1
-    train(small_config, run)
+    train_run(small_config, run)
     assert restore_for_inference(run, shapes_of(small_config))[1:] == ("last", 1)
 
 
@@ -287,7 +353,7 @@ def shapes_of(config):
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(small_config, tmp_path, caplog):
     run = RunFolder(tmp_path / "run")
-    train(small_config, run)
+    train_run(small_config, run)
     newest = run.checkpoints / "last" / "6"
     for file in newest.rglob("*"):
         if file.is_file():
@@ -302,12 +368,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(small_config, tmp_path
         final_state(small_config, run)
 
 
-def test_a_finished_run_has_nothing_to_do(small_config, tmp_path, capsys):
+def test_a_finished_run_has_nothing_to_do(small_config, tmp_path, monkeypatch, capsys):
     run = RunFolder(tmp_path / "run")
     small_config.train.max_steps = 1
-    train(small_config, run)
+    train_run(small_config, run)
     before = run.log_file.read_text()
-    train(small_config, run)
+    monkeypatch.setattr(Validation, "__call__", lambda *_: pytest.fail("it is validated"))
+    train_run(small_config, run)
     assert "nothing to do" in capsys.readouterr().out
     assert run.log_file.read_text() == before
 
@@ -315,7 +382,7 @@ def test_a_finished_run_has_nothing_to_do(small_config, tmp_path, capsys):
 def test_a_run_of_another_configuration_is_refused_and_the_fields_are_named(small_config, tmp_path):
     run = RunFolder(tmp_path / "run")
     small_config.train.max_steps = 1
-    train(small_config, run)
+    train_run(small_config, run)
     small_config.train.log_every_steps = 7  # changes nothing that is computed
     run.create_or_continue(small_config)
     small_config.train.learning_rate = 0.1
@@ -332,50 +399,50 @@ def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(smal
     run = RunFolder(tmp_path / "run")
     small_config.model.targets = 5  # the folder has two
     with pytest.raises(DatasetError, match="ground_truth_expert4"):
-        train(small_config, run)
+        train_run(small_config, run)
     assert not run.config_file.exists()
     small_config.model.targets = 2
     small_config.train.batch_size = 400
     with pytest.raises(ConfigError, match="batch_size is 400; wanted at most 48"):
-        train(small_config, run)
+        train_run(small_config, run)
     small_config.train.batch_size = 4
     small_config.train.max_steps = 1
-    train(small_config, run)
+    train_run(small_config, run)
 
 
 @pytest.mark.parametrize("name", [dataset.TIME01, dataset.EXPERT.format(1)])
 def test_a_run_whose_data_changed_is_refused(small_config, tmp_path, patients_root, name):
     run = RunFolder(tmp_path / "run")
     small_config.train.max_steps = 1
-    train(small_config, run)
+    train_run(small_config, run)
     moved = patients_root.rename(tmp_path / "moved")  # the same data elsewhere are no other data
     small_config.data.root = str(moved)
-    train(small_config, run)
+    train_run(small_config, run)
     path = moved / "patient_1" / name
     array = np.asarray(nib.load(path).dataobj).copy()
     array[6, 7, 9] = 0
     save_nifti(path, array)
     with pytest.raises(RunError, match=r"begun with other data than .*moved"):
-        train(small_config, run)
+        train_run(small_config, run)
 
 
 def test_a_run_whose_voxels_grew_is_refused(small_config, tmp_path, patients_root):
     run = RunFolder(tmp_path / "run")
     small_config.train.max_steps = 1
-    train(small_config, run)
+    train_run(small_config, run)
     for path in (patients_root / "patient_1").iterdir():
         save_nifti(path, np.asarray(nib.load(path).dataobj), spacing_mm=(1.0, 1.0, 0.9))
     with pytest.raises(RunError, match="begun with other data than"):
-        train(small_config, run)
+        train_run(small_config, run)
 
 
 def test_a_damaged_configuration_is_named(small_config, tmp_path):
     run = RunFolder(tmp_path / "run")
     small_config.train.max_steps = 1
-    train(small_config, run)
+    train_run(small_config, run)
     run.config_file.write_text('{"seed": 0')
     with pytest.raises(InputError, match=r"config.json: is damaged"):
-        train(small_config, run)
+        train_run(small_config, run)
 
 
 def test_a_work_folder_that_cannot_be_written_is_refused(small_config, tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import multiprocessing
+import os
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -226,6 +228,16 @@ def write_phantoms(
     return [summaries[plan.name] for plan in plans]
 
 
+def _end_with_the_parent() -> None:
+    """A process that is killed cannot end those it has started, which would wait for ever."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _run(
     output: Path, plans: list[PatientPlan], jobs: int, spacing_mm: float | None, overwrite: bool
 ) -> Iterator[Summary]:
@@ -235,7 +247,8 @@ def _run(
             yield write_patient(output, plan, spacing_mm, overwrite)
         return
     # "spawn": a fork of a process that has started threads (JAX, for one) may hang.
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_end_with_the_parent) as pool:
         futures = [
             pool.submit(write_patient, output, plan, spacing_mm, overwrite) for plan in plans
         ]
