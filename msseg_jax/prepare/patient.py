@@ -145,8 +145,11 @@ def _prepare_in(
         masks = _given_masks(request, words, scans)
     with clock.step("registering"):
         registered = register_visits(scans, masks)
+        for visit in registered.visits:
+            _check_volume(request, visit.brain, f"of {visit.scan.path}")
         middle = bring_to_middle(registered)
-        brain_ml = _check_volumes(request, registered, middle)
+        _check_volume(request, middle.brain, "of both visits, where both have data,")
+        brain_ml = volume_ml(middle.brain)
         alignment = check_match(middle, f"{request.time01} and {request.time02}")
     with clock.step("correcting bias"):
         corrected = tuple(correct_bias(image, middle.brain) for image in middle.images)
@@ -202,12 +205,16 @@ def _prepare_in(
 def _given_masks(
     request: Request, words: list[str] | None, scans: tuple[Scan, Scan]
 ) -> tuple[sitk.Image | None, sitk.Image | None]:
-    if words is not None:
-        return tuple(run_command(words, scan) for scan in scans)
-    return tuple(
-        None if path is None else read_mask(path, scan)
-        for path, scan in zip(request.brain_masks, scans, strict=True)
-    )
+    """Masks that somebody else made. Those of no plausible volume are refused before any work."""
+    masks = [None, None]
+    for number, (scan, path) in enumerate(zip(scans, request.brain_masks, strict=True)):
+        if words is not None:
+            masks[number] = run_command(words, scan)
+        elif path is not None:
+            masks[number] = read_mask(path, scan)
+        if masks[number] is not None:
+            _check_volume(request, masks[number], f"of {scan.path}")
+    return tuple(masks)
 
 
 def _source(request: Request) -> str:
@@ -217,19 +224,15 @@ def _source(request: Request) -> str:
     return " and ".join(given) or "atlas (ICBM 152) and the image's edge"
 
 
-def _check_volumes(request: Request, registered: Registered, middle: Middle) -> float:
-    """The brain's volume in the middle space, ml. Raises PrepareError where no adult has such."""
+def _check_volume(request: Request, brain: sitk.Image, whose: str) -> None:
+    """Raises PrepareError for a brain such as no adult has."""
     low, high = BRAIN_ML
-    measured = {str(v.scan.path): volume_ml(v.brain) for v in registered.visits}
-    measured["both visits, where both have data"] = brain_ml = volume_ml(middle.brain)
-    if odd := {name: ml for name, ml in measured.items() if not low <= ml <= high}:
-        said = ", ".join(f"{ml:.0f} ml for {name}" for name, ml in odd.items())
+    if not low <= (found_ml := volume_ml(brain)) <= high:
         raise PrepareError(
-            f"the brain mask ({_source(request)}) holds {said}; wanted {low:.0f} to {high:.0f} ml, "
-            "an adult's brain: look at the scans, and give masks (--brain_mask01, --brain_mask02) "
-            "or a program that makes them (--brain_mask_command)"
+            f"the brain mask {whose} ({_source(request)}) holds {found_ml:.0f} ml; wanted "
+            f"{low:.0f} to {high:.0f} ml, an adult's brain: look at the scans, and give masks "
+            "(--brain_mask01, --brain_mask02) or a program that makes them (--brain_mask_command)"
         )
-    return brain_ml
 
 
 def _warnings(registered: Registered, middle: Middle, brain_ml: float) -> list[str]:

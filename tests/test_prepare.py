@@ -1,0 +1,318 @@
+"""The command line of `msseg_jax.prepare`, on two visits of a phantom head."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from msseg_jax.data import dataset
+from msseg_jax.data.dataset import patient_in, read_pair
+from msseg_jax.predict import main as predict
+from msseg_jax.prepare import patient as patient_module
+from msseg_jax.prepare import request as request_module
+from msseg_jax.prepare.__main__ import main
+from msseg_jax.prepare.registration import compose, on_grid, points_of
+from tests import heads
+from tests.conftest import save_run
+
+FILES = {
+    dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK, "prepare.json", "prepare.png", "transforms",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    return heads.write_heads(tmp_path_factory.mktemp("scans"))
+
+
+@pytest.fixture(scope="module")
+def prepared(scans, tmp_path_factory):
+    """The folder of a patient, as the command line makes it."""
+    folder = tmp_path_factory.mktemp("prepared") / "anna"
+    assert main(flags_of(scans, folder)) == 0
+    return folder
+
+
+def flags_of(scans, output, *more) -> list[str]:
+    return [
+        "-t1", str(scans / "time01.nii.gz"), "-t2", str(scans / "time02.nii.gz"),
+        "-o", str(output), *map(str, more),
+    ]  # fmt: skip
+
+
+def quick(scans) -> list[str]:
+    """With a mask given, no atlas is searched for."""
+    return [f"--brain_mask01={scans / 'brain01.nii.gz'}"]
+
+
+def record_of(folder) -> dict:
+    return json.loads((folder / "prepare.json").read_text())
+
+
+def test_a_prepared_folder_is_whole_and_alone(prepared):
+    assert {path.name for path in prepared.iterdir()} == FILES
+    assert [path.name for path in prepared.parent.iterdir()] == ["anna"]
+
+
+def test_the_pair_passes_every_check_of_a_data_set(prepared):
+    pair = read_pair(patient_in(prepared))
+    assert pair.time01.is_oriented
+    assert pair.time01.header.get_xyzt_units()[0] == "mm"
+    inside = [visit.array[pair.brain] for visit in (pair.time01, pair.time02)]
+    assert np.corrcoef(*inside)[0, 1] > 0.85
+    assert (pair.time01.array[pair.brain] > 0).mean() > 0.99
+
+
+def test_transforms_lead_from_the_middle_to_the_scans_as_sitk_takes_them(scans, prepared):
+    middle = heads.read(prepared / dataset.BRAIN_MASK)
+    first, second, between = (
+        sitk.ReadTransform(str(prepared / "transforms" / f"{name}.txt"))
+        for name in ("middle_to_time01", "middle_to_time02", "time01_to_time02")
+    )
+    points = points_of(middle > 0, 500)
+    assert heads.distances_mm(compose(between, first), second, points).max() < 1e-3
+    assert heads.distances_mm(compose(heads.MOTION, first), second, points).mean() < 0.7
+    there = on_grid(heads.read(scans / "brain01.nii.gz") > 0, middle, first)
+    assert heads.dice(middle, there) > 0.95
+
+
+def test_the_record_says_what_was_done_and_how_well_it_went(scans, prepared):
+    record = record_of(prepared)
+    assert record["time01"]["path"] == str(scans / "time01.nii.gz")
+    assert record["time01"]["spacing_mm"] == [2.0, 2.0, 2.0]
+    assert 0.8 < record["registration"]["correlation"] <= 1
+    assert record["registration"]["correlation_mirrored"] < record["registration"]["correlation"]
+    assert record["registration"]["turned_degrees"] == pytest.approx(24.6, abs=1.0)
+    assert record["registration"]["apart_mm"] < 0.5
+    brain = sitk.GetArrayFromImage(heads.read(prepared / dataset.BRAIN_MASK))
+    assert record["brain"]["ml"] == pytest.approx(brain.sum() * 8 / 1000, abs=0.1)
+    assert record["brain"]["source"].startswith("atlas")
+    assert record["bias_field"]["iterations"] == [50, 40, 30]
+    assert set(record["made_by"]) == {"msseg_jax", "SimpleITK", "nilearn", "numpy"}
+    assert sum(record["seconds"].values()) > 0
+
+
+def test_the_picture_shows_both_visits(prepared):
+    from PIL import Image
+
+    picture = np.asarray(Image.open(prepared / "prepare.png").convert("RGB")).astype(int)
+    height, width, _ = picture.shape
+    for column in range(3):
+        part = picture[height // 4 : -height // 4, column * width // 3 : (column + 1) * width // 3]
+        assert part.std() > 30
+        orange = (part[..., 0] > 180) & (part[..., 2] < 90)  # the brain's outline
+        assert orange.sum() > 100
+
+
+def test_what_was_prepared_before_is_not_done_again(scans, prepared, capsys, monkeypatch):
+    def never(*_):
+        raise AssertionError("prepared again")
+
+    monkeypatch.setattr(patient_module, "register_visits", never)
+    before = record_of(prepared)
+    assert main(flags_of(scans, prepared)) == 0
+    assert "done before" in capsys.readouterr().out
+    assert record_of(prepared) == before
+
+
+def test_another_pair_does_not_take_a_folders_place(scans, prepared, capsys):
+    swapped = ["-t1", str(scans / "time02.nii.gz"), "-t2", str(scans / "time01.nii.gz")]
+    assert main([*swapped, "-o", str(prepared)]) == 1
+    assert f"{prepared}: holds a pair that was prepared from other scans" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(scans, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert main(flags_of(scans, tmp_path / "mine", "--overwrite")) == 1
+    assert "was not made by this program" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
+    folder = tmp_path / "anna"
+    shutil.copytree(prepared, folder)
+    assert main(flags_of(scans, folder, "--overwrite", *quick(scans))) == 0
+    assert record_of(folder)["brain"]["source"] == str(scans / "brain01.nii.gz")
+    assert record_of(folder)["registration"]["correlation_mirrored"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["anna"]
+    brains = [heads.read(path / dataset.BRAIN_MASK) for path in (folder, prepared)]
+    volumes_ml = [sitk.GetArrayFromImage(brain).sum() * 8 / 1000 for brain in brains]
+    assert volumes_ml[0] == pytest.approx(volumes_ml[1], rel=0.05)
+
+
+def test_a_failure_on_the_way_leaves_nothing(scans, tmp_path, monkeypatch, capsys):
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(patient_module, "draw_pair", full_disk)
+    monkeypatch.setattr(patient_module, "register_visits", _known_registration(scans))
+    assert main(flags_of(scans, tmp_path / "out" / "anna")) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def _known_registration(scans):
+    """`register_visits` with the answer known beforehand."""
+    from msseg_jax.prepare.visits import Registered, Visit
+
+    def register(pair, _):
+        first = heads.read(scans / "brain01.nii.gz") > 0
+        second = on_grid(first, pair[1].image, heads.MOTION.GetInverse())
+        visits = tuple(
+            Visit(scan, scan.image, brain, None, None, None)
+            for scan, brain in zip(pair, (first, second), strict=True)
+        )
+        return Registered(visits, heads.MOTION, 0.9, None)
+
+    return register
+
+
+def test_an_implausible_mask_is_refused_with_its_volume(scans, tmp_path, monkeypatch, capsys):
+    small = heads.read(scans / "brain01.nii.gz") > 0
+    small[:, :, : small.GetSize()[2] // 2] = 0
+    sitk.WriteImage(small, str(tmp_path / "half.nii.gz"))
+    volume_ml = sitk.GetArrayFromImage(small).sum() * 8 / 1000
+    assert volume_ml < 800
+    flags = flags_of(scans, tmp_path / "anna", f"--brain_mask01={tmp_path / 'half.nii.gz'}")
+    assert main(flags) == 1
+    said = capsys.readouterr().err
+    assert f"of {scans / 'time01.nii.gz'} ({tmp_path / 'half.nii.gz'}) holds {volume_ml:.0f}" in said
+    assert "wanted 800 to 2000 ml" in said
+    assert not (tmp_path / "anna").exists()
+
+
+def test_sigterm_leaves_nothing_half_written(scans, tmp_path):
+    command = [sys.executable, "-m", "msseg_jax.prepare", *flags_of(scans, tmp_path / "anna")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.iterdir()):  # until it is at work
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted; the same command goes on" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_cleared_away_in_time(scans, tmp_path, monkeypatch):
+    left, recent = tmp_path / ".partial-anna-1", tmp_path / ".partial-anna-2"
+    for folder in (left, recent):
+        folder.mkdir()
+    long_ago = time.time() - 2 * patient_module.ABANDONED_S
+    os.utime(left, (long_ago, long_ago))
+    monkeypatch.setattr(patient_module, "register_visits", _known_registration(scans))
+    assert main(flags_of(scans, tmp_path / "anna")) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"anna", ".partial-anna-2"}
+
+
+def test_a_data_set_goes_on_after_a_patient_that_fails(scans, prepared, tmp_path, capfd):
+    root, output = tmp_path / "scans", tmp_path / "out"
+    for name in ("anna", "bert"):
+        (root / name).mkdir(parents=True)
+        for visit in ("time01", "time02"):
+            shutil.copy(scans / f"{visit}.nii.gz", root / name / f"flair_{visit}.nii.gz")
+    broken = root / "bert" / "flair_time02.nii.gz"
+    image = nib.load(broken)
+    voxels = np.asarray(image.dataobj, dtype=np.float32)
+    voxels[3, 4, 5] = np.nan
+    nib.save(nib.Nifti1Image(voxels, image.affine), broken)
+    output.mkdir()
+    shutil.copytree(prepared, output / "anna")
+    assert main([f"--dataset={root}", f"--output={output}", "--jobs=2"]) == 1
+    said = capfd.readouterr()
+    rows = {line.split()[0]: line for line in said.out.splitlines() if line.strip()}
+    assert rows["anna"].endswith("done before")
+    assert rows["bert"].endswith("failed")
+    assert f"bert: {broken}: 1 voxels are NaN or infinite" in said.err
+    assert [path.name for path in output.iterdir()] == ["anna"]
+
+
+def test_the_same_scan_twice_is_refused(scans, tmp_path, capsys):
+    first = str(scans / "time01.nii.gz")
+    assert main(["-t1", first, "-t2", first, "-o", str(tmp_path / "anna")]) == 1
+    assert "the same scan was given twice" in capsys.readouterr().err
+
+
+def test_without_the_libraries_one_line_says_what_to_install(scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(request_module, "find_spec", lambda name: None)
+    assert main(flags_of(scans, tmp_path / "anna")) == 1
+    said = capsys.readouterr().err
+    assert "SimpleITK and nilearn" in said
+    assert "pip install -r requirements-prepare.txt" in said
+    assert said.count("\n") == 1
+
+
+def test_prediction_on_pairs_that_lie_on_one_grid_imports_none_of_the_libraries():
+    check = (
+        "import sys, msseg_jax.predict, msseg_jax.prepare.__main__\n"
+        "print([name for name in ('SimpleITK', 'nilearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------------------------ prediction
+
+
+@pytest.fixture
+def run(small_config, tmp_path):
+    """An untrained network on coarse voxels that finds about half of the brain new."""
+    small_config.data.spacing_mm = 4.0
+    return save_run(tmp_path / "run", small_config)
+
+
+def test_predict_prepares_and_brings_the_mask_back_to_the_scanner(
+    run, scans, prepared, tmp_path, capsys
+):
+    output = tmp_path / "new.nii.gz"
+    probability = tmp_path / "probability.nii.gz"
+    flags = flags_of(scans, output, f"--model={run}", f"--prepare={prepared}", "--threshold=0.5")
+    assert predict([*flags, f"--probability={probability}"]) == 0
+    assert "prepared before" in capsys.readouterr().out
+    on_scanner, in_middle = heads.read(output), heads.read(tmp_path / "new_on_middle_space.nii.gz")
+    scan = nib.load(scans / "time02.nii.gz")
+    np.testing.assert_allclose(nib.load(output).affine, scan.affine)
+    assert nib.load(output).shape == scan.shape
+    assert nib.load(probability).shape == scan.shape
+    share = sitk.GetArrayFromImage(in_middle).sum() * 8 / 1000
+    assert 100 < share < 1400  # ml: there is something to bring back, and something not to
+    # Where the scan's points lie in the middle space, both say the same but for their edges.
+    to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
+    there = on_grid(in_middle > 0, on_scanner, to_scan.GetInverse())
+    assert heads.dice(on_scanner, there) > 0.85
+
+
+def test_predict_prepares_a_folder_of_scans(run, scans, prepared, tmp_path, capsys):
+    root = tmp_path / "scans" / "anna"
+    root.mkdir(parents=True)
+    for visit in ("time01", "time02"):
+        shutil.copy(scans / f"{visit}.nii.gz", root)
+    shutil.copytree(prepared, tmp_path / "out_prepared" / "anna")  # where it looks by itself
+    flags = [f"--model={run}", f"--dataset={root.parent}", f"--output={tmp_path / 'out'}"]
+    assert predict([*flags, "--prepare"]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "anna.nii.gz", "anna_on_middle_space.nii.gz",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--brain_mask01=a.nii.gz"], "--brain_mask01 is of --prepare"),
+        (["--prepare", "--mask=a.nii.gz"], "--mask is of a pair on one grid"),
+    ],
+)
+def test_predict_refuses_flags_that_contradict_each_other(scans, tmp_path, capsys, more, said):
+    with pytest.raises(SystemExit):
+        predict(flags_of(scans, tmp_path / "new.nii.gz", "--model=run", *more))
+    assert said in capsys.readouterr().err
