@@ -185,7 +185,9 @@ def test_an_implausible_mask_is_refused_with_its_volume(scans, tmp_path, monkeyp
     flags = flags_of(scans, tmp_path / "anna", f"--brain_mask01={tmp_path / 'half.nii.gz'}")
     assert main(flags) == 1
     said = capsys.readouterr().err
-    assert f"of {scans / 'time01.nii.gz'} ({tmp_path / 'half.nii.gz'}) holds {volume_ml:.0f}" in said
+    assert (
+        f"of {scans / 'time01.nii.gz'} ({tmp_path / 'half.nii.gz'}) holds {volume_ml:.0f}" in said
+    )
     assert "wanted 800 to 2000 ml" in said
     assert not (tmp_path / "anna").exists()
 

@@ -52,20 +52,22 @@ def test_the_visits_lie_on_each_other_as_published(pair):
 
 
 def test_the_visits_correlate_inside_the_brain_as_well_as_published(pair):
-    prepared = correlation_inside(
-        pair.folder / dataset.TIME01, pair.folder / dataset.TIME02, pair.folder / dataset.BRAIN_MASK
+    """The same scans, grid, mask and interpolation: the transforms alone differ."""
+    ours = correlation_inside(pair, compose(pair.between, pair.to_scans[0]))
+    published = correlation_inside(pair, pair.to_scans[1])
+    # Between the scanners of pair 03 lies a scale of 1 % along two axes, which the published
+    # transform has and a rigid one has not.
+    assert ours >= published - (0.01 if pair.name == "01" else 0.015)
+
+
+def correlation_inside(pair, to_second: sitk.Transform) -> float:
+    """Of the scans as they are, on the published common space."""
+    inside = sitk.GetArrayFromImage(pair.brain) > 0
+    first, second = (
+        sitk.GetArrayFromImage(sitk.Resample(scan, pair.brain, transform, sitk.sitkLinear, 0.0))
+        for scan, transform in zip(pair.scans, (pair.to_scans[0], to_second), strict=True)
     )
-    published = correlation_inside(
-        pair.published / dataset.TIME01, pair.published / dataset.TIME02,
-        pair.published / dataset.BRAIN_MASK,
-    )  # fmt: skip
-    assert prepared >= published - 0.01
-
-
-def correlation_inside(first: Path, second: Path, brain: Path) -> float:
-    inside = sitk.GetArrayFromImage(heads.read(brain)) > 0
-    a, b = (sitk.GetArrayFromImage(heads.read(path))[inside] for path in (first, second))
-    return float(np.corrcoef(a, b)[0, 1])
+    return float(np.corrcoef(first[inside], second[inside])[0, 1])
 
 
 def brain_on_published_grid(pair) -> sitk.Image:
