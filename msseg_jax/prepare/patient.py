@@ -24,9 +24,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from msseg_jax import __version__
+from msseg_jax.data.alignment import Alignment
 from msseg_jax.data.dataset import BRAIN_MASK, TIME01, TIME02
 from msseg_jax.data.files import read_json
-from msseg_jax.data.quality import BRAIN_ML
+from msseg_jax.data.quality import BRAIN_ML, MOST_DISPLACEMENT_MM
 from msseg_jax.errors import InputError
 from msseg_jax.prepare import bias
 from msseg_jax.prepare.bias import correct_bias, field_range
@@ -195,7 +196,7 @@ def _prepare_in(
                 for before, after in zip(middle.images, corrected, strict=True)
             ],
         },
-        "warnings": _warnings(registered, middle, brain_ml),
+        "warnings": _warnings(registered, middle, brain_ml, alignment),
         "seconds": clock.seconds,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
@@ -235,7 +236,9 @@ def _check_volume(request: Request, brain: sitk.Image, whose: str) -> None:
         )
 
 
-def _warnings(registered: Registered, middle: Middle, brain_ml: float) -> list[str]:
+def _warnings(
+    registered: Registered, middle: Middle, brain_ml: float, alignment: Alignment
+) -> list[str]:
     """What a reader of the result should know, in words."""
     found = [
         f"{visit.scan.path} does not say how the patient lies (neither qform nor sform is set): "
@@ -247,6 +250,11 @@ def _warnings(registered: Registered, middle: Middle, brain_ml: float) -> list[s
         found.append(
             f"{middle.unseen_ml:.0f} ml of the brain lie outside one visit's field of view, and "
             "nothing is said about new lesions there."
+        )
+    if alignment.displacement_mm > MOST_DISPLACEMENT_MM:
+        found.append(
+            f"The visits lie {alignment.displacement_mm:.1f} mm apart inside the brain after "
+            f"registration (at most {MOST_DISPLACEMENT_MM:g} mm expected): look at {PICTURE}."
         )
     voxels = [np.prod(visit.scan.image.GetSpacing()) for visit in registered.visits]
     if max(voxels) > MOST_COARSER * min(voxels):
