@@ -70,7 +70,7 @@ class Interruption:
                 _say("asked to stop: storing after this step; once more ends at once")
             elif now_s - first_s > ONE_S:
                 _say(ENDED)
-                # Nothing is left half-written: files are renamed when they are complete.
+                # No checkpoint is left half-written: each is renamed when it is complete.
                 os._exit(128 + number)
 
 
