@@ -3,6 +3,8 @@
 Any field of the configuration can be overridden: --config.train.batch_size=8
 """
 
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -49,8 +51,10 @@ def main(argv: list[str]) -> None:
     except (InputError, OSError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
-        sys.exit(EXIT_STATUS)  # documented in the README
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        # Not by sys.exit: a compilation that was cut short may bring Python down as it ends.
+        os._exit(EXIT_STATUS)  # documented in the README
 
 
 def train() -> None:
@@ -81,7 +85,9 @@ def parse_flags(arguments: list[str]) -> list[str]:
         rest = app.parse_flags_with_usage(arguments)
         _ = CONFIG.value.seed  # a file that cannot be loaded is told of when it is used
     except (AttributeError, KeyError) as error:
-        reason = str(error.args[0]).replace("\\n", " ").replace("\n", " ")
+        # ml_collections quotes the field, and Python its message, once more.
+        reason = re.sub(r"\\n|\n", " ", str(error.args[0]))
+        reason = re.sub(r"[\\\"']", "", reason).replace(" Did you mean", "; did you mean")
         sys.exit(f"an override, or --config's file, names a field that does not exist: {reason}")
     except OSError as error:
         sys.exit(f"--config cannot be loaded: {error}")

@@ -6,6 +6,7 @@ Lesions are 6-connected components.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import ndimage
 
 from msseg_jax.data.dataset import CONSENSUS
 from msseg_jax.data.volumes import read_volume
+from msseg_jax.errors import InputError
 from msseg_jax.scores import dice
 
 LEAST_MM3 = 10  # smaller predicted lesions are not counted as outside
@@ -44,4 +46,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"python -m benchmarks.real_pair: {error}")

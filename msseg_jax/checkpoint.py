@@ -100,6 +100,10 @@ class RunFolder:
         Raises:
           RunError: this is no folder of a run.
         """
+        if not self.path.is_dir():
+            raise RunError(
+                f"{self.path}: no such folder; wanted that of a run of launch.py: check --model"
+            )
         if not self.begun:
             raise RunError(
                 f"{self.path}: no trained run in it; wanted the folder of a run of launch.py, with "
@@ -121,9 +125,11 @@ class Checkpoints:
         # Orbax would have all processes save together what is spread over them. Here each has all
         # of it, so each acts alone: the main one writes, and all read.
         alone = jax.process_index()
+        main = is_main()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=False, enable_async_checkpointing=False,
-            read_only=not is_main(),
+            read_only=not main, max_to_keep=keep if main else None,
+            save_interval_steps=1 if main else 0,  # else orbax warns that it is not read-only
+            create=False, enable_async_checkpointing=False,
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 primary_host=alone, active_processes={alone}, barrier_sync_key_prefix=str(alone)
             ),

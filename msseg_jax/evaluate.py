@@ -22,7 +22,7 @@ from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.errors import InputError
 from msseg_jax.folds import runs_of
 from msseg_jax.process import for_each
-from msseg_jax.raters import count_over_thresholds, list_lesions, read_masks, score_raters
+from msseg_jax.raters import WITH, count_over_thresholds, list_lesions, read_masks, score_raters
 
 PROGRAM = "python -m msseg_jax.evaluate"
 SUFFIX = ".nii.gz"
@@ -143,7 +143,11 @@ def format_table(evaluation: Evaluation) -> str:
     found, total = int(table["detected"].sum()), int(table["reference_lesions"].sum())
     false = int((table["rater_lesions"] - table["confirmed"]).sum())
     share = f" ({100 * found / total:.0f} %)" if total else ""
-    lines.append(f"{found} of {total} new lesions found{share}, {false} false")
+    dice = format_number(table.loc[table["group"] == WITH, "Dice"].mean(), 3)
+    lines.append(
+        f"{found} of {total} new lesions found{share}, {false} false; mean Dice of patients "
+        f"with new lesions {dice}"
+    )
     return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ from msseg_jax.errors import InputError
 from msseg_jax.folds import Folds
 from msseg_jax.parallel import is_main, main_first
 from msseg_jax.results import Outputs, predict_patients
-from msseg_jax.train import check_training, train
+from msseg_jax.train import check_patients, check_training, train
 from msseg_jax.training_data import prepare_data
 
 
@@ -36,6 +36,7 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
             f"--workdir={workdir} holds a cross-validation; wanted --mode=cross_validate to go on "
             "with it, or another --workdir"
         )
+    check_patients(config)
     run = RunFolder(workdir)
     run.create_or_continue(config)
     use_phantoms(config, run.path)
@@ -79,6 +80,7 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
             f"--workdir={workdir} holds a run; wanted --mode=train to go on with it, or another "
             "--workdir"
         )
+    check_patients(config)
     folds = Folds(Path(workdir).resolve())
     runs = [RunFolder(folds.run(fold)) for fold in range(config.data.folds)]
     for fold, run in enumerate(runs):  # all of them before any work

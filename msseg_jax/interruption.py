@@ -3,10 +3,14 @@
 import contextlib
 import os
 import signal
+import threading
+import time
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on
+ONE_S = 0.2  # `timeout` sends a signal twice: what comes so soon after the first is the same
 INTERRUPTED = "interrupted; the same command goes on"
+ENDED = "asked to stop once more: ended; the same command goes on from the last checkpoint"
 
 
 class Stopped(Exception):
@@ -24,26 +28,53 @@ def sigterm_as_ctrl_c():
 
 
 class Interruption:
-    """While this is entered, a first signal is noted; a second one has its usual effect."""
+    """While this is entered, a first signal is noted, and a second one ends the process at once.
+
+    Python calls a handler when its main thread comes back from the library that it waits in: after
+    a step, or after a compilation, which may take a minute; and an exception in the middle of a
+    compilation may bring it down. So a thread listens, and the system writes it the number of each
+    signal as it arrives.
+    """
 
     def __init__(self):
         self.asked = False
 
     def __enter__(self):
+        self._ear, self._mouth = os.pipe()
+        os.set_blocking(self._mouth, False)  # Python wants it so
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        self._heard_before = signal.set_wakeup_fd(self._mouth)
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *_):
-        self._restore()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._heard_before)
+        os.close(self._mouth)  # which is the end of what the listener hears
+        self._listener.join()
+        os.close(self._ear)
 
     def _note(self, number, frame):
         self.asked = True
-        self._restore()
-        # A step may take long. Not by print, which fails where it interrupts another; and begun
-        # with a new line, as a bar may be there.
-        with contextlib.suppress(OSError):
-            os.write(2, b"\nasked to stop: storing after this step; once more ends at once\n")
 
-    def _restore(self):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def _listen(self):
+        first_s = None
+        while heard := os.read(self._ear, 1):
+            number, now_s = heard[0], time.monotonic()
+            if number not in SIGNALS:
+                continue
+            if first_s is None:
+                first_s = now_s
+                _say("asked to stop: storing after this step; once more ends at once")
+            elif now_s - first_s > ONE_S:
+                _say(ENDED)
+                # No checkpoint is left half-written: each is renamed when it is complete.
+                os._exit(128 + number)
+
+
+def _say(line: str) -> None:
+    """A line on standard error, whatever else is being written; a bar may stand where it begins."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{line}\n".encode())

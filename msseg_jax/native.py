@@ -63,8 +63,15 @@ def available() -> bool:
 
 def find_compiler() -> str | None:
     """The path of the C++ compiler that would be used; None if there is none."""
-    names = filter(None, (os.environ.get("CXX"), *COMPILERS))
-    return next(filter(None, map(shutil.which, names)), None)
+    wanted = os.environ.get("CXX")
+    names = filter(None, (wanted, *COMPILERS))
+    found = next(filter(None, map(shutil.which, names)), None)
+    if wanted and shutil.which(wanted) is None:
+        logger.warning(
+            "CXX is %r, and there is no such program, so %s takes its place; wanted the name or "
+            "path of a C++ compiler alone", wanted, found or "none",
+        )  # fmt: skip
+    return found
 
 
 def convolve(inputs, kernel, bias, *, relu: bool):

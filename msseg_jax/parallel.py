@@ -95,10 +95,12 @@ def join_processes(
     if num_processes == 1:
         return
     if process_id:
-        _wait_for(host, port)
+        _wait_for(host, port, coordinator)
     else:
         _require_free(port, coordinator)
-        print(f"waiting for {num_processes - 1} more processes at {coordinator}", flush=True)
+        others = num_processes - 1
+        more = f"{others} more process{'es' if others > 1 else ''}"
+        print(f"waiting for {more} at {coordinator}", flush=True)
     _initialise(
         f"all of --num_processes={num_processes} at --coordinator={coordinator}",
         coordinator_address=coordinator, process_id=process_id, num_processes=num_processes,
@@ -144,9 +146,10 @@ def _require_free(port: int, coordinator: str) -> None:
         ) from error
 
 
-def _wait_for(host: str, port: int) -> None:
+def _wait_for(host: str, port: int, coordinator: str) -> None:
     """JAX, when nobody answers, ends the process with a stack trace; this gives a reason."""
     deadline = time.monotonic() + JOIN_S
+    said = False
     while True:
         try:
             socket.create_connection((host, port), timeout=5).close()
@@ -154,10 +157,13 @@ def _wait_for(host: str, port: int) -> None:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise ProcessError(
-                    f"--coordinator={host}:{port} cannot be reached ({error}; tried for {JOIN_S} "
+                    f"--coordinator={coordinator} cannot be reached ({error}; tried for {JOIN_S} "
                     "s); wanted the address of process 0, running, with that port open to this "
                     "machine"
                 ) from error
+            if not said:
+                said = True
+                print(f"waiting for process 0 at {coordinator}, for {JOIN_S} s", flush=True)
             time.sleep(0.5)
 
 
@@ -289,13 +295,17 @@ def leave(error: BaseException) -> None:
     if not jax.distributed.is_initialized():
         return
     interrupted = isinstance(error, KeyboardInterrupt)
-    if not isinstance(error, InputError | OSError | KeyboardInterrupt):
-        traceback.print_exception(error)
-    why = "perhaps because another process died: " * isinstance(error, jax.errors.JaxRuntimeError)
     said = INTERRUPTED if interrupted else str(error) or type(error).__name__
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        said = (
+            f"perhaps because another process died: {said}\nif so, the same command goes on from "
+            "the last checkpoint"
+        )
+    elif not isinstance(error, InputError | OSError | KeyboardInterrupt):
+        traceback.print_exception(error)
     # JAX knows the process's number only when all have come together.
     process = f"process {os.getpid()} on {socket.gethostname()}"
-    print(f"{process} ends: {why}{said}", file=sys.stderr)
+    print(f"{process} ends: {said}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(EXIT_STATUS if interrupted else 1)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from msseg_jax.checkpoint import Checkpoints, RunFolder
 from msseg_jax.config import ConfigError, check_config
 from msseg_jax.data.loader import load_batches
 from msseg_jax.data.packing import unpack_batch
-from msseg_jax.data.training_set import TrainingSet
+from msseg_jax.data.training_set import TrainingSet, find_enough
 from msseg_jax.events import EventFile
 from msseg_jax.interruption import Interruption, Stopped
 from msseg_jax.losses import batch_dice_loss
@@ -142,7 +143,7 @@ def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
     """Train the run of a folder, from its last checkpoint if it has one.
 
     Args:
-      config: which `check_training` has found good.
+      config: which `check_training` and `check_patients` have found good.
       run: which `create_or_continue` has found or made ready for it.
       data: from `prepare_data`.
 
@@ -269,8 +270,15 @@ def check_training(config: ConfigDict, devices: list) -> None:
     """Raises InputError for a configuration that cannot be trained here."""
     check_config(config)
     check_batch_size(config.train.batch_size, len(devices))
-    if patients := config.data.phantom_patients:  # known before they are made
-        make_schedule(config, patients - hold_out(config).largest(patients))
+
+
+def check_patients(config: ConfigDict) -> None:
+    """Raises InputError where there are no patients, or too few: before any is made or read."""
+    data, held_out = config.data, hold_out(config)
+    patients = data.phantom_patients or len(
+        find_enough(Path(data.root), config.model.targets, held_out)
+    )
+    make_schedule(config, patients - held_out.largest(patients))
 
 
 def save(checkpoints: Checkpoints, state: TrainState, progress: dict) -> None:

@@ -22,7 +22,7 @@ from msseg_jax.config import save_config
 from msseg_jax.data import dataset
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.model import build_model, initial_variables
-from msseg_jax.train import check_training, train
+from msseg_jax.train import check_patients, check_training, train
 from msseg_jax.training_data import prepare_data
 from tests import tiny
 
@@ -176,6 +176,7 @@ class Launch:
 def train_run(config: ConfigDict, run: RunFolder) -> None:
     """What `run_experiment` does of it, up to the end of the training."""
     check_training(config, jax.devices())
+    check_patients(config)
     run.create_or_continue(config)
     train(config, run, prepare_data(config, run))
 

@@ -137,6 +137,29 @@ def test_the_same_scan_twice_is_no_pair(patients_root):
         read_pair(find_patients(patients_root, 0)[0])
 
 
+def test_a_visit_is_no_brain_mask(patients_root):
+    folder = patients_root / "patient_0"
+    (folder / dataset.BRAIN_MASK).write_bytes((folder / dataset.TIME01).read_bytes())
+    spoil(patients_root, dataset.TIME01, np.rint)
+    spoil(patients_root, dataset.BRAIN_MASK, np.rint)
+    with pytest.raises(DatasetError, match=r"brain_mask.nii.gz and .*time01.* the same voxels"):
+        read_pair(find_patients(patients_root, 0)[0])
+
+
+@pytest.mark.parametrize("values", [256, 257])
+def test_an_image_of_whole_numbers_is_no_brain_mask_and_a_label_map_is_one(patients_root, values):
+    folder = patients_root / "patient_0"
+    brain = read_pair(first(patients_root)).brain
+    labels = np.zeros(SHAPE, np.int16)
+    labels[brain] = 1 + 50 * (np.arange(brain.sum()) % (values - 1))  # and 0 around them
+    save_nifti(folder / dataset.BRAIN_MASK, labels)
+    if values == 256:
+        np.testing.assert_array_equal(read_pair(first(patients_root)).brain, brain)
+    else:
+        with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: has 257 different values"):
+            read_pair(first(patients_root))
+
+
 def test_a_probability_map_is_no_brain_mask(patients_root):
     path = patients_root / "patient_0" / dataset.BRAIN_MASK
     save_nifti(path, np.full(SHAPE, 0.3, np.float32))

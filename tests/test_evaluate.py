@@ -47,7 +47,7 @@ def probabilities(patients_root, tmp_path):
 
 
 def test_the_table_by_hand(patients_root, predictions):
-    lines = format_table(evaluate(patients_root, predictions)).splitlines()
+    *lines, last = format_table(evaluate(patients_root, predictions)).splitlines()
     voxel_mm3 = 0.8
     lesion = f"{36 * voxel_mm3:.0f}"
     assert [line.split() for line in lines] == [
@@ -56,8 +56,9 @@ def test_the_table_by_hand(patients_root, predictions):
         ["patient_1", "0.000", "0.000", "0", "1", "0", lesion, "mm3", "0", "mm3"],
         ["patient_2", "-", "-", "0", "0", "1", "0", "mm3", f"{6 * voxel_mm3:.0f}", "mm3"],
         ["patient_3", "0.800", "1.000", "1", "0", "0", lesion, "mm3", "43", "mm3"],
-        ["2", "of", "3", "new", "lesions", "found", "(67", "%),", "1", "false"],
     ]
+    found = "2 of 3 new lesions found (67 %), 1 false"
+    assert last == f"{found}; mean Dice of patients with new lesions 0.600"
 
 
 def test_patients_with_and_without_new_lesions_are_kept_apart(patients_root, predictions):
@@ -189,7 +190,8 @@ def test_the_command_writes_everything_and_says_what_was_left_out(
     flags = [f"--reference={patients_root}", f"--prediction={predictions}", f"--output={output}"]
     assert main(flags) == 1
     said = capsys.readouterr()
-    assert "1 of 2 new lesions found (50 %), 1 false" in said.out
+    dice = "mean Dice of patients with new lesions 0.500"
+    assert f"1 of 2 new lesions found (50 %), 1 false; {dice}" in said.out
     assert "2 patients with new lesions" in said.out
     assert said.err.startswith("not scored: 1\n  patient_3: ")
     names = {path.name for path in output.iterdir()}

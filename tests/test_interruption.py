@@ -1,15 +1,26 @@
 """Whatever stops a training, the same command goes on, to the same bits."""
 
+import contextlib
 import re
 import resource
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from msseg_jax.interruption import EXIT_STATUS, INTERRUPTED, Interruption, sigterm_as_ctrl_c
+from msseg_jax.interruption import (
+    ENDED,
+    EXIT_STATUS,
+    INTERRUPTED,
+    ONE_S,
+    Interruption,
+    sigterm_as_ctrl_c,
+)
 from tests.conftest import Launch, logged, make_patients, newest_step, stored
 
 STEPS = 300
@@ -124,20 +135,59 @@ def test_sigterm_is_ctrl_c_but_while_a_training_notes_it():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         with Interruption() as interruption:
+            assert not interruption.asked
             signal.raise_signal(signal.SIGTERM)
             assert interruption.asked
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_a_second_signal_has_its_usual_effect(capfd):
-    with Interruption() as interruption:
-        assert not interruption.asked
-        signal.raise_signal(signal.SIGINT)
-        assert interruption.asked
-        assert "asked to stop: storing after this step" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@contextlib.contextmanager
+def interruptible(body):
+    """A process that runs some lines while an `Interruption` is entered."""
+    script = (
+        "import hashlib, signal, time\n"
+        "from msseg_jax.interruption import Interruption\n"
+        "with Interruption() as interruption:\n"
+        f"    print('entered', flush=True)\n    {body}\n"
+        "print('asked:', interruption.asked)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[1], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "entered\n"
+            yield process
+        finally:
+            process.kill()
+
+
+# A library, as a compilation or a step is one: until it returns Python calls no handler.
+LIBRARY = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_answered_and_the_second_ends_at_once_in_a_library_too(second):
+    with interruptible(LIBRARY) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr.readline() == "\n"  # a bar may be there
+        assert "asked to stop: storing after this step" in process.stderr.readline()
+        time.sleep(2 * ONE_S)
+        process.send_signal(second)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 128 + second
+        assert said == f"\n{ENDED}\n"
+
+
+def test_a_signal_that_comes_twice_at_once_is_one():
+    twice = "for _ in range(2): signal.raise_signal(signal.SIGTERM)"
+    with interruptible(twice) as process:
+        out, said = process.communicate(timeout=20)
+        assert process.returncode == 0, said
+        assert out == "asked: True\n"
+        assert said.count("asked to stop") == 1

@@ -29,7 +29,10 @@ def test_overrides_reach_the_configuration():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config.train.batch_sice=8"], "batch_size"),
+        (
+            ["--config.train.batch_sice=8"],
+            "does not exist: batch_sice; did you mean batch_size instead of batch_sice?",
+        ),
         (["--config.data.root=nowhere"], "nowhere: no such folder"),
         (["--config.data.patch_size=50", "--mode=describe"], "patch side 50 is no multiple of 8"),
         (["--config.seed=-1"], "config.seed is -1; wanted 0 or more"),
@@ -48,7 +51,7 @@ def test_overrides_reach_the_configuration():
             "config.data.fold is 5; wanted 0 to 4",
         ),
         (["--config.data.patch_size=50"], "patch side 50 is no multiple of 8"),
-        (["--config.train.batch_size=many"], "many"),
+        (["--config.train.batch_size=many"], "--config.train.batch_size=many"),
         (["extra"], "is no flag"),
     ],
 )
@@ -57,3 +60,4 @@ def test_what_cannot_be_is_refused_in_a_few_lines(flags, message, tmp_path):
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -47,6 +47,14 @@ def test_without_a_compiler_one_line_says_what_to_install(tmp_path):
     assert "apt install g++" in errors
 
 
+@needs_compiler
+def test_a_compiler_that_is_not_there_is_named_and_another_taken(tmp_path):
+    output, errors = finish(start(tmp_path, CXX="no-such-c++"))
+    assert output.startswith("True compiled")
+    assert errors.count("\n") == 1
+    assert "CXX is 'no-such-c++', and there is no such program" in errors
+
+
 def start_with_compiler(tmp_path: Path, script: str):
     compiler = tmp_path / "odd-c++"
     compiler.write_text(f"#!/bin/sh\n{script}\n")

@@ -15,6 +15,7 @@ import pytest
 from msseg_jax import parallel
 from msseg_jax.checkpoint import RunFolder
 from msseg_jax.data.loader import load_batches
+from msseg_jax.interruption import EXIT_STATUS, INTERRUPTED
 from msseg_jax.model import build_model
 from msseg_jax.parallel import AXIS, ProcessError, join_processes, on_every_device, parallel_step
 from msseg_jax.train import create_state, learning_rate, loaded_step, make_schedule
@@ -145,13 +146,14 @@ def test_what_is_missing_or_wrong_in_the_flags_is_named(given, message, monkeypa
         join_processes(*given)
 
 
-def test_a_coordinator_that_does_not_answer_is_given_up(monkeypatch):
+def test_a_coordinator_that_does_not_answer_is_given_up(monkeypatch, capsys):
     monkeypatch.setattr(parallel, "JOIN_S", 1)
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ProcessError, match=f"--coordinator={address} cannot be reached"):
             join_processes(address, 1, 2)
+    assert capsys.readouterr().out == f"waiting for process 0 at {address}, for 1 s\n"
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
@@ -197,7 +199,37 @@ def test_processes_that_do_not_come_together_are_told_what_may_be_wrong():
     assert done.returncode == 1
     assert f"--num_processes=2 at --coordinator={address} did not come together" in done.stderr
     assert "the same --num_processes" in done.stderr
+    assert done.stdout == f"waiting for 1 more process at {address}\n"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said", "traceback"),
+    [
+        (
+            jax.errors.JaxRuntimeError("UNAVAILABLE: connection lost"), 1,
+            "ends: perhaps because another process died: UNAVAILABLE: connection lost\n"
+            "if so, the same command goes on from the last checkpoint\n", False,
+        ),
+        (ProcessError("the port is taken"), 1, "ends: the port is taken\n", False),
+        (KeyboardInterrupt(), EXIT_STATUS, f"ends: {INTERRUPTED}\n", False),
+        (RuntimeError("a fault of ours"), 1, "ends: a fault of ours\n", True),
+    ],
+)  # fmt: skip
+def test_one_of_several_processes_says_why_it_ends(
+    monkeypatch, capsys, error, status, said, traceback
+):
+    ended = []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(parallel.os, "_exit", ended.append)
+    try:
+        raise error
+    except BaseException as raised:
+        parallel.leave(raised)
+    assert ended == [status]
+    errors = capsys.readouterr().err
+    assert errors.endswith(said)
+    assert ("Traceback" in errors) == traceback
 
 
 def test_a_signal_is_heeded_while_a_process_waits_for_the_others():

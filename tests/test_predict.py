@@ -233,6 +233,9 @@ def test_a_model_that_is_none_is_refused(pair_flags, tmp_path, capsys):
     pair_flags[0] = f"--model={tmp_path}"
     assert main(pair_flags) == 1
     assert "wanted the folder of a run of launch.py" in capsys.readouterr().err
+    pair_flags[0] = f"--model={tmp_path / 'nope'}"
+    assert main(pair_flags) == 1
+    assert "nope: no such folder; wanted that of a run" in capsys.readouterr().err
 
 
 def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):

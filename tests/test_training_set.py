@@ -111,6 +111,7 @@ def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cach
     assert "patient_1/ground_truth_expert1.nii.gz: no such file" in message
     assert "patient_3/ground_truth.nii.gz" in message
     assert "as config.model.targets (2)" in message
+    assert message.endswith("; where there is a consensus only: --config.model.targets=1")
     assert not list(cache_folder.rglob("patient_*"))  # and nothing was preprocessed
 
 

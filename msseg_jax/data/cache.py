@@ -138,12 +138,14 @@ def measure(patients: list[Patient], settings: Settings, cache: Path) -> list[Me
     outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
     problems = [outcome for outcome in outcomes if isinstance(outcome, DatasetError)]
     if problems:
+        targets = len(patients[0].targets)
+        fewer = "; where there is a consensus only: --config.model.targets=1" * (targets > 1)
         lines = [line for problem in problems for line in str(problem).split("\n")]
         raise DatasetError(
             f"{len(problems)} of {len(patients)} patients cannot be used:\n"
             + "\n".join(lines)
             + "\nwanted every patient whole, with as many reference maps as config.model.targets "
-            f"({len(patients[0].targets)}): mend them, or move their folders away"
+            f"({targets}): mend them, or move their folders away{fewer}"
         )
     return outcomes
 

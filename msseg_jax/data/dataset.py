@@ -20,6 +20,7 @@ BRAIN_MASK = "brain_mask.nii.gz"
 CONSENSUS = "ground_truth.nii.gz"
 EXPERT = "ground_truth_expert{}.nii.gz"
 
+MAX_LABELS = 256  # of a mask, with 0; FreeSurfer's maps of the whole brain have up to about 200
 MAX_BRAIN_SHARE = 0.9  # of a volume; a "brain" beyond it is an image that was never masked
 
 logger = logging.getLogger(__name__)
@@ -109,11 +110,8 @@ def read_pair(patient: Patient) -> Pair:
             "same scan was given twice"
         )
     mask = read_checked(patient.brain_mask, time01, problems) if patient.brain_mask else None
-    if mask and (mask.array != np.rint(mask.array)).any():
-        problems.append(
-            f"{mask.path}: has values that are no whole numbers; wanted a brain mask, 1 inside and "
-            "0 outside: it looks like a probability map or an image; threshold it, or give the mask"
-        )
+    if mask and (problem := _brain_mask_problem(mask, (time01, time02))):
+        problems.append(problem)
     targets = [_read_target(path, time01, problems) for path in patient.targets]
     if problems:
         raise DatasetError("\n".join(problems))
@@ -126,6 +124,26 @@ def read_pair(patient: Patient) -> Pair:
             target *= brain
     stacked = np.stack(targets) if targets else np.zeros((0, *brain.shape), dtype=np.uint8)
     return Pair(time01, time02, brain, stacked)
+
+
+def _brain_mask_problem(mask: Volume, visits: tuple[Volume | None, ...]) -> str | None:
+    """What keeps a volume from being a brain mask, or a map of the brain's parts, in words."""
+    wanted = "wanted a brain mask, 1 inside and 0 outside"
+    if (mask.array != np.rint(mask.array)).any():
+        return (
+            f"{mask.path}: has values that are no whole numbers; {wanted}: it looks like a "
+            "probability map or an image; threshold it, or give the mask"
+        )
+    for visit in filter(None, visits):
+        if np.array_equal(mask.array, visit.array):
+            return f"{mask.path} and {visit.path} hold the same voxels; {wanted}: give the mask"
+    # Of whole numbers; so only where they are far apart do they need to be counted, which is slow.
+    if np.ptp(mask.array) >= MAX_LABELS and (labels := np.unique(mask.array).size) > MAX_LABELS:
+        return (
+            f"{mask.path}: has {labels} different values; {wanted}, or a map of the brain's parts "
+            f"with at most {MAX_LABELS}: it looks like an image; give the mask"
+        )
+    return None
 
 
 def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.ndarray | None:

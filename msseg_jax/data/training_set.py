@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msseg_jax.data import cache, preprocess
-from msseg_jax.data.dataset import DatasetError, find_patients
+from msseg_jax.data.dataset import DatasetError, Patient, find_patients
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.data.split import HoldOut
 
@@ -20,6 +20,20 @@ class TrainingSet:
     folds: list[list[str]]  # names of each fold's patients, whichever is held out; empty: no folds
 
 
+def find_enough(root: Path, targets: int, hold_out: HoldOut) -> list[Patient]:
+    """The patients of a folder, which is known at once; to read them takes long.
+
+    Raises:
+      DatasetError: no such folder, or too few patients in it to hold some out.
+    """
+    patients = find_patients(root, targets)
+    try:
+        hold_out.largest(len(patients))
+    except DatasetError as error:
+        raise DatasetError(f"{root}: {error}") from error
+    return patients
+
+
 def prepare(
     root: Path, targets: int, settings: Settings, hold_out: HoldOut, cache_folder: Path
 ) -> TrainingSet:
@@ -29,12 +43,8 @@ def prepare(
       DatasetError: with every problem of every patient, before anything is preprocessed.
       CacheError: the cache cannot be written, or has too little room.
     """
+    patients = find_enough(root, targets, hold_out)
     place = cache.open_cache(cache_folder)
-    patients = find_patients(root, targets)
-    try:
-        hold_out.largest(len(patients))  # known at once, and to read them takes long
-    except DatasetError as error:
-        raise DatasetError(f"{root}: {error}") from error
     measures = cache.measure(patients, settings, place)
     has_lesions = [m.lesion_voxels > 0 for m in measures]
     held_out = hold_out.choose(has_lesions)
