@@ -37,7 +37,7 @@ from msseg_jax.prepare.registration import (
 )
 from msseg_jax.prepare.scan import Scan
 
-FINE_MM = (2.0, 1.25)  # voxel sides of the last descents between the visits
+FINE_MM = (2.0, 1.0)  # voxel sides of the last descents between the visits
 COMPARE_MM = 2.0  # of the correlations by which a result is judged
 
 # Bounds of this project's own choosing: `python -m benchmarks.registration` prints what real and

@@ -1,0 +1,85 @@
+"""A prepared real pair beside its published alignment and brain mask.
+
+Usage: python -m benchmarks.prepared_pair PREPARED RAW PUBLISHED
+
+PREPARED is what `msseg_jax.prepare` made of the two scans in RAW, `study1_FLAIR.nii.gz` and
+`study2_FLAIR.nii.gz`; RAW also has the published transforms from the common space to each scan,
+`study1_FLAIR_to_common_space.txt` and the other; PUBLISHED has `brain_mask.nii.gz` and
+`change_mask.nii.gz` on the common space. The published transforms are affine, with a scale of up to
+1 %; ours are rigid. Correlations are of the scans as they are, resampled onto the common space by
+the published and by our transform between the visits, inside the published brain.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from msseg_jax.data.dataset import BRAIN_MASK
+from msseg_jax.prepare.patient import RECORD, TRANSFORMS
+from msseg_jax.prepare.registration import compose, matrix_of, on_grid, points_of
+
+BRIGHT = 0.5  # of the published brain's median: fluid, bone and air are darker in a FLAIR
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("prepared", "raw", "published"):
+        parser.add_argument(name, type=Path)
+    flags = parser.parse_args()
+    for name, value in compare(flags.prepared, flags.raw, flags.published).items():
+        print(f"{name:>30}  {value:.4g}")
+    seconds = json.loads((flags.prepared / RECORD).read_text())["seconds"]
+    print(f"{'seconds':>30}  {sum(seconds.values()):.0f}")
+
+
+def compare(prepared: Path, raw: Path, published: Path) -> dict[str, float]:
+    """The figures, by name."""
+    scans = [_read(raw / f"study{k}_FLAIR.nii.gz") for k in (1, 2)]
+    to_first, to_second = (
+        sitk.ReadTransform(str(raw / f"study{k}_FLAIR_to_common_space.txt")) for k in (1, 2)
+    )
+    between, middle_to_first = (
+        sitk.ReadTransform(str(prepared / TRANSFORMS / f"{name}.txt"))
+        for name in ("time01_to_time02", "middle_to_time01")
+    )
+    brain = _read(published / BRAIN_MASK) > 0
+    ours_to_second = compose(between, to_first)
+    (a, b), (c, d) = matrix_of(ours_to_second), matrix_of(to_second)
+    off_mm = np.linalg.norm(points_of(brain) @ (a - c).T + b - d, axis=1)
+
+    own = _read(prepared / BRAIN_MASK) > 0
+    own = on_grid(own, brain, compose(middle_to_first.GetInverse(), to_first))
+    found, wanted = (sitk.GetArrayFromImage(mask) > 0 for mask in (own, brain))
+    changed = sitk.GetArrayFromImage(_read(published / "change_mask.nii.gz")) > 0
+    first, second, second_by_ours = (
+        sitk.GetArrayFromImage(sitk.Resample(scan, brain, transform, sitk.sitkLinear, 0.0))
+        for scan, transform in (
+            (scans[0], to_first), (scans[1], to_second), (scans[1], ours_to_second),
+        )
+    )  # fmt: skip
+    tissue = np.median(second[wanted])
+    return {
+        "apart, mm, mean": off_mm.mean(),
+        "apart, mm, most": off_mm.max(),
+        "correlation, ours": np.corrcoef(first[wanted], second_by_ours[wanted])[0, 1],
+        "correlation, published": np.corrcoef(first[wanted], second[wanted])[0, 1],
+        "brain, Dice": 2 * (found & wanted).sum() / (found.sum() + wanted.sum()),
+        "brain, ml, ours": found.sum() * np.prod(brain.GetSpacing()) / 1000,
+        "brain, ml, published": wanted.sum() * np.prod(brain.GetSpacing()) / 1000,
+        "published brain lost, share": (wanted & ~found).sum() / wanted.sum(),
+        "beyond it, bright in both": (
+            np.minimum(first / np.median(first[wanted]), second / tissue)[found & ~wanted] > BRIGHT
+        ).mean(),
+        "change lost, voxels": (changed & wanted & ~found).sum(),
+    }
+
+
+def _read(path: Path) -> sitk.Image:
+    return sitk.ReadImage(str(path), sitk.sitkFloat32)
+
+
+if __name__ == "__main__":
+    main()
