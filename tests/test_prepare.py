@@ -318,3 +318,23 @@ def test_predict_refuses_flags_that_contradict_each_other(scans, tmp_path, capsy
     with pytest.raises(SystemExit):
         predict(flags_of(scans, tmp_path / "new.nii.gz", "--model=run", *more))
     assert said in capsys.readouterr().err
+
+
+def test_a_data_set_that_is_stopped_stops_its_processes_and_leaves_nothing(scans, tmp_path):
+    root, output = tmp_path / "scans", tmp_path / "out"
+    for name in ("anna", "bert"):
+        (root / name).mkdir(parents=True)
+        for visit in ("time01", "time02"):
+            shutil.copy(scans / f"{visit}.nii.gz", root / name)
+    flags = [f"--dataset={root}", f"--output={output}", "--jobs=2"]
+    command = [sys.executable, "-m", "msseg_jax.prepare", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (output.is_dir() and len(list(output.iterdir())) == 2):  # both at work
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted; the same command goes on" in said
+    assert list(output.iterdir()) == []

@@ -110,7 +110,7 @@ def read_pair(patient: Patient) -> Pair:
             "same scan was given twice"
         )
     mask = read_checked(patient.brain_mask, time01, problems) if patient.brain_mask else None
-    if mask and (problem := _brain_mask_problem(mask, (time01, time02))):
+    if mask and (problem := brain_mask_problem(mask, (time01, time02))):
         problems.append(problem)
     targets = [_read_target(path, time01, problems) for path in patient.targets]
     if problems:
@@ -126,7 +126,7 @@ def read_pair(patient: Patient) -> Pair:
     return Pair(time01, time02, brain, stacked)
 
 
-def _brain_mask_problem(mask: Volume, visits: tuple[Volume | None, ...]) -> str | None:
+def brain_mask_problem(mask: Volume, visits: tuple[Volume | None, ...] = ()) -> str | None:
     """What keeps a volume from being a brain mask, or a map of the brain's parts, in words."""
     wanted = "wanted a brain mask, 1 inside and 0 outside"
     if (mask.array != np.rint(mask.array)).any():

@@ -10,9 +10,10 @@ import argparse
 import logging
 import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from tqdm import tqdm
@@ -124,23 +125,25 @@ def prepare_many(flags: argparse.Namespace) -> int:
             f"{flags.output}: lies in --dataset, among the scans; choose a folder elsewhere"
         )
     requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
-    outcomes = {}
     # A process each: a library that crashes on one patient takes no other along.
     workers = min(flags.jobs, len(requests))
     threads = max(1, processors() // workers)
+    outcomes = {}
     with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (threads,)) as pool:
-        running = [
-            pool.submit(prepare, name, request, flags.output / name, flags.overwrite)
+        running = {
+            pool.submit(prepare, name, request, flags.output / name, flags.overwrite): name
             for name, request in requests.items()
-        ]
+        }
         try:
             for done in tqdm(as_completed(running), "patients", len(running), disable=None):
-                outcome = done.result()
+                outcome = _outcome(running[done], done)
                 outcomes[outcome.patient] = outcome
                 if outcome.failure:
                     tqdm.write(f"{outcome.patient}: failed: {outcome.failure}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():  # which clear away what they have begun
+                worker.terminate()
             raise
     ordered = [outcomes[name] for name in requests]
     print(table(ordered))
@@ -163,6 +166,17 @@ def prepare(name: str, request: Request, folder: Path, overwrite: bool) -> Outco
         failure = str(error) if known else f"{type(error).__name__}: {error}"
         return Outcome(name, None, failure=failure)
     return Outcome(name, prepared.record, prepared.was_there)
+
+
+def _outcome(name: str, done: Future) -> Outcome:
+    try:
+        return done.result()
+    except BrokenProcessPool:
+        failure = (
+            "a process was killed, perhaps because memory ran out; the same command goes on: take "
+            "fewer --jobs"
+        )
+        return Outcome(name, None, failure=failure)
 
 
 def _begin_worker(threads: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from msseg_jax.data.dataset import brain_mask_problem
 from msseg_jax.data.volumes import VolumeError, check_finite, read_volume
 from msseg_jax.errors import InputError
 from msseg_jax.prepare.images import image_of
@@ -40,11 +41,8 @@ def read_mask(path: Path, scan: Scan) -> sitk.Image:
     """
     volume = read_volume(path)
     check_finite(volume)
-    if (volume.array != np.rint(volume.array)).any():
-        raise MaskError(
-            f"{path}: has values that are no whole numbers; wanted a brain mask, 1 inside and 0 "
-            "outside: it looks like a probability map or an image; threshold it, or give the mask"
-        )
+    if problem := brain_mask_problem(volume):
+        raise MaskError(problem)
     return _on_grid_of(scan, str(path), (volume.array != 0), volume.affine)
 
 
