@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -142,11 +143,19 @@ def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
     shutil.copytree(prepared, folder)
     assert main(flags_of(scans, folder, "--overwrite", *quick(scans))) == 0
     assert record_of(folder)["brain"]["source"] == str(scans / "brain01.nii.gz")
-    assert record_of(folder)["registration"]["correlation_mirrored"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["anna"]
     brains = [heads.read(path / dataset.BRAIN_MASK) for path in (folder, prepared)]
     volumes_ml = [sitk.GetArrayFromImage(brain).sum() * 8 / 1000 for brain in brains]
     assert volumes_ml[0] == pytest.approx(volumes_ml[1], rel=0.05)
+
+
+def test_overwrite_does_not_delete_what_others_added(scans, prepared, tmp_path, capsys):
+    folder = tmp_path / "anna"
+    shutil.copytree(prepared, folder)
+    (folder / dataset.CONSENSUS).write_text("a week of an expert's work")
+    assert main(flags_of(scans, folder, "--overwrite")) == 1
+    assert f"also holds {dataset.CONSENSUS}, not made by this program" in capsys.readouterr().err
+    assert (folder / dataset.CONSENSUS).read_text() == "a week of an expert's work"
 
 
 def test_a_failure_on_the_way_leaves_nothing(scans, tmp_path, monkeypatch, capsys):
@@ -171,7 +180,7 @@ def _known_registration(scans):
             Visit(scan, scan.image, brain, None, None, None)
             for scan, brain in zip(pair, (first, second), strict=True)
         )
-        return Registered(visits, heads.MOTION, 0.9, None)
+        return Registered(visits, heads.MOTION, 0.9, 0.3)
 
     return register
 
@@ -206,15 +215,20 @@ def test_sigterm_leaves_nothing_half_written(scans, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_cleared_away_in_time(scans, tmp_path, monkeypatch):
-    left, recent = tmp_path / ".partial-anna-1", tmp_path / ".partial-anna-2"
-    for folder in (left, recent):
-        folder.mkdir()
-    long_ago = time.time() - 2 * patient_module.ABANDONED_S
-    os.utime(left, (long_ago, long_ago))
+def test_what_a_killed_run_left_is_cleared_away(scans, tmp_path, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    machine = socket.gethostname()
+    kept = {
+        f".partial-{machine}-{os.getpid()}-bert",  # of one that lives
+        f".partial-{machine}-{ended.pid}-anna-maria",  # another patient's
+        f".partial-elsewhere-{ended.pid}-anna",  # of a machine whose processes are not seen here
+    }
+    for name in (*kept, f".partial-{machine}-{ended.pid}-anna"):
+        (tmp_path / name).mkdir()
     monkeypatch.setattr(patient_module, "register_visits", _known_registration(scans))
     assert main(flags_of(scans, tmp_path / "anna")) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"anna", ".partial-anna-2"}
+    assert {path.name for path in tmp_path.iterdir()} == {"anna", *kept}
 
 
 def test_a_data_set_goes_on_after_a_patient_that_fails(scans, prepared, tmp_path, capfd):

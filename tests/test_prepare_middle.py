@@ -39,7 +39,7 @@ def registered(first, second, transform, brains=(None, None)) -> Registered:
               None)
         for name, image, brain in zip("ab", (first, second), brains, strict=True)
     )  # fmt: skip
-    return Registered(visits, transform, 1.0, None)
+    return Registered(visits, transform, 1.0, 0.0)
 
 
 def points_of_grid(image: sitk.Image) -> np.ndarray:

@@ -7,13 +7,14 @@ For research, not for clinical use.
 """
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tqdm import tqdm
@@ -125,25 +126,26 @@ def prepare_many(flags: argparse.Namespace) -> int:
             f"{flags.output}: lies in --dataset, among the scans; choose a folder elsewhere"
         )
     requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
-    # A process each: a library that crashes on one patient takes no other along.
     workers = min(flags.jobs, len(requests))
-    threads = max(1, processors() // workers)
     outcomes = {}
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (threads,)) as pool:
-        running = {
-            pool.submit(prepare, name, request, flags.output / name, flags.overwrite): name
+    with ThreadPoolExecutor(workers) as pool:
+        running = [
+            pool.submit(
+                prepare_alone, max(1, processors() // workers), name, request,
+                flags.output / name, flags.overwrite,
+            )
             for name, request in requests.items()
-        }
+        ]  # fmt: skip
         try:
             for done in tqdm(as_completed(running), "patients", len(running), disable=None):
-                outcome = _outcome(running[done], done)
+                outcome = done.result()
                 outcomes[outcome.patient] = outcome
                 if outcome.failure:
                     tqdm.write(f"{outcome.patient}: failed: {outcome.failure}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for worker in active_children():  # which clear away what they have begun
-                worker.terminate()
+            for process in active_children():  # which clear away what they have begun
+                process.terminate()
             raise
     ordered = [outcomes[name] for name in requests]
     print(table(ordered))
@@ -155,8 +157,37 @@ def prepare_many(flags: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def prepare_alone(threads: int, name: str, *task) -> Outcome:
+    """`prepare` in a process of its own, so that a crash on one patient takes no other along."""
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sender, threads, name, *task), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        failure = (
+            f"its process ended with status {process.exitcode}, perhaps because memory ran out; "
+            "the same command goes on: take fewer --jobs"
+        )
+        return Outcome(name, None, failure=failure)
+    finally:
+        process.join()
+
+
+def _work(sender: Connection, threads: int, *task) -> None:
+    from msseg_jax.prepare.patient import use_threads
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    use_threads(threads)
+    with contextlib.suppress(KeyboardInterrupt):  # the one that started this process says so
+        sender.send(prepare(*task))
+
+
 def prepare(name: str, request: Request, folder: Path, overwrite: bool) -> Outcome:
-    """One of many, in a process of its own."""
+    """One of many."""
     from msseg_jax.prepare.patient import prepare_patient
 
     try:
@@ -166,24 +197,6 @@ def prepare(name: str, request: Request, folder: Path, overwrite: bool) -> Outco
         failure = str(error) if known else f"{type(error).__name__}: {error}"
         return Outcome(name, None, failure=failure)
     return Outcome(name, prepared.record, prepared.was_there)
-
-
-def _outcome(name: str, done: Future) -> Outcome:
-    try:
-        return done.result()
-    except BrokenProcessPool:
-        failure = (
-            "a process was killed, perhaps because memory ran out; the same command goes on: take "
-            "fewer --jobs"
-        )
-        return Outcome(name, None, failure=failure)
-
-
-def _begin_worker(threads: int) -> None:
-    from msseg_jax.prepare.patient import use_threads
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    use_threads(threads)
 
 
 def table(outcomes: list[Outcome]) -> str:

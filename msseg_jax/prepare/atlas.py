@@ -16,13 +16,11 @@ from msseg_jax.prepare.images import image_of
 from msseg_jax.prepare.registration import (
     PROBE_MM,
     centre_of,
-    compose,
     correlation,
     isotropic,
     matrix_of,
     on_grid,
     refine,
-    rigid,
     search,
 )
 
@@ -110,9 +108,3 @@ def fit_atlas(
 def brain_by_atlas(atlas: Atlas, transform: sitk.AffineTransform, grid: sitk.Image) -> sitk.Image:
     """The atlas's brain on a scan's grid: uint8."""
     return on_grid(atlas.brain, grid, transform.GetInverse())
-
-
-def mirror_of(transform: sitk.AffineTransform) -> sitk.AffineTransform:
-    """The reflection of a scan in the atlas's mid-sagittal plane, as that lies in the scan."""
-    flip = rigid(np.diag([-1.0, 1.0, 1.0]), np.zeros(3))
-    return compose(transform, compose(flip, transform.GetInverse()))

@@ -5,6 +5,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from msseg_jax.data.volumes import bounding_box
+from msseg_jax.prepare.registration import on_grid, regrid
 
 LEAST_SPACING_MM = 1.0  # an edge is not sought finer than this
 CORE_MM = 8.0  # deeper than this inside the atlas's brain there is brain, whatever the patient
@@ -22,13 +23,13 @@ def find_brain(image: sitk.Image, prior: sitk.Image) -> sitk.Image:
       image: a FLAIR without much bias.
       prior: uint8, on the same grid: where an atlas has the brain, within about ZONE_MM.
     """
-    coarse = _not_finer(image, LEAST_SPACING_MM)
-    prior = sitk.Resample(prior, coarse, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    coarse = regrid(image, np.maximum(image.GetSpacing(), LEAST_SPACING_MM))
+    prior = on_grid(prior, coarse)
     spacing_mm = coarse.GetSpacing()[::-1]  # of the arrays' axes
     found = _find(sitk.GetArrayFromImage(coarse), sitk.GetArrayFromImage(prior) > 0, spacing_mm)
     mask = sitk.GetImageFromArray(found.astype(np.uint8))
     mask.CopyInformation(coarse)
-    return sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    return on_grid(mask, image)
 
 
 def _find(image: np.ndarray, prior: np.ndarray, spacing_mm: tuple) -> np.ndarray:
@@ -52,19 +53,6 @@ def _find(image: np.ndarray, prior: np.ndarray, spacing_mm: tuple) -> np.ndarray
     whole = np.zeros(image.shape, bool)
     whole[box] = ndimage.binary_fill_holes(_closed(brain, SULCUS_MM, spacing_mm))
     return whole
-
-
-def _not_finer(image: sitk.Image, least_mm: float) -> sitk.Image:
-    """The image over the same field of view, with voxels of at least `least_mm` along each axis."""
-    old_mm = np.array(image.GetSpacing())
-    new_mm = np.maximum(old_mm, least_mm)
-    shape = np.ceil(np.array(image.GetSize()) * old_mm / new_mm - 1e-6).astype(int)
-    direction = np.array(image.GetDirection()).reshape(3, 3)
-    origin = np.array(image.GetOrigin()) + direction @ ((new_mm - old_mm) / 2)
-    return sitk.Resample(
-        image, shape.tolist(), sitk.Transform(), sitk.sitkLinear, origin.tolist(),
-        new_mm.tolist(), image.GetDirection(), 0.0, sitk.sitkFloat32,
-    )  # fmt: skip
 
 
 def _dilated(mask: np.ndarray, by_mm: float, spacing_mm: tuple) -> np.ndarray:

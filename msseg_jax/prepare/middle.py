@@ -1,5 +1,6 @@
 """The middle space: half-way between the visits, where both are resampled once."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from msseg_jax.data.alignment import Alignment, measure_alignment
 from msseg_jax.data.quality import LEAST_CORRELATION
 from msseg_jax.prepare.images import array_of, volume_ml
-from msseg_jax.prepare.registration import coverage, half_of, matrix_of, on_grid
+from msseg_jax.prepare.registration import corners_of, coverage, half_of, matrix_of, on_grid
 from msseg_jax.prepare.visits import Registered, RegistrationError, Visit
 
 # Left between the visits, mean over the brain; from 1 mm on it is warned of (`data.quality`). In
@@ -69,7 +70,11 @@ def _grid(
     axes = axes[0] @ Rotation.from_rotvec(between).as_matrix()
     spacing_mm = np.minimum(*spacings_mm)
     # What both have in view, along the new axes.
-    spans = [_corners(image, t) @ axes for image, t in zip(scanned, to_visits, strict=True)]
+    spans = []
+    for image, to_visit in zip(scanned, to_visits, strict=True):
+        back = to_visit.GetInverse()
+        corners = [back.TransformPoint(corner) for corner in corners_of(image).tolist()]
+        spans.append(np.array(corners) @ axes)
     low = np.max([span.min(axis=0) for span in spans], axis=0)
     high = np.min([span.max(axis=0) for span in spans], axis=0)
     shape = np.maximum(np.round((high - low) / spacing_mm), 1).astype(int)
@@ -92,20 +97,8 @@ def _axes_in_middle(image: sitk.Image, to_visit: sitk.Transform) -> tuple[np.nda
 
 def _nearest_axes(axes: np.ndarray) -> list[int]:
     """For x, y and z the column that is nearest to it, each column once."""
-    permutations = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
-    return list(max(permutations, key=lambda p: np.abs(np.diag(axes[:, p])).sum()))
-
-
-def _corners(image: sitk.Image, to_visit: sitk.Transform) -> np.ndarray:
-    """The outermost corners of a scan's field of view in the middle space: (8, 3) mm."""
-    back = to_visit.GetInverse()
-    ends = [(-0.5, size - 0.5) for size in image.GetSize()]
-    return np.array(
-        [
-            back.TransformPoint(image.TransformContinuousIndexToPhysicalPoint(corner))
-            for corner in np.stack(np.meshgrid(*ends), axis=-1).reshape(8, 3).tolist()
-        ]
-    )
+    orders = itertools.permutations(range(3))
+    return list(max(orders, key=lambda order: np.abs(np.diag(axes[:, order])).sum()))
 
 
 def check_match(middle: Middle, names: str) -> Alignment:

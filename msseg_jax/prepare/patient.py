@@ -11,9 +11,11 @@ FOLDER/flair_time01_on_middle_space.nii.gz   first visit, bias-corrected
 """
 
 import json
+import os
+import shlex
 import shutil
+import socket
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +29,7 @@ from msseg_jax import __version__
 from msseg_jax.data.alignment import Alignment
 from msseg_jax.data.dataset import BRAIN_MASK, TIME01, TIME02
 from msseg_jax.data.files import read_json
-from msseg_jax.data.quality import BRAIN_ML, MOST_DISPLACEMENT_MM
+from msseg_jax.data.quality import MOST_DISPLACEMENT_MM
 from msseg_jax.errors import InputError
 from msseg_jax.prepare import bias
 from msseg_jax.prepare.bias import correct_bias, field_range
@@ -38,13 +40,13 @@ from msseg_jax.prepare.picture import draw_pair
 from msseg_jax.prepare.registration import centre_of, motion_of
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan, check_two_visits, read_scan
-from msseg_jax.prepare.visits import Registered, register_visits
+from msseg_jax.prepare.visits import Registered, check_volume, register_visits
 
 RECORD = "prepare.json"
 PICTURE = "prepare.png"
 TRANSFORMS = "transforms"
+FILES = {TIME01, TIME02, BRAIN_MASK, TRANSFORMS, RECORD, PICTURE}
 FORMAT = 1  # of the record; raise it when the same input would give another output
-ABANDONED_S = 3600.0  # a partial folder this old is of a run that was killed: one takes a minute
 MOST_UNSEEN_SHARE = 0.03  # of the brain, outside one visit's field of view, before it is warned of
 MOST_COARSER = 1.5  # of one visit's voxels than the other's, before it is warned of
 
@@ -98,6 +100,7 @@ def prepare_patient(
     Raises:
       InputError: for what is wrong with the input; nothing is written then.
     """
+    folder = folder.resolve()
     clock = Clock(say)
     with clock.step("reading"):
         words = check_command(request.brain_mask_command) if request.brain_mask_command else None
@@ -108,6 +111,7 @@ def prepare_patient(
         check_two_visits(*scans)
         asked_for = _fingerprint(request, scans)
         record = _record_of(folder)
+    _check_place(folder, record, overwrite)
     if record is not None and not overwrite:
         if record.get("asked_for") == asked_for:
             return Prepared(folder, record, was_there=True)
@@ -115,14 +119,7 @@ def prepare_patient(
             f"{folder}: holds a pair that was prepared from other scans or in another way; wanted "
             "a folder of its own for each pair: choose another, or --overwrite"
         )
-    if record is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PrepareError(
-            f"{folder}: is there, and was not made by this program (no {RECORD}); wanted a name "
-            "that is free: choose another --output"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _clear_abandoned(folder)
-    beside = folder.with_name(f".partial-{folder.name}-{uuid.uuid4().hex}")
+    beside = _partial(folder)
     beside.mkdir()
     try:
         record = _prepare_in(beside, folder.name, request, words, scans, asked_for, clock)
@@ -146,18 +143,18 @@ def _prepare_in(
         masks = _given_masks(request, words, scans)
     with clock.step("registering"):
         registered = register_visits(scans, masks)
-        for visit in registered.visits:
-            _check_volume(request, visit.brain, f"of {visit.scan.path}")
         middle = bring_to_middle(registered)
-        _check_volume(request, middle.brain, "of both visits, where both have data,")
+        check_volume(middle.brain, f"{request.time01} and {request.time02}, where both have data")
         brain_ml = volume_ml(middle.brain)
         alignment = check_match(middle, f"{request.time01} and {request.time02}")
     with clock.step("correcting bias"):
         corrected = tuple(correct_bias(image, middle.brain) for image in middle.images)
     with clock.step("writing"):
+        # Where a scan does not say how the patient lies, nothing that follows from it does.
+        code = "aligned" if all(scan.is_oriented for scan in scans) else "unknown"
         for file, image in zip((TIME01, TIME02), corrected, strict=True):
-            write_image(folder / file, image, np.int16)
-        write_image(folder / BRAIN_MASK, middle.brain, np.uint8)
+            write_image(folder / file, image, np.int16, code)
+        write_image(folder / BRAIN_MASK, middle.brain, np.uint8, code)
         _write_transforms(folder / TRANSFORMS, registered, middle)
         draw_pair(folder / PICTURE, _title(name, registered, brain_ml), corrected, middle.brain)
     turned_degrees, moved_mm = motion_of(
@@ -214,7 +211,7 @@ def _given_masks(
         elif path is not None:
             masks[number] = read_mask(path, scan)
         if masks[number] is not None:
-            _check_volume(request, masks[number], f"of {scan.path}")
+            check_volume(masks[number], (words and shlex.join(words)) or str(path))
     return tuple(masks)
 
 
@@ -223,17 +220,6 @@ def _source(request: Request) -> str:
         return request.brain_mask_command
     given = [str(path) for path in request.brain_masks if path is not None]
     return " and ".join(given) or "atlas (ICBM 152) and the image's edge"
-
-
-def _check_volume(request: Request, brain: sitk.Image, whose: str) -> None:
-    """Raises PrepareError for a brain such as no adult has."""
-    low, high = BRAIN_ML
-    if not low <= (found_ml := volume_ml(brain)) <= high:
-        raise PrepareError(
-            f"the brain mask {whose} ({_source(request)}) holds {found_ml:.0f} ml; wanted "
-            f"{low:.0f} to {high:.0f} ml, an adult's brain: look at the scans, and give masks "
-            "(--brain_mask01, --brain_mask02) or a program that makes them (--brain_mask_command)"
-        )
 
 
 def _warnings(
@@ -329,10 +315,46 @@ def _record_of(folder: Path) -> dict | None:
     return read_json(path) if path.is_file() else None
 
 
-def _clear_abandoned(folder: Path) -> None:
-    for partial in folder.parent.glob(f".partial-{folder.name}-*"):
-        if time.time() - partial.stat().st_mtime > ABANDONED_S:
-            shutil.rmtree(partial, ignore_errors=True)
+def _check_place(folder: Path, record: dict | None, overwrite: bool) -> None:
+    """Make the folder's parent, and clear away what killed runs have left there.
+
+    Raises:
+      PrepareError: files in the folder that are not of our making, which would be lost.
+    """
+    if record is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PrepareError(
+            f"{folder}: is there, and was not made by this program (no {RECORD}); wanted a name "
+            "that is free: choose another --output"
+        )
+    if record is not None and overwrite:
+        others = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
+        if others:
+            raise PrepareError(
+                f"{folder}: also holds {', '.join(others)}, not made by this program, which "
+                "--overwrite would delete; wanted them elsewhere: move them away first"
+            )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for path in folder.parent.glob(f".partial-{socket.gethostname()}-*"):
+        process, _, name = path.name.removeprefix(f".partial-{socket.gethostname()}-").partition(
+            "-"
+        )
+        if name == folder.name and process.isdigit() and not _is_alive(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _partial(folder: Path) -> Path:
+    """Where this process makes a folder: hidden, and named so that it is known whose it is."""
+    return folder.with_name(f".partial-{socket.gethostname()}-{os.getpid()}-{folder.name}")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _put_in_place(beside: Path, folder: Path) -> None:
@@ -340,7 +362,11 @@ def _put_in_place(beside: Path, folder: Path) -> None:
     if not folder.exists():
         beside.rename(folder)
         return
-    old = folder.with_name(f".partial-{folder.name}-old-{uuid.uuid4().hex}")
+    old = beside.with_name(f"{beside.name}-old")
     folder.rename(old)
-    beside.rename(folder)
+    try:
+        beside.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib.figure import Figure
 
-from msseg_jax.prepare.registration import centre_of
+from msseg_jax.prepare.registration import centre_of, corners_of
 
 PIXEL_MM = 1.0
 MARGIN_MM = 12.0  # around the brain
@@ -74,15 +74,9 @@ def draw_pair(
 def _upright_grid(brain: sitk.Image) -> sitk.Image:
     """Cubic voxels along x, y and z around the brain."""
     found = np.argwhere(sitk.GetArrayFromImage(brain))[:, ::-1]
-    centre = centre_of(brain)
-    corners = np.array(
-        [
-            brain.TransformContinuousIndexToPhysicalPoint(corner)
-            for corner in np.stack(
-                np.meshgrid(*np.stack([found.min(axis=0), found.max(axis=0)], axis=1)), axis=-1
-            ).reshape(8, 3).astype(float).tolist()
-        ]
-    )  # fmt: skip
+    first, last = found.min(axis=0), found.max(axis=0)
+    box = sitk.RegionOfInterest(brain, (last - first + 1).tolist(), first.tolist())
+    centre, corners = centre_of(brain), corners_of(box)
     reach_mm = np.abs(corners - centre).max(axis=0) + MARGIN_MM
     size = np.ceil(2 * reach_mm / PIXEL_MM).astype(int)
     grid = sitk.Image(size.tolist(), sitk.sitkUInt8)

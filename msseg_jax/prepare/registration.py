@@ -28,16 +28,20 @@ HISTOGRAM_BINS = 32  # of mutual information
 
 def isotropic(image: sitk.Image, spacing_mm: float) -> sitk.Image:
     """The image on cubic voxels, over the same field of view, smoothed where that is coarser."""
-    old_mm = np.array(image.GetSpacing())
     # 0.4 of the new voxel: what is finer would be sampled by chance.
-    sigma_mm = np.where(old_mm < spacing_mm, 0.4 * spacing_mm, 1e-3)
-    smooth = sitk.SmoothingRecursiveGaussian(image, sigma_mm.tolist())
+    sigma_mm = np.where(np.array(image.GetSpacing()) < spacing_mm, 0.4 * spacing_mm, 1e-3)
+    return regrid(sitk.SmoothingRecursiveGaussian(image, sigma_mm.tolist()), np.full(3, spacing_mm))
+
+
+def regrid(image: sitk.Image, spacing_mm: np.ndarray) -> sitk.Image:
+    """The image with voxels of (3,) mm over the same field of view, linear: float32."""
+    old_mm = np.array(image.GetSpacing())
     shape = np.ceil(np.array(image.GetSize()) * old_mm / spacing_mm - 1e-6).astype(int)
     direction = np.array(image.GetDirection()).reshape(3, 3)
     origin = np.array(image.GetOrigin()) + direction @ ((spacing_mm - old_mm) / 2)
     return sitk.Resample(
-        smooth, shape.tolist(), sitk.Transform(), sitk.sitkLinear, origin.tolist(),
-        (spacing_mm,) * 3, image.GetDirection(), 0.0, sitk.sitkFloat32,
+        image, shape.tolist(), sitk.Transform(), sitk.sitkLinear, origin.tolist(),
+        spacing_mm.tolist(), image.GetDirection(), 0.0, sitk.sitkFloat32,
     )  # fmt: skip
 
 
@@ -77,6 +81,13 @@ def correlation(
     a = sitk.GetArrayFromImage(fixed)[inside]
     b = sitk.GetArrayFromImage(there)[inside]
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def corners_of(image: sitk.Image) -> np.ndarray:
+    """The outermost corners of a field of view: (8, 3) mm."""
+    ends = np.meshgrid(*[(-0.5, size - 0.5) for size in image.GetSize()])
+    indices = np.stack(ends, axis=-1).reshape(8, 3).tolist()
+    return np.array([image.TransformContinuousIndexToPhysicalPoint(index) for index in indices])
 
 
 def coverage(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform) -> sitk.Image:
@@ -250,16 +261,15 @@ def refine(
     mask: sitk.Image,
     transform: sitk.Transform,
     spacings_mm: tuple[float, ...],
-) -> float:
+) -> None:
     """Improve `transform`, in place, by mutual information inside a mask of the fixed image.
 
-    Returns:
-      The mutual information at the last of the voxel sides.
+    Args:
+      spacings_mm: voxel sides to descend on, one after the other.
     """
     for spacing_mm in spacings_mm:
         fixed_there, moving_there = isotropic(fixed, spacing_mm), isotropic(moving, spacing_mm)
         inside = on_grid(mask, fixed_there)
-        found = descend(
+        descend(
             fixed_there, moving_there, transform, FINE_STEPS, FINE_STEP_MM, inside, information=True
         )
-    return found

@@ -63,12 +63,16 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
         raise ScanError(
             f"{path}: every voxel is {array.flat[0]:g}; wanted a FLAIR image: export it again"
         )
+    if array.max() <= 0:
+        raise ScanError(f"{path}: no voxel is above 0; wanted a FLAIR image: export it again")
     return Scan(path, image, said, _digest(image), is_oriented)
 
 
 def check_two_visits(time01: Scan, time02: Scan) -> None:
     """Raises ScanError if both are the same scan."""
-    if time01.digest == time02.digest:
+    # Whatever a converter did to axes and header, the voxels' values are the same.
+    values = [np.sort(sitk.GetArrayFromImage(scan.image), axis=None) for scan in (time01, time02)]
+    if np.array_equal(*values):
         raise ScanError(
             f"{time01.path} and {time02.path} hold the same voxels; wanted two visits: the same "
             "scan was given twice"

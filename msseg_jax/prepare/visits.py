@@ -6,11 +6,12 @@ and scalp do.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
 
+from msseg_jax.data.quality import BRAIN_ML
 from msseg_jax.errors import InputError
 from msseg_jax.prepare.atlas import (
     Atlas,
@@ -18,18 +19,16 @@ from msseg_jax.prepare.atlas import (
     find_pose,
     fit_atlas,
     load_atlas,
-    mirror_of,
 )
 from msseg_jax.prepare.bias import correct_bias
 from msseg_jax.prepare.brain_mask import find_brain
-from msseg_jax.prepare.images import without_peaks
+from msseg_jax.prepare.images import volume_ml, without_peaks
 from msseg_jax.prepare.registration import (
     PROBE_MM,
     centre_of,
     compose,
     correlation,
     isotropic,
-    matrix_of,
     nearest_rigid,
     on_grid,
     refine,
@@ -40,8 +39,7 @@ from msseg_jax.prepare.scan import Scan
 FINE_MM = (2.0, 1.0)  # voxel sides of the last descents between the visits
 COMPARE_MM = 2.0  # of the correlations by which a result is judged
 
-# Bounds of this project's own choosing: `python -m benchmarks.registration` prints what real and
-# perturbed pairs reach.
+# Bounds of this project's own choosing; what real pairs reach stands in docs/prepare.md.
 LEAST_ATLAS = 0.6  # correlation with the atlas
 SURE_ATLAS = 0.8  # from here on nothing else is tried
 LEAST_VISITS = 0.5  # of the visits with each other inside the brain
@@ -72,7 +70,7 @@ class Registered:
     visits: tuple[Visit, Visit]
     transform: sitk.Euler3DTransform
     correlation: float  # of the visits inside the first one's brain, without bias
-    mirrored: float | None  # the second visit mirrored, on a coarse grid; None without an atlas
+    mirrored: float  # the same with the second visit mirrored, on a coarser grid
 
 
 def register_visits(
@@ -88,12 +86,14 @@ def register_visits(
       RegistrationError: no head, no FLAIR, or visits that do not match; mirrored ones.
     """
     heads = tuple(without_peaks(scan.image) for scan in scans)
-    if any(brain is not None for brain in brains):
-        transform = _match_heads(scans, heads, [])
-        visits = _with_given_brains(scans, heads, brains, transform)
-    else:
-        visits, transform = _find_brains(scans, heads)
-    return _match_brains(visits, transform)
+    if all(brain is None for brain in brains):
+        return _match_brains(*_find_brains(scans, heads))
+    start = _match_heads(scans, heads, [])
+    found = _match_brains(_with_given_brains(scans, brains, start), start)
+    if any(brain is None for brain in brains):  # now that it is known where the given one lies
+        visits = _with_given_brains(scans, brains, found.transform)
+        found = replace(found, visits=visits)
+    return found
 
 
 def _find_brains(
@@ -164,6 +164,7 @@ def _find_in(
             scan, f"correlation {found:.2f} with an average brain, at least {LEAST_ATLAS} wanted"
         )
     prior = brain_by_atlas(atlas, to_atlas, head)
+    check_volume(prior, str(scan.path))
     flat = without_peaks(correct_bias(scan.image, prior, rough=True))
     brain = find_brain(flat, prior)
     grey, white = (
@@ -188,15 +189,14 @@ def _median(image: sitk.Image, mask: sitk.Image) -> float:
 
 def _with_given_brains(
     scans: tuple[Scan, Scan],
-    heads: tuple[sitk.Image, sitk.Image],
     brains: tuple[sitk.Image | None, sitk.Image | None],
     transform: sitk.Transform,
 ) -> tuple[Visit, Visit]:
     first, second = brains
     if first is None:
-        first = on_grid(second, heads[0], transform)
+        first = on_grid(second, scans[0].image, transform)
     if second is None:
-        second = on_grid(first, heads[1], transform.GetInverse())
+        second = on_grid(first, scans[1].image, transform.GetInverse())
     visits = []
     for scan, brain in zip(scans, (first, second), strict=True):
         flat = without_peaks(correct_bias(scan.image, brain, rough=True))
@@ -204,8 +204,21 @@ def _with_given_brains(
     return tuple(visits)
 
 
+def check_volume(brain: sitk.Image, whose: str) -> None:
+    """Raises RegistrationError for a brain such as no adult has."""
+    low, high = BRAIN_ML
+    if not low <= (found_ml := volume_ml(brain)) <= high:
+        raise RegistrationError(
+            f"{whose}: the brain mask holds {found_ml:.0f} ml; wanted {low:.0f} to {high:.0f} ml, "
+            "an adult's brain: look at the scan, and give masks (--brain_mask01, --brain_mask02) "
+            "or a program that makes them (--brain_mask_command)"
+        )
+
+
 def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registered:
     """The visits on each other by their brains alone, to a fraction of a voxel."""
+    for visit in visits:
+        check_volume(visit.brain, str(visit.scan.path))
     first, second = visits
     transform = nearest_rigid(start, centre_of(first.brain))
     finest_mm = min(min(visit.flat.GetSpacing()) for visit in visits)
@@ -215,15 +228,13 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
     inside = on_grid(first.brain, fixed)
     reached = correlation(fixed, moving, inside, transform)
     names = f"{first.scan.path} and {second.scan.path}"
-    mirrored = None
-    if second.to_atlas is not None:
-        as_they_are, mirrored = _correlations_mirrored(visits, transform)
-        if mirrored > as_they_are + MOST_MIRROR_GAIN:
-            raise RegistrationError(
-                f"{names}: left and right of one visit are exchanged: mirrored, the visits match "
-                f"better (correlation {mirrored:.2f} in place of {as_they_are:.2f}). Export both "
-                "from the scanner's own files again"
-            )
+    as_they_are, mirrored = _correlations_mirrored(visits, transform)
+    if mirrored > as_they_are + MOST_MIRROR_GAIN:
+        raise RegistrationError(
+            f"{names}: left and right of one visit are exchanged: mirrored, the visits match "
+            f"better (correlation {mirrored:.2f} in place of {as_they_are:.2f}). Export both from "
+            "the scanner's own files again"
+        )
     if not reached >= LEAST_VISITS:
         raise RegistrationError(
             f"{names}: the visits do not match inside the brain, correlation {reached:.2f}; wanted "
@@ -238,20 +249,16 @@ def _correlations_mirrored(
     """The visits' correlation as they are and with the second one mirrored, on a coarse grid."""
     fixed, moving = (isotropic(visit.flat, PROBE_MM) for visit in visits)
     inside = on_grid(visits[0].brain, fixed)
-    # A reflection is no rigid motion, so the image is what is reflected, by its header: in its
-    # brain's mid-sagittal plane, less what the affine atlas adds to a reflection.
-    matrix, shift = matrix_of(mirror_of(visits[1].to_atlas))
-    u, _, v = np.linalg.svd(matrix)
-    flip = u @ v
-    centre = centre_of(visits[1].brain)
-    offset = matrix @ centre + shift - flip @ centre
+    # A reflection is no rigid motion, so the image is what is reflected, by its header: left and
+    # right of the scanner through the brain's centre, and how the head lies is searched for.
+    flip = np.diag([-1.0, 1.0, 1.0])
+    there = centre_of(visits[1].brain)
     reflected = sitk.Image(moving)
-    direction = np.array(moving.GetDirection()).reshape(3, 3)
-    reflected.SetDirection((flip @ direction).ravel().tolist())
-    reflected.SetOrigin((flip @ np.array(moving.GetOrigin()) + offset).tolist())
-    start = nearest_rigid(transform, centre_of(inside))
-    refine(fixed, reflected, inside, start, (PROBE_MM,))
+    reflected.SetDirection((flip @ np.array(moving.GetDirection()).reshape(3, 3)).ravel().tolist())
+    reflected.SetOrigin((flip @ (np.array(moving.GetOrigin()) - there) + there).tolist())
+    centre = centre_of(inside)
+    found = search(fixed, reflected, inside, centre, [there - centre])
     return (
         correlation(fixed, moving, inside, transform),
-        correlation(fixed, reflected, inside, start),
+        correlation(fixed, reflected, inside, found),
     )
