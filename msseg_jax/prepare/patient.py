@@ -174,7 +174,7 @@ def _prepare_in(
             "turned_degrees": round(turned_degrees, 2),
             "moved_mm": round(moved_mm, 2),
             "correlation": round(registered.correlation, 4),
-            "correlation_mirrored": _rounded(registered.mirrored, 4),
+            "gain_by_mirroring": round(registered.mirror_gain, 4),
             "edges_correlation": round(alignment.correlation, 4),
             "apart_mm": round(alignment.displacement_mm, 2),
         },

@@ -70,7 +70,7 @@ class Registered:
     visits: tuple[Visit, Visit]
     transform: sitk.Euler3DTransform
     correlation: float  # of the visits inside the first one's brain, without bias
-    mirrored: float  # the same with the second visit mirrored, on a coarser grid
+    mirror_gain: float  # in correlation, on a coarser grid, with the second visit mirrored
 
 
 def register_visits(
@@ -229,7 +229,7 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
     reached = correlation(fixed, moving, inside, transform)
     names = f"{first.scan.path} and {second.scan.path}"
     as_they_are, mirrored = _correlations_mirrored(visits, transform)
-    if mirrored > as_they_are + MOST_MIRROR_GAIN:
+    if mirrored >= LEAST_VISITS and mirrored > as_they_are + MOST_MIRROR_GAIN:
         raise RegistrationError(
             f"{names}: left and right of one visit are exchanged: mirrored, the visits match "
             f"better (correlation {mirrored:.2f} in place of {as_they_are:.2f}). Export both from "
@@ -240,7 +240,7 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
             f"{names}: the visits do not match inside the brain, correlation {reached:.2f}; wanted "
             f"at least {LEAST_VISITS}: are both FLAIRs of one patient?"
         )
-    return Registered(visits, transform, reached, mirrored)
+    return Registered(visits, transform, reached, mirrored - as_they_are)
 
 
 def _correlations_mirrored(
