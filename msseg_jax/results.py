@@ -10,13 +10,11 @@ from tqdm import tqdm
 
 from msseg_jax.data.dataset import Patient, read_pair
 from msseg_jax.data.quality import Quality
-from msseg_jax.data.volumes import SUFFIXES, write_volume
+from msseg_jax.data.volumes import write_volume
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
 from msseg_jax.lesions import number_lesions, voxel_mm3
 from msseg_jax.predictor import Options
-
-IN_MIDDLE = "_on_middle_space"  # added to the name of a mask on the scanner's grid
 
 
 @dataclass(frozen=True)
@@ -27,10 +25,11 @@ class Outputs:
     probability: Path | None = None
     report: Path | None = None
     uncertainty: Path | None = None  # how far an ensemble's probabilities disagree
+    in_middle: Path | None = None  # the mask on the pair's own grid, where `mask` is on a scanner's
 
     @property
     def wanted(self) -> list[Path]:
-        paths = (self.mask, self.probability, self.report, self.uncertainty)
+        paths = (self.mask, self.probability, self.report, self.uncertainty, self.in_middle)
         return [path for path in paths if path is not None]
 
     def of(self, patient: str) -> "Outputs":
@@ -40,6 +39,7 @@ class Outputs:
             self.probability and self.probability / f"{patient}.nii.gz",
             self.report and self.report / f"{patient}.html",
             self.uncertainty and self.uncertainty / f"{patient}.nii.gz",
+            self.in_middle and self.in_middle / f"{patient}.nii.gz",
         )
 
 
@@ -67,8 +67,8 @@ def predict_patient(
     """Write the results of one patient; says in words what was found.
 
     Args:
-      scanner: the `ScannerGrid` of the second visit, where the pair was prepared: maps are written
-        on it, and the mask on the pair's own grid as well.
+      scanner: the `ScannerGrid` of the second visit, where the pair was prepared: the mask and maps
+        are written on it.
 
     Raises:
       DatasetError, VolumeError: for what is wrong with the input; nothing is written then.
@@ -89,10 +89,10 @@ def predict_patient(
     said = []
     maps = {outputs.probability: found.probability, outputs.uncertainty: found.disagreement}
     like = pair.time01
+    if outputs.in_middle is not None:
+        write_volume(outputs.in_middle, mask, like)
+        said.append(f"{outputs.in_middle}: {_count(mask, volume_mm3)}")
     if scanner is not None:
-        in_middle = outputs.mask.with_name(stem_of(outputs.mask) + IN_MIDDLE + SUFFIXES[0])
-        write_volume(in_middle, mask, like)
-        said.append(f"{in_middle}: {_count(mask, volume_mm3)}")
         maps = {path: scanner.bring(array, like.affine) for path, array in maps.items() if path}
         probability = scanner.bring(found.probability, like.affine)
         like = scanner.like
@@ -110,11 +110,6 @@ def predict_patient(
 def _count(mask: np.ndarray, volume_mm3: float) -> str:
     count = number_lesions(mask != 0)[1]
     return f"{count} new lesion{'' if count == 1 else 's'}, {mask.sum() * volume_mm3:.0f} mm3"
-
-
-def stem_of(path: Path) -> str:
-    """The name of a NIfTI file without its ending."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _facts(
