@@ -9,6 +9,7 @@ For research, not for clinical use.
 """
 
 import argparse
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from msseg_jax.data.volumes import SUFFIXES, check_output
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
 from msseg_jax.folds import runs_of
+from msseg_jax.interruption import INTERRUPTED, sigterm_as_ctrl_c
 from msseg_jax.predictor import Options
 from msseg_jax.prepare.request import (
     Request,
@@ -30,7 +32,7 @@ from msseg_jax.prepare.request import (
     request_of,
 )
 from msseg_jax.process import keep_freed_memory, limit_threads, processors
-from msseg_jax.results import Outputs, predict_patient, predict_patients
+from msseg_jax.results import Outputs, predict_patient, predict_patients, reason_of
 
 PROGRAM = "python -m msseg_jax.predict"
 # What is added to the name of --output, of a file or of a folder:
@@ -66,9 +68,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     many.add_argument(
         "--dataset", type=Path, metavar="ROOT", help="folder in the MSSEG-2 layout (no targets)"
     )
-    many.add_argument(
-        "--overwrite", action="store_true", help="do patients again that are done already"
-    )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="OUT",
         help="mask to write (.nii.gz); with --dataset the folder for <patient>.nii.gz",
@@ -92,6 +91,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="take scans as they left the scanner (see python -m msseg_jax.prepare), bring the "
         "visits together in this folder (default: OUT_prepared), and write maps on the grid of the "
         "second visit; the mask also on the prepared pair's (OUT_on_middle_space)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overwrite", action="store_true",
+        help="do again what is done already: with --dataset patients, with --prepare pairs",
     )  # fmt: skip
     add_arguments(parser)
     own = "default: the (first) run's configuration"
@@ -143,7 +146,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, or 1 if anything failed."""
+    """Run the command line; returns the exit status: 0, or 1 if anything failed or stopped it."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     flags = parse_arguments(arguments)
     keep_freed_memory()
@@ -156,9 +159,14 @@ def main(arguments: list[str] | None = None) -> int:
         outputs, prepared = _outputs(flags), _prepared(flags)
         _check_places(flags, outputs, prepared)
         predict = _predict_folder if flags.dataset else _predict_pair
-        return predict(flags, outputs, prepared)
+        # So that a pair that is half prepared is cleared away, as after Ctrl-C.
+        with sigterm_as_ctrl_c() if prepared else contextlib.nullcontext():
+            return predict(flags, outputs, prepared)
     except (InputError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: {INTERRUPTED}", file=sys.stderr)
         return 1
 
 
@@ -235,7 +243,8 @@ def _predict_pair(flags: argparse.Namespace, outputs: Outputs, prepared: Path | 
     ensemble, options = _start(flags)
     scanner = None
     if prepared is not None:
-        scanner = _prepare(request_of(flags, flags.time01, flags.time02), prepared)
+        request = request_of(flags, flags.time01, flags.time02)
+        scanner = _prepare(request, prepared, flags.overwrite)
         patient = patient_in(prepared)
 
     def bar(batches):
@@ -245,17 +254,17 @@ def _predict_pair(flags: argparse.Namespace, outputs: Outputs, prepared: Path | 
     return 0
 
 
-def _prepare(request: Request, folder: Path):
+def _prepare(request: Request, folder: Path, overwrite: bool):
     """Prepare a pair; the `ScannerGrid` of its second visit."""
     from msseg_jax.prepare.patient import prepare_patient, use_threads
     from msseg_jax.prepare.scanner_grid import ScannerGrid
 
     use_threads(processors())
     with tqdm(total=0, bar_format="preparing: {desc}", disable=None, leave=False) as line:
-        prepared = prepare_patient(request, folder, say=line.set_description_str)
-    print(f"prepared{' before' if prepared.was_there else ''}: {folder}")
+        prepared = prepare_patient(request, folder, overwrite, line.set_description_str)
+    tqdm.write(f"prepared{' before' if prepared.was_there else ''}: {folder}")
     for warning in prepared.record["warnings"]:
-        print(f"  warning: {warning}")
+        tqdm.write(f"  warning: {warning}")
     return ScannerGrid.of(folder, request.time02, request.series[1])
 
 
@@ -284,10 +293,10 @@ def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path 
     if requests:
         for name, request in tqdm(requests.items(), "preparing", disable=None, leave=False):
             try:
-                scanners[name] = _prepare(request, prepared / name)
-            except InputError as error:
-                failures[name] = str(error)
-                tqdm.write(f"{name}: failed: {error}")
+                scanners[name] = _prepare(request, prepared / name, flags.overwrite)
+            except Exception as error:  # whatever it is, the other patients' masks are wanted
+                failures[name] = reason_of(error)
+                tqdm.write(f"{name}: failed: {failures[name]}")
         patients = [patient_in(prepared / name) for name in scanners]
     failures |= predict_patients(ensemble, patients, options, outputs, flags.overwrite, scanners)
     if failures:

@@ -171,7 +171,11 @@ def predict_patients(
             scanner = (scanners or {}).get(patient.name)
             tqdm.write(predict_patient(ensemble, patient, options, files, scanner=scanner))
         except Exception as error:  # whatever it is, the other patients' masks are wanted
-            known = isinstance(error, InputError)
-            failures[patient.name] = str(error) if known else f"{type(error).__name__}: {error}"
+            failures[patient.name] = reason_of(error)
             tqdm.write(f"{patient.name}: failed: {failures[patient.name]}")
     return failures
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in words; of an error that is none of ours, with its kind."""
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

@@ -1,16 +1,24 @@
 """`predict --prepare`: scans as they left the scanner go in, masks on their grid come out."""
 
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from msseg_jax import predict as predict_module
 from msseg_jax.data import dataset
 from msseg_jax.evaluate import main as evaluate
+from msseg_jax.predict import PROGRAM
 from msseg_jax.predict import main as predict
+from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.__main__ import main as prepare
+from msseg_jax.prepare.patient import PrepareError
 from msseg_jax.prepare.registration import on_grid
 from tests import heads
 from tests.conftest import save_run
@@ -184,3 +192,93 @@ def test_places_that_a_folder_cannot_have_are_refused(
     assert predict([f"--model={run}", "--dataset=scans", "--output=out", *more]) == 1
     assert said in capsys.readouterr().err
     assert [path.name for path in root.iterdir()] == ["anna"]
+
+
+# ------------------------------------------------------------------- what goes wrong on the way
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("many", [False, True])
+def test_overwrite_is_of_the_prepared_pairs_too(
+    run, scans, root, prepared, tmp_path, monkeypatch, overwrite, many
+):
+    asked = []
+
+    def prepare_patient(request, folder, overwrite, say):
+        asked.append((folder, overwrite))
+        raise PrepareError("that is all")
+
+    monkeypatch.setattr(patient_module, "prepare_patient", prepare_patient)
+    what = [f"--dataset={root}", "-o", tmp_path / "out"]
+    if not many:
+        what = [*visits(scans), "-o", tmp_path / "new.nii.gz"]
+    flags = [f"--model={run}", *map(str, what), f"--prepare={tmp_path / 'pairs'}"]
+    assert predict([*flags, *["--overwrite"] * overwrite]) == 1
+    assert asked == [(tmp_path / "pairs" / "anna" if many else tmp_path / "pairs", overwrite)]
+
+
+def test_a_folder_goes_on_after_a_pair_that_cannot_be_prepared(
+    run, scans, root, prepared, tmp_path, capsys, monkeypatch
+):
+    wrong = {
+        "adam": RuntimeError("Exception thrown in SimpleITK"),
+        "bert": OSError("No space left on device"),
+        "carl": PrepareError("the brain mask holds 3 ml"),
+    }
+    for name in wrong:
+        copy_scans(scans, root / name)
+    prepare_patient = patient_module.prepare_patient
+
+    def prepare_some(request, folder, *others):
+        if folder.name in wrong:
+            raise wrong[folder.name]
+        return prepare_patient(request, folder, *others)
+
+    monkeypatch.setattr(patient_module, "prepare_patient", prepare_some)
+    shutil.copytree(prepared, tmp_path / "out_prepared" / "anna")
+    flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
+    assert predict(flags) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["anna.nii.gz"]
+    assert capsys.readouterr().err.endswith(
+        "3 of 4 patients failed:\n"
+        "  adam: RuntimeError: Exception thrown in SimpleITK\n"
+        "  bert: OSError: No space left on device\n"
+        "  carl: the brain mask holds 3 ml\n"
+    )
+
+
+def test_sigterm_while_preparing_leaves_nothing_half_written(run, root, tmp_path):
+    pairs = tmp_path / "out_prepared"
+    flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
+    command = [sys.executable, "-m", "msseg_jax.predict", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (pairs.is_dir() and list(pairs.iterdir())):  # until it is at work
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert said == f"{PROGRAM}: interrupted; the same command goes on\n"
+    assert list(pairs.iterdir()) == list((tmp_path / "out").iterdir()) == []
+
+
+def test_sigterm_is_caught_where_pairs_are_prepared_alone(
+    run, scans, prepared, patients_root, tmp_path, monkeypatch, capsys
+):
+    during = []
+
+    def interrupted(*_, **__):
+        during.append(signal.getsignal(signal.SIGTERM))
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(predict_module, "predict_patient", interrupted)
+    patient = patients_root / "patient_0"
+    on_one_grid = ["-t1", str(patient / dataset.TIME01), "-t2", str(patient / dataset.TIME02)]
+    for what in ([*visits(scans), f"--prepare={prepared}"], on_one_grid):
+        assert predict([f"--model={run}", *what, f"--output={tmp_path / 'new.nii.gz'}"]) == 1
+        said = capsys.readouterr().err
+        assert said == f"{PROGRAM}: interrupted; the same command goes on\n"
+        assert signal.getsignal(signal.SIGTERM) == before
+    assert during == [signal.default_int_handler, before]
