@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -32,7 +33,7 @@ from msseg_jax.prepare.request import (
     request_of,
 )
 from msseg_jax.process import keep_freed_memory, limit_threads, processors
-from msseg_jax.results import Outputs, predict_patient, predict_patients, reason_of
+from msseg_jax.results import Outputs, Preparation, predict_patient, predict_patients, reason_of
 
 PROGRAM = "python -m msseg_jax.predict"
 # What is added to the name of --output, of a file or of a folder:
@@ -241,21 +242,21 @@ def _predict_pair(flags: argparse.Namespace, outputs: Outputs, prepared: Path | 
                 "made anew; choose another folder"
             )
     ensemble, options = _start(flags)
-    scanner = None
+    preparation = None
     if prepared is not None:
         request = request_of(flags, flags.time01, flags.time02)
-        scanner = _prepare(request, prepared, flags.overwrite)
+        preparation = _prepare(request, prepared, flags.overwrite)
         patient = patient_in(prepared)
 
     def bar(batches):
         return tqdm(batches, "tiles", disable=None, leave=False)
 
-    print(predict_patient(ensemble, patient, options, outputs, bar, scanner))
+    print(predict_patient(ensemble, patient, options, outputs, bar, preparation))
     return 0
 
 
-def _prepare(request: Request, folder: Path, overwrite: bool):
-    """Prepare a pair; the `ScannerGrid` of its second visit."""
+def _prepare(request: Request, folder: Path, overwrite: bool) -> Preparation:
+    """Prepare a pair. What is to be known of it is said, and reported, with the prediction."""
     from msseg_jax.prepare.patient import prepare_patient, use_threads
     from msseg_jax.prepare.scanner_grid import ScannerGrid
 
@@ -263,9 +264,8 @@ def _prepare(request: Request, folder: Path, overwrite: bool):
     with tqdm(total=0, bar_format="preparing: {desc}", disable=None, leave=False) as line:
         prepared = prepare_patient(request, folder, overwrite, line.set_description_str)
     tqdm.write(f"prepared{' before' if prepared.was_there else ''}: {folder}")
-    for warning in prepared.record["warnings"]:
-        tqdm.write(f"  warning: {warning}")
-    return ScannerGrid.of(folder, request.time02, request.series[1])
+    scanner = partial(ScannerGrid.of, folder, request.time02, request.series[1])
+    return Preparation(prepared.record, scanner)
 
 
 def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path | None) -> int:
@@ -289,16 +289,18 @@ def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path 
             raise InputError(f"{folder}: {error}; wanted a folder to write in") from error
         check_output(folder / "patient.nii.gz")
     ensemble, options = _start(flags)
-    failures, scanners = {}, {}
+    failures, preparations = {}, {}
     if requests:
         for name, request in tqdm(requests.items(), "preparing", disable=None, leave=False):
             try:
-                scanners[name] = _prepare(request, prepared / name, flags.overwrite)
+                preparations[name] = _prepare(request, prepared / name, flags.overwrite)
             except Exception as error:  # whatever it is, the other patients' masks are wanted
                 failures[name] = reason_of(error)
                 tqdm.write(f"{name}: failed: {failures[name]}")
-        patients = [patient_in(prepared / name) for name in scanners]
-    failures |= predict_patients(ensemble, patients, options, outputs, flags.overwrite, scanners)
+        patients = [patient_in(prepared / name) for name in preparations]
+    failures |= predict_patients(
+        ensemble, patients, options, outputs, flags.overwrite, preparations
+    )
     if failures:
         print(f"{len(failures)} of {len(requests or patients)} patients failed:", file=sys.stderr)
         for name, reason in failures.items():

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from msseg_jax.data.dataset import Patient, read_pair
-from msseg_jax.data.quality import Quality
+from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, Quality
 from msseg_jax.data.volumes import write_volume
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
@@ -43,6 +44,29 @@ class Outputs:
         )
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """How a pair came from scans, and the way back."""
+
+    record: dict  # that lies beside the pair
+    scanner: Callable  # makes the `ScannerGrid` of the second visit, when its turn has come
+
+    def warnings(self, quality: Quality) -> list[str]:
+        """What to know of the pair from preparing it and from predicting on it."""
+        # Both measure how far the visits lie apart; who prepared the pair knows what to look at.
+        is_told = self.record["registration"]["apart_mm"] > MOST_DISPLACEMENT_MM
+        return [*self.record["warnings"], *quality.warnings(apart=not is_told)]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What a report states about it."""
+        scans = (self.record[visit]["path"] for visit in ("time01", "time02"))
+        correlation = self.record["registration"]["correlation"]
+        return [
+            ("prepared from", " and ".join(scans)),
+            ("registration", f"correlation {correlation:.3f} of the visits"),
+        ]
+
+
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
     """Voxels above the threshold, less lesions under the least volume: (D, H, W) uint8.
 
@@ -62,30 +86,35 @@ def predict_patient(
     options: Options,
     outputs: Outputs,
     progress=lambda batches: batches,
-    scanner=None,
+    preparation: Preparation | None = None,
 ) -> str:
     """Write the results of one patient; says in words what was found.
 
     Args:
-      scanner: the `ScannerGrid` of the second visit, where the pair was prepared: the mask and maps
-        are written on it.
+      preparation: of a pair that comes from scans; mask and maps are written on the grid of the
+        second one.
 
     Raises:
       DatasetError, VolumeError: for what is wrong with the input; nothing is written then.
     """
     start = time.perf_counter()
+    scanner = preparation.scanner() if preparation else None
     pair = read_pair(patient)
     found = ensemble.segment(patient, pair, options, progress)
     volume_mm3 = voxel_mm3(pair.time01.spacing_mm)
     mask = lesion_mask(found.probability, options, volume_mm3)
-    warnings = found.quality.warnings()
+    facts = _facts(ensemble, patient, options, found.quality)
+    if preparation is None:
+        warnings = found.quality.warnings()
+    else:
+        warnings = preparation.warnings(found.quality)
+        facts = [*preparation.facts(), *facts]
     if outputs.report is not None:
         from msseg_jax.report.prediction import write_prediction_report
 
         write_prediction_report(
-            outputs.report, patient.name, pair, mask, found.probability, warnings,
-            _facts(ensemble, patient, options, found.quality),
-        )  # fmt: skip
+            outputs.report, patient.name, pair, mask, found.probability, warnings, facts
+        )
     said = []
     maps = {outputs.probability: found.probability, outputs.uncertainty: found.disagreement}
     like = pair.time01
@@ -151,12 +180,12 @@ def predict_patients(
     options: Options,
     outputs: Outputs,
     overwrite: bool = False,
-    scanners: dict | None = None,
+    preparations: dict[str, Preparation] | None = None,
 ) -> dict[str, str]:
     """Write the results of each patient into folders, going on after one that fails.
 
     Args:
-      scanners: {patient: `scanner` of `predict_patient`}, where the pairs were prepared.
+      preparations: {patient: of its pair}, where they come from scans.
 
     Returns:
       {patient: what went wrong}, empty when all went well.
@@ -168,8 +197,8 @@ def predict_patients(
             tqdm.write(f"{files.mask}: done before, skipped (--overwrite does it again)")
             continue
         try:
-            scanner = (scanners or {}).get(patient.name)
-            tqdm.write(predict_patient(ensemble, patient, options, files, scanner=scanner))
+            preparation = (preparations or {}).get(patient.name)
+            tqdm.write(predict_patient(ensemble, patient, options, files, preparation=preparation))
         except Exception as error:  # whatever it is, the other patients' masks are wanted
             failures[patient.name] = reason_of(error)
             tqdm.write(f"{patient.name}: failed: {failures[patient.name]}")

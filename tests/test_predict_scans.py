@@ -1,5 +1,6 @@
 """`predict --prepare`: scans as they left the scanner go in, masks on their grid come out."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import SimpleITK as sitk
 
 from msseg_jax import predict as predict_module
 from msseg_jax.data import dataset
+from msseg_jax.data.alignment import Alignment
+from msseg_jax.data.quality import Quality
 from msseg_jax.evaluate import main as evaluate
 from msseg_jax.predict import PROGRAM
 from msseg_jax.predict import main as predict
@@ -20,6 +23,8 @@ from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.__main__ import main as prepare
 from msseg_jax.prepare.patient import PrepareError
 from msseg_jax.prepare.registration import on_grid
+from msseg_jax.prepare.scanner_grid import ScannerGrid
+from msseg_jax.results import Preparation
 from tests import heads
 from tests.conftest import save_run
 
@@ -124,6 +129,62 @@ def test_what_is_made_beside_the_working_folder_is_called_after_it(
     assert predict([f"--model={run}", f"--dataset={root}", "--output=.", "--prepare"]) == 0
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["anna.nii.gz"]
     assert (tmp_path / "here_on_middle_space" / "anna.nii.gz").is_file()
+
+
+def test_what_was_noticed_while_preparing_is_said_once_and_reported(
+    run, scans, prepared, tmp_path, capsys
+):
+    folder, page = tmp_path / "anna", tmp_path / "page.html"
+    shutil.copytree(prepared, folder)
+    record = json.loads((folder / "prepare.json").read_text())
+    record["warnings"] = ["57 ml of the brain lie outside one visit's field of view."]
+    record["registration"]["correlation"] = 0.8768
+    (folder / "prepare.json").write_text(json.dumps(record))
+    flags = [f"--model={run}", *visits(scans), f"--output={tmp_path / 'new.nii.gz'}"]
+    assert predict([*flags, f"--prepare={folder}", f"--report={page}"]) == 0
+    assert capsys.readouterr().out.count("57 ml of the brain lie outside") == 1
+    html = page.read_text()
+    assert html.count("57 ml of the brain lie outside") == 1
+    assert f"{scans / 'time01.nii.gz'} and {scans / 'time02.nii.gz'}" in html
+    assert "correlation 0.877 of the visits" in html
+
+
+@pytest.mark.parametrize(
+    ("apart_mm", "told", "said"),
+    [(0.4, [], "The visits lie 1.3 mm apart"), (1.4, ["They lie 1.4 mm apart"], "They lie 1.4")],
+)
+def test_how_far_the_visits_lie_apart_is_told_once(apart_mm, told, said):
+    record = {"warnings": told, "registration": {"apart_mm": apart_mm}}
+    quality = Quality(Alignment(1.3, 0.98), 1300.0, None)
+    (warning,) = Preparation(record, None).warnings(quality)
+    assert warning.startswith(said)
+
+
+def test_a_scanners_grid_keeps_no_voxels_of_the_scan(scans, prepared):
+    scan = nib.load(scans / "time02.nii.gz")
+    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
+    assert grid.like.array.shape == scan.shape
+    assert grid.like.array.strides == (0, 0, 0)  # one number for all
+    np.testing.assert_array_equal(grid.like.affine, scan.affine)
+    assert grid.like.header.get_xyzt_units() == scan.header.get_xyzt_units()
+
+
+def test_the_grid_of_a_scan_is_made_when_its_patients_turn_has_come(
+    run, scans, root, prepared, tmp_path, monkeypatch
+):
+    output, of, there = tmp_path / "out", ScannerGrid.of, {}
+
+    def noted(folder, *others):
+        there[folder.name] = sorted(path.name for path in output.iterdir())
+        return of(folder, *others)
+
+    monkeypatch.setattr(ScannerGrid, "of", noted)
+    copy_scans(scans, root / "bert")
+    for name in ("anna", "bert"):
+        shutil.copytree(prepared, tmp_path / "pairs" / name)
+    flags = [f"--model={run}", f"--dataset={root}", f"--output={output}"]
+    assert predict([*flags, f"--prepare={tmp_path / 'pairs'}"]) == 0
+    assert there == {"anna": [], "bert": ["anna.nii.gz"]}
 
 
 # ------------------------------------------------------------------------------- what is refused
