@@ -152,26 +152,10 @@ def test_a_failure_on_the_way_leaves_nothing(scans, tmp_path, monkeypatch, capsy
         raise OSError("No space left on device")
 
     monkeypatch.setattr(patient_module, "draw_pair", full_disk)
-    monkeypatch.setattr(patient_module, "register_visits", _known_registration(scans))
+    monkeypatch.setattr(patient_module, "register_visits", heads.known_registration(scans))
     assert main(flags_of(scans, tmp_path / "out" / "anna")) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def _known_registration(scans):
-    """`register_visits` with the answer known beforehand."""
-    from msseg_jax.prepare.visits import Registered, Visit
-
-    def register(pair, _):
-        first = heads.read(scans / "brain01.nii.gz") > 0
-        second = on_grid(first, pair[1].image, heads.MOTION.GetInverse())
-        visits = tuple(
-            Visit(scan, scan.image, brain, None, None, None)
-            for scan, brain in zip(pair, (first, second), strict=True)
-        )
-        return Registered(visits, heads.MOTION, 0.9, None)
-
-    return register
 
 
 def test_an_implausible_mask_is_refused_with_its_volume(scans, tmp_path, monkeypatch, capsys):
@@ -210,7 +194,7 @@ def test_what_a_killed_run_left_is_cleared_away_in_time(scans, tmp_path, monkeyp
         folder.mkdir()
     long_ago = time.time() - 2 * patient_module.ABANDONED_S
     os.utime(left, (long_ago, long_ago))
-    monkeypatch.setattr(patient_module, "register_visits", _known_registration(scans))
+    monkeypatch.setattr(patient_module, "register_visits", heads.known_registration(scans))
     assert main(flags_of(scans, tmp_path / "anna")) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"anna", ".partial-anna-2"}
 
