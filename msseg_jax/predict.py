@@ -9,8 +9,10 @@ For research, not for clinical use.
 """
 
 import argparse
+import contextlib
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,6 +22,7 @@ from msseg_jax.data.volumes import SUFFIXES, check_output
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
 from msseg_jax.folds import runs_of
+from msseg_jax.interruption import INTERRUPTED, sigterm_as_ctrl_c
 from msseg_jax.predictor import Options
 from msseg_jax.prepare.request import (
     Request,
@@ -30,10 +33,12 @@ from msseg_jax.prepare.request import (
     request_of,
 )
 from msseg_jax.process import keep_freed_memory, limit_threads, processors
-from msseg_jax.results import Outputs, predict_patient, predict_patients, stem_of
+from msseg_jax.results import Outputs, Preparation, predict_patient, predict_patients, reason_of
 
 PROGRAM = "python -m msseg_jax.predict"
-PREPARED = "_prepared"  # added to the name of an output, where --prepare names no folder
+# What is added to the name of --output, of a file or of a folder:
+PREPARED = "_prepared"  # for prepared pairs, where --prepare names no folder
+IN_MIDDLE = "_on_middle_space"  # for masks on their grid
 
 
 # ---------------------------------------------------------------------------- command line
@@ -64,9 +69,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     many.add_argument(
         "--dataset", type=Path, metavar="ROOT", help="folder in the MSSEG-2 layout (no targets)"
     )
-    many.add_argument(
-        "--overwrite", action="store_true", help="do patients again that are done already"
-    )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="OUT",
         help="mask to write (.nii.gz); with --dataset the folder for <patient>.nii.gz",
@@ -88,8 +90,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--prepare", nargs="?", type=Path, const=True, metavar="DIR",
         help="take scans as they left the scanner (see python -m msseg_jax.prepare), bring the "
-        "visits together in this folder (default: beside the output), and write maps on the grid "
-        "of the second visit; the mask also on the prepared pair's",
+        "visits together in this folder (default: OUT_prepared), and write maps on the grid of the "
+        "second visit; the mask also on the prepared pair's (OUT_on_middle_space)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overwrite", action="store_true",
+        help="do again what is done already: with --dataset patients, with --prepare pairs",
     )  # fmt: skip
     add_arguments(parser)
     own = "default: the (first) run's configuration"
@@ -141,7 +147,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, or 1 if anything failed."""
+    """Run the command line; returns the exit status: 0, or 1 if anything failed or stopped it."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     flags = parse_arguments(arguments)
     keep_freed_memory()
@@ -151,24 +157,56 @@ def main(arguments: list[str] | None = None) -> int:
         if flags.prepare is not None:
             check_libraries()
         flags.model = runs_of(flags.model)
-        _check_outputs(flags)
-        return _predict_folder(flags) if flags.dataset else _predict_pair(flags)
+        outputs, prepared = _outputs(flags), _prepared(flags)
+        _check_places(flags, outputs, prepared)
+        predict = _predict_folder if flags.dataset else _predict_pair
+        # So that a pair that is half prepared is cleared away, as after Ctrl-C.
+        with sigterm_as_ctrl_c() if prepared else contextlib.nullcontext():
+            return predict(flags, outputs, prepared)
     except (InputError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: {INTERRUPTED}", file=sys.stderr)
         return 1
 
 
 def _outputs(flags: argparse.Namespace) -> Outputs:
-    return Outputs(flags.output, flags.probability, flags.report, flags.uncertainty)
+    in_middle = None
+    if flags.prepare is not None:
+        in_middle = _beside(flags.output, IN_MIDDLE + ("" if flags.dataset else SUFFIXES[0]))
+    return Outputs(flags.output, flags.probability, flags.report, flags.uncertainty, in_middle)
 
 
-def _check_outputs(flags: argparse.Namespace) -> None:
+def _prepared(flags: argparse.Namespace) -> Path | None:
+    """The folder of the pair to prepare, or of the pairs; None where there is none to prepare."""
+    return _beside(flags.output, PREPARED) if flags.prepare is True else flags.prepare
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A file or folder in the same place, called after it."""
+    if path.name in ("", ".."):  # as of ".", which does not say what it is called
+        path = path.resolve()
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    return path.parent / (stem + ending)
+
+
+def _check_places(flags: argparse.Namespace, outputs: Outputs, prepared: Path | None) -> None:
     """Raises InputError for outputs that one place cannot hold, or one model cannot give."""
     places = {}
-    for name in ("output", "probability", "uncertainty"):
-        path = getattr(flags, name)
+    for name, path in (
+        ("--output", outputs.mask), ("--probability", outputs.probability),
+        ("--uncertainty", outputs.uncertainty),
+        (f"the mask on the prepared pair's grid (--output with {IN_MIDDLE})", outputs.in_middle),
+    ):  # fmt: skip
         if path is not None and (other := places.setdefault(path.resolve(), name)) != name:
-            raise InputError(f"--{name} is {path}, as --{other}; wanted two places")
+            raise InputError(f"{name} is {path}, as {other}; wanted two places")
+    for path in outputs.wanted:
+        if prepared is not None and path.resolve().is_relative_to(prepared.resolve()):
+            raise InputError(
+                f"{path}: lies in {prepared}, the folder of --prepare, which holds what it makes "
+                "alone; choose a place elsewhere"
+            )
     if flags.uncertainty is not None and len(flags.model) == 1:
         raise InputError(
             f"--uncertainty: {flags.model[0]} alone has none to disagree with; wanted two or more "
@@ -187,57 +225,60 @@ def _start(flags: argparse.Namespace) -> tuple[Ensemble, Options]:
     return ensemble, options
 
 
-def _predict_pair(flags: argparse.Namespace) -> int:
+def _predict_pair(flags: argparse.Namespace, outputs: Outputs, prepared: Path | None) -> int:
     first, second = flags.time01.resolve(), flags.time02.resolve()
     name = f"{first.parent.name}/{first.name}, {second.parent.name}/{second.name}"
     patient = Patient(name, flags.time01, flags.time02, flags.mask)
-    outputs = _outputs(flags)
+    masks = (flags.brain_mask01, flags.brain_mask02)
+    inputs = [path.resolve() for path in (*patient.files, *masks) if path is not None]
     for output in outputs.wanted:
         check_output(output, (".html",) if output is flags.report else SUFFIXES)
-        if output.resolve() in [path.resolve() for path in patient.files]:
+        if output.resolve() in inputs:
             raise InputError(f"{output}: is an input; choose another name for the output")
+    for path in inputs:
+        if prepared is not None and path.is_relative_to(prepared.resolve()):
+            raise InputError(
+                f"{path}: is an input, and lies in {prepared}, the folder of --prepare, which is "
+                "made anew; choose another folder"
+            )
     ensemble, options = _start(flags)
-    scanner = None
-    if flags.prepare is not None:
-        folder = _prepared(flags, outputs.mask.with_name(stem_of(outputs.mask) + PREPARED))
-        scanner = _prepare(request_of(flags, flags.time01, flags.time02), folder)
-        patient = patient_in(folder)
+    preparation = None
+    if prepared is not None:
+        request = request_of(flags, flags.time01, flags.time02)
+        preparation = _prepare(request, prepared, flags.overwrite)
+        patient = patient_in(prepared)
 
     def bar(batches):
         return tqdm(batches, "tiles", disable=None, leave=False)
 
-    print(predict_patient(ensemble, patient, options, outputs, bar, scanner))
+    print(predict_patient(ensemble, patient, options, outputs, bar, preparation))
     return 0
 
 
-def _prepared(flags: argparse.Namespace, otherwise: Path) -> Path:
-    return otherwise if flags.prepare is True else flags.prepare
-
-
-def _prepare(request: Request, folder: Path):
-    """Prepare a pair; the `ScannerGrid` of its second visit."""
+def _prepare(request: Request, folder: Path, overwrite: bool) -> Preparation:
+    """Prepare a pair. What is to be known of it is said, and reported, with the prediction."""
     from msseg_jax.prepare.patient import prepare_patient, use_threads
     from msseg_jax.prepare.scanner_grid import ScannerGrid
 
     use_threads(processors())
     with tqdm(total=0, bar_format="preparing: {desc}", disable=None, leave=False) as line:
-        prepared = prepare_patient(request, folder, say=line.set_description_str)
-    print(f"prepared{' before' if prepared.was_there else ''}: {folder}")
-    for warning in prepared.record["warnings"]:
-        print(f"  warning: {warning}")
-    return ScannerGrid.of(folder, request.time02, request.series[1])
+        prepared = prepare_patient(request, folder, overwrite, line.set_description_str)
+    tqdm.write(f"prepared{' before' if prepared.was_there else ''}: {folder}")
+    scanner = partial(ScannerGrid.of, folder, request.time02, request.series[1])
+    return Preparation(prepared.record, scanner)
 
 
-def _predict_folder(flags: argparse.Namespace) -> int:
-    if flags.prepare is None:
+def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path | None) -> int:
+    if prepared is None:
         requests = {}
         patients = find_patients(flags.dataset, targets=0)
     else:
         scans = find_scans(flags.dataset)
         requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
-    outputs = _outputs(flags)
-    for folder in outputs.wanted:
-        if flags.dataset.resolve() in folder.resolve().parents:
+    root = flags.dataset.resolve()
+    for folder in filter(None, (*outputs.wanted, prepared)):
+        # Files called after patients may lie beside their folders, but not a folder for each.
+        if root in folder.resolve().parents or (folder is prepared and folder.resolve() == root):
             raise InputError(
                 f"{folder}: lies among the patients of --dataset, and would be taken for one; "
                 "choose a folder elsewhere"
@@ -248,17 +289,18 @@ def _predict_folder(flags: argparse.Namespace) -> int:
             raise InputError(f"{folder}: {error}; wanted a folder to write in") from error
         check_output(folder / "patient.nii.gz")
     ensemble, options = _start(flags)
-    failures, scanners = {}, {}
+    failures, preparations = {}, {}
     if requests:
-        folder = _prepared(flags, flags.output.with_name(flags.output.name + PREPARED))
         for name, request in tqdm(requests.items(), "preparing", disable=None, leave=False):
             try:
-                scanners[name] = _prepare(request, folder / name)
-            except InputError as error:
-                failures[name] = str(error)
-                tqdm.write(f"{name}: failed: {error}")
-        patients = [patient_in(folder / name) for name in scanners]
-    failures |= predict_patients(ensemble, patients, options, outputs, flags.overwrite, scanners)
+                preparations[name] = _prepare(request, prepared / name, flags.overwrite)
+            except Exception as error:  # whatever it is, the other patients' masks are wanted
+                failures[name] = reason_of(error)
+                tqdm.write(f"{name}: failed: {failures[name]}")
+        patients = [patient_in(prepared / name) for name in preparations]
+    failures |= predict_patients(
+        ensemble, patients, options, outputs, flags.overwrite, preparations
+    )
     if failures:
         print(f"{len(failures)} of {len(requests or patients)} patients failed:", file=sys.stderr)
         for name, reason in failures.items():

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from msseg_jax.data.dataset import Patient, read_pair
-from msseg_jax.data.quality import Quality
-from msseg_jax.data.volumes import SUFFIXES, write_volume
+from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, Quality
+from msseg_jax.data.volumes import write_volume
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
 from msseg_jax.lesions import number_lesions, voxel_mm3
 from msseg_jax.predictor import Options
-
-IN_MIDDLE = "_on_middle_space"  # added to the name of a mask on the scanner's grid
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,11 @@ class Outputs:
     probability: Path | None = None
     report: Path | None = None
     uncertainty: Path | None = None  # how far an ensemble's probabilities disagree
+    in_middle: Path | None = None  # the mask on the pair's own grid, where `mask` is on a scanner's
 
     @property
     def wanted(self) -> list[Path]:
-        paths = (self.mask, self.probability, self.report, self.uncertainty)
+        paths = (self.mask, self.probability, self.report, self.uncertainty, self.in_middle)
         return [path for path in paths if path is not None]
 
     def of(self, patient: str) -> "Outputs":
@@ -40,7 +40,31 @@ class Outputs:
             self.probability and self.probability / f"{patient}.nii.gz",
             self.report and self.report / f"{patient}.html",
             self.uncertainty and self.uncertainty / f"{patient}.nii.gz",
+            self.in_middle and self.in_middle / f"{patient}.nii.gz",
         )
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a pair came from scans, and the way back."""
+
+    record: dict  # that lies beside the pair
+    scanner: Callable  # makes the `ScannerGrid` of the second visit, when its turn has come
+
+    def warnings(self, quality: Quality) -> list[str]:
+        """What to know of the pair from preparing it and from predicting on it."""
+        # Both measure how far the visits lie apart; who prepared the pair knows what to look at.
+        is_told = self.record["registration"]["apart_mm"] > MOST_DISPLACEMENT_MM
+        return [*self.record["warnings"], *quality.warnings(apart=not is_told)]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What a report states about it."""
+        scans = (self.record[visit]["path"] for visit in ("time01", "time02"))
+        correlation = self.record["registration"]["correlation"]
+        return [
+            ("prepared from", " and ".join(scans)),
+            ("registration", f"correlation {correlation:.3f} of the visits"),
+        ]
 
 
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
@@ -62,37 +86,42 @@ def predict_patient(
     options: Options,
     outputs: Outputs,
     progress=lambda batches: batches,
-    scanner=None,
+    preparation: Preparation | None = None,
 ) -> str:
     """Write the results of one patient; says in words what was found.
 
     Args:
-      scanner: the `ScannerGrid` of the second visit, where the pair was prepared: maps are written
-        on it, and the mask on the pair's own grid as well.
+      preparation: of a pair that comes from scans; mask and maps are written on the grid of the
+        second one.
 
     Raises:
       DatasetError, VolumeError: for what is wrong with the input; nothing is written then.
     """
     start = time.perf_counter()
+    scanner = preparation.scanner() if preparation else None
     pair = read_pair(patient)
     found = ensemble.segment(patient, pair, options, progress)
     volume_mm3 = voxel_mm3(pair.time01.spacing_mm)
     mask = lesion_mask(found.probability, options, volume_mm3)
-    warnings = found.quality.warnings()
+    facts = _facts(ensemble, patient, options, found.quality)
+    if preparation is None:
+        warnings = found.quality.warnings()
+    else:
+        warnings = preparation.warnings(found.quality)
+        facts = [*preparation.facts(), *facts]
     if outputs.report is not None:
         from msseg_jax.report.prediction import write_prediction_report
 
         write_prediction_report(
-            outputs.report, patient.name, pair, mask, found.probability, warnings,
-            _facts(ensemble, patient, options, found.quality),
-        )  # fmt: skip
+            outputs.report, patient.name, pair, mask, found.probability, warnings, facts
+        )
     said = []
     maps = {outputs.probability: found.probability, outputs.uncertainty: found.disagreement}
     like = pair.time01
+    if outputs.in_middle is not None:
+        write_volume(outputs.in_middle, mask, like)
+        said.append(f"{outputs.in_middle}: {_count(mask, volume_mm3)}")
     if scanner is not None:
-        in_middle = outputs.mask.with_name(stem_of(outputs.mask) + IN_MIDDLE + SUFFIXES[0])
-        write_volume(in_middle, mask, like)
-        said.append(f"{in_middle}: {_count(mask, volume_mm3)}")
         maps = {path: scanner.bring(array, like.affine) for path, array in maps.items() if path}
         probability = scanner.bring(found.probability, like.affine)
         like = scanner.like
@@ -110,11 +139,6 @@ def predict_patient(
 def _count(mask: np.ndarray, volume_mm3: float) -> str:
     count = number_lesions(mask != 0)[1]
     return f"{count} new lesion{'' if count == 1 else 's'}, {mask.sum() * volume_mm3:.0f} mm3"
-
-
-def stem_of(path: Path) -> str:
-    """The name of a NIfTI file without its ending."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _facts(
@@ -156,12 +180,12 @@ def predict_patients(
     options: Options,
     outputs: Outputs,
     overwrite: bool = False,
-    scanners: dict | None = None,
+    preparations: dict[str, Preparation] | None = None,
 ) -> dict[str, str]:
     """Write the results of each patient into folders, going on after one that fails.
 
     Args:
-      scanners: {patient: `scanner` of `predict_patient`}, where the pairs were prepared.
+      preparations: {patient: of its pair}, where they come from scans.
 
     Returns:
       {patient: what went wrong}, empty when all went well.
@@ -173,10 +197,14 @@ def predict_patients(
             tqdm.write(f"{files.mask}: done before, skipped (--overwrite does it again)")
             continue
         try:
-            scanner = (scanners or {}).get(patient.name)
-            tqdm.write(predict_patient(ensemble, patient, options, files, scanner=scanner))
+            preparation = (preparations or {}).get(patient.name)
+            tqdm.write(predict_patient(ensemble, patient, options, files, preparation=preparation))
         except Exception as error:  # whatever it is, the other patients' masks are wanted
-            known = isinstance(error, InputError)
-            failures[patient.name] = str(error) if known else f"{type(error).__name__}: {error}"
+            failures[patient.name] = reason_of(error)
             tqdm.write(f"{patient.name}: failed: {failures[patient.name]}")
     return failures
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in words; of an error that is none of ours, with its kind."""
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

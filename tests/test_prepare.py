@@ -16,13 +16,11 @@ import SimpleITK as sitk
 
 from msseg_jax.data import dataset
 from msseg_jax.data.dataset import patient_in, read_pair
-from msseg_jax.predict import main as predict
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare import request as request_module
 from msseg_jax.prepare.__main__ import main
 from msseg_jax.prepare.registration import compose, on_grid, points_of
 from tests import heads
-from tests.conftest import save_run
 
 FILES = {
     dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK, "prepare.json", "prepare.png", "transforms",
@@ -163,26 +161,10 @@ def test_a_failure_on_the_way_leaves_nothing(scans, tmp_path, monkeypatch, capsy
         raise OSError("No space left on device")
 
     monkeypatch.setattr(patient_module, "draw_pair", full_disk)
-    monkeypatch.setattr(patient_module, "register_visits", _known_registration(scans))
+    monkeypatch.setattr(patient_module, "register_visits", heads.known_registration(scans))
     assert main(flags_of(scans, tmp_path / "out" / "anna")) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def _known_registration(scans):
-    """`register_visits` with the answer known beforehand."""
-    from msseg_jax.prepare.visits import Registered, Visit
-
-    def register(pair, _):
-        first = heads.read(scans / "brain01.nii.gz") > 0
-        second = on_grid(first, pair[1].image, heads.MOTION.GetInverse())
-        visits = tuple(
-            Visit(scan, scan.image, brain, None, None, None)
-            for scan, brain in zip(pair, (first, second), strict=True)
-        )
-        return Registered(visits, heads.MOTION, 0.9, -0.3)
-
-    return register
 
 
 def test_an_implausible_mask_is_refused_with_its_volume(scans, tmp_path, monkeypatch, capsys):
@@ -226,7 +208,7 @@ def test_what_a_killed_run_left_is_cleared_away(scans, tmp_path, monkeypatch):
     }
     for name in (*kept, f".partial-{machine}-{ended.pid}-anna"):
         (tmp_path / name).mkdir()
-    monkeypatch.setattr(patient_module, "register_visits", _known_registration(scans))
+    monkeypatch.setattr(patient_module, "register_visits", heads.known_registration(scans))
     assert main(flags_of(scans, tmp_path / "anna")) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"anna", *kept}
 
@@ -275,63 +257,6 @@ def test_prediction_on_pairs_that_lie_on_one_grid_imports_none_of_the_libraries(
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-# ------------------------------------------------------------------------------------ prediction
-
-
-@pytest.fixture
-def run(small_config, tmp_path):
-    """An untrained network on coarse voxels that finds about half of the brain new."""
-    small_config.data.spacing_mm = 4.0
-    return save_run(tmp_path / "run", small_config)
-
-
-def test_predict_prepares_and_brings_the_mask_back_to_the_scanner(
-    run, scans, prepared, tmp_path, capsys
-):
-    output = tmp_path / "new.nii.gz"
-    probability = tmp_path / "probability.nii.gz"
-    flags = flags_of(scans, output, f"--model={run}", f"--prepare={prepared}", "--threshold=0.5")
-    assert predict([*flags, f"--probability={probability}"]) == 0
-    assert "prepared before" in capsys.readouterr().out
-    on_scanner, in_middle = heads.read(output), heads.read(tmp_path / "new_on_middle_space.nii.gz")
-    scan = nib.load(scans / "time02.nii.gz")
-    np.testing.assert_allclose(nib.load(output).affine, scan.affine)
-    assert nib.load(output).shape == scan.shape
-    assert nib.load(probability).shape == scan.shape
-    share = sitk.GetArrayFromImage(in_middle).sum() * 8 / 1000
-    assert 100 < share < 1400  # ml: there is something to bring back, and something not to
-    # Where the scan's points lie in the middle space, both say the same but for their edges.
-    to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
-    there = on_grid(in_middle > 0, on_scanner, to_scan.GetInverse())
-    assert heads.dice(on_scanner, there) > 0.85
-
-
-def test_predict_prepares_a_folder_of_scans(run, scans, prepared, tmp_path, capsys):
-    root = tmp_path / "scans" / "anna"
-    root.mkdir(parents=True)
-    for visit in ("time01", "time02"):
-        shutil.copy(scans / f"{visit}.nii.gz", root)
-    shutil.copytree(prepared, tmp_path / "out_prepared" / "anna")  # where it looks by itself
-    flags = [f"--model={run}", f"--dataset={root.parent}", f"--output={tmp_path / 'out'}"]
-    assert predict([*flags, "--prepare"]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "anna.nii.gz", "anna_on_middle_space.nii.gz",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (["--brain_mask01=a.nii.gz"], "--brain_mask01 is of --prepare"),
-        (["--prepare", "--mask=a.nii.gz"], "--mask is of a pair on one grid"),
-    ],
-)
-def test_predict_refuses_flags_that_contradict_each_other(scans, tmp_path, capsys, more, said):
-    with pytest.raises(SystemExit):
-        predict(flags_of(scans, tmp_path / "new.nii.gz", "--model=run", *more))
-    assert said in capsys.readouterr().err
 
 
 def test_a_data_set_that_is_stopped_stops_its_processes_and_leaves_nothing(scans, tmp_path):

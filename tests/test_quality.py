@@ -91,6 +91,13 @@ def test_a_warning_says_what_was_found(measured, said):
     assert re.search(said, warning)
 
 
+def test_a_distance_that_was_told_before_is_not_told_again():
+    (warning,) = quality(displacement_mm=2.34, brain_ml=310.0).warnings(apart=False)
+    assert "310 ml" in warning
+    (warning,) = quality(displacement_mm=9.0, correlation=0.41).warnings(apart=False)
+    assert "correlation 0.41" in warning
+
+
 def test_a_pair_is_measured_on_its_isotropic_grid(head):
     image, brain = head
     resampled = Resampled(

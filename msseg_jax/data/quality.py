@@ -30,8 +30,12 @@ class Quality:
     deviations: tuple[tuple[float, float], tuple[float, float]] | None
     is_oriented: bool = True  # whether the files say which side is left
 
-    def warnings(self) -> list[str]:
-        """What a reader of the result should know, in words; empty if nothing is amiss."""
+    def warnings(self, apart: bool = True) -> list[str]:
+        """What a reader of the result should know, in words; empty if nothing is amiss.
+
+        Args:
+          apart: say, too, that the visits lie some mm apart.
+        """
         found = []
         moved, correlation = self.alignment.displacement_mm, self.alignment.correlation
         if not self.is_oriented:
@@ -56,7 +60,7 @@ class Quality:
                 f"least {LEAST_CORRELATION} expected). Look at the registration before anything "
                 "else."
             )
-        elif moved > MOST_DISPLACEMENT_MM:
+        elif apart and moved > MOST_DISPLACEMENT_MM:
             found.append(
                 f"The visits lie {moved:.1f} mm apart inside the brain (at most "
                 f"{MOST_DISPLACEMENT_MM:.0f} mm expected): edges may look like new lesions. "

@@ -1,6 +1,6 @@
 """From the middle space back to the second visit, as its scanner laid the voxels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -17,8 +17,7 @@ from msseg_jax.prepare.scan import read_scan
 class ScannerGrid:
     """The grid of a scan, and the way there from the middle space."""
 
-    like: Volume  # what outputs take grid, codes and units from
-    _scan: sitk.Image
+    like: Volume  # what outputs take grid, codes and units from; its voxels are all 0
     _from_scan: sitk.Transform  # from points of the scan to points of the middle space
 
     @staticmethod
@@ -30,9 +29,10 @@ class ScannerGrid:
           time02, series: the scan, as it was prepared.
         """
         to_scan = sitk.ReadTransform(str(folder / TRANSFORMS / "middle_to_time02.txt"))
-        image = read_scan(time02, series).image
-        like = _from_dicom(time02, image) if time02.is_dir() else read_volume(time02)
-        return ScannerGrid(like, image, to_scan.GetInverse())
+        like = _of_dicom(time02, series) if time02.is_dir() else read_volume(time02)
+        # One 0 that stands for all voxels: of the scan's own none is needed.
+        empty = np.broadcast_to(np.float32(0), like.array.shape)
+        return ScannerGrid(replace(like, array=empty), to_scan.GetInverse())
 
     def bring(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """A map of the middle space (i, j, k) on the scan's grid: linear, 0 beyond, float32.
@@ -41,11 +41,12 @@ class ScannerGrid:
           affine: (4, 4), of the map.
         """
         image = image_of(array.astype(np.float32), affine)
-        there = sitk.Resample(image, self._scan, self._from_scan, sitk.sitkLinear, 0.0)
-        return array_of(there)
+        scan = image_of(self.like.array, self.like.affine)
+        return array_of(sitk.Resample(image, scan, self._from_scan, sitk.sitkLinear, 0.0))
 
 
-def _from_dicom(path: Path, image: sitk.Image) -> Volume:
+def _of_dicom(path: Path, series: str | None) -> Volume:
+    image = read_scan(path, series).image
     affine = affine_of(image)
     header = nib.Nifti1Image(np.zeros(image.GetSize(), np.uint8), affine).header
     header.set_xyzt_units("mm")
