@@ -21,12 +21,14 @@ from msseg_jax.predict import PROGRAM
 from msseg_jax.predict import main as predict
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.__main__ import main as prepare
+from msseg_jax.prepare.images import affine_of, array_of
 from msseg_jax.prepare.patient import PrepareError
 from msseg_jax.prepare.registration import on_grid
 from msseg_jax.prepare.scanner_grid import ScannerGrid
 from msseg_jax.results import Preparation
 from tests import heads
 from tests.conftest import save_run
+from tests.test_prepare_dicom import TURNED, write_series
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +171,22 @@ def test_a_scanners_grid_keeps_no_voxels_of_the_scan(scans, prepared):
     assert grid.like.array.strides == (0, 0, 0)  # one number for all
     np.testing.assert_array_equal(grid.like.affine, scan.affine)
     assert grid.like.header.get_xyzt_units() == scan.header.get_xyzt_units()
+
+
+def test_a_map_on_the_grid_of_a_dicom_series_comes_back_as_it_was(tmp_path):
+    voxels = np.random.default_rng(0).integers(0, 100, size=(20, 12, 16)).astype(np.int16)
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing((5.0, 6.0, 4.0))
+    image.SetOrigin((-20.5, 30.0, 7.25))
+    image.SetDirection(TURNED)
+    series = write_series(tmp_path / "series", image)
+    (tmp_path / "transforms").mkdir()
+    still = sitk.Euler3DTransform()
+    sitk.WriteTransform(still, str(tmp_path / "transforms" / "middle_to_time02.txt"))
+    grid = ScannerGrid.of(tmp_path, series, None)
+    np.testing.assert_allclose(grid.like.affine, affine_of(image), atol=1e-4)
+    there = grid.bring(array_of(image), affine_of(image))
+    np.testing.assert_allclose(there[:-1, :-1, :-1], array_of(image)[:-1, :-1, :-1], atol=0.01)
 
 
 def test_the_grid_of_a_scan_is_made_when_its_patients_turn_has_come(
