@@ -7,21 +7,16 @@ For research, not for clinical use.
 """
 
 import argparse
-import contextlib
 import logging
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from multiprocessing import active_children, get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tqdm import tqdm
 
 from msseg_jax.errors import InputError
+from msseg_jax.prepare.many import Outcome, prepare_all
 from msseg_jax.prepare.request import (
-    Request,
     add_arguments,
     check_arguments,
     check_libraries,
@@ -31,16 +26,6 @@ from msseg_jax.prepare.request import (
 from msseg_jax.process import limit_threads, processors
 
 PROGRAM = "python -m msseg_jax.prepare"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Of one patient: a record, or what went wrong."""
-
-    patient: str
-    record: dict | None
-    was_there: bool = False
-    failure: str = ""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -126,77 +111,14 @@ def prepare_many(flags: argparse.Namespace) -> int:
             f"{flags.output}: lies in --dataset, among the scans; choose a folder elsewhere"
         )
     requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
-    workers = min(flags.jobs, len(requests))
-    outcomes = {}
-    with ThreadPoolExecutor(workers) as pool:
-        running = [
-            pool.submit(
-                prepare_alone, max(1, processors() // workers), name, request,
-                flags.output / name, flags.overwrite,
-            )
-            for name, request in requests.items()
-        ]  # fmt: skip
-        try:
-            for done in tqdm(as_completed(running), "patients", len(running), disable=None):
-                outcome = done.result()
-                outcomes[outcome.patient] = outcome
-                if outcome.failure:
-                    tqdm.write(f"{outcome.patient}: failed: {outcome.failure}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in active_children():  # which clear away what they have begun
-                process.terminate()
-            raise
-    ordered = [outcomes[name] for name in requests]
-    print(table(ordered))
-    failed = [outcome for outcome in ordered if outcome.failure]
+    outcomes = prepare_all(requests, flags.output, flags.overwrite, flags.jobs)
+    print(table(outcomes))
+    failed = [outcome for outcome in outcomes if outcome.failure]
     if failed:
-        print(f"{len(failed)} of {len(ordered)} patients failed:", file=sys.stderr)
+        print(f"{len(failed)} of {len(outcomes)} patients failed:", file=sys.stderr)
         for outcome in failed:
             print(f"  {outcome.patient}: {outcome.failure}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def prepare_alone(threads: int, name: str, *task) -> Outcome:
-    """`prepare` in a process of its own, so that a crash on one patient takes no other along."""
-    context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, threads, name, *task), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        process.join()
-        failure = (
-            f"its process ended with status {process.exitcode}, perhaps because memory ran out; "
-            "the same command goes on: take fewer --jobs"
-        )
-        return Outcome(name, None, failure=failure)
-    finally:
-        process.join()
-
-
-def _work(sender: Connection, threads: int, *task) -> None:
-    from msseg_jax.prepare.patient import use_threads
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    use_threads(threads)
-    with contextlib.suppress(KeyboardInterrupt):  # the one that started this process says so
-        sender.send(prepare(*task))
-
-
-def prepare(name: str, request: Request, folder: Path, overwrite: bool) -> Outcome:
-    """One of many."""
-    from msseg_jax.prepare.patient import prepare_patient
-
-    try:
-        prepared = prepare_patient(request, folder, overwrite)
-    except Exception as error:  # whatever it is, the other patients are wanted
-        known = isinstance(error, InputError)
-        failure = str(error) if known else f"{type(error).__name__}: {error}"
-        return Outcome(name, None, failure=failure)
-    return Outcome(name, prepared.record, prepared.was_there)
 
 
 def table(outcomes: list[Outcome]) -> str:

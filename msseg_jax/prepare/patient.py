@@ -324,7 +324,7 @@ def _check_place(folder: Path, record: dict | None, overwrite: bool) -> None:
     if record is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PrepareError(
             f"{folder}: is there, and was not made by this program (no {RECORD}); wanted a name "
-            "that is free: choose another --output"
+            "that is free: choose another"
         )
     if record is not None and overwrite:
         others = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
