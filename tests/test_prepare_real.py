@@ -36,7 +36,7 @@ def test_a_pair_of_two_protocols_lies_as_published_with_all_of_the_brain(tmp_pat
     assert found["apart, mm, most"] <= 2.0
     # Between the scanners lies a scale of 1 % along two axes, which the published transform has
     # and a rigid one has not.
-    assert found["correlation, ours"] >= found["correlation, published"] - 0.015
+    assert found["correlation, ours"] >= found["correlation, its rigid part"] - 0.01
     # The published mask leaves out cortex of the frontal lobes and a part of the cerebellum, so a
     # mask that holds them is larger: what it adds is brain, and it loses next to nothing.
     assert found["brain, Dice"] >= 0.86
