@@ -47,15 +47,11 @@ def without_peaks(image: sitk.Image) -> sitk.Image:
     return sitk.Clamp(image, sitk.sitkFloat32, 0.0, peak) / peak
 
 
-def write_image(path: Path, image: sitk.Image, dtype: type, code: str = "aligned") -> None:
-    """Write a NIfTI file; real numbers as integers are scaled to the whole of their range.
-
-    Args:
-      code: NIfTI's, of the space that the affine leads to.
-    """
+def write_image(path: Path, image: sitk.Image, dtype: type) -> None:
+    """Write a NIfTI file; real numbers as integers are scaled to the whole of their range."""
     nifti = nib.Nifti1Image(array_of(image), affine_of(image))
     nifti.header.set_data_dtype(dtype)
     nifti.header.set_xyzt_units("mm")
     for set_form in (nifti.set_sform, nifti.set_qform):
-        set_form(nifti.affine, code=code)
+        set_form(nifti.affine, code="aligned")
     nib.save(nifti, path)

@@ -150,11 +150,9 @@ def _prepare_in(
     with clock.step("correcting bias"):
         corrected = tuple(correct_bias(image, middle.brain) for image in middle.images)
     with clock.step("writing"):
-        # Where a scan does not say how the patient lies, nothing that follows from it does.
-        code = "aligned" if all(scan.is_oriented for scan in scans) else "unknown"
         for file, image in zip((TIME01, TIME02), corrected, strict=True):
-            write_image(folder / file, image, np.int16, code)
-        write_image(folder / BRAIN_MASK, middle.brain, np.uint8, code)
+            write_image(folder / file, image, np.int16)
+        write_image(folder / BRAIN_MASK, middle.brain, np.uint8)
         _write_transforms(folder / TRANSFORMS, registered, middle)
         draw_pair(folder / PICTURE, _title(name, registered, brain_ml), corrected, middle.brain)
     turned_degrees, moved_mm = motion_of(
