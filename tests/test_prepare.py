@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 
 from msseg_jax.data import dataset
+from msseg_jax.data.alignment import Alignment
 from msseg_jax.data.dataset import patient_in, read_pair
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare import request as request_module
@@ -109,6 +111,29 @@ def test_the_picture_shows_both_visits(prepared):
         assert part.std() > 30
         orange = (part[..., 0] > 180) & (part[..., 2] < 90)  # the brain's outline
         assert orange.sum() > 100
+
+
+def test_what_a_reader_should_know_is_said():
+    def visit(name, spacing_mm, is_oriented):
+        image = sitk.Image(4, 4, 4, sitk.sitkFloat32)
+        image.SetSpacing(spacing_mm)
+        return SimpleNamespace(
+            scan=SimpleNamespace(path=name, image=image, is_oriented=is_oriented)
+        )
+
+    def warnings(visits, unseen_ml, apart_mm):
+        return patient_module._warnings(
+            SimpleNamespace(visits=visits), SimpleNamespace(unseen_ml=unseen_ml), 1400.0,
+            Alignment(apart_mm, 0.9),
+        )  # fmt: skip
+
+    well = visit("a.nii", (1.0, 1.0, 1.0), True), visit("b.nii", (1.0, 1.0, 1.2), True)
+    assert warnings(well, 20.0, 0.9) == []
+    odd = visit("a.nii", (1.0, 1.0, 1.0), False), visit("b.nii", (1.0, 1.0, 3.0), True)
+    said = warnings(odd, 60.0, 1.4)
+    assert len(said) == 4
+    for words in ("a.nii does not say how", "60 ml", "1.4 mm apart", "voxels of 1.0 and 3.0 mm3"):
+        assert any(words in warning for warning in said)
 
 
 def test_what_was_prepared_before_is_not_done_again(scans, prepared, capsys, monkeypatch):
