@@ -21,12 +21,14 @@ def correct_bias(image: sitk.Image, mask: sitk.Image, rough: bool = False) -> si
     Args:
       rough: fitted to a coarser image, for a first look.
 
-    Outside the mask the field is held within the values that it has inside.
+    Outside the mask the field is held within the values that it has inside. Its geometric mean
+    inside is 1.
     """
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetBiasFieldFullWidthAtHalfMaximum(FWHM)
     n4.SetMaximumNumberOfIterations(ITERATIONS)
     n4.SetNumberOfControlPoints((CONTROL_POINTS,) * 3)
+    n4.SetNumberOfThreads(1)  # a second's work, and the same whatever the number of processors
     if rough:
         small = isotropic(image, ROUGH_MM)
         small_mask = on_grid(mask, small)
@@ -37,6 +39,7 @@ def correct_bias(image: sitk.Image, mask: sitk.Image, rough: bool = False) -> si
     field = n4.GetLogBiasFieldAsImage(image)
     inside = sitk.GetArrayFromImage(field)[sitk.GetArrayFromImage(mask) > 0]
     field = sitk.Clamp(field, sitk.sitkFloat32, float(inside.min()), float(inside.max()))
+    field -= float(inside.mean())  # N4 leaves the gain open, and it differs between runs
     return sitk.Cast(image, sitk.sitkFloat32) / sitk.Exp(field)
 
 
