@@ -64,6 +64,11 @@ class Preparation:
         return [
             ("prepared from", " and ".join(scans)),
             ("registration", f"correlation {correlation:.3f} of the visits"),
+            (
+                "coordinates",
+                "of the grid half-way between the visits: centres are some mm away from those in "
+                "either scan, and lesions at the threshold may count otherwise there",
+            ),
         ]
 
 
