@@ -1,9 +1,11 @@
 """What a process takes of its machine: processors and memory."""
 
 import ctypes
+import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 
 from tqdm import tqdm
 
@@ -56,3 +58,34 @@ def keep_freed_memory() -> None:
     mallopt(M_ARENA_MAX, 1)  # one heap for all threads: a thread's own has at most 64 MB
     mallopt(M_MMAP_MAX, 0)  # large blocks from the heap as well
     mallopt(M_TRIM_THRESHOLD, -1)  # which never shrinks
+
+
+def in_processes(work: Callable, tasks: Sequence, jobs: int) -> Iterator:
+    """`work(task)` of each, in so many processes, as they are finished; work and tasks pickle.
+
+    With more than one job, what calls this must be below `if __name__ == "__main__":`, for the
+    processes import the main module.
+    """
+    if jobs == 1:
+        yield from map(work, tasks)
+        return
+    # "spawn": a fork of a process that has started threads (JAX, for one) may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_end_with_the_parent) as pool:
+        futures = [pool.submit(work, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            # After an error or Ctrl-C, nobody wants the rest.
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_the_parent() -> None:
+    """A process that is killed cannot end those it has started, which would wait for ever."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

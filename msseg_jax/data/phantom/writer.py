@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import multiprocessing
-import os
 import shutil
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -31,7 +27,7 @@ from msseg_jax.data.phantom.head import build_head
 from msseg_jax.data.phantom.lesions import Lesion, Painter, Sites, draw_load
 from msseg_jax.data.phantom.plan import PatientPlan, plan_patient
 from msseg_jax.errors import InputError
-from msseg_jax.process import processors
+from msseg_jax.process import in_processes, processors
 
 
 @dataclass(frozen=True)
@@ -222,39 +218,8 @@ def write_phantoms(
     check_request(output, patients, seed, jobs, spacing_mm, overwrite)
     plans = [plan_patient(seed, index, patients) for index in range(patients)]
     jobs = min(jobs or processors(), patients)
-    written = _run(output, plans, jobs, spacing_mm, overwrite)
+    write = partial(write_patient, output, spacing_mm=spacing_mm, overwrite=overwrite)
+    written = in_processes(write, plans, jobs)
     bar = tqdm(written, "phantoms", patients, disable=None, leave=False)
     summaries = {summary.patient: summary for summary in bar}
     return [summaries[plan.name] for plan in plans]
-
-
-def _end_with_the_parent() -> None:
-    """A process that is killed cannot end those it has started, which would wait for ever."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _run(
-    output: Path, plans: list[PatientPlan], jobs: int, spacing_mm: float | None, overwrite: bool
-) -> Iterator[Summary]:
-    """Summaries as patients are finished."""
-    if jobs == 1:
-        for plan in plans:
-            yield write_patient(output, plan, spacing_mm, overwrite)
-        return
-    # "spawn": a fork of a process that has started threads (JAX, for one) may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_end_with_the_parent) as pool:
-        futures = [
-            pool.submit(write_patient, output, plan, spacing_mm, overwrite) for plan in plans
-        ]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            # After an error or Ctrl-C, nobody wants the rest.
-            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,49 @@
+"""The released weights: a network trained on pairs made of public FLAIRs, with no GPU.
+
+    python launch.py --config=configs/open_ms.py --config.data.root=ROOT
+
+ROOT holds what `python -m msseg_jax.data.synthetic` makes of the scans and lesion masks of the
+University of Ljubljana (CC-BY); MODEL_CARD.md has the commands, the time and the scores.
+
+The network is the paper's, with one target, the labels of the made lesions, as they have no
+experts. What differs from `msseg2` is what a day on a laptop allows: voxels of 1 mm, patches of 40
+mm, and an eighth of a thousandth of the paper's patches.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import msseg2
+
+
+def get_config() -> ConfigDict:
+    config = msseg2.get_config()
+    config.model.targets = 1
+    config.model.initial_probability = 0.005
+    config.model.dropout_rate = 0.0  # the training is short, and its patches never come twice
+    config.model.norm_momentum = 0.98  # small batches, so their statistics are averaged for longer
+    config.data.spacing_mm = 1.0
+    config.data.patch_size = 40
+    config.data.lesion_patch_probability = 0.7
+    config.data.patches_per_patient = 12
+    config.train.batch_size = 6
+    config.train.epochs = 8
+    config.train.learning_rate = 0.004
+    config.train.learning_rate_decay = 0.7
+    config.train.log_every_steps = 20
+    config.train.checkpoint_every_steps = 60
+
+    # Pairs are made with differences of their own: what is added is what costs little.
+    config.augmentation.enabled = True
+    config.augmentation.affine_probability = 0.2
+    config.augmentation.elastic_probability = 0.0
+    config.augmentation.misregistration_probability = 0.2
+    config.augmentation.misregistration_voxels = 0.7
+    config.augmentation.gamma_probability = 0.2
+    config.augmentation.gain_probability = 0.2
+    config.augmentation.gain = 0.05
+    config.augmentation.bias_probability = 0.2
+    config.augmentation.bias = 0.2
+    config.augmentation.blur_probability = 0.1
+    config.augmentation.slice_probability = 0.1
+    config.augmentation.noise_probability = 0.2
+    return config

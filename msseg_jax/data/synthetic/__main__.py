@@ -1,0 +1,76 @@
+"""Command line: flags -> one call. See the package's docstring."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from msseg_jax.data.synthetic.writer import Request, write_synthetic
+from msseg_jax.errors import InputError
+
+PROGRAM = "python -m msseg_jax.data.synthetic"
+
+
+def parse_arguments(arguments: list[str] | None = None) -> Request:
+    parser = argparse.ArgumentParser(
+        PROGRAM, allow_abbrev=False,
+        description="Labelled pairs out of real FLAIRs: new lesions put into scans that nobody has "
+        "labelled.",
+    )  # fmt: skip
+    many = {"type": Path, "action": "append", "metavar": "DIR"}
+    parser.add_argument(
+        "--scans", required=True, **many,
+        help="folder with FLAIRs, as the scanner left them: <name>.nii.gz, or <name>/ with one, "
+        "perhaps beside its brain_mask.nii.gz and lesion_mask.nii.gz; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--masks", required=True, **many,
+        help="folder with lesion masks in MNI space, of any patients: shapes and places",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shapes", default=[], **many, help="folder with lesion masks in any space: shapes alone"
+    )
+    parser.add_argument(
+        "--leave_out", action="append", default=[], metavar="NAME",
+        help="scan, and mask, that is not to be used; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="ROOT", help="folder for the pairs"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=16, metavar="N", help="of each scan; default: 16"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same pairs; default: 0")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes; default: all processors")
+    parser.add_argument("--overwrite", action="store_true", help="replace pairs of the same name")
+    flags = parser.parse_args(arguments)
+    for name, least in (("pairs", 1), ("seed", 0), ("jobs", 1)):
+        value = getattr(flags, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} is {value}; wanted {least} or more")
+    return Request(
+        tuple(flags.scans), tuple(flags.masks), flags.output, tuple(flags.shapes),
+        tuple(flags.leave_out), flags.pairs, flags.seed, flags.jobs, flags.overwrite,
+    )  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    request = parse_arguments(arguments)
+    try:
+        records = write_synthetic(request)
+    except (InputError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped; each pair in the folder is complete", file=sys.stderr)
+        return 1
+    for record in records:
+        volumes = ", ".join(f"{mm3:.0f}" for mm3 in record["new_lesions_mm3"])
+        print(
+            f"{record['patient']}  {record['new_lesions']} new  {volumes}{' mm3' * bool(volumes)}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

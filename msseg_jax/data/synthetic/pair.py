@@ -1,0 +1,165 @@
+"""One labelled pair, out of a scan or of two."""
+
+import zlib
+from dataclasses import dataclass, replace
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from msseg_jax.data.dataset import BRAIN_MASK, CONSENSUS, TIME01, TIME02
+from msseg_jax.data.synthetic.bank import Bank
+from msseg_jax.data.synthetic.erase import erase, make_alike
+from msseg_jax.data.synthetic.paint import Placed, paint, place
+from msseg_jax.data.synthetic.plan import Kind, Lesion, draw_lesion, draw_lesions, draw_sessions
+from msseg_jax.data.synthetic.source import Source
+from msseg_jax.data.synthetic.visit import Grid, scan, slice_profile
+
+TRIES = 40  # for a lesion to find a place, each time another lesion of its kind
+REAL_PROBABILITY = 0.3  # of a lesion that a scan has, to be taken out of one of its visits
+REAL_VANISHES = 0.25  # of these, out of the second
+LEAST_REAL_MM3 = 10.0
+LABELLED = 0.35  # share of a voxel, of the lesion's largest, from which it is labelled
+LEAST_LABELLED_MM3 = 6.0  # what is less is left unlabelled: the edge of a lesion in another slice
+WHITE = 300.0  # number stored for the brain's median, before a visit's gain
+
+
+@dataclass(frozen=True)
+class SyntheticPair:
+    """A pair as it is written."""
+
+    volumes: dict[str, np.ndarray]  # by file name; one shape
+    affine: np.ndarray  # (4, 4), voxel indices to scanner mm
+    record: dict  # what was done
+
+
+def make_pair(source: Source, bank: Bank, seed: int, number: int) -> SyntheticPair:
+    """One of a source's pairs: a function of the arguments alone."""
+    name = zlib.crc32(source.name.encode())  # so that no two sources have the same lesions
+    lesions_rng, sessions_rng, erase_rng = (
+        np.random.default_rng([seed, name, number, stream]) for stream in range(3)
+    )
+    heads, taken = _starting_heads(source, erase_rng)
+    real = _erase_some(source, heads, erase_rng)
+    new = np.zeros(source.brain.shape, np.float32)
+    for lesion, mask in real:
+        if lesion is Kind.NEW:
+            np.maximum(new, mask, out=new)
+    painted = []
+    for lesion in draw_lesions(bank, lesions_rng):
+        placed = _find_place(lesion, bank, source, heads, taken, lesions_rng)
+        if placed is None:
+            continue
+        painted.append(placed)
+        taken[placed.box] |= np.maximum(*placed.shares) > 0.1
+        for visit, head in enumerate(heads):
+            paint(head, placed, visit)
+        if placed.lesion.kind is Kind.NEW:
+            share = placed.shares[1]
+            here = new[placed.box]
+            np.maximum(here, share / share.max(), out=here)
+    return _scan_both(source, heads, new, painted, real, sessions_rng)
+
+
+def _starting_heads(source: Source, rng: np.random.Generator) -> tuple[list, np.ndarray]:
+    """Both visits before anything is new in them, and where there are lesions already."""
+    taken = source.lesions.copy()
+    if not source.is_pair:
+        return [source.images[0].copy(), source.images[0].copy()], taken
+    # What one visit shows where they differ, both show: a lesion that was there, or was not yet.
+    alike = make_alike(
+        source.images, source.lesions, source.brain, source.spacing_mm, int(rng.integers(2))
+    )
+    order = [0, 1] if rng.random() < 0.5 else [1, 0]
+    return [alike[k].copy() for k in order], taken
+
+
+def _erase_some(
+    source: Source, heads: list[np.ndarray], rng: np.random.Generator
+) -> list[tuple[Kind, np.ndarray]]:
+    """Take some of a scan's own lesions out of one visit: what became of each, and its mask."""
+    if source.is_pair or not source.lesions.any():
+        return []
+    labels, count = ndimage.label(source.lesions, np.ones((3, 3, 3)))
+    volumes_mm3 = np.bincount(labels.ravel())[1:] * np.prod(source.spacing_mm)
+    chosen = [
+        k + 1
+        for k in range(count)
+        if volumes_mm3[k] >= LEAST_REAL_MM3 and rng.random() < REAL_PROBABILITY
+    ]
+    real = []
+    for number in chosen:
+        kind = Kind.VANISHES if rng.random() < REAL_VANISHES else Kind.NEW
+        real.append((kind, labels == number))
+    for visit, kind in enumerate((Kind.NEW, Kind.VANISHES)):
+        masks = [mask for what, mask in real if what is kind]
+        if masks:
+            gone = np.any(masks, axis=0)
+            heads[visit][...] = erase(heads[visit], gone, source.lesions, source.spacing_mm, rng)
+    return real
+
+
+def _find_place(
+    lesion: Lesion, bank: Bank, source: Source, heads: list, taken: np.ndarray, rng
+) -> Placed | None:
+    """A place for a lesion, or for another of its kind; None where none was found."""
+    visit = 1 if lesion.contrasts[1] >= lesion.contrasts[0] else 0
+    for _ in range(TRIES):
+        placed = place(lesion, source, heads[visit], taken)
+        if placed is not None:
+            return placed
+        lesion = draw_lesion(lesion.kind, bank, rng)
+    return None
+
+
+def _scan_both(
+    source: Source, heads: list, new: np.ndarray, painted: list, real: list, rng
+) -> SyntheticPair:
+    spacing_mm = source.spacing_mm
+    sessions = draw_sessions(spacing_mm, source.is_pair, rng)
+    grid = Grid.over(source.brain.shape, spacing_mm, np.minimum(*(s.spacing_mm for s in sessions)))
+    images = [
+        scan(head, source.brain, spacing_mm, session, grid)
+        for head, session in zip(heads, sessions, strict=True)
+    ]
+    matrix, shift = grid.to_source[:3, :3], grid.to_source[:3, 3]
+    brain = ndimage.affine_transform(
+        source.brain.astype(np.uint8), matrix, shift, output_shape=grid.shape, order=0
+    )
+    label = ndimage.affine_transform(
+        slice_profile(new, spacing_mm, replace(sessions[1], blur_mm=0.0)),
+        matrix, shift, output_shape=grid.shape, order=1,
+    )  # fmt: skip
+    label = _without_crumbs((label > LABELLED) & (brain > 0), spacing_mm * np.diag(matrix))
+    volumes = {
+        name: np.rint(WHITE * session.gain * image).clip(0, 32767).astype(np.int16)
+        for name, session, image in zip((TIME01, TIME02), sessions, images, strict=True)
+    }
+    volumes |= {BRAIN_MASK: brain, CONSENSUS: label.astype(np.uint8)}
+    affine = source.affine @ grid.to_source
+    return SyntheticPair(volumes, affine, _record(source, label, affine, painted, real, sessions))
+
+
+def _without_crumbs(label: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    labels, _ = ndimage.label(label, np.ones((3, 3, 3)))
+    large = np.bincount(labels.ravel()) * np.prod(spacing_mm) >= LEAST_LABELLED_MM3
+    large[0] = False
+    return large[labels]
+
+
+def _record(source, label, affine, painted, real, sessions) -> dict:
+    """What was done to a source, for people."""
+    voxel_mm3 = float(np.prod(nib.affines.voxel_sizes(affine)))
+    counts = {kind.value: sum(p.lesion.kind is kind for p in painted) for kind in Kind}
+    labels, count = ndimage.label(label)
+    return {
+        "source": source.name,
+        "painted": counts,
+        "of_the_scan": {kind.value: sum(what is kind for what, _ in real) for kind in Kind},
+        "new_lesions": count,
+        "new_lesions_mm3": [
+            round(float(v) * voxel_mm3, 1) for v in np.bincount(labels.ravel())[1:]
+        ],
+        "spacing_mm": [[round(float(mm), 3) for mm in s.spacing_mm] for s in sessions],
+        "noise": [round(float(s.noise), 4) for s in sessions],
+    }

@@ -1,0 +1,188 @@
+"""Real scans to make pairs of: their brain, without bias field, and where MNI space lies in them.
+
+SCANS/<name>.nii.gz              one scan, or
+SCANS/<name>/<any>.nii.gz        one scan (or SCANS/<name>/flair_time01_on_middle_space.nii.gz and
+                                 time02: a pair, as `prepare` makes it)
+             brain_mask*.nii.gz  optional; without it the brain is found in the scan
+             lesion_mask*.nii.gz optional: ALL lesions of the scan
+             change_mask*.nii.gz of a pair: wherever its visits differ by a lesion; needed, for what
+                                 is new in it would else be taught as not new
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from msseg_jax.data.dataset import TIME01, TIME02, brain_mask_problem
+from msseg_jax.data.volumes import (
+    SUFFIXES,
+    Volume,
+    bounding_box,
+    check_finite,
+    grid_difference,
+    mask_problem,
+    read_volume,
+)
+from msseg_jax.errors import InputError
+
+MARGIN_MM = 8.0  # kept around the brain, for what moves and what blurs
+MASKS = ("brain_mask", "lesion_mask", "change_mask")  # how names of masks begin
+
+
+class SourceError(InputError):
+    """Scans that no pairs can be made of; the message names the file or folder."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What belongs to one scan, or to one pair of them."""
+
+    name: str
+    scans: tuple[Path, ...]  # one, or two on one grid
+    brain_mask: Path | None = None
+    lesion_mask: Path | None = None
+    change_mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One real scan, or two of one patient on one grid, cut to the brain and MARGIN_MM."""
+
+    name: str
+    images: np.ndarray  # (1 or 2, D, H, W) float32; 1 is the median of the brain
+    brain: np.ndarray  # (D, H, W) bool
+    lesions: np.ndarray  # (D, H, W) bool: of one scan all lesions; of two, where they differ by one
+    affine: np.ndarray  # (4, 4), voxel indices to scanner mm
+    to_mni: np.ndarray  # (4, 4), scanner mm to mm of MNI space
+
+    @property
+    def is_pair(self) -> bool:
+        return len(self.images) == 2
+
+    @property
+    def spacing_mm(self) -> np.ndarray:  # (3,)
+        return nib.affines.voxel_sizes(self.affine)
+
+
+def find_sources(root: Path) -> list[Files]:
+    """The scans and pairs of a folder, by name. Reads none.
+
+    Raises:
+      SourceError: no such folder, nothing in it, or a folder in it that is not as the module says.
+    """
+    if not root.is_dir():
+        raise SourceError(f"{root}: no such folder; wanted one with FLAIR scans (--scans)")
+    found, problems = [], []
+    for path in sorted(root.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_file() and path.name.endswith(SUFFIXES):
+            found.append(Files(_stem(path), (path,)))
+        elif path.is_dir():
+            try:
+                found.append(_in_folder(path))
+            except SourceError as error:
+                problems.append(str(error))
+    if problems:
+        raise SourceError("\n".join(problems))
+    if not found:
+        raise SourceError(
+            f"{root}: no scan in it; wanted NIfTI files (.nii.gz), or a folder with one for each "
+            "patient (--scans)"
+        )
+    return found
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _in_folder(folder: Path) -> Files:
+    images = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES))
+    masks = {kind: [p for p in images if p.name.startswith(kind)] for kind in MASKS}
+    for kind, paths in masks.items():
+        if len(paths) > 1:
+            raise SourceError(f"{folder}: {len(paths)} files begin with {kind}; wanted one at most")
+    one = {kind: paths[0] for kind, paths in masks.items() if paths}
+    if (folder / TIME01).is_file() and (folder / TIME02).is_file():
+        if "change_mask" not in one:
+            raise SourceError(
+                f"{folder}: is a pair without change_mask.nii.gz; wanted the mask of all lesion "
+                "changes in it, as they would else be taught as none: draw it, or give one of the "
+                "visits alone, which needs no mask"
+            )
+        scans = (folder / TIME01, folder / TIME02)
+    else:
+        scans = tuple(p for p in images if not p.name.startswith(MASKS + ("ground_truth",)))
+        if len(scans) != 1:
+            there = ", ".join(p.name for p in images) or "none"
+            raise SourceError(
+                f"{folder}: {len(scans)} scans in it; wanted one NIfTI file, beside masks whose "
+                f"names begin with {' or '.join(MASKS)}; there is: {there}"
+            )
+    return Files(folder.name, scans, one.get(MASKS[0]), one.get(MASKS[1]), one.get(MASKS[2]))
+
+
+def read_source(files: Files) -> Source:
+    """Read a scan, find its brain and where MNI space lies in it, and divide out the bias field.
+
+    Raises:
+      InputError: a file that cannot be used, or a scan that no head is found in.
+    """
+    import SimpleITK as sitk
+
+    from msseg_jax.prepare.bias import correct_bias
+    from msseg_jax.prepare.images import RAS_TO_LPS, array_of, image_of
+    from msseg_jax.prepare.registration import matrix_of
+    from msseg_jax.prepare.scan import read_scan
+    from msseg_jax.prepare.visits import look_at
+
+    scans = [read_scan(path) for path in files.scans]
+    grid = read_volume(files.scans[0])
+    for path in files.scans[1:]:
+        if difference := grid_difference(grid, read_volume(path)):
+            raise SourceError(difference)
+    visits = [look_at(scan) for scan in scans[:1]]
+    if files.brain_mask:
+        brain = _read_mask(files.brain_mask, grid, of_brain=True)
+    else:
+        brain = array_of(visits[0].brain) > 0
+    for scan in scans:  # of skull-stripped ones the mask may say more than the scan
+        brain &= array_of(scan.image) > 0
+    mask = image_of(brain.astype(np.uint8), grid.affine)
+    images = np.stack([array_of(correct_bias(scan.image, mask)) for scan in scans])
+    images /= [[[[np.median(image[brain])]]] for image in images]
+
+    lesion_file = files.change_mask if len(scans) == 2 else files.lesion_mask
+    lesions = np.zeros(brain.shape, bool)
+    if lesion_file:
+        lesions = _read_mask(lesion_file, grid, of_brain=False) & brain
+
+    matrix, shift = matrix_of(sitk.Transform(visits[0].to_atlas))  # from MNI to the scan, both LPS
+    from_mni = nib.affines.from_matvec(RAS_TO_LPS @ matrix @ RAS_TO_LPS, RAS_TO_LPS @ shift)
+    margin = np.ceil(MARGIN_MM / grid.spacing_mm).astype(int)
+    box = tuple(
+        slice(max(side.start - more, 0), side.stop + more)
+        for side, more in zip(bounding_box(brain), margin, strict=True)
+    )
+    start = nib.affines.from_matvec(np.eye(3), [side.start for side in box])
+    return Source(
+        files.name,
+        np.ascontiguousarray(images[(slice(None), *box)], np.float32),
+        brain[box],
+        lesions[box],
+        grid.affine @ start,
+        np.linalg.inv(from_mni),
+    )
+
+
+def _read_mask(path: Path, grid: Volume, of_brain: bool) -> np.ndarray:
+    volume = read_volume(path)
+    check_finite(volume)
+    difference = grid_difference(grid, volume)
+    problem = brain_mask_problem(volume) if of_brain else mask_problem(path, volume.array)
+    if found := difference or problem:
+        raise SourceError(found)
+    return volume.array > 0
