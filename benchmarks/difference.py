@@ -79,9 +79,9 @@ def read_case(patient: Patient, landmarks: np.ndarray, percentiles: tuple) -> Ca
     """A patient's files, normalised, and cut to the brain where there is a target to tune by."""
     pair = read_pair(patient)
     visits = [
-        normalise(v.array, pair.brain, measure_percentiles(v.array, pair.brain, percentiles), landmarks)
-        for v in (pair.time01, pair.time02)
-    ]  # fmt: skip
+        normalise(image, pair.brain, measure_percentiles(image, pair.brain, percentiles), landmarks)
+        for image in (pair.time01.array, pair.time02.array)
+    ]
     spacing_mm = pair.time01.spacing_mm
     inside = ndimage.distance_transform_edt(np.pad(pair.brain, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
     target = pair.targets[0] > 0 if len(pair.targets) else None
@@ -103,9 +103,8 @@ def landmarks_of(patients: list[Patient], percentiles: tuple) -> np.ndarray:
 
 def tune(patients: list[Patient], landmarks: np.ndarray, percentiles: tuple) -> tuple[Rule, float]:
     """The rule with the best F1 of all lesions of all patients together, and that F1."""
-    rules = [
-        Rule(*r) for r in itertools.product(SMOOTH_MM, THRESHOLDS, LEAST_MM3, LEAST_BRIGHTNESS)
-    ]
+    numbers = itertools.product(SMOOTH_MM, THRESHOLDS, LEAST_MM3, LEAST_BRIGHTNESS)
+    rules = [Rule(*four) for four in numbers]
 
     def count(patient):
         case = read_case(patient, landmarks, percentiles)
@@ -115,8 +114,8 @@ def tune(patients: list[Patient], landmarks: np.ndarray, percentiles: tuple) -> 
             for rule in rules:
                 if rule.smooth_mm == smooth_mm:
                     found = compare_lesions(case.target, keep(images, case, rule), case.spacing_mm)
-                    sums = [found.detected.sum(), found.detected.size]
-                    counts.append(sums + [found.confirmed.sum(), found.confirmed.size])
+                    both = (found.detected, found.confirmed)
+                    counts.append([number for a in both for number in (a.sum(), a.size)])
         return counts
 
     detected, lesions, confirmed, predicted = np.sum(for_each(count, patients, "tuning"), axis=0).T

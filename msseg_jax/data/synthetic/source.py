@@ -115,7 +115,7 @@ def _in_folder(folder: Path) -> Files:
             )
         scans = (folder / TIME01, folder / TIME02)
     else:
-        scans = tuple(p for p in images if not p.name.startswith(MASKS + ("ground_truth",)))
+        scans = tuple(p for p in images if not p.name.startswith((*MASKS, "ground_truth")))
         if len(scans) != 1:
             there = ", ".join(p.name for p in images) or "none"
             raise SourceError(
