@@ -51,6 +51,12 @@ SHAPE = (14, 15, 20)
 SPACING_MM = (1.0, 1.0, 0.8)
 
 
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(0)
+
+
 def save_nifti(path: Path, array: np.ndarray, spacing_mm=SPACING_MM) -> Path:
     """A NIfTI file with an oblique-free affine, in mm."""
     affine = np.diag([*spacing_mm, 1.0])

@@ -8,6 +8,7 @@ SOFT_MM = 0.7  # Gaussian standard deviation of the seam
 NEAR_MM = (3.0, 6.0, 12.0)  # of the weights of tissue around; the next where there is none so near
 TISSUE = (0.8, 1.2)  # of the brain's median: what a lesion is replaced with
 LOOK_ALIKE_MM = 6.0
+DEVIATION_OF_MEDIAN = 1.4826  # of a normal distribution, from the median of what it differs by
 
 
 def erase(
@@ -34,10 +35,12 @@ def erase(
         fill[found] = mean[found] / weight[found]
         left &= ~found
     fill[left] = 1.0
-    # The grain of the tissue around, which the mean has lost.
-    fine = image - ndimage.gaussian_filter(image, 1.0)
-    grain = float(np.std(fine[sound])) if sound.any() else 0.0
-    return image + seam * (fill + grain * rng.standard_normal(image.shape, np.float32) - image)
+    # The grain of the tissue, which the mean has lost. By the median, as edges are no grain.
+    fine = np.abs(image - ndimage.gaussian_filter(image, 1.0))
+    grain = DEVIATION_OF_MEDIAN * np.median(fine[sound]) if sound.any() else 0.0
+    return image + seam * (
+        fill + np.float32(grain) * rng.standard_normal(image.shape, np.float32) - image
+    )
 
 
 def make_alike(
