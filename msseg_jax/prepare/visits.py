@@ -96,6 +96,16 @@ def register_visits(
     return found
 
 
+def look_at(scan: Scan) -> Visit:
+    """The brain of one scan alone, by the atlas.
+
+    Raises:
+      RegistrationError: no head, or no FLAIR.
+    """
+    atlas, head = load_atlas(), without_peaks(scan.image)
+    return _find_in(atlas, scan, head, fit_atlas(atlas, head, [_pose(atlas, scan, head)]))
+
+
 def _find_brains(
     scans: tuple[Scan, Scan], heads: tuple[sitk.Image, sitk.Image]
 ) -> tuple[tuple[Visit, Visit], sitk.Transform]:
