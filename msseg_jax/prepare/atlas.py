@@ -3,6 +3,10 @@
 ICBM 152 2009a nonlinear symmetric, skull-stripped T1 with its grey and white matter at 1 mm (Fonov
 et al., NeuroImage 2011). It is an atlas of healthy T1 brains; laid on a FLAIR by an affine
 transform it says about where the brain is, and `brain_mask` finds its edge from there.
+
+It is a tenth longer along each axis than the brains it was made from, as all of that family are,
+and is shrunk by that here: as it is, its edge lies on the scalp of a scan, where an affine descent
+stays if the scalp is bright.
 """
 
 import math
@@ -25,6 +29,7 @@ from msseg_jax.prepare.registration import (
 )
 
 GREY, WHITE = 1.0, 0.85  # how bright FLAIR shows them; fluid, bone and what is outside are dark
+ADULT = 0.9  # the length of a brain over that of ICBM 152
 SHELL_MM = 8  # around the brain: dark bone, without which the brain's edge is not seen
 SURE = 0.9  # probability above which a voxel is taken for one tissue
 NECKS_MM = (0.0, 25.0)  # how far above the middle of what is scanned the brain's middle may lie
@@ -33,7 +38,7 @@ AFFINE_MM = (4.0, 3.0)  # voxel sides of the affine descent
 
 @dataclass(frozen=True)
 class Atlas:
-    """On its own grid: RAS in the file, LPS here."""
+    """On its own grid, shrunk to an adult's size: RAS in the file, LPS here."""
 
     flair: sitk.Image  # float32, what FLAIR would show of it, 0 to 1
     brain: sitk.Image  # uint8
@@ -49,7 +54,7 @@ def load_atlas() -> Atlas:
     from nilearn import datasets  # takes a second to import
 
     grey, white, brain = (
-        image_of(image.get_fdata(dtype=np.float32), image.affine)
+        image_of(image.get_fdata(dtype=np.float32), np.diag([ADULT] * 3 + [1.0]) @ image.affine)
         for image in (
             datasets.load_mni152_gm_template(resolution=1),
             datasets.load_mni152_wm_template(resolution=1),
@@ -60,7 +65,7 @@ def load_atlas() -> Atlas:
     return Atlas(
         grey * GREY + white * WHITE,
         brain,
-        sitk.BinaryDilate(brain, (SHELL_MM,) * 3),
+        sitk.BinaryDilate(brain, [round(SHELL_MM / mm) for mm in brain.GetSpacing()]),
         grey > SURE,
         white > SURE,
         centre_of(brain),
