@@ -1,0 +1,195 @@
+"""Folders of scans and masks to a data set that can be trained on."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from msseg_jax.data import dataset
+from msseg_jax.data.dataset import find_patients, read_pair
+from msseg_jax.data.synthetic import writer
+from msseg_jax.data.synthetic.__main__ import main, parse_arguments
+from msseg_jax.data.synthetic.source import Files, SourceError, find_sources, read_source
+from msseg_jax.data.synthetic.writer import Request, write_synthetic
+from msseg_jax.errors import InputError
+from tests.brains import MNI_SHIFT_MM, make_source
+from tests.heads import read, write_heads
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return paths[0]
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """A folder with one mask in MNI space: three cubes of 216 mm3 around the middle of `brains`."""
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    array = np.zeros((120, 120, 120), np.uint8)
+    for centre in ((28, 0, 0), (-28, 0, 0), (0, 30, 0)):
+        i, j, k = np.add(60 + MNI_SHIFT_MM, centre).astype(int)
+        array[i - 3 : i + 3, j - 3 : j + 3, k - 3 : k + 3] = 1
+    affine = nib.affines.from_matvec(np.eye(3), (-60, -60, -60))
+    nib.save(nib.Nifti1Image(array, affine), folder / "anna.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def scans(tmp_path, monkeypatch):
+    """A folder with two scans, which are balls when they are read."""
+    monkeypatch.setattr(
+        writer, "read_source", lambda files: make_source((3.0, 3.0, 3.0), 0.02, files.name)
+    )
+    folder = tmp_path / "scans"
+    touch(folder / "bea.nii.gz", folder / "carl" / "FLAIR.nii.gz")
+    return folder
+
+
+def request(scans, masks, output, **fields):
+    return Request((scans,), (masks,), output, **{"pairs": 2, "jobs": 1} | fields)
+
+
+def test_scans_and_pairs_are_found_with_their_masks(tmp_path):
+    touch(
+        tmp_path / "anna.nii.gz",
+        tmp_path / "bea" / "FLAIR.nii.gz",
+        tmp_path / "bea" / "brain_mask.nii.gz",
+        tmp_path / "bea" / "lesion_mask_mni.nii.gz",
+        tmp_path / "carl" / dataset.TIME01,
+        tmp_path / "carl" / dataset.TIME02,
+        tmp_path / "carl" / "change_mask.nii.gz",
+        tmp_path / "carl" / dataset.CONSENSUS,
+        tmp_path / "notes.txt",
+    )
+    anna, bea, carl = find_sources(tmp_path)
+    assert anna == Files("anna", (tmp_path / "anna.nii.gz",))
+    folder = tmp_path / "bea"
+    assert bea == Files(
+        "bea", (folder / "FLAIR.nii.gz",), folder / "brain_mask.nii.gz",
+        folder / "lesion_mask_mni.nii.gz",
+    )  # fmt: skip
+    assert [path.name for path in carl.scans] == [dataset.TIME01, dataset.TIME02]
+    assert carl.change_mask == tmp_path / "carl" / "change_mask.nii.gz"
+
+
+def test_every_folder_that_will_not_do_is_named(tmp_path):
+    touch(
+        tmp_path / "anna" / "one.nii.gz",
+        tmp_path / "anna" / "two.nii.gz",
+        tmp_path / "bea" / dataset.TIME01,
+        tmp_path / "bea" / dataset.TIME02,
+        tmp_path / "carl" / "FLAIR.nii.gz",
+        tmp_path / "carl" / "brain_mask.nii.gz",
+        tmp_path / "carl" / "brain_mask2.nii.gz",
+    )
+    with pytest.raises(SourceError) as error:
+        find_sources(tmp_path)
+    one, two, three = str(error.value).splitlines()
+    assert "anna: 2 scans in it" in one
+    assert "one.nii.gz, two.nii.gz" in one
+    assert "bea: is a pair without change_mask.nii.gz" in two
+    assert "carl: 2 files begin with brain_mask" in three
+    with pytest.raises(SourceError, match="no such folder"):
+        find_sources(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="no scan in it"):
+        find_sources(tmp_path / "empty")
+
+
+def test_a_data_set_is_written_in_the_layout_that_training_reads(scans, masks, tmp_path):
+    output = tmp_path / "root"
+    records = write_synthetic(request(scans, masks, output))
+    patients = find_patients(output, targets=1)
+    names = ["bea_000", "bea_001", "carl_000", "carl_001"]
+    assert [patient.name for patient in patients] == names
+    assert [record["patient"] for record in records] == names
+    for patient, record in zip(patients, records, strict=True):
+        pair = read_pair(patient)
+        assert (pair.targets.sum() > 0) == (record["new_lesions"] > 0)
+        stored = json.loads((output / patient.name / writer.RECORD).read_text())
+        assert {"patient": patient.name} | stored == record
+    assert {path.name for path in output.iterdir()} == set(names), "nothing is left over"
+
+
+def test_pairs_do_not_depend_on_how_many_are_made_nor_on_other_scans(scans, masks, tmp_path):
+    write_synthetic(request(scans, masks, tmp_path / "two"))
+    write_synthetic(request(scans, masks, tmp_path / "one", pairs=1, leave_out=("bea",)))
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["carl_000"]
+    for file in (tmp_path / "one" / "carl_000").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / "carl_000" / file.name).read_bytes()
+
+
+def test_a_mask_that_is_left_out_is_not_read(scans, masks, tmp_path):
+    (masks / "dora.nii.gz").write_text("damaged")
+    with pytest.raises(InputError, match=r"dora\.nii\.gz"):
+        write_synthetic(request(scans, masks, tmp_path / "root"))
+    assert write_synthetic(request(scans, masks, tmp_path / "root", leave_out=("dora",)))
+
+
+def test_pairs_that_are_there_are_not_replaced_unless_asked(scans, masks, tmp_path):
+    output = tmp_path / "root"
+    write_synthetic(request(scans, masks, output))
+    before = (output / "bea_001" / dataset.TIME02).read_bytes()
+    with pytest.raises(InputError, match=r"already holds 4 of the 4 pairs.*--overwrite"):
+        write_synthetic(request(scans, masks, output, seed=1))
+    write_synthetic(request(scans, masks, output, seed=1, overwrite=True))
+    assert (output / "bea_001" / dataset.TIME02).read_bytes() != before
+
+
+def test_two_scans_of_one_name_are_refused(scans, masks, tmp_path):
+    touch(tmp_path / "more" / "bea.nii.gz")
+    with pytest.raises(InputError, match="another scan is called bea as well"):
+        write_synthetic(Request((scans, tmp_path / "more"), (masks,), tmp_path / "root"))
+    with pytest.raises(InputError, match="no scan is left"):
+        write_synthetic(request(scans, masks, tmp_path / "root", leave_out=("bea", "carl")))
+
+
+def test_an_interrupted_pair_leaves_nothing_behind(scans, masks, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(writer, "write_volume", fail)
+    output = tmp_path / "root"
+    with pytest.raises(OSError, match="no space"):
+        write_synthetic(request(scans, masks, output))
+    assert not list(output.iterdir())
+
+
+def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, capsys):
+    arguments = [f"--scans={scans}", f"--masks={masks}", f"--output={tmp_path / 'root'}"]
+    assert main([*arguments[:1], f"--masks={tmp_path / 'nowhere'}", arguments[2]]) == 1
+    assert "nowhere: no such folder; wanted one with lesion masks" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_arguments([*arguments, "--pairs=0"])
+    assert "--pairs is 0; wanted 1 or more" in capsys.readouterr().err
+    assert main([*arguments, "--pairs=1", "--jobs=1", "--seed=3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["bea_000", "carl_000"]
+
+
+def test_a_scan_is_read_with_its_brain_and_with_where_mni_space_lies_in_it(tmp_path):
+    heads = write_heads(tmp_path)
+    scan = tmp_path / "scans" / "anna" / "FLAIR.nii.gz"
+    scan.parent.mkdir(parents=True)
+    sitk.WriteImage(read(heads / "time02.nii.gz"), str(scan))  # which is turned by 25 degrees
+    (files,) = find_sources(tmp_path / "scans")
+    source = read_source(files)
+    volume_ml = source.brain.sum() * np.prod(source.spacing_mm) / 1000
+    assert 900 < volume_ml < 1800
+    assert np.median(source.images[0][source.brain]) == pytest.approx(1, abs=1e-3)
+    # The brain's middle and its ends, in MNI space: there it measures 130 x 165 x 130 mm or so.
+    voxels = np.argwhere(source.brain)
+    places = nib.affines.apply_affine(source.to_mni @ source.affine, voxels)
+    np.testing.assert_allclose(np.median(places, axis=0), (0, -20, 12), atol=12)
+    low, high = np.percentile(places, [1, 99], axis=0)
+    np.testing.assert_allclose((high - low) / (130, 165, 130), 0.95, atol=0.2)
+
+    (scan.parent / "brain_mask.nii.gz").write_bytes((heads / "brain01.nii.gz").read_bytes())
+    given = read_source(find_sources(tmp_path / "scans")[0])
+    assert given.brain.sum() < read(heads / "brain01.nii.gz").GetNumberOfPixels()
+    assert (given.brain.shape != source.brain.shape) or (given.brain != source.brain).any()
