@@ -31,9 +31,10 @@ Method = Callable[[Patient, Pair], np.ndarray]  # to a bool mask of new lesions
 
 def network(models: list[Path] | None) -> Method:
     """Trained networks, with their own options."""
+    from msseg_jax.weights import released
+
     from msseg_jax.ensemble import Ensemble
     from msseg_jax.folds import runs_of
-    from msseg_jax.weights import released
 
     ensemble = Ensemble(runs_of(models or [released()]))
     options = ensemble.options()
