@@ -26,9 +26,9 @@ def get_config() -> ConfigDict:
     config.data.lesion_patch_probability = 0.7
     config.data.patches_per_patient = 12
     config.train.batch_size = 6
-    config.train.epochs = 8
+    config.train.epochs = 7
     config.train.learning_rate = 0.004
-    config.train.learning_rate_decay = 0.7
+    config.train.learning_rate_decay = 0.65
     config.train.log_every_steps = 20
     config.train.checkpoint_every_steps = 60
 
