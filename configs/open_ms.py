@@ -23,10 +23,10 @@ def get_config() -> ConfigDict:
     config.model.norm_momentum = 0.98  # small batches, so their statistics are averaged for longer
     config.data.spacing_mm = 1.0
     config.data.patch_size = 40
-    config.data.lesion_patch_probability = 0.7
-    config.data.patches_per_patient = 12
+    config.data.lesion_patch_probability = 0.6
+    config.data.patches_per_patient = 10
     config.train.batch_size = 6
-    config.train.epochs = 7
+    config.train.epochs = 8
     config.train.learning_rate = 0.004
     config.train.learning_rate_decay = 0.65
     config.train.log_every_steps = 20

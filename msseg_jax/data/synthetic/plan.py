@@ -132,7 +132,7 @@ def draw_sessions(
         added to that.
     """
     first = _draw_spacing(spacing_mm, rng)
-    same_protocol = rng.random() < 0.7
+    same_protocol = rng.random() < 0.6
     second = first if same_protocol else _draw_spacing(spacing_mm, rng)
     noise = rng.uniform(0.01, 0.045)
     moving = int(rng.integers(2))  # the visit that registration has left apart
@@ -146,14 +146,14 @@ def draw_sessions(
                 spacing_mm=spacing_mm if is_pair else voxel_mm,
                 pose=np.eye(4) if is_pair else _rigid(rng, 4.0, 0.5 * voxel_mm),
                 error=_rigid(rng, 1.0, np.full(3, 0.58)) if apart else np.eye(4),
-                distortion_mm=add * rng.uniform(0, 0.35),
+                distortion_mm=add * _mostly_small(rng, 0.4, 1.0),
                 blur_mm=add * rng.uniform(0, 0.6) * (rng.random() < 0.5),
                 local_contrast=unlike * add * rng.uniform(-0.15, 0.15),
                 gamma=float(np.exp(unlike * add * rng.uniform(-0.12, 0.12))),
                 gain=float(np.exp(rng.uniform(-0.4, 0.4))),
-                bias=add * rng.uniform(0, 0.05),
+                bias=_mostly_small(rng, 0.05, 0.12),
                 noise=add * noise * rng.uniform(0.8, 1.25),
-                flow=rng.uniform(0.1, 0.5) * (rng.random() < 0.25),
+                flow=rng.uniform(0.1, 0.6) * (rng.random() < 0.35),
                 seed=int(rng.integers(2**31)),
             )
         )
@@ -165,11 +165,16 @@ def _draw_spacing(spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarra
     result = spacing_mm * (rng.uniform(1, 1.25) if rng.random() < 0.4 else 1.0)
     slices = int(spacing_mm.argmax())
     if spacing_mm[slices] > THICK_MM:
-        result[slices] = spacing_mm[slices] * (rng.uniform(1, 1.35) if rng.random() < 0.4 else 1.0)
+        result[slices] = spacing_mm[slices] * (rng.uniform(1, 1.5) if rng.random() < 0.5 else 1.0)
     elif rng.random() < 0.6:
         axis = 2 if rng.random() < 0.8 else int(rng.integers(3))
         result[axis] = max(result[axis], rng.uniform(2.0, 4.5))
     return result
+
+
+def _mostly_small(rng: np.random.Generator, small: float, large: float) -> float:
+    """Up to `small`; of one visit in four, up to `large`."""
+    return float(rng.uniform(0, large if rng.random() < 0.25 else small))
 
 
 def _turn(rng: np.random.Generator, degrees: float) -> np.ndarray:
