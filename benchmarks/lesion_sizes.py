@@ -1,0 +1,59 @@
+"""Lesions found and false ones by their volume, of one or several evaluations.
+
+Usage: python -m benchmarks.lesion_sizes EVALUATION ...
+An EVALUATION is the folder of `python -m msseg_jax.evaluate --output`; of several, that of the same
+patients by different methods.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+EDGES_MM3 = (0, 30, 100, 300, 1000, float("inf"))
+
+
+def by_volume(lesions: pd.DataFrame) -> list[tuple[str, int, int, int, int]]:
+    """For each range of volumes, and for all: reference lesions detected and all of them,
+    predicted lesions confirmed and all of them."""
+    rows = []
+    ranges = [*zip(EDGES_MM3, EDGES_MM3[1:], strict=False), (0, float("inf"))]
+    for low, high in ranges:
+        part = lesions[(lesions["volume_mm3"] >= low) & (lesions["volume_mm3"] < high)]
+        counts = []
+        for mask in ("reference", "prediction"):
+            agrees = part[part["mask"] == mask]["agrees"]
+            counts += [int(agrees.sum()), len(agrees)]
+        name = f"{low:g} to {high:g}" if high < float("inf") else f"{low:g} or more"
+        rows.append(("all" if (low, high) == ranges[-1] else name, *counts))
+    return rows
+
+
+def format_row(name: str, detected: int, lesions: int, confirmed: int, predicted: int) -> str:
+    """One line: sensitivity, PPV and F1 with the counts that they are made of."""
+    sensitivity, precision = (
+        part / whole if whole else float("nan")
+        for part, whole in ((detected, lesions), (confirmed, predicted))
+    )
+    f1 = 2 * sensitivity * precision / (sensitivity + precision or float("nan"))
+    return (
+        f"{name:>14}  {sensitivity:6.2f} ({detected} of {lesions})  {precision:6.2f} "
+        f"({confirmed} of {predicted})  {f1:6.2f}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("evaluation", type=Path, nargs="+")
+    for folder in parser.parse_args().evaluation:
+        file = folder / "lesions.csv"
+        if not file.is_file():
+            sys.exit(f"{file}: no such file; wanted the output of python -m msseg_jax.evaluate")
+        print(f"{folder}\n{'volume, mm3':>14}  sensitivity  PPV  F1")
+        for row in by_volume(pd.read_csv(file)):
+            print(format_row(*row))
+
+
+if __name__ == "__main__":
+    main()
