@@ -6,6 +6,7 @@ patients by different methods.
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def by_volume(lesions: pd.DataFrame) -> list[tuple[str, int, int, int, int]]:
     """For each range of volumes, and for all: reference lesions detected and all of them,
     predicted lesions confirmed and all of them."""
     rows = []
-    ranges = [*zip(EDGES_MM3, EDGES_MM3[1:], strict=False), (0, float("inf"))]
+    ranges = [*itertools.pairwise(EDGES_MM3), (0, float("inf"))]
     for low, high in ranges:
         part = lesions[(lesions["volume_mm3"] >= low) & (lesions["volume_mm3"] < high)]
         counts = []

@@ -14,7 +14,6 @@ def smooth_field(
 
     A cubic B-spline whose control values are normally distributed, and `scale_mm` apart.
     """
-    field = None
     weights = [
         _weights(n, mm / scale_mm, rng.random()) for n, mm in zip(shape, spacing_mm, strict=True)
     ]
