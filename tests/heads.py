@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from msseg_jax.data import dataset
@@ -13,6 +14,7 @@ from msseg_jax.prepare.scan import Scan, read_scan
 from msseg_jax.prepare.visits import Registered, Visit
 
 SPACING_MM = 2.0
+FAT_FROM_MM, FAT_TO_MM = 8.0, 16.0  # outside the brain: the scalp
 MOTION = rigid(Rotation.from_euler("xyz", (14, -9, 17), degrees=True).as_matrix(), (12, -15, 9))
 
 
@@ -37,6 +39,24 @@ def read(path: Path) -> sitk.Image:
 def move(image: sitk.Image, motion: sitk.Transform) -> sitk.Image:
     """The head after the motion, in a scanner whose field of view stays where it was."""
     return sitk.Resample(image, image, motion.GetInverse(), sitk.sitkLinear, 0.0)
+
+
+def with_bright_fat(image: sitk.Image, brain: sitk.Image, cut_mm: float):
+    """The head under a scalp twice as bright as the brain, its vertex cut: image, brain in view."""
+    array, inside = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(brain) > 0
+    away_mm = ndimage.distance_transform_edt(~inside, image.GetSpacing()[::-1])
+    scalp = (away_mm > FAT_FROM_MM) & (away_mm < FAT_TO_MM)
+    fat = sitk.GetImageFromArray(np.where(scalp, 2 * np.median(array[inside]), array))
+    fat.CopyInformation(image)
+    up = np.array(image.GetDirection()).reshape(3, 3)[2]  # of each axis
+    axis = int(np.abs(up).argmax())
+    filled = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {2 - axis})))
+    cut = round(cut_mm / image.GetSpacing()[axis])
+    kept = [slice(None)] * 3
+    kept[axis] = (
+        slice(0, int(filled[-1]) - cut) if up[axis] > 0 else slice(int(filled[0]) + cut, None)
+    )
+    return fat[kept], brain[kept]
 
 
 def scan_of(image: sitk.Image, folder: Path, name: str) -> Scan:

@@ -7,7 +7,16 @@ import pytest
 import SimpleITK as sitk
 
 from msseg_jax.errors import InputError
-from msseg_jax.prepare.images import affine_of, array_of, image_of, without_peaks, write_image
+from msseg_jax.prepare.images import (
+    affine_of,
+    array_of,
+    by_usual,
+    capped,
+    image_of,
+    without_fat,
+    without_peaks,
+    write_image,
+)
 from msseg_jax.prepare.scan import ScanError, check_two_visits, read_scan
 from tests.test_prepare_dicom import TURNED, check_same, make_image, write_series
 
@@ -129,6 +138,23 @@ def test_the_brightest_voxels_are_cut_and_the_rest_scaled():
     found = array_of(without_peaks(image_of(array, np.eye(4))))
     assert found[0, 0, 4:8].tolist() == [0, 0, 1, 1]
     assert found[2, 2].tolist() == [0] * 5 + [1] * 5
+
+
+def test_fat_is_made_dark_again_and_the_brain_scaled():
+    array = np.zeros((2, 2, 7), np.float32)
+    array[...] = -10, 0, 50, 100, 150, 200, 900
+    found = array_of(without_fat(image_of(array, np.eye(4)), 100.0))
+    np.testing.assert_allclose(found[1, 0], [0, 0, 1 / 3, 2 / 3, 1, 0.5, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("fat", [100.0, 250.0, 450.0])
+def test_the_usual_brightness_does_not_depend_on_fat(fat):
+    array = np.zeros((4, 5, 10), np.float32)
+    array[..., 4:] = 100
+    array[..., 9] = fat
+    found = by_usual(image_of(array, np.eye(4)))
+    np.testing.assert_allclose(array_of(found)[2, 2], [0] * 4 + [1] * 5 + [fat / 100])
+    np.testing.assert_allclose(array_of(capped(found))[2, 2, 4:], [1] * 5 + [min(fat / 100, 1.5)])
 
 
 # ----------------------------------------------------------------------------- what can be read

@@ -8,12 +8,15 @@ import pytest
 import SimpleITK as sitk
 
 from msseg_jax.prepare import visits
-from msseg_jax.prepare.atlas import brain_by_atlas, fit_atlas, load_atlas
+from msseg_jax.prepare.atlas import brain_by_atlas, fit_atlas, load_atlas, seen
 from msseg_jax.prepare.bias import correct_bias
+from msseg_jax.prepare.brain_mask import find_brain
 from msseg_jax.prepare.registration import compose, matrix_of, on_grid, points_of, rigid
 from msseg_jax.prepare.scan import read_scan
-from msseg_jax.prepare.visits import RegistrationError, register_visits
+from msseg_jax.prepare.visits import RegistrationError, look_at, register_visits
 from tests import heads
+
+SPACING_MM = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,38 @@ def test_the_image_shows_the_brains_edge_better_than_the_atlas_alone(pair, found
     visit = found.visits[0]
     by_atlas = brain_by_atlas(load_atlas(), visit.to_atlas, visit.flat)
     assert heads.dice(visit.brain, pair.brain) > heads.dice(by_atlas, pair.brain) + 0.01
+
+
+def test_a_scalp_brighter_than_the_brain_and_a_vertex_out_of_view_do_not_mislead(pair, tmp_path):
+    image, brain = heads.with_bright_fat(pair.scans[0].image, pair.brain, cut_mm=16)
+    visit = look_at(heads.scan_of(image, tmp_path, "fat"))
+    assert heads.dice(visit.brain, brain) > 0.95
+    assert visit.atlas_correlation > visits.LEAST_ATLAS + 0.1
+
+
+def test_fat_outside_the_atlas_is_no_brain_and_a_lesion_inside_it_is():
+    z, y, x = np.ogrid[:50, :60, :60]
+    radius = np.sqrt((z - 20) ** 2 + (y - 30) ** 2 + (x - 30) ** 2) * SPACING_MM
+    brain, orbit = radius < 30, (abs(z - 39) < 5) & (abs(y - 30) < 8) & (abs(x - 30) < 8)
+    lesion = (abs(z - 20) < 4) & (abs(y - 30) < 4) & (abs(x - 43) < 3)  # at the edge
+
+    def image_of(array):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing((SPACING_MM,) * 3)
+        return image
+
+    values = np.where(orbit & ~brain, 2.0, brain * 1.0) + 1.0 * (lesion & brain)
+    prior = image_of((radius < 28).astype(np.uint8))
+    found = find_brain(image_of(values.astype(np.float32)), prior)
+    assert heads.dice(found, image_of(brain.astype(np.uint8))) > 0.98
+    assert sitk.GetArrayFromImage(found)[lesion & (radius < 28)].all()
+
+
+@pytest.mark.parametrize("stretch", [0.75, 1.3])
+def test_an_average_brain_stretched_out_of_proportion_is_refused(pair, stretch):
+    wrong = rigid(np.diag([1.0, 1.0, stretch]), np.zeros(3))
+    with pytest.raises(RegistrationError, match=rf"time01.nii.gz: no head.*to {stretch} times"):
+        visits._find_in(load_atlas(), pair.scans[0], (wrong, 0.9))
 
 
 def test_exchanging_the_visits_gives_the_motion_back(pair, found):
@@ -100,9 +135,9 @@ def test_a_t1_weighted_image_is_refused(tmp_path):
 
     load_mni152_template(resolution=2).to_filename(tmp_path / "t1.nii.gz")
     scan = read_scan(tmp_path / "t1.nii.gz")
-    fit = fit_atlas(load_atlas(), scan.image, [rigid(np.eye(3), np.zeros(3))])
+    fit = fit_atlas(load_atlas(), seen(scan.image), [rigid(np.eye(3), np.zeros(3))])
     with pytest.raises(RegistrationError, match=r"t1.nii.gz: grey matter is 0\.\d+ times"):
-        visits._find_in(load_atlas(), scan, scan.image, fit)
+        visits._find_in(load_atlas(), scan, fit)
 
 
 def test_what_is_no_head_is_refused(tmp_path):
@@ -111,9 +146,9 @@ def test_what_is_no_head_is_refused(tmp_path):
     image = sitk.GetImageFromArray(noise)
     image.SetSpacing((4.0, 4.0, 4.0))
     scan = heads.scan_of(image, tmp_path, "bottle")
-    fit = fit_atlas(load_atlas(), scan.image, [rigid(np.eye(3), np.zeros(3))])
+    fit = fit_atlas(load_atlas(), seen(scan.image), [rigid(np.eye(3), np.zeros(3))])
     with pytest.raises(RegistrationError, match=r"bottle.nii.gz: no head was found"):
-        visits._find_in(load_atlas(), scan, scan.image, fit)
+        visits._find_in(load_atlas(), scan, fit)
 
 
 def test_masks_that_are_given_are_used_and_no_atlas_is_asked(pair, monkeypatch):

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.prepare.images import image_of
+from msseg_jax.prepare.images import by_usual, capped, image_of, without_fat
 from msseg_jax.prepare.registration import (
     PROBE_MM,
     centre_of,
@@ -31,8 +31,10 @@ from msseg_jax.prepare.registration import (
 GREY, WHITE = 1.0, 0.85  # how bright FLAIR shows them; fluid, bone and what is outside are dark
 ADULT = 0.9  # the length of a brain over that of ICBM 152
 SHELL_MM = 8  # around the brain: dark bone, without which the brain's edge is not seen
+CORE_MM = 14  # a rigid pose is off by as much
 SURE = 0.9  # probability above which a voxel is taken for one tissue
 NECKS_MM = (0.0, 25.0)  # how far above the middle of what is scanned the brain's middle may lie
+SEEN_MM = 2.0  # voxel side of what is compared at all, so that the coarser ones are quickly made
 AFFINE_MM = (4.0, 3.0)  # voxel sides of the affine descent
 
 
@@ -40,9 +42,10 @@ AFFINE_MM = (4.0, 3.0)  # voxel sides of the affine descent
 class Atlas:
     """On its own grid, shrunk to an adult's size: RAS in the file, LPS here."""
 
-    flair: sitk.Image  # float32, what FLAIR would show of it, 0 to 1
+    flair: sitk.Image  # float32, what FLAIR would show of it, 0 to 1, on voxels of SEEN_MM
     brain: sitk.Image  # uint8
     shell: sitk.Image  # uint8, the brain and SHELL_MM around it
+    core: sitk.Image  # uint8, the brain less CORE_MM: in it, however badly the atlas lies
     grey: sitk.Image  # uint8, what is surely grey matter
     white: sitk.Image  # uint8
     centre: np.ndarray  # (3,) mm, of the brain
@@ -63,21 +66,35 @@ def load_atlas() -> Atlas:
     )
     brain = brain > 0.5
     return Atlas(
-        grey * GREY + white * WHITE,
+        isotropic(grey * GREY + white * WHITE, SEEN_MM),
         brain,
-        sitk.BinaryDilate(brain, [round(SHELL_MM / mm) for mm in brain.GetSpacing()]),
+        sitk.BinaryDilate(brain, _voxels(SHELL_MM, brain)),
+        sitk.BinaryErode(brain, _voxels(CORE_MM, brain)),
         grey > SURE,
         white > SURE,
         centre_of(brain),
     )
 
 
+def _voxels(length_mm: float, image: sitk.Image) -> list[int]:
+    return [round(length_mm / mm) for mm in image.GetSpacing()]
+
+
+def seen(image: sitk.Image) -> sitk.Image:
+    """Of a scan, what whole heads and the atlas are compared with."""
+    return isotropic(by_usual(image), SEEN_MM)
+
+
 def find_pose(atlas: Atlas, head: sitk.Image) -> sitk.Transform:
     """Where the atlas lies in a head, turned by up to 30 degrees, anywhere: rigid, to a centimetre.
+
+    Args:
+      head: what was `seen` of it.
 
     Raises:
       RuntimeError: nowhere.
     """
+    head = capped(head)
     coarse = isotropic(head, PROBE_MM)
     middle = centre_of(sitk.OtsuThreshold(coarse, 0, 1))
     shifts = [middle - atlas.centre + np.array([0.0, 0.0, neck]) for neck in NECKS_MM]
@@ -90,24 +107,31 @@ def fit_atlas(
     """The affine transform from the atlas to a head, and the correlation reached.
 
     Args:
+      head: what was `seen` of it.
       poses: rigid ones to start from; the best of them is taken.
     """
-    fixed, moving = isotropic(atlas.flair, PROBE_MM), isotropic(head, PROBE_MM)
+    fixed = isotropic(atlas.flair, PROBE_MM)
     shell = on_grid(atlas.shell, fixed)
 
-    def similarity(pose):
+    def similarity(moving, pose):
         found = correlation(fixed, moving, shell, pose)
         return -math.inf if math.isnan(found) else found
 
-    best = max(poses, key=similarity)
+    rough = isotropic(capped(head), PROBE_MM)
+    best = max(poses, key=lambda pose: similarity(rough, pose))
     transform = sitk.AffineTransform(3)
     transform.SetCenter(atlas.centre.tolist())
     matrix, _ = matrix_of(best)
     transform.SetMatrix(matrix.ravel().tolist())
     there = np.array(best.TransformPoint(atlas.centre.tolist()))
     transform.SetTranslation((there - atlas.centre).tolist())
-    refine(atlas.flair, head, atlas.shell, transform, AFFINE_MM)
-    return transform, similarity(transform)
+    deep = sitk.GetArrayFromImage(on_grid(atlas.core, head, best.GetInverse())) > 0
+    inside = sitk.GetArrayFromImage(head)[deep]
+    if not (inside > 0).any():
+        return transform, -math.inf
+    tissue = without_fat(head, float(np.median(inside[inside > 0])))
+    refine(atlas.flair, tissue, atlas.shell, transform, AFFINE_MM)
+    return transform, similarity(isotropic(tissue, PROBE_MM), transform)
 
 
 def brain_by_atlas(atlas: Atlas, transform: sitk.AffineTransform, grid: sitk.Image) -> sitk.Image:

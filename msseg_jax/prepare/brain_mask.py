@@ -11,6 +11,7 @@ LEAST_SPACING_MM = 1.0  # an edge is not sought finer than this
 CORE_MM = 8.0  # deeper than this inside the atlas's brain there is brain, whatever the patient
 ZONE_MM = 8.0  # further than this outside it there is none
 TISSUE_SHARE = 0.55  # of the core's median: brighter is tissue, darker is fluid or bone
+FAT_SHARE = 1.5  # of the same: outside the atlas's brain, what is brighter is fat of the orbits
 NECK_MM = 3.0  # what hangs on the brain by less than twice this is not brain: dura, eyes, scalp
 RIM_MM = 1.0  # what the cutting of necks took from the brain beyond NECK_MM is given back
 SULCUS_MM = 8.0  # half the width of what is closed: sulci, fissures, ventricles
@@ -45,6 +46,7 @@ def _find(image: np.ndarray, prior: np.ndarray, spacing_mm: tuple) -> np.ndarray
         return np.zeros(image.shape, bool)
     tissue = np.median(cut[core & (cut > 0)])
     bright = (cut > TISSUE_SHARE * tissue) & _dilated(prior, ZONE_MM, spacing_mm)
+    bright &= prior | (cut < FAT_SHARE * tissue)
     parts, count = ndimage.label(_eroded(bright, NECK_MM, spacing_mm))
     if not count:
         return np.zeros(image.shape, bool)

@@ -19,16 +19,18 @@ from msseg_jax.prepare.atlas import (
     find_pose,
     fit_atlas,
     load_atlas,
+    seen,
 )
 from msseg_jax.prepare.bias import correct_bias
 from msseg_jax.prepare.brain_mask import find_brain
-from msseg_jax.prepare.images import volume_ml, without_peaks
+from msseg_jax.prepare.images import capped, volume_ml, without_peaks
 from msseg_jax.prepare.registration import (
     PROBE_MM,
     centre_of,
     compose,
     correlation,
     isotropic,
+    matrix_of,
     nearest_rigid,
     on_grid,
     refine,
@@ -41,6 +43,7 @@ COMPARE_MM = 2.0  # of the correlations by which a result is judged
 
 # Bounds of this project's own choosing; what real pairs reach stands in docs/prepare.md.
 LEAST_ATLAS = 0.6  # correlation with the atlas
+SIZES = (0.8, 1.2)  # of a brain, along any direction, over the atlas's
 SURE_ATLAS = 0.8  # from here on nothing else is tried
 LEAST_VISITS = 0.5  # of the visits with each other inside the brain
 LEAST_GREY_TO_WHITE = 0.95  # brightness: FLAIR shows grey matter brighter than white, T1 darker
@@ -85,10 +88,9 @@ def register_visits(
     Raises:
       RegistrationError: no head, no FLAIR, or visits that do not match; mirrored ones.
     """
-    heads = tuple(without_peaks(scan.image) for scan in scans)
     if all(brain is None for brain in brains):
-        return _match_brains(*_find_brains(scans, heads))
-    start = _match_heads(scans, heads, [])
+        return _match_brains(*_find_brains(scans))
+    start = _match_heads(scans, tuple(seen(scan.image) for scan in scans), [])
     found = _match_brains(_with_given_brains(scans, brains, start), start)
     if any(brain is None for brain in brains):  # now that it is known where the given one lies
         visits = _with_given_brains(scans, brains, found.transform)
@@ -102,15 +104,13 @@ def look_at(scan: Scan) -> Visit:
     Raises:
       RegistrationError: no head, or no FLAIR.
     """
-    atlas, head = load_atlas(), without_peaks(scan.image)
-    return _find_in(atlas, scan, head, fit_atlas(atlas, head, [_pose(atlas, scan, head)]))
+    atlas, head = load_atlas(), seen(scan.image)
+    return _find_in(atlas, scan, fit_atlas(atlas, head, [_pose(atlas, scan, head)]))
 
 
-def _find_brains(
-    scans: tuple[Scan, Scan], heads: tuple[sitk.Image, sitk.Image]
-) -> tuple[tuple[Visit, Visit], sitk.Transform]:
+def _find_brains(scans: tuple[Scan, Scan]) -> tuple[tuple[Visit, Visit], sitk.Transform]:
     """Both brains by the atlas, and the visits' transform to a few mm."""
-    atlas = load_atlas()
+    atlas, heads = load_atlas(), tuple(seen(scan.image) for scan in scans)
     pose = _pose(atlas, scans[0], heads[0])
     transform = _match_heads(scans, heads, [])
     fits = [
@@ -126,7 +126,7 @@ def _find_brains(
             fit_atlas(atlas, heads[0], [pose, compose(transform.GetInverse(), other)]),
             fit_atlas(atlas, heads[1], [other, compose(transform, pose)]),
         ]
-    return tuple(map(_find_in, (atlas,) * 2, scans, heads, fits)), transform
+    return tuple(map(_find_in, (atlas,) * 2, scans, fits)), transform
 
 
 def _pose(atlas: Atlas, scan: Scan, head: sitk.Image) -> sitk.Transform:
@@ -147,6 +147,7 @@ def _match_heads(
     scans: tuple[Scan, Scan], heads: tuple[sitk.Image, sitk.Image], more: list[sitk.Transform]
 ) -> sitk.Euler3DTransform:
     """The visits on each other by all that is in them, to a few mm."""
+    heads = [capped(head) for head in heads]
     masks = [sitk.OtsuThreshold(isotropic(head, PROBE_MM), 0, 1) for head in heads]
     first, second = (centre_of(mask) for mask in masks)
     # Some air around the head, so that its outline counts.
@@ -160,9 +161,7 @@ def _match_heads(
         ) from error
 
 
-def _find_in(
-    atlas: Atlas, scan: Scan, head: sitk.Image, fit: tuple[sitk.AffineTransform, float]
-) -> Visit:
+def _find_in(atlas: Atlas, scan: Scan, fit: tuple[sitk.AffineTransform, float]) -> Visit:
     """The brain of a visit, from what `fit_atlas` found.
 
     Raises:
@@ -173,7 +172,16 @@ def _find_in(
         raise _no_head(
             scan, f"correlation {found:.2f} with an average brain, at least {LEAST_ATLAS} wanted"
         )
-    prior = brain_by_atlas(atlas, to_atlas, head)
+    matrix, _ = matrix_of(to_atlas)
+    sizes = np.linalg.svd(matrix, compute_uv=False)
+    if not (sizes.min() >= SIZES[0] and sizes.max() <= SIZES[1]):
+        worst = max(sizes, key=lambda size: abs(math.log(size)))
+        raise _no_head(
+            scan,
+            f"an average brain fits it stretched to {worst:.2g} times its length, {SIZES[0]:g} to "
+            f"{SIZES[1]:g} wanted",
+        )
+    prior = brain_by_atlas(atlas, to_atlas, scan.image)
     check_volume(prior, str(scan.path))
     flat = without_peaks(correct_bias(scan.image, prior, rough=True))
     brain = find_brain(flat, prior)
