@@ -23,7 +23,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 import msseg_jax
 from msseg_jax.config import ConfigError, check_network, settings_of
@@ -151,7 +151,8 @@ def write_model_file(path: Path, about: About, networks: list[TrainedNetwork]) -
     # One entry alone: safetensors writes several in random order, and the same networks would not
     # give the same bytes.
     metadata = {FORMAT: json.dumps(document)}
-    write_beside(path, lambda partial: save_file(tensors, partial, metadata=metadata))
+    content = save(tensors, metadata=metadata)  # its `save_file` would let nobody else read it
+    write_beside(path, lambda partial: partial.write_bytes(content))
 
 
 def _without_paths(config: ConfigDict) -> dict:
