@@ -66,10 +66,10 @@ def write_for_torchio(run: Path) -> None:
     import numpy as np
 
     from benchmarks.peers import Peer, with_weights
-    from msseg_jax.predictor import Predictor
+    from msseg_jax.trained import trained_networks
 
-    predictor = Predictor(run)
-    weights = with_weights(Peer(predictor.config.model), predictor._variables).state_dict()
+    (network,) = trained_networks(run)
+    weights = with_weights(Peer(network.config.model), network.variables).state_dict()
     np.savez(run / "torchio.npz", **{name: value.numpy() for name, value in weights.items()})
 
 

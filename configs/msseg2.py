@@ -13,6 +13,10 @@ from ml_collections import ConfigDict, config_dict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of initial weights, dropout, patches and the split
+    # A trained network to begin with: 'weights' (the released ones), a model file, or a run's
+    # folder. '': random weights. It is read when a run is new, and not again.
+    config.init = ""
+    config.init_network = 0  # which of several networks there, from 0
 
     config.model = ConfigDict()
     config.model.widths = (6, 7, 8, 8)  # feature maps by depth; ours, meets the paper's 40,465

@@ -2,6 +2,7 @@
 
 RUN/config.json          the resolved configuration
 RUN/preprocessing.json   what was fitted on the training patients
+RUN/initial.json         the network with which it began, if that was trained before
 RUN/split.json           training and validation patients, with digests of their voxels
 RUN/log.jsonl            one line per log message of the training
 RUN/tensorboard/         the same for TensorBoard, with a picture at each validation
@@ -41,6 +42,7 @@ class RunFolder:
         self.path = Path(path).resolve()  # orbax wants absolute paths
         self.config_file = self.path / "config.json"
         self.preprocessing_file = self.path / "preprocessing.json"
+        self.initial_file = self.path / "initial.json"
         self.split_file = self.path / "split.json"
         self.log_file = self.path / "log.jsonl"
         self.tensorboard = self.path / "tensorboard"
@@ -76,8 +78,17 @@ class RunFolder:
                 + "\nwanted the same: give back the old values, or another --workdir"
             )
 
-    def keep(self, config: ConfigDict, preprocessing: Preprocessing, split: dict) -> None:
+    def keep(
+        self,
+        config: ConfigDict,
+        preprocessing: Preprocessing,
+        split: dict,
+        initial: dict | None = None,
+    ) -> None:
         """Begin the run with this, or see that it is what the run was begun with.
+
+        Args:
+          initial: of a new run, what to remember of the network with which it begins.
 
         Raises:
           RunError: the data have changed since the run began.
@@ -90,6 +101,10 @@ class RunFolder:
                     f"{config.data.root} holds now: patients were added, removed or changed; give "
                     "the old data back, or choose another --workdir"
                 )
+        elif initial is None:
+            self.initial_file.unlink(missing_ok=True)  # of a run that was given up at once
+        else:
+            write_beside(self.initial_file, lambda path: path.write_text(json.dumps(initial)))
         write_beside(self.config_file, lambda path: save_config(config, path))
         write_beside(self.split_file, lambda path: path.write_text(json.dumps(split, indent=1)))
         write_beside(self.preprocessing_file, preprocessing.save)
@@ -102,12 +117,13 @@ class RunFolder:
         """
         if not self.path.is_dir():
             raise RunError(
-                f"{self.path}: no such folder; wanted that of a run of launch.py: check --model"
+                f"{self.path}: no such folder; wanted that of a run of launch.py, or a model "
+                "file: check --model"
             )
         if not self.begun:
             raise RunError(
                 f"{self.path}: no trained run in it; wanted the folder of a run of launch.py, with "
-                "config.json, preprocessing.json and checkpoints: check --model"
+                "config.json, preprocessing.json and checkpoints, or a model file: check --model"
             )
         return load_config(self.config_file), Preprocessing.load(self.preprocessing_file)
 

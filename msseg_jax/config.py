@@ -1,11 +1,13 @@
 """The resolved configuration: checked before any work, stored with the run, compared later."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from msseg_jax.data.files import read_json
+from msseg_jax.data.preprocess import Settings
 from msseg_jax.errors import InputError
 from msseg_jax.model import build_model, check_patch_size
 
@@ -15,6 +17,8 @@ _FREE = (
     "data.root", "data.cache_dir", "data.workers", "data.device_resident", "train.epochs",
     "train.max_steps", "train.log_every_steps", "train.checkpoint_every_steps",
 )  # fmt: skip
+# What runs of earlier versions did, before there were fields to say so.
+_BEFORE = {"init": "", "init_network": 0}
 
 
 class ConfigError(InputError):
@@ -24,32 +28,16 @@ class ConfigError(InputError):
 def check_config(config: ConfigDict) -> None:
     """Raises ConfigError with every field whose value cannot work."""
     problems = []
-
-    def check(holds: bool, field: str, wanted: str) -> None:
-        if not holds:
-            section, name = field.split(".")
-            problems.append(f"config.{field} is {config[section][name]}; wanted {wanted}")
-
-    if config.seed < 0:
-        problems.append(f"config.seed is {config.seed}; wanted 0 or more")
-    model, data, train, predict = config.model, config.data, config.train, config.predict
-    check(
-        len(model.widths) >= 2 and min(model.widths) >= 1, "model.widths", "two or more, each > 0"
-    )
-    for field in ("node_convolutions", "refinement_width", "refinement_convolutions", "targets"):
-        check(model[field] >= 1, f"model.{field}", "1 or more")
-    check(0 < model.initial_probability < 1, "model.initial_probability", "between 0 and 1")
-    check(0 <= model.dropout_rate < 1, "model.dropout_rate", "0 or more and less than 1")
-    check(0 < model.norm_momentum < 1, "model.norm_momentum", "more than 0 and less than 1")
-    check(model.norm_epsilon > 0, "model.norm_epsilon", "more than 0")
-    check(data.spacing_mm > 0, "data.spacing_mm", "more than 0 mm")
-    check(
-        len(data.percentiles) >= 2
-        and all(0 <= p <= 100 for p in data.percentiles)
-        and all(a < b for a, b in zip(data.percentiles, data.percentiles[1:], strict=False)),
-        "data.percentiles",
-        "two or more, from 0 to 100, ascending",
-    )
+    check = partial(_check, problems, config)
+    _check_network(config, problems)
+    for field in ("seed", "init_network"):
+        if config[field] < 0:
+            problems.append(f"config.{field} is {config[field]}; wanted 0 or more")
+    if config.init_network and not config.init:
+        problems.append(
+            f"config.init_network is {config.init_network}; wanted 0 without config.init"
+        )
+    data, train = config.data, config.train
     check(
         0 <= data.lesion_patch_probability <= 1, "data.lesion_patch_probability", "a number in 0..1"
     )
@@ -82,6 +70,46 @@ def check_config(config: ConfigDict) -> None:
     for field in ("batch_size", "epochs", "log_every_steps", "validate_every_steps",
                   "checkpoint_every_steps"):  # fmt: skip
         check(train[field] >= 1, f"train.{field}", "1 or more")
+    _check_augmentation(config, check)
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def check_network(config: ConfigDict) -> None:
+    """As `check_config`, of what matters when the network is trained: itself, what it sees, and
+    the mask."""
+    problems = []
+    _check_network(config, problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _check(problems: list[str], config: ConfigDict, holds: bool, field: str, wanted: str) -> None:
+    if not holds:
+        section, name = field.split(".")
+        problems.append(f"config.{field} is {config[section][name]}; wanted {wanted}")
+
+
+def _check_network(config: ConfigDict, problems: list[str]) -> None:
+    check = partial(_check, problems, config)
+    model, data, predict = config.model, config.data, config.predict
+    check(
+        len(model.widths) >= 2 and min(model.widths) >= 1, "model.widths", "two or more, each > 0"
+    )
+    for field in ("node_convolutions", "refinement_width", "refinement_convolutions", "targets"):
+        check(model[field] >= 1, f"model.{field}", "1 or more")
+    check(0 < model.initial_probability < 1, "model.initial_probability", "between 0 and 1")
+    check(0 <= model.dropout_rate < 1, "model.dropout_rate", "0 or more and less than 1")
+    check(0 < model.norm_momentum < 1, "model.norm_momentum", "more than 0 and less than 1")
+    check(model.norm_epsilon > 0, "model.norm_epsilon", "more than 0")
+    check(data.spacing_mm > 0, "data.spacing_mm", "more than 0 mm")
+    check(
+        len(data.percentiles) >= 2
+        and all(0 <= p <= 100 for p in data.percentiles)
+        and all(a < b for a, b in zip(data.percentiles, data.percentiles[1:], strict=False)),
+        "data.percentiles",
+        "two or more, from 0 to 100, ascending",
+    )
     check(
         0 <= predict.overlap < data.patch_size,
         "predict.overlap",
@@ -90,13 +118,10 @@ def check_config(config: ConfigDict) -> None:
     check(0 <= predict.threshold < 1, "predict.threshold", "0 or more and less than 1")
     check(predict.min_lesion_mm3 >= 0, "predict.min_lesion_mm3", "0 mm3 or more")
     check(predict.batch_size >= 1, "predict.batch_size", "1 or more")
-    _check_augmentation(config, check)
     try:
         check_patch_size([data.patch_size], build_model(config).side_multiple)
     except InputError as error:
         problems.append(f"config.data.patch_size: {error}")
-    if problems:
-        raise ConfigError("\n".join(problems))
 
 
 # How far the control points of a cubic B-spline may move along each axis, in cells of their grid,
@@ -154,6 +179,12 @@ def _check_augmentation(config: ConfigDict, check) -> None:
     )
 
 
+def settings_of(config: ConfigDict) -> Settings:
+    """What preprocessing depends on, beside the landmarks."""
+    data = config.data
+    return Settings(float(data.spacing_mm), tuple(data.percentiles), data.patch_size)
+
+
 def save_config(config: ConfigDict, path: Path) -> None:
     """Write a configuration as JSON."""
     path.write_text(json.dumps(config.to_dict(), indent=1) + "\n")
@@ -167,7 +198,7 @@ def load_config(path: Path) -> ConfigDict:
 def differences(config: ConfigDict, stored: ConfigDict) -> list[str]:
     """Fields in which a configuration cannot continue a run of the `stored` one, in words."""
     ours = _flat(json.loads(json.dumps(config.to_dict())))
-    theirs = _flat(stored.to_dict())
+    theirs = _BEFORE | _flat(stored.to_dict())
     return [
         f"config.{field} is {ours.get(field)}, the run has {theirs.get(field)}"
         for field in sorted(ours | theirs)

@@ -1,8 +1,9 @@
-"""Several trained runs as one: the mean of their probabilities, and how far they disagree."""
+"""Several trained networks as one: the mean of their probabilities, and how far they disagree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from msseg_jax.data.dataset import Pair, Patient
 from msseg_jax.data.quality import Quality, assess
 from msseg_jax.errors import InputError
 from msseg_jax.predictor import Options, Predictor
+
+if TYPE_CHECKING:
+    from msseg_jax.model_file import TrainedNetwork  # which imports JAX
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,28 @@ class Segmentation:
 
 
 class Ensemble:
-    """Trained runs whose probabilities are averaged; each preprocesses a pair in its own way."""
+    """Trained networks whose probabilities are averaged; each preprocesses in its own way."""
 
-    def __init__(self, runs: Sequence[Path | str]):
-        self.members = [Predictor(run) for run in runs]
+    def __init__(self, models: Sequence[Path | str]):
+        """Of all networks in these models: folders of runs, and model files."""
+        from msseg_jax.trained import trained_networks  # which imports JAX; see `Predictor`
+
+        self.members = [
+            Predictor(network) for model in models for network in trained_networks(model)
+        ]
+
+    @classmethod
+    def of(cls, networks: Sequence["TrainedNetwork"]) -> "Ensemble":
+        """Of networks that are loaded already."""
+        ensemble = cls([])
+        ensemble.members = [Predictor(network) for network in networks]
+        return ensemble
 
     def options(self, **given) -> Options:
-        """The first run's own options, but for those given (those that are None are not).
+        """The first network's own options, but for those given (those that are None are not).
 
         Raises:
-          InputError: the runs have different ones where they must be of one mind; or a member
+          InputError: the networks have different ones where they must be of one mind; or a member
             cannot work with these.
         """
         given = {name: value for name, value in given.items() if value is not None}
@@ -41,8 +57,9 @@ class Ensemble:
             for member in self.members[1:]:
                 own = [getattr(one.options, name) for one in (first, member)]
                 if name not in given and own[0] != own[1]:
+                    sources = [one.network.source for one in (first, member)]
                     raise InputError(
-                        f"--{name}: {first.folder} has {own[0]:g}, {member.folder} has {own[1]:g}; "
+                        f"--{name}: {sources[0]} has {own[0]:g}, {sources[1]} has {own[1]:g}; "
                         f"wanted one for the mean of their probabilities: give --{name}"
                     )
         options = replace(first.options, **given)
@@ -79,15 +96,15 @@ class Ensemble:
 
 
 def _check(member: Predictor, options: Options) -> None:
-    """Raises InputError for tiles that a run's network cannot take."""
+    """Raises InputError for tiles that a network cannot take."""
     side = member.preprocessing.settings.patch_size
     if options.tile is not None and (options.tile < side or options.tile % member.side_multiple):
         raise InputError(
             f"--tile is {options.tile}; wanted {side} (the model's patch size) or more, and a "
-            f"multiple of {member.side_multiple}, for {member.folder}"
+            f"multiple of {member.side_multiple}, for {member.network.source}"
         )
     if options.overlap >= side:
         raise InputError(
             f"--overlap is {options.overlap}; wanted 0 to {side - 1} voxels, less than the side of "
-            f"the patches of {member.folder}"
+            f"the patches of {member.network.source}"
         )

@@ -192,9 +192,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="folder to write tables (CSV, JSON) and report.html into",
     )  # fmt: skip
     parser.add_argument(
-        "--model", type=Path, action="append", default=[], metavar="RUN",
-        help="the run that predicted (each of an ensemble, or the folder of a cross-validation): "
-        "warns of visits unlike those it was trained on",
+        "--model", type=Path, action="append", default=[], metavar="MODEL",
+        help="what predicted, as predict --model takes it (each of an ensemble; 'weights': the "
+        "released ones): warns of visits unlike those it was trained on",
     )  # fmt: skip
     parser.add_argument("--no_report", action="store_true", help="tables only")
     return parser.parse_args(arguments)
@@ -244,8 +244,8 @@ def run(
     """Evaluate, and write the tables and the report into `output`, which is made.
 
     Args:
-      models: runs that predicted; of a cross-validation, each patient's is the one that has not
-        seen it.
+      models: runs and model files that predicted; of a cross-validation, each patient's is the
+        run that has not seen it.
 
     Raises:
       InputError, OSError: bad input, or a folder that cannot be written.
@@ -265,19 +265,20 @@ def run(
         from msseg_jax.report.evaluation import write_evaluation_report  # and matplotlib
 
         by_patient = {
-            name: [fitted[run] for run in runs_of(models, name)] for name in evaluation.patients
+            name: [one for run in runs_of(models, name) for one in fitted[run]]
+            for name in evaluation.patients
         }
         write_evaluation_report(page, evaluation, reference, prediction, by_patient)
     return evaluation
 
 
-def _load_preprocessings(models: Sequence[Path]) -> dict[Path, Preprocessing]:
-    """What was fitted in each run."""
+def _load_preprocessings(models: Sequence[Path]) -> dict[Path, list[Preprocessing]]:
+    """What was fitted in each run, and for each network of a model file."""
     if not models:
         return {}
-    from msseg_jax.checkpoint import RunFolder  # which loads JAX; scores do without
+    from msseg_jax.trained import preprocessings  # which loads JAX; scores do without
 
-    return {run: RunFolder(run).load()[1] for run in runs_of(models)}
+    return {model: preprocessings(model) for model in runs_of(models)}
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from msseg_jax.data.training_set import TrainingSet
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
 from msseg_jax.folds import Folds
+from msseg_jax.initial import initial_network
 from msseg_jax.parallel import is_main, main_first
 from msseg_jax.results import Outputs, predict_patients
 from msseg_jax.train import check_patients, check_training, train
@@ -36,8 +37,9 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
             f"--workdir={workdir} holds a cross-validation; wanted --mode=cross_validate to go on "
             "with it, or another --workdir"
         )
-    check_patients(config)
     run = RunFolder(workdir)
+    initial_network(config, run)  # what it cannot begin with is told of before any work
+    check_patients(config)
     run.create_or_continue(config)
     use_phantoms(config, run.path)
     data = prepare_data(config, run)
@@ -52,7 +54,7 @@ def score_held_out(config: ConfigDict, run: RunFolder, data: TrainingSet) -> Non
     if not held_out:
         return
     ensemble = Ensemble([run.path])
-    (used,) = ensemble.members
+    (used,) = (member.network for member in ensemble.members)
     if used.kind == "last" and not config.data.folds:
         print("no validation found any voxel of a new lesion, so there is no best checkpoint")
     root = Path(config.data.root)
@@ -80,9 +82,11 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
             f"--workdir={workdir} holds a run; wanted --mode=train to go on with it, or another "
             "--workdir"
         )
-    check_patients(config)
     folds = Folds(Path(workdir).resolve())
     runs = [RunFolder(folds.run(fold)) for fold in range(config.data.folds)]
+    for run in runs:  # as in `run_experiment`
+        initial_network(config, run)
+    check_patients(config)
     for fold, run in enumerate(runs):  # all of them before any work
         run.create_or_continue(_of_fold(config, fold, folds))
     use_phantoms(config, folds.path)
@@ -125,7 +129,7 @@ def _of_fold(config: ConfigDict, fold: int, folds: Folds) -> ConfigDict:
 def _predict_fold(run: RunFolder, root: Path, held_out: list[str], outputs: Outputs) -> None:
     """Predict the held-out patients of a trained run, unless its checkpoint has done so before."""
     ensemble = Ensemble([run.path])
-    (used,) = ensemble.members
+    (used,) = (member.network for member in ensemble.members)
     checkpoint = {"kind": used.kind, "step": used.step}
     record = run.path / "predicted.json"
     files = [path for name in held_out for path in outputs.of(name).wanted]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from msseg_jax.data.files import read_json, write_beside
 from msseg_jax.errors import InputError
+from msseg_jax.weights import WEIGHTS, released
 
 
 class Folds:
@@ -48,16 +49,18 @@ class Folds:
 
 
 def runs_of(models: Sequence[Path], patient: str | None = None) -> list[Path]:
-    """The runs that are meant by folders of runs and of cross-validations.
+    """The runs and model files that are meant by them, by folders of cross-validations, and by
+    'weights', which is the released file.
 
     Args:
       patient: of a cross-validation that has held it out, only the run that did so.
 
     Raises:
-      InputError: a run is meant twice, which would count it double.
+      InputError: one is meant twice, which would count it double; or there are no released weights.
     """
     runs = []
     for model in models:
+        model = released() if str(model) == WEIGHTS else model
         folds = Folds(model)
         names = folds.load() if folds.exist else []
         own = [folds.run(fold) for fold in range(len(names))] or [folds.path]
@@ -67,5 +70,5 @@ def runs_of(models: Sequence[Path], patient: str | None = None) -> list[Path]:
     places = [run.resolve() for run in runs]
     for run, place in zip(runs, places, strict=True):
         if places.count(place) > 1:
-            raise InputError(f"--model: {run} is given twice; wanted each run once")
+            raise InputError(f"--model: {run} is given twice; wanted each once")
     return runs

@@ -7,6 +7,7 @@
 Arrays are channels last, (B, D, H, W, C): B patch pairs, D H W voxels, C feature maps.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -298,6 +299,16 @@ def initial_variables(model: SiameseMPUNet, seed: int) -> dict:
     # 'rbg', because XLA takes a minute to compile the default generator for 28 kernels on a CPU.
     key = jax.random.key(seed, impl="rbg")
     return jax.jit(lambda key: model.init(key, visit, visit, train=False))(key)
+
+
+@functools.cache
+def variable_shapes(model: SiameseMPUNet) -> dict:
+    """Shapes and dtypes of what `initial_variables` gives; nothing is computed."""
+    side = model.side_multiple
+    visit = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
+    return jax.eval_shape(
+        lambda key, visit: model.init(key, visit, visit, train=False), jax.random.key(0), visit
+    )
 
 
 def build_model(

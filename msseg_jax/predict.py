@@ -1,9 +1,10 @@
-"""New lesions of a pair of FLAIR visits, or of every pair of a folder, with trained runs.
+"""New lesions of a pair of FLAIR visits, or of every pair of a folder, with trained networks.
 
-    python -m msseg_jax.predict --model=RUN -t1 A.nii.gz -t2 B.nii.gz -o new.nii.gz
+    python -m msseg_jax.predict -t1 A.nii.gz -t2 B.nii.gz -o new.nii.gz
     python -m msseg_jax.predict --model=RUN --dataset=ROOT --output=DIR
 
-Several `--model` are an ensemble. `--prepare` takes scans as they left the scanner.
+Without `--model` the released weights predict; several are an ensemble. `--prepare` takes scans as
+they left the scanner.
 
 For research, not for clinical use.
 """
@@ -34,6 +35,7 @@ from msseg_jax.prepare.request import (
 )
 from msseg_jax.process import keep_freed_memory, limit_threads, processors
 from msseg_jax.results import Outputs, Preparation, predict_patient, predict_patients, reason_of
+from msseg_jax.weights import WEIGHTS
 
 PROGRAM = "python -m msseg_jax.predict"
 # What is added to the name of --output, of a file or of a folder:
@@ -54,9 +56,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--prepare.",
     )
     parser.add_argument(
-        "--model", required=True, type=Path, action="append", metavar="RUN",
-        help="folder of a run of launch.py; given several times, or the folder of a "
-        "cross-validation: an ensemble, whose probabilities are averaged",
+        "--model", type=Path, action="append", metavar="MODEL",
+        help="folder of a run of launch.py or of a cross-validation, or a model file; several "
+        "networks are an ensemble, whose probabilities are averaged; default: 'weights', the "
+        "released ones",
     )  # fmt: skip
     one = parser.add_argument_group("one pair")
     one.add_argument("-t1", "--time01", type=Path, metavar="FILE", help="FLAIR of the first visit")
@@ -98,7 +101,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="do again what is done already: with --dataset patients, with --prepare pairs",
     )  # fmt: skip
     add_arguments(parser)
-    own = "default: the (first) run's configuration"
+    own = "default: the (first) model's own"
     parser.add_argument(
         "--overlap", type=int, metavar="VOXELS", help=f"shared by neighbouring tiles; {own}"
     )
@@ -156,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if flags.prepare is not None:
             check_libraries()
-        flags.model = runs_of(flags.model)
+        flags.models = runs_of(flags.model or [Path(WEIGHTS)])
         outputs, prepared = _outputs(flags), _prepared(flags)
         _check_places(flags, outputs, prepared)
         predict = _predict_folder if flags.dataset else _predict_pair
@@ -192,7 +195,7 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def _check_places(flags: argparse.Namespace, outputs: Outputs, prepared: Path | None) -> None:
-    """Raises InputError for outputs that one place cannot hold, or one model cannot give."""
+    """Raises InputError for outputs that one place cannot hold."""
     places = {}
     for name, path in (
         ("--output", outputs.mask), ("--probability", outputs.probability),
@@ -207,19 +210,25 @@ def _check_places(flags: argparse.Namespace, outputs: Outputs, prepared: Path | 
                 f"{path}: lies in {prepared}, the folder of --prepare, which holds what it makes "
                 "alone; choose a place elsewhere"
             )
-    if flags.uncertainty is not None and len(flags.model) == 1:
-        raise InputError(
-            f"--uncertainty: {flags.model[0]} alone has none to disagree with; wanted two or more "
-            "--model, or the folder of a cross-validation"
-        )
 
 
 def _start(flags: argparse.Namespace) -> tuple[Ensemble, Options]:
-    ensemble = Ensemble(flags.model)
+    ensemble = Ensemble(flags.models)
+    first = ensemble.members[0].network
+    if flags.uncertainty is not None and len(ensemble.members) == 1:
+        raise InputError(
+            f"--uncertainty: {first.source} alone has none to disagree with; wanted two or more "
+            "--model, the folder of a cross-validation, or a model file of several networks"
+        )
     options = ensemble.options(
         overlap=flags.overlap, threshold=flags.threshold,
         min_lesion_mm3=flags.min_lesion_mm3, batch_size=flags.batch_size, tile=flags.tile,
     )  # fmt: skip
+    if not flags.model:
+        print(
+            f"no --model given: the released weights, {first.about.title} ({flags.models[0]}); "
+            "for research, not for clinical use"
+        )
     for member in ensemble.members:
         print(f"model: {member}")
     return ensemble, options

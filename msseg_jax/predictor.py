@@ -1,8 +1,8 @@
-"""One trained run, ready to segment: its network, its preprocessing, its options."""
+"""One trained network, ready to segment, with its preprocessing and its options."""
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from msseg_jax.data import preprocess
 from msseg_jax.data.dataset import Pair, Patient
 from msseg_jax.data.preprocess import Resampled
 from msseg_jax.data.tiles import fit_tile, tile_corners
+
+if TYPE_CHECKING:
+    from msseg_jax.model_file import TrainedNetwork  # which imports JAX
 
 
 @dataclass(frozen=True)
@@ -26,32 +29,26 @@ class Options:
 class Predictor:
     """A trained network with its preprocessing; compiled once per shape of its tiles."""
 
-    def __init__(self, folder: Path | str):
+    def __init__(self, network: "TrainedNetwork"):
         # JAX starts its threads when it is imported, so `--threads` must be set before.
         import jax
 
-        from msseg_jax.checkpoint import RunFolder, restore_for_inference
         from msseg_jax.inference import compile_forward
         from msseg_jax.model import build_model
 
-        run = RunFolder(folder)
-        self.folder = folder
-        self.config, self.preprocessing = run.load()
+        self.network = network
+        self.config, self.preprocessing = network.config, network.preprocessing
         model = build_model(self.config)
-        side = self.side_multiple = model.side_multiple
-        visit = jax.ShapeDtypeStruct((1, side, side, side, 1), np.float32)
-        shapes = jax.eval_shape(
-            lambda key, visit: model.init(key, visit, visit, train=False), jax.random.key(0), visit
-        )
-        self._variables, self.kind, self.step = restore_for_inference(run, shapes)
+        self.side_multiple = model.side_multiple
+        self._variables = jax.device_put(network.variables, jax.local_devices()[0])
         self._forward = compile_forward(model)
 
     def __str__(self) -> str:
-        return f"{self.folder}, its {self.kind} checkpoint, step {self.step}"
+        return str(self.network)
 
     @property
     def options(self) -> Options:
-        """The run's own."""
+        """The network's own."""
         return Options(**self.config.predict.to_dict())
 
     def segment(
@@ -65,7 +62,7 @@ class Predictor:
         """Probability of new lesion on the pair's own grid: (D, H, W) float32, 0 off the brain.
 
         Args:
-          resampled: the pair, by this run's settings.
+          resampled: the pair, by this network's settings.
 
         Raises:
           DatasetError: a visit is constant inside the brain.

@@ -1,12 +1,14 @@
 """Training: the state, one step, and the loop around it."""
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training import train_state
 from ml_collections import ConfigDict
@@ -18,6 +20,7 @@ from msseg_jax.data.loader import load_batches
 from msseg_jax.data.packing import unpack_batch
 from msseg_jax.data.training_set import TrainingSet, find_enough
 from msseg_jax.events import EventFile
+from msseg_jax.initial import initial_network
 from msseg_jax.interruption import Interruption, Stopped
 from msseg_jax.losses import batch_dice_loss
 from msseg_jax.model import SiameseMPUNet, build_model, initial_variables
@@ -82,11 +85,12 @@ def learning_rate(config: ConfigDict, schedule: Schedule) -> optax.Schedule:
     )
 
 
-def create_state(config: ConfigDict, model: SiameseMPUNet, rate: optax.Schedule) -> TrainState:
-    """The initial state: a function of config.seed."""
-    state = TrainState.create(
-        apply_fn=model.apply, tx=optax.adam(rate), **initial_variables(model, config.seed)
-    )
+def create_state(
+    config: ConfigDict, model: SiameseMPUNet, rate: optax.Schedule, variables: dict | None = None
+) -> TrainState:
+    """The initial state: a function of config.seed, or of parameters and statistics given."""
+    variables = variables or initial_variables(model, config.seed)
+    state = TrainState.create(apply_fn=model.apply, tx=optax.adam(rate), **variables)
     return state.replace(step=jnp.zeros((), jnp.int32))  # a Python 0 would compile the step twice
 
 
@@ -156,9 +160,16 @@ def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
     schedule = make_schedule(config, len(data.training))
     rate = learning_rate(config, schedule)
     model = build_model(config, AXIS, config.train.compute_dtype)
-    state = create_state(config, model, rate)
+    initial = initial_network(config, run)
+    state = create_state(config, model, rate, initial and initial.variables)
     parallel.require_same("the data", json.dumps(data.split) + str(data.preprocessing))
-    parallel.main_first("run", lambda: run.keep(config, data.preprocessing, data.split))
+    record = None
+    if initial is not None:
+        parallel.require_same("config.init", _digest(initial.variables))
+        record = {"network": str(initial), "about": initial.about and asdict(initial.about)}
+        if is_main():
+            print(f"beginning with {initial}")
+    parallel.main_first("run", lambda: run.keep(config, data.preprocessing, data.split, record))
 
     batches, volumes = training_data(config, data, schedule.total_steps, devices)
     step_on_devices = parallel_step(
@@ -256,6 +267,14 @@ def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
         done = int(state.step)
         if parallel.any_process(interruption.asked):  # also in what followed the last step
             raise stopped(done)
+
+
+def _digest(variables: dict) -> str:
+    """The same for the same numbers."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def asked_to_stop(interruption: Interruption, flag_of_any) -> bool:

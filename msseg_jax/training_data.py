@@ -1,6 +1,7 @@
 """From a configuration to the data of its run: who is held out, what is cached, where it is cut."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -8,11 +9,13 @@ from ml_collections import ConfigDict
 
 from msseg_jax import device_data, parallel
 from msseg_jax.checkpoint import RunFolder
+from msseg_jax.config import settings_of
 from msseg_jax.data.augmentation import AugmentationSettings
 from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, Share
-from msseg_jax.data.preprocess import Settings
+from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import TrainingSet, prepare
+from msseg_jax.initial import initial_network
 from msseg_jax.parallel import on_every_device
 
 logger = logging.getLogger(__name__)
@@ -35,10 +38,21 @@ def augmentation_settings(config: ConfigDict) -> AugmentationSettings | None:
 def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:
     """The patients of config.data.root, checked, split and in the cache."""
     cache = Path(config.data.cache_dir or run.path / "cache")
-    settings = Settings(
-        float(config.data.spacing_mm), tuple(config.data.percentiles), config.data.patch_size
-    )
-    return prepare(Path(config.data.root), config.model.targets, settings, hold_out(config), cache)
+    return prepare(
+        Path(config.data.root), config.model.targets, settings_of(config), hold_out(config), cache,
+        _given_preprocessing(config, run),
+    )  # fmt: skip
+
+
+def _given_preprocessing(config: ConfigDict, run: RunFolder) -> Preprocessing | None:
+    """That of the network with which a run begins, as its parameters know no other intensities;
+    None where it is to be fitted."""
+    if not config.init:
+        return None
+    if run.begun:
+        return Preprocessing.load(run.preprocessing_file)
+    given = initial_network(config, run).preprocessing
+    return replace(given, settings=settings_of(config))  # the patch size is the run's own
 
 
 def training_data(

@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 
 from msseg_jax import native
 from msseg_jax.checkpoint import Checkpoints, RunFolder
-from msseg_jax.config import save_config
+from msseg_jax.config import save_config, settings_of
 from msseg_jax.data import dataset
-from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.model import build_model, initial_variables
 from msseg_jax.train import check_patients, check_training, train
 from msseg_jax.training_data import prepare_data
@@ -101,9 +101,10 @@ def save_run(folder: Path, config: ConfigDict, seed: int = 0, middle: float = 50
     """A run's folder with an untrained network, and `middle` as the landmark of the median."""
     run = RunFolder(folder)
     run.path.mkdir(parents=True)
+    config = config.copy_and_resolve_references()
+    config.data.percentiles = (1, 50, 99)
     save_config(config, run.config_file)
-    settings = Settings(config.data.spacing_mm, (1, 50, 99), config.data.patch_size)
-    Preprocessing(settings, (0.0, middle, 100.0), 5.0).save(run.preprocessing_file)
+    Preprocessing(settings_of(config), (0.0, middle, 100.0), 5.0).save(run.preprocessing_file)
     variables = with_random_output(initial_variables(build_model(config), seed))
     with Checkpoints(run.checkpoints / "last", keep=1) as checkpoints:
         checkpoints.save(4, variables, {"moments": np.zeros(1)}, {})

@@ -172,7 +172,7 @@ def test_a_folder_of_patients_wants_every_output(runs, patients_root, tmp_path, 
     [
         (1, "--uncertainty={out}", "alone has none to disagree with; wanted two or more --model"),
         (2, "--uncertainty={new}", "as --output; wanted two places"),
-        (2, "--model={first}", "one is given twice; wanted each run once"),
+        (2, "--model={first}", "one is given twice; wanted each once"),
         (2, "--uncertainty={page}", "wanted a name that ends in .nii"),
     ],
 )

@@ -9,8 +9,9 @@ from msseg_jax.ensemble import Ensemble
 from msseg_jax.inference import compile_forward, segment_volume
 from msseg_jax.model import build_model, initial_variables
 from msseg_jax.predict import main
-from msseg_jax.predictor import Options, Predictor
+from msseg_jax.predictor import Options
 from msseg_jax.results import lesion_mask
+from msseg_jax.trained import trained_networks
 from tests.conftest import SHAPE, save_nifti, save_run, with_random_output
 
 
@@ -288,10 +289,11 @@ def test_flags_that_cannot_be_are_refused(flags, message, capsys):
 
 
 def test_best_is_preferred_to_last(run, small_config):
-    assert Predictor(run).kind == "last"
+    (network,) = trained_networks(run)
+    assert network.kind == "last"
     variables = initial_variables(build_model(small_config), seed=1)
     with Checkpoints(run / "checkpoints" / "best", keep=1) as checkpoints:
         checkpoints.save(2, variables, {"moments": np.zeros(1)}, {})
-    predictor = Predictor(run)
-    assert (predictor.kind, predictor.step) == ("best", 2)
-    jax.tree.map(np.testing.assert_array_equal, predictor._variables, variables)
+    (network,) = trained_networks(run)
+    assert (network.kind, network.step) == ("best", 2)
+    jax.tree.map(np.testing.assert_array_equal, network.variables, variables)

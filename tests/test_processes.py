@@ -4,12 +4,14 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from msseg_jax.interruption import EXIT_STATUS, INTERRUPTED
+from msseg_jax.model_file import read_model_file
 from tests.conftest import Launch, logged, stored
 
 pytestmark = pytest.mark.slow
@@ -130,6 +132,30 @@ def test_a_signal_before_the_training_ends_its_process_at_once_and_then_the_othe
     assert f"ends: {INTERRUPTED}" in said
     processes[1 - first].communicate(timeout=60)
     assert processes[1 - first].returncode != 0
+
+
+def test_two_processes_begin_with_one_trained_network(launch, tmp_path):
+    """Each reads the file; a step so small that not a bit of the network changes."""
+    path = Path(__file__).parent / "data" / "model_v1.safetensors"
+    flags = (
+        f"--config.init={path}", "--config.init_network=1", "--config.data.percentiles=(1,50,99)",
+        "--config.train.learning_rate=1e-30", f"--config.model.norm_momentum={1 - 1e-12}",
+        "--config.train.max_steps=1",
+    )  # fmt: skip
+    processes = start_two(launch, tmp_path / "run", *flags)
+    main, other = outputs(processes)
+    assert [p.returncode for p in processes] == [0, 0], main + other
+    assert "beginning with made up 1.0" in main
+    assert "beginning with" not in other
+    network = read_model_file(path).networks[1]
+    jax.tree.map(
+        np.testing.assert_array_equal, stored(tmp_path / "run")[1]["model"], network.variables
+    )
+    other_kind = start_two(launch, tmp_path / "wide", *flags, "--config.model.widths=(4,2)")
+    said = outputs(other_kind)
+    assert all(p.returncode not in (0, None) for p in other_kind)
+    assert any("config.model.widths is [4, 2]; wanted [3, 2]" in text for text in said)
+    assert not (tmp_path / "wide").exists()
 
 
 def test_processes_with_different_configurations_are_refused(launch, tmp_path):

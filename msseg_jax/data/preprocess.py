@@ -42,13 +42,17 @@ class Preprocessing:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @staticmethod
+    def of(fields: dict) -> "Preprocessing":
+        """From what `asdict` gives, by way of JSON; KeyError or TypeError for anything else."""
+        settings = dict(fields["settings"])
+        settings["percentiles"] = tuple(settings["percentiles"])
+        landmarks, deviation = tuple(fields["landmarks"]), fields["deviation"]
+        return Preprocessing(Settings(**settings), landmarks, deviation)
+
+    @staticmethod
     def load(path: Path) -> "Preprocessing":
-        fields = read_json(path)
         try:
-            settings = fields["settings"]
-            settings["percentiles"] = tuple(settings["percentiles"])
-            landmarks, deviation = tuple(fields["landmarks"]), fields["deviation"]
-            return Preprocessing(Settings(**settings), landmarks, deviation)
+            return Preprocessing.of(read_json(path))
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: is of another version of this program ({error!r}); train the run anew"

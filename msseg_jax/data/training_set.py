@@ -11,7 +11,7 @@ from msseg_jax.data.split import HoldOut
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Names and cache folders, and what was fitted on the training patients alone."""
+    """Names and cache folders, and what was fitted on the training patients alone, if not given."""
 
     training: list[tuple[str, Path]]
     validation: list[tuple[str, Path]]  # held out
@@ -35,9 +35,17 @@ def find_enough(root: Path, targets: int, hold_out: HoldOut) -> list[Patient]:
 
 
 def prepare(
-    root: Path, targets: int, settings: Settings, hold_out: HoldOut, cache_folder: Path
+    root: Path,
+    targets: int,
+    settings: Settings,
+    hold_out: HoldOut,
+    cache_folder: Path,
+    given: Preprocessing | None = None,
 ) -> TrainingSet:
     """Check a whole folder, hold patients out, fit the preprocessing and fill the cache.
+
+    Args:
+      given: preprocessing by these settings that was fitted elsewhere, and takes that place.
 
     Raises:
       DatasetError: with every problem of every patient, before anything is preprocessed.
@@ -54,7 +62,7 @@ def prepare(
             "least one to learn from: check the maps, or hold out fewer patients "
             "(config.data.validation_patients)"
         )
-    preprocessing = preprocess.fit(
+    preprocessing = given or preprocess.fit(
         [m.histograms for k, m in enumerate(measures) if k not in held_out], settings
     )
     folders = cache.build(patients, measures, preprocessing, place)
