@@ -23,7 +23,6 @@ import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from msseg_jax.prepare.middle import bring_to_middle, check_match
-from msseg_jax.prepare.patient import use_threads
 from msseg_jax.prepare.registration import (
     centre_of,
     compose,
@@ -34,7 +33,6 @@ from msseg_jax.prepare.registration import (
 )
 from msseg_jax.prepare.scan import Scan, read_scan
 from msseg_jax.prepare.visits import RegistrationError, register_visits
-from msseg_jax.process import processors
 
 MOST_DEGREES, MOST_SHIFT_MM = 30.0, 40.0
 SLICE_MM, PIXEL_MM = 4.0, 0.9
@@ -51,7 +49,6 @@ def main():
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
-    use_threads(processors())
     first, second = read_scan(flags.time01), read_scan(flags.time02)
     known = register_visits((first, second))
     points = points_of(known.visits[0].brain)

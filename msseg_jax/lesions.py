@@ -9,6 +9,8 @@ from scipy import ndimage
 
 from msseg_jax.data.volumes import bounding_box
 
+CENTRE = ("x_mm", "y_mm", "z_mm")  # of a lesion, as `describe_lesions` calls it
+
 
 def voxel_mm3(spacing_mm) -> float:
     """The volume of a voxel of these sides, in the single precision of a NIfTI header."""

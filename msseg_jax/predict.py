@@ -13,17 +13,20 @@ import argparse
 import contextlib
 import logging
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from msseg_jax.command import run_command
 from msseg_jax.data.dataset import Patient, find_patients, patient_in
+from msseg_jax.data.files import check_there
 from msseg_jax.data.volumes import SUFFIXES, check_output
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
 from msseg_jax.folds import runs_of
-from msseg_jax.interruption import INTERRUPTED, sigterm_as_ctrl_c
+from msseg_jax.interruption import sigterm_as_ctrl_c
 from msseg_jax.predictor import Options
 from msseg_jax.prepare.request import (
     Request,
@@ -33,7 +36,8 @@ from msseg_jax.prepare.request import (
     find_scans,
     request_of,
 )
-from msseg_jax.process import keep_freed_memory, limit_threads, processors
+from msseg_jax.process import keep_freed_memory, limit_threads
+from msseg_jax.progress import followed, steps
 from msseg_jax.results import Outputs, Preparation, predict_patient, predict_patients, reason_of
 from msseg_jax.weights import WEIGHTS
 
@@ -156,22 +160,19 @@ def main(arguments: list[str] | None = None) -> int:
     keep_freed_memory()
     if flags.threads:
         limit_threads(flags.threads)
-    try:
-        if flags.prepare is not None:
-            check_libraries()
-        flags.models = runs_of(flags.model or [Path(WEIGHTS)])
-        outputs, prepared = _outputs(flags), _prepared(flags)
-        _check_places(flags, outputs, prepared)
-        predict = _predict_folder if flags.dataset else _predict_pair
-        # So that a pair that is half prepared is cleared away, as after Ctrl-C.
-        with sigterm_as_ctrl_c() if prepared else contextlib.nullcontext():
-            return predict(flags, outputs, prepared)
-    except (InputError, OSError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: {INTERRUPTED}", file=sys.stderr)
-        return 1
+    return run_command(PROGRAM, partial(_predict, flags))
+
+
+def _predict(flags: argparse.Namespace) -> int:
+    if flags.prepare is not None:
+        check_libraries()
+    flags.models = runs_of(flags.model or [Path(WEIGHTS)])
+    outputs, prepared = _outputs(flags), _prepared(flags)
+    _check_places(flags, outputs, prepared)
+    predict = _predict_folder if flags.dataset else _predict_pair
+    # So that a pair that is half prepared is cleared away, as after Ctrl-C.
+    with sigterm_as_ctrl_c() if prepared else contextlib.nullcontext():
+        return predict(flags, outputs, prepared)
 
 
 def _outputs(flags: argparse.Namespace) -> Outputs:
@@ -250,31 +251,38 @@ def _predict_pair(flags: argparse.Namespace, outputs: Outputs, prepared: Path | 
                 f"{path}: is an input, and lies in {prepared}, the folder of --prepare, which is "
                 "made anew; choose another folder"
             )
+    check_there(flags.time01, flags.time02, flags.mask, *masks)
+    if prepared is None and (folders := [p for p in (flags.time01, flags.time02) if p.is_dir()]):
+        raise InputError(
+            f"{folders[0]}: is a folder; wanted a NIfTI file on the other visit's grid, or add "
+            "--prepare, which takes folders of DICOM files and brings the visits together"
+        )
     ensemble, options = _start(flags)
     preparation = None
     if prepared is not None:
         request = request_of(flags, flags.time01, flags.time02)
-        preparation = _prepare(request, prepared, flags.overwrite)
+        with steps("preparing") as say:
+            preparation = _prepare(request, prepared, flags.overwrite, say)
         patient = patient_in(prepared)
 
-    def bar(batches):
-        return tqdm(batches, "tiles", disable=None, leave=False)
+    def progress(batches):
+        return followed(batches, "batches of tiles")
 
-    print(predict_patient(ensemble, patient, options, outputs, bar, preparation))
+    print(predict_patient(ensemble, patient, options, outputs, progress, preparation))
     return 0
 
 
-def _prepare(request: Request, folder: Path, overwrite: bool) -> Preparation:
+def _prepare(
+    request: Request, folder: Path, overwrite: bool, say: Callable = lambda step: None
+) -> Preparation:
     """Prepare a pair. What is to be known of it is said, and reported, with the prediction."""
-    from msseg_jax.prepare.patient import prepare_patient, use_threads
+    from msseg_jax.prepare.patient import prepare_patient
     from msseg_jax.prepare.scanner_grid import ScannerGrid
 
-    use_threads(processors())
-    with tqdm(total=0, bar_format="preparing: {desc}", disable=None, leave=False) as line:
-        prepared = prepare_patient(request, folder, overwrite, line.set_description_str)
+    prepared = prepare_patient(request, folder, overwrite, say)
     tqdm.write(f"prepared{' before' if prepared.was_there else ''}: {folder}")
     scanner = partial(ScannerGrid.of, folder, request.time02, request.series[1])
-    return Preparation(prepared.record, scanner)
+    return Preparation(prepared.record, (request.time01, request.time02), scanner)
 
 
 def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path | None) -> int:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from msseg_jax.data.dataset import Patient, read_pair
+from msseg_jax.data.dataset import Pair, Patient, read_pair
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, Quality
-from msseg_jax.data.volumes import write_volume
+from msseg_jax.data.volumes import Volume, write_volume
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
-from msseg_jax.lesions import number_lesions, voxel_mm3
+from msseg_jax.lesions import CENTRE, describe_lesions, number_lesions, voxel_mm3
 from msseg_jax.predictor import Options
 
 
@@ -49,7 +49,13 @@ class Preparation:
     """How a pair came from scans, and the way back."""
 
     record: dict  # that lies beside the pair
+    scans: tuple[Path, Path]  # of the first visit and the second
     scanner: Callable  # makes the `ScannerGrid` of the second visit, when its turn has come
+
+    @property
+    def title(self) -> str:
+        """The scans, as a page's title names them."""
+        return ", ".join(str(Path(*scan.resolve().parts[-2:])) for scan in self.scans)
 
     def warnings(self, quality: Quality) -> list[str]:
         """What to know of the pair from preparing it and from predicting on it."""
@@ -59,17 +65,27 @@ class Preparation:
 
     def facts(self) -> list[tuple[str, str]]:
         """What a report states about it."""
-        scans = (self.record[visit]["path"] for visit in ("time01", "time02"))
-        correlation = self.record["registration"]["correlation"]
-        return [
-            ("prepared from", " and ".join(scans)),
-            ("registration", f"correlation {correlation:.3f} of the visits"),
-            (
-                "coordinates",
-                "of the grid half-way between the visits: centres are some mm away from those in "
-                "either scan, and lesions at the threshold may count otherwise there",
-            ),
-        ]
+        return [("prepared from", " and ".join(map(str, self.scans)))]
+
+
+@dataclass(frozen=True)
+class NewLesions:
+    """What was found, on one grid."""
+
+    like: Volume  # of that grid
+    probability: np.ndarray  # (D, H, W) float32
+    mask: np.ndarray  # (D, H, W) uint8
+
+    @staticmethod
+    def of(probability: np.ndarray, options: Options, like: Volume) -> "NewLesions":
+        """Of a probability map on the grid of `like`."""
+        mask = lesion_mask(probability, options, voxel_mm3(like.spacing_mm))
+        return NewLesions(like, probability, mask)
+
+    def __str__(self) -> str:
+        count = number_lesions(self.mask != 0)[1]
+        total_mm3 = self.mask.sum() * voxel_mm3(self.like.spacing_mm)
+        return f"{count} new lesion{'' if count == 1 else 's'}, {total_mm3:.0f} mm3"
 
 
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
@@ -97,7 +113,7 @@ def predict_patient(
 
     Args:
       preparation: of a pair that comes from scans; mask and maps are written on the grid of the
-        second one.
+        second one, and the report is of that mask.
 
     Raises:
       DatasetError, VolumeError: for what is wrong with the input; nothing is written then.
@@ -106,44 +122,62 @@ def predict_patient(
     scanner = preparation.scanner() if preparation else None
     pair = read_pair(patient)
     found = ensemble.segment(patient, pair, options, progress)
-    volume_mm3 = voxel_mm3(pair.time01.spacing_mm)
-    mask = lesion_mask(found.probability, options, volume_mm3)
-    facts = _facts(ensemble, patient, options, found.quality)
-    if preparation is None:
-        warnings = found.quality.warnings()
-    else:
-        warnings = preparation.warnings(found.quality)
-        facts = [*preparation.facts(), *facts]
-    if outputs.report is not None:
-        from msseg_jax.report.prediction import write_prediction_report
-
-        write_prediction_report(
-            outputs.report, patient.name, pair, mask, found.probability, warnings, facts
-        )
-    said = []
-    maps = {outputs.probability: found.probability, outputs.uncertainty: found.disagreement}
-    like = pair.time01
-    if outputs.in_middle is not None:
-        write_volume(outputs.in_middle, mask, like)
-        said.append(f"{outputs.in_middle}: {_count(mask, volume_mm3)}")
+    warnings = preparation.warnings(found.quality) if preparation else found.quality.warnings()
+    delivered = here = NewLesions.of(found.probability, options, pair.time01)
     if scanner is not None:
-        maps = {path: scanner.bring(array, like.affine) for path, array in maps.items() if path}
-        probability = scanner.bring(found.probability, like.affine)
-        like = scanner.like
-        volume_mm3 = voxel_mm3(like.spacing_mm)
-        mask = lesion_mask(probability, options, volume_mm3)
-    for path, array in maps.items():
-        if path is not None:
-            write_volume(path, array, like)
-    write_volume(outputs.mask, mask, like)
+        probability = scanner.bring(found.probability, here.like.affine)
+        delivered = NewLesions.of(probability, options, scanner.like)
+    said = []
+    if outputs.in_middle is not None:
+        said.append(f"{outputs.in_middle}: {here}")
+    if outputs.report is not None:
+        facts = _facts(ensemble, patient, options, found.quality)
+        if preparation is not None:
+            about = ("mask", f"{outputs.mask}, on the second visit's own grid: {delivered}")
+            other = ("mask on the pair's grid", f"{said[0]} (the grids differ, so it may, too)")
+            facts = [*preparation.facts(), about, other, *facts]
+        _write_report(outputs, patient, pair, delivered, warnings, facts, preparation, scanner)
+    if outputs.in_middle is not None:
+        write_volume(outputs.in_middle, here.mask, here.like)
+    if outputs.probability is not None:
+        write_volume(outputs.probability, delivered.probability, delivered.like)
+    if outputs.uncertainty is not None:
+        disagreement = found.disagreement
+        if scanner is not None:
+            disagreement = scanner.bring(disagreement, here.like.affine)
+        write_volume(outputs.uncertainty, disagreement, delivered.like)
+    write_volume(outputs.mask, delivered.mask, delivered.like)
     seconds = time.perf_counter() - start
-    said.insert(0, f"{outputs.mask}: {_count(mask, volume_mm3)}, in {seconds:.1f} s")
+    said.insert(0, f"{outputs.mask}: {delivered}, in {seconds:.1f} s")
     return "\n".join([*said, *(f"  warning: {warning}" for warning in warnings)])
 
 
-def _count(mask: np.ndarray, volume_mm3: float) -> str:
-    count = number_lesions(mask != 0)[1]
-    return f"{count} new lesion{'' if count == 1 else 's'}, {mask.sum() * volume_mm3:.0f} mm3"
+def _write_report(
+    outputs: Outputs,
+    patient: Patient,
+    pair: Pair,
+    delivered: NewLesions,
+    warnings: list[str],
+    facts: list[tuple[str, str]],
+    preparation: Preparation | None,
+    scanner,
+) -> None:
+    """The page of the mask that is written, whatever grid that is on."""
+    from msseg_jax.report.prediction import write_prediction_report
+
+    like = delivered.like
+    lesions, _ = number_lesions(delivered.mask != 0)
+    rows = describe_lesions(lesions, like.affine, like.spacing_mm, delivered.probability)
+    if scanner is None:
+        write_prediction_report(outputs.report, patient.name, pair, lesions, rows, warnings, facts)
+        return
+    # The pictures are of the prepared pair: what is listed is brought there to be shown.
+    centres = scanner.points_in_middle(np.array([[row[k] for k in CENTRE] for row in rows]))
+    rows = [row | {"shown_at_mm": centre} for row, centre in zip(rows, centres, strict=True)]
+    drawn = scanner.draw_in_middle(lesions, pair.brain.shape, pair.time01.affine)
+    write_prediction_report(
+        outputs.report, preparation.title, pair, drawn, rows, warnings, facts, outputs.mask
+    )
 
 
 def _facts(
@@ -158,7 +192,7 @@ def _facts(
         ("brain mask", f"{mask} ({quality.brain_ml:.0f} ml)"),
         (
             "visits apart",
-            f"{alignment.displacement_mm:.1f} mm, correlation {alignment.correlation:.2f}",
+            f"{alignment.displacement_mm:.1f} mm, correlation of edges {alignment.correlation:.2f}",
         ),
         *(("model", str(member)) for member in ensemble.members),
     ]

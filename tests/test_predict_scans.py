@@ -1,21 +1,26 @@
 """`predict --prepare`: scans as they left the scanner go in, masks on their grid come out."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from msseg_jax import predict as predict_module
 from msseg_jax.data import dataset
 from msseg_jax.data.alignment import Alignment
 from msseg_jax.data.quality import Quality
+from msseg_jax.ensemble import Ensemble
 from msseg_jax.evaluate import main as evaluate
 from msseg_jax.predict import PROGRAM
 from msseg_jax.predict import main as predict
@@ -29,6 +34,8 @@ from msseg_jax.results import Preparation
 from tests import heads
 from tests.conftest import save_run
 from tests.test_prepare_dicom import TURNED, write_series
+
+LPS = np.array([-1.0, -1.0, 1.0])  # times a point of NIfTI's is one of ITK's, and back
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +157,95 @@ def test_what_was_noticed_while_preparing_is_said_once_and_reported(
     html = page.read_text()
     assert html.count("57 ml of the brain lie outside") == 1
     assert f"{scans / 'time01.nii.gz'} and {scans / 'time02.nii.gz'}" in html
-    assert "correlation 0.877 of the visits" in html
+    assert html.count("correlation") == 1  # of the visits with each other, and said of what
+    assert "correlation of edges" in html
+    assert html.count(f"({record['brain']['ml']:.0f} ml)") == 1
+
+
+def lesions_in(mask: Path) -> list[tuple[np.ndarray, float]]:
+    """Centre in scanner mm and volume in mm3 of each lesion of a file, the largest first."""
+    image = nib.load(mask)
+    labels, count = ndimage.label(np.asarray(image.dataobj))
+    centres = ndimage.center_of_mass(labels > 0, labels, range(1, count + 1))
+    voxels = np.bincount(labels.ravel())[1:]
+    volume_mm3 = np.prod(image.header.get_zooms())
+    centres_mm = nib.affines.apply_affine(image.affine, centres)
+    found = list(zip(centres_mm, voxels * volume_mm3, strict=True))
+    return sorted(found, key=lambda lesion: -lesion[1])
+
+
+def balls(shape, affine) -> np.ndarray:
+    """A probability map: a large lesion on the patient's left, a small one on the right."""
+    indices = np.moveaxis(np.indices(shape), 0, -1)
+    points = nib.affines.apply_affine(affine, indices)
+    middle = nib.affines.apply_affine(affine, (np.array(shape) - 1) / 2)
+    centres = middle + np.array([(-30.0, 21.0, 15.0), (24.0, -33.0, -9.0)])
+    far_mm = [np.linalg.norm(points - centre, axis=-1) for centre in centres]
+    return ((far_mm[0] < 11) | (far_mm[1] < 6)).astype(np.float32)
+
+
+def test_the_report_is_of_the_mask_on_the_scanners_grid(
+    run, scans, prepared, tmp_path, monkeypatch
+):
+    segment = Ensemble.segment
+
+    def segmented(ensemble, patient, pair, *others):
+        probability = balls(pair.brain.shape, pair.time01.affine)
+        return replace(segment(ensemble, patient, pair, *others), probability=probability)
+
+    monkeypatch.setattr(Ensemble, "segment", segmented)
+    mask, page = tmp_path / "new.nii.gz", tmp_path / "page.html"
+    flags = [f"--model={run}", *visits(scans), f"--output={mask}", f"--report={page}"]
+    assert predict([*flags, f"--prepare={prepared}"]) == 0
+    html, lesions = page.read_text(), lesions_in(mask)
+    assert len(lesions) == 2
+    assert "<strong>2 new lesions</strong>" in html
+    assert f"{sum(volume_mm3 for _, volume_mm3 in lesions):.0f} mm3 (" in html
+    row = r'</span>P(\d)</td>\s*<td>(\d+)</td><td class="text">(\w+)</td>\s*<td>(.+?)</td>'
+    to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
+    rows = re.findall(row, html)
+    for (centre, volume_mm3), (_, said_mm3, _, said) in zip(lesions, rows, strict=True):
+        assert said_mm3 == f"{volume_mm3:.0f}"
+        said_mm = np.array(said.split(", "), float)
+        assert np.abs(said_mm - centre).max() <= 0.5  # written in whole mm; voxels are 2 mm
+        in_middle = to_scan.GetInverse().TransformPoint((centre * LPS).tolist())
+        assert np.linalg.norm(said_mm - in_middle * LPS) > 4  # half the motion lies between
+    assert [(name, side) for name, _, side, _ in rows] == [("1", "left"), ("2", "right")]
+    assert re.search(r'class="name prediction"[^>]*>P1<', html)
+    title = html.split("<title>")[1].split("</title>")[0]
+    assert "/time01.nii.gz, " in title
+    assert title.endswith("/time02.nii.gz")
+    assert f"of {mask.name}, the mask" in html
+    assert str(tmp_path / "new_on_middle_space.nii.gz") in html
+    assert "z = " not in html  # slices have no height that the scan knows
+
+
+def test_lesions_are_drawn_in_the_middle_space_where_they_are_listed(scans, prepared):
+    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
+    pair = nib.load(prepared / dataset.BRAIN_MASK)
+    middle = np.array(pair.shape) // 2
+    blob, speck = middle + np.array([(10, -8, 6), (-12, -9, -7)])
+    to_voxel = np.linalg.inv(grid.like.affine)
+    points = nib.affines.apply_affine(pair.affine, [blob, speck])
+    to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
+    there = [to_scan.TransformPoint(p) for p in (points * LPS).tolist()]
+    places = nib.affines.apply_affine(to_voxel, np.multiply(there, LPS))
+    labels = np.zeros(grid.like.array.shape, np.int32)
+    i, j, k = np.rint(places[0]).astype(int)
+    labels[i - 3 : i + 4, j - 3 : j + 4, k - 3 : k + 4] = 1
+    labels[tuple(np.rint(places[1]).astype(int))] = 2
+    # Voxels of 6 mm: most of them pass the speck by.
+    coarse = pair.affine @ np.diag([3, 3, 3, 1])
+    for shape, affine, side in ((pair.shape, pair.affine, 1), ((40, 40, 40), coarse, 3)):
+        drawn = grid.draw_in_middle(labels, shape, affine)
+        assert set(np.unique(drawn)) == {0, 1, 2}
+        for number, wanted in ((1, blob), (2, speck)):
+            centre = np.argwhere(drawn == number).mean(axis=0)
+            assert np.abs(centre - np.array(wanted) / side).max() <= 1
+    assert (drawn == 2).sum() == 1
+    np.testing.assert_allclose(
+        grid.points_in_middle(np.array(np.multiply(there, LPS))), points, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +255,7 @@ def test_what_was_noticed_while_preparing_is_said_once_and_reported(
 def test_how_far_the_visits_lie_apart_is_told_once(apart_mm, told, said):
     record = {"warnings": told, "registration": {"apart_mm": apart_mm}}
     quality = Quality(Alignment(1.3, 0.98), 1300.0, None)
-    (warning,) = Preparation(record, None).warnings(quality)
+    (warning,) = Preparation(record, (), None).warnings(quality)
     assert warning.startswith(said)
 
 

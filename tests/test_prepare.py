@@ -20,6 +20,7 @@ from msseg_jax.data.alignment import Alignment
 from msseg_jax.data.dataset import patient_in, read_pair
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare import request as request_module
+from msseg_jax.prepare import threads
 from msseg_jax.prepare.__main__ import main
 from msseg_jax.prepare.registration import compose, on_grid, points_of
 from tests import heads
@@ -134,6 +135,20 @@ def test_what_a_reader_should_know_is_said():
     assert len(said) == 4
     for words in ("a.nii does not say how", "60 ml", "1.4 mm apart", "voxels of 1.0 and 3.0 mm3"):
         assert any(words in warning for warning in said)
+
+
+def test_the_pair_is_the_same_to_the_bit_whatever_the_number_of_threads(
+    scans, prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(threads, "_threads", 1 if threads._threads > 1 else 3)
+    assert main(flags_of(scans, tmp_path / "anna")) == 0
+    for name in (dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK):
+        one, other = (
+            np.asarray(nib.load(path / name).dataobj) for path in (prepared, tmp_path / "anna")
+        )
+        np.testing.assert_array_equal(one, other)
+    for path in (prepared / "transforms").iterdir():
+        assert path.read_text() == (tmp_path / "anna" / "transforms" / path.name).read_text()
 
 
 def test_what_was_prepared_before_is_not_done_again(scans, prepared, capsys, monkeypatch):

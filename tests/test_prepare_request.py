@@ -166,17 +166,32 @@ def test_the_problems_of_all_patients_are_in_one_message(tmp_path):
     )  # fmt: skip
     with pytest.raises(RequestError) as error:
         find_scans(tmp_path)
-    wanted = "wanted one, a NIfTI file or a DICOM folder whose name begins with"
-    three = "flair_time02.nii, time01, time01.nii.gz, time02_b.nii"
     assert str(error.value).splitlines() == [
-        f"{tmp_path / name}: {count} scans of {visit} in it; {wanted} {visit} or flair_{visit}; "
-        f"there is: {there}"
-        for name, count, visit, there in (
-            ("one", 0, "time02", "mask.nii.gz, time01.nii.gz, time02.mgz"),
-            ("three", 2, "time01", three),
-            ("three", 2, "time02", three),
-            ("void", 0, "time01", "nothing"),
-            ("void", 0, "time02", "nothing"),
+        f"{tmp_path / name}: {said}"
+        for name, said in (
+            (
+                "one",
+                "no NIfTI file or DICOM folder whose name begins with time02 or flair_time02; "
+                "there is: mask.nii.gz, time01.nii.gz, time02.mgz",
+            ),
+            (
+                "three",
+                "2 entries whose names begin with time01 or flair_time01, time01, time01.nii.gz; "
+                "wanted one",
+            ),
+            (
+                "three",
+                "2 entries whose names begin with time02 or flair_time02, flair_time02.nii, "
+                "time02_b.nii; wanted one",
+            ),
+            *(
+                (
+                    "void",
+                    f"no NIfTI file or DICOM folder whose name begins with {visit} or "
+                    f"flair_{visit}; there is: nothing",
+                )
+                for visit in ("time01", "time02")
+            ),
         )
     ]
 

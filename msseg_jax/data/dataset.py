@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msseg_jax.data.volumes import Volume, mask_problem, read_checked
+from msseg_jax.data.volumes import Volume, grid_difference, mask_problem, read_checked
 from msseg_jax.errors import InputError
 
 TIME01 = "flair_time01_on_middle_space.nii.gz"
@@ -97,7 +97,12 @@ def read_pair(patient: Patient) -> Pair:
     """
     problems: list[str] = []
     time01 = read_checked(patient.time01, None, problems)
-    time02 = read_checked(patient.time02, time01, problems)
+    time02 = read_checked(patient.time02, None, problems)
+    if time01 and time02 and (difference := grid_difference(time01, time02)):
+        problems.append(
+            f"{difference}; or start from the scans: predict with --prepare brings them together, "
+            "as python -m msseg_jax.prepare does"
+        )
     for visit in filter(None, (time01, time02)):
         if np.ptp(visit.array) == 0:
             problems.append(

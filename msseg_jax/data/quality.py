@@ -11,6 +11,7 @@ from msseg_jax.data.alignment import Alignment, measure_alignment
 from msseg_jax.data.dataset import Pair
 from msseg_jax.data.intensity import histogram_deviation, measure_percentiles
 from msseg_jax.data.preprocess import Preprocessing, Resampled, Settings
+from msseg_jax.lesions import voxel_mm3
 
 # Bounds of this project's own choosing, from the pairs it was tried with: two real ones and two
 # phantoms, `python -m benchmarks.alignment PATIENT_FOLDER`.
@@ -25,7 +26,7 @@ class Quality:
     """Measures of one pair."""
 
     alignment: Alignment
-    brain_ml: float
+    brain_ml: float  # of the mask as its file has it
     # Per visit: of its histogram from the landmarks, and the largest of any training visit's.
     deviations: tuple[tuple[float, float], tuple[float, float]] | None
     is_oriented: bool = True  # whether the files say which side is left
@@ -81,7 +82,8 @@ class Quality:
 def assess(
     pair: Pair, resampled: dict[Settings, Resampled], fitted: Sequence[Preprocessing]
 ) -> Quality:
-    """Measure a pair on the first of its isotropic grids, and its intensities for each network.
+    """Measure a pair's alignment on the first of its isotropic grids, and its intensities for each
+    network.
 
     Args:
       resampled: the pair by the settings of each network, or by any where there is no network.
@@ -95,7 +97,7 @@ def assess(
     by_network = [_deviations(resampled[one.settings], one) for one in fitted]
     return Quality(
         measure_alignment(*first.images, first.brain, np.full(3, settings.spacing_mm)),
-        float(first.brain.sum() * settings.spacing_mm**3 / 1000),
+        float(pair.brain.sum() * voxel_mm3(pair.time01.spacing_mm) / 1000),
         tuple(max(visit, key=_beyond) for visit in zip(*by_network, strict=True)) or None,
         pair.time01.is_oriented,
     )

@@ -49,6 +49,8 @@ def read_volume(path: Path | str) -> Volume:
         that makes no sense. NaN and infinite voxels are the caller's to refuse (`check_finite`).
     """
     path = Path(path)
+    if path.is_dir():
+        raise VolumeError(f"{path}: is a folder; wanted a 3-D NIfTI image (.nii or .nii.gz)")
     if not path.is_file():
         raise VolumeError(f"{path}: no such file; wanted a 3-D NIfTI image (.nii or .nii.gz)")
     try:
@@ -62,7 +64,10 @@ def read_volume(path: Path | str) -> Volume:
     except VolumeError:
         raise
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
-        raise VolumeError(f"{path}: no readable NIfTI image ({error}); write it again") from error
+        raise VolumeError(
+            f"{path}: no readable NIfTI image, whatever its name says ({error}); wanted a 3-D one: "
+            "is it a file of another kind, or a damaged copy?"
+        ) from error
     except Exception as error:  # a damaged file makes nibabel fail in many ways
         raise VolumeError(
             f"{path}: cannot be read to its end ({error}): truncated or damaged; copy it again"

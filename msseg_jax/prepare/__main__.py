@@ -8,13 +8,13 @@ For research, not for clinical use.
 
 import argparse
 import logging
-import signal
 import sys
+from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
+from msseg_jax.command import run_command
 from msseg_jax.errors import InputError
+from msseg_jax.interruption import sigterm_as_ctrl_c
 from msseg_jax.prepare.many import Outcome, prepare_all
 from msseg_jax.prepare.request import (
     add_arguments,
@@ -23,7 +23,8 @@ from msseg_jax.prepare.request import (
     find_scans,
     request_of,
 )
-from msseg_jax.process import limit_threads, processors
+from msseg_jax.process import limit_threads
+from msseg_jax.progress import steps
 
 PROGRAM = "python -m msseg_jax.prepare"
 
@@ -44,9 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="folder with a folder for each patient, and in that two entries whose names begin "
         "with time01 and time02 (or flair_time01, flair_time02): NIfTI files or DICOM folders",
     )  # fmt: skip
-    many.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="patients at the same time; default: 1"
-    )
+    many.add_argument("--jobs", type=int, metavar="N", help="patients at the same time; default: 1")
     add_arguments(parser)
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="DIR",
@@ -61,6 +60,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error("--dataset and -t1, -t2 exclude each other: give one or the other")
     elif flags.time01 is None or flags.time02 is None:
         parser.error("wanted -t1 and -t2 (one patient), or --dataset (many)")
+    elif flags.jobs is not None:
+        parser.error("--jobs is of --dataset, patients at the same time; for one give --threads")
     check_arguments(parser, flags)
     for name in ("jobs", "threads"):
         value = getattr(flags, name)
@@ -73,29 +74,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 1 if anything failed."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     flags = parse_arguments(arguments)
-    # So that what is half-made is cleared away, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if flags.threads:
         limit_threads(flags.threads)
-    try:
-        check_libraries()
-        return prepare_many(flags) if flags.dataset else prepare_one(flags)
-    except (InputError, OSError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted; the same command goes on", file=sys.stderr)
-        return 1
+    # So that what is half-made is cleared away, as after Ctrl-C.
+    with sigterm_as_ctrl_c():
+        return run_command(PROGRAM, partial(prepare_many if flags.dataset else prepare_one, flags))
 
 
 def prepare_one(flags: argparse.Namespace) -> int:
     """One patient, step by step."""
-    from msseg_jax.prepare.patient import PICTURE, prepare_patient, use_threads
+    check_libraries()
+    from msseg_jax.prepare.patient import PICTURE, prepare_patient
 
-    use_threads(processors())
     request = request_of(flags, flags.time01, flags.time02)
-    with tqdm(total=0, bar_format="{desc}", disable=None, leave=False) as line:
-        prepared = prepare_patient(request, flags.output, flags.overwrite, line.set_description_str)
+    with steps("preparing") as say:
+        prepared = prepare_patient(request, flags.output, flags.overwrite, say)
     outcome = Outcome(flags.output.name, prepared.record, prepared.was_there)
     print(table([outcome]))
     print(f"look at {flags.output / PICTURE}")
@@ -104,6 +97,7 @@ def prepare_one(flags: argparse.Namespace) -> int:
 
 def prepare_many(flags: argparse.Namespace) -> int:
     """All patients of a folder, going on after one that fails."""
+    check_libraries()
     scans = find_scans(flags.dataset)
     output = flags.output.resolve()
     if output == flags.dataset.resolve() or flags.dataset.resolve() in output.parents:
@@ -111,7 +105,7 @@ def prepare_many(flags: argparse.Namespace) -> int:
             f"{flags.output}: lies in --dataset, among the scans; choose a folder elsewhere"
         )
     requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
-    outcomes = prepare_all(requests, flags.output, flags.overwrite, flags.jobs)
+    outcomes = prepare_all(requests, flags.output, flags.overwrite, flags.jobs or 1)
     print(table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.failure]
     if failed:

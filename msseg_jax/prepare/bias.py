@@ -28,7 +28,6 @@ def correct_bias(image: sitk.Image, mask: sitk.Image, rough: bool = False) -> si
     n4.SetBiasFieldFullWidthAtHalfMaximum(FWHM)
     n4.SetMaximumNumberOfIterations(ITERATIONS)
     n4.SetNumberOfControlPoints((CONTROL_POINTS,) * 3)
-    n4.SetNumberOfThreads(1)  # a second's work, and the same whatever the number of processors
     if rough:
         small = isotropic(image, ROUGH_MM)
         small_mask = on_grid(mask, small)

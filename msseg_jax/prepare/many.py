@@ -24,6 +24,11 @@ class Outcome:
     was_there: bool = False
     failure: str = ""
 
+    def __str__(self) -> str:
+        if self.failure:
+            return f"failed: {self.failure}"
+        return "prepared before" if self.was_there else "prepared"
+
 
 def prepare_all(
     requests: dict[str, Request], output: Path, overwrite: bool, jobs: int
@@ -49,8 +54,7 @@ def prepare_all(
             for done in tqdm(as_completed(running), "patients", len(running), disable=None):
                 outcome = done.result()
                 outcomes[outcome.patient] = outcome
-                if outcome.failure:
-                    tqdm.write(f"{outcome.patient}: failed: {outcome.failure}")
+                tqdm.write(f"{outcome.patient}: {outcome} ({len(outcomes)} of {len(running)})")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in active_children():  # which clear away what they have begun
@@ -80,7 +84,7 @@ def prepare_alone(threads: int, name: str, *task) -> Outcome:
 
 
 def _work(sender: Connection, threads: int, *task) -> None:
-    from msseg_jax.prepare.patient import use_threads
+    from msseg_jax.prepare.threads import use_threads
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     use_threads(threads)

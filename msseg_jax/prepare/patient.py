@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,7 +29,7 @@ import SimpleITK as sitk
 from msseg_jax import __version__
 from msseg_jax.data.alignment import Alignment
 from msseg_jax.data.dataset import BRAIN_MASK, TIME01, TIME02
-from msseg_jax.data.files import read_json
+from msseg_jax.data.files import check_there, read_json
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM
 from msseg_jax.errors import InputError
 from msseg_jax.prepare import bias
@@ -40,13 +41,14 @@ from msseg_jax.prepare.picture import draw_pair
 from msseg_jax.prepare.registration import centre_of, motion_of
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan, check_two_visits, read_scan
+from msseg_jax.prepare.threads import at_once
 from msseg_jax.prepare.visits import Registered, check_volume, register_visits
 
 RECORD = "prepare.json"
 PICTURE = "prepare.png"
 TRANSFORMS = "transforms"
 FILES = {TIME01, TIME02, BRAIN_MASK, TRANSFORMS, RECORD, PICTURE}
-FORMAT = 1  # of the record; raise it when the same input would give another output
+FORMAT = 2  # of the record; raise it when the same input would give another output
 MOST_UNSEEN_SHARE = 0.03  # of the brain, outside one visit's field of view, before it is warned of
 MOST_COARSER = 1.5  # of one visit's voxels than the other's, before it is warned of
 
@@ -79,11 +81,6 @@ class Clock:
         self.seconds[name] = round(time.perf_counter() - start, 2)
 
 
-def use_threads(threads: int) -> None:
-    """Let SimpleITK use so many processors; all, if nothing is said."""
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-
-
 def prepare_patient(
     request: Request,
     folder: Path,
@@ -100,6 +97,7 @@ def prepare_patient(
     Raises:
       InputError: for what is wrong with the input; nothing is written then.
     """
+    check_there(request.time01, request.time02, *request.brain_masks)
     folder = folder.resolve()
     clock = Clock(say)
     with clock.step("reading"):
@@ -148,7 +146,9 @@ def _prepare_in(
         brain_ml = volume_ml(middle.brain)
         alignment = check_match(middle, f"{request.time01} and {request.time02}")
     with clock.step("correcting bias"):
-        corrected = tuple(correct_bias(image, middle.brain) for image in middle.images)
+        corrected = tuple(
+            at_once(*(partial(correct_bias, image, middle.brain) for image in middle.images))
+        )
     with clock.step("writing"):
         for file, image in zip((TIME01, TIME02), corrected, strict=True):
             write_image(folder / file, image, np.int16)

@@ -6,11 +6,13 @@ axes), as `sitk.Resample(moving, fixed, transform)` takes it.
 
 import itertools
 import math
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
+
+from msseg_jax.prepare.threads import at_once
 
 SEARCH_MM, PROBE_MM = 8.0, 4.0  # voxel sides of the search, and of the choice among its best
 START_DEGREES = (-25.0, 0.0, 25.0)  # about each axis; a descent reaches half-way to the next
@@ -161,14 +163,12 @@ def descend(
     step_mm: float,
     mask: sitk.Image,
     information: bool = False,
-    threads: int | None = None,
 ) -> float:
     """Improve `transform`, in place, by regular-step gradient descent.
 
     Args:
       mask: of the fixed image, on its grid: what is compared.
       information: by Mattes' mutual information, where contrasts differ; else by correlation.
-      threads: of ITK; None: its default.
 
     Returns:
       The similarity reached: higher is better, comparable between calls on the same images.
@@ -182,8 +182,6 @@ def descend(
     else:
         method.SetMetricAsCorrelation()
     method.SetMetricFixedMask(mask)
-    if threads:
-        method.SetNumberOfThreads(threads)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=step_mm, minStep=step_mm * LAST_STEP_SHARE, numberOfIterations=steps,
@@ -242,15 +240,14 @@ def _best(
         transform = sitk.Euler3DTransform(start)
         step_mm = FIRST_STEP_SHARE * spacing_mm
         try:
-            similarity = descend(fixed, moving, transform, steps, step_mm, mask, threads=1)
+            similarity = descend(fixed, moving, transform, steps, step_mm, mask)
         except RuntimeError:  # no overlap from here
             return None
         covered = sitk.GetArrayFromImage(coverage(moving, fixed, transform) & mask).sum()
         return (similarity, transform) if covered >= least_voxels else None
 
-    # Images this coarse keep one processor busy each; ITK leaves Python's lock alone.
-    with ThreadPoolExecutor(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()) as pool:
-        found = [entry for entry in pool.map(follow, starts) if entry is not None]
+    followed = at_once(*(partial(follow, start) for start in starts))
+    found = [entry for entry in followed if entry is not None]
     found.sort(key=lambda entry: -entry[0])
     return [transform for _, transform in found]
 

@@ -101,12 +101,7 @@ def find_scans(root: Path) -> dict[str, tuple[Path, Path]]:
         found = [_scans_of(folder, visit) for visit in VISITS]
         for visit, paths in zip(VISITS, found, strict=True):
             if len(paths) != 1:
-                there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
-                problems.append(
-                    f"{folder}: {len(paths)} scans of {visit} in it; wanted one, a NIfTI file or a "
-                    f"DICOM folder whose name begins with {visit} or flair_{visit}; there is: "
-                    f"{there}"
-                )
+                problems.append(_what_is_there(folder, visit, paths))
         scans[folder.name] = tuple(paths[0] for paths in found if paths)
     if problems:
         raise RequestError("\n".join(problems))
@@ -120,3 +115,15 @@ def _scans_of(folder: Path, visit: str) -> list[Path]:
         for path in sorted(folder.iterdir())
         if path.name.lower().startswith(starts) and (path.is_dir() or path.name.endswith(SUFFIXES))
     ]
+
+
+def _what_is_there(folder: Path, visit: str, paths: list[Path]) -> str:
+    """In place of one scan of a visit, in words."""
+    starts = f"{visit} or flair_{visit}"
+    if paths:
+        names = ", ".join(path.name for path in paths)
+        found = f"{len(paths)} entries whose names begin with {starts}, {names}; wanted one"
+    else:
+        names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        found = f"no NIfTI file or DICOM folder whose name begins with {starts}; there is: {names}"
+    return f"{folder}: {found}"

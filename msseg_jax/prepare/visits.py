@@ -7,6 +7,7 @@ and scalp do.
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
@@ -37,6 +38,7 @@ from msseg_jax.prepare.registration import (
     search,
 )
 from msseg_jax.prepare.scan import Scan
+from msseg_jax.prepare.threads import at_once
 
 FINE_MM = (2.0, 1.0)  # voxel sides of the last descents between the visits
 COMPARE_MM = 2.0  # of the correlations by which a result is judged
@@ -113,20 +115,22 @@ def _find_brains(scans: tuple[Scan, Scan]) -> tuple[tuple[Visit, Visit], sitk.Tr
     atlas, heads = load_atlas(), tuple(seen(scan.image) for scan in scans)
     pose = _pose(atlas, scans[0], heads[0])
     transform = _match_heads(scans, heads, [])
-    fits = [
-        fit_atlas(atlas, heads[0], [pose]),
-        fit_atlas(atlas, heads[1], [compose(transform, pose)]),
-    ]
+    fits = at_once(
+        partial(fit_atlas, atlas, heads[0], [pose]),
+        partial(fit_atlas, atlas, heads[1], [compose(transform, pose)]),
+    )
     if not min(found for _, found in fits) >= SURE_ATLAS:
         # One of the two searches may have gone astray. A third one makes up for it, as any two
         # of them say what the third should.
         other = _pose(atlas, scans[1], heads[1])
         transform = _match_heads(scans, heads, [compose(other, pose.GetInverse())])
-        fits = [
-            fit_atlas(atlas, heads[0], [pose, compose(transform.GetInverse(), other)]),
-            fit_atlas(atlas, heads[1], [other, compose(transform, pose)]),
-        ]
-    return tuple(map(_find_in, (atlas,) * 2, scans, fits)), transform
+        back = compose(transform.GetInverse(), other)
+        fits = at_once(
+            partial(fit_atlas, atlas, heads[0], [pose, back]),
+            partial(fit_atlas, atlas, heads[1], [other, compose(transform, pose)]),
+        )
+    found = zip(scans, fits, strict=True)
+    return tuple(at_once(*(partial(_find_in, atlas, *one) for one in found))), transform
 
 
 def _pose(atlas: Atlas, scan: Scan, head: sitk.Image) -> sitk.Transform:
@@ -215,11 +219,12 @@ def _with_given_brains(
         first = on_grid(second, scans[0].image, transform)
     if second is None:
         second = on_grid(first, scans[1].image, transform.GetInverse())
-    visits = []
-    for scan, brain in zip(scans, (first, second), strict=True):
+
+    def visit(scan, brain):
         flat = without_peaks(correct_bias(scan.image, brain, rough=True))
-        visits.append(Visit(scan, flat, brain, None, None, None))
-    return tuple(visits)
+        return Visit(scan, flat, brain, None, None, None)
+
+    return tuple(at_once(partial(visit, scans[0], first), partial(visit, scans[1], second)))
 
 
 def check_volume(brain: sitk.Image, whose: str) -> None:
@@ -241,12 +246,13 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
     transform = nearest_rigid(start, centre_of(first.brain))
     finest_mm = min(min(visit.flat.GetSpacing()) for visit in visits)
     sides_mm = FINE_MM[:1] + tuple(mm for mm in FINE_MM[1:] if mm > finest_mm)
-    refine(first.flat, second.flat, first.brain, transform, sides_mm)
-    fixed, moving = isotropic(first.flat, COMPARE_MM), isotropic(second.flat, COMPARE_MM)
-    inside = on_grid(first.brain, fixed)
-    reached = correlation(fixed, moving, inside, transform)
+    _, mirrored = at_once(
+        partial(refine, first.flat, second.flat, first.brain, transform, sides_mm),
+        partial(_correlation_mirrored, visits),
+    )
+    reached = _correlation_inside(visits, transform, COMPARE_MM)
+    as_they_are = _correlation_inside(visits, transform, PROBE_MM)
     names = f"{first.scan.path} and {second.scan.path}"
-    as_they_are, mirrored = _correlations_mirrored(visits, transform)
     if mirrored >= LEAST_VISITS and mirrored > as_they_are + MOST_MIRROR_GAIN:
         raise RegistrationError(
             f"{names}: left and right of one visit are exchanged: mirrored, the visits match "
@@ -261,10 +267,16 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
     return Registered(visits, transform, reached, mirrored - as_they_are)
 
 
-def _correlations_mirrored(
-    visits: tuple[Visit, Visit], transform: sitk.Transform
-) -> tuple[float, float]:
-    """The visits' correlation as they are and with the second one mirrored, on a coarse grid."""
+def _correlation_inside(
+    visits: tuple[Visit, Visit], transform: sitk.Transform, spacing_mm: float
+) -> float:
+    """The visits' correlation inside the first one's brain, on voxels of `spacing_mm`."""
+    fixed, moving = (isotropic(visit.flat, spacing_mm) for visit in visits)
+    return correlation(fixed, moving, on_grid(visits[0].brain, fixed), transform)
+
+
+def _correlation_mirrored(visits: tuple[Visit, Visit]) -> float:
+    """The best correlation with the second visit mirrored, on voxels of PROBE_MM."""
     fixed, moving = (isotropic(visit.flat, PROBE_MM) for visit in visits)
     inside = on_grid(visits[0].brain, fixed)
     # A reflection is no rigid motion, so the image is what is reflected, by its header: left and
@@ -276,7 +288,4 @@ def _correlations_mirrored(
     reflected.SetOrigin((flip @ (np.array(moving.GetOrigin()) - there) + there).tolist())
     centre = centre_of(inside)
     found = search(fixed, reflected, inside, centre, [there - centre])
-    return (
-        correlation(fixed, moving, inside, transform),
-        correlation(fixed, reflected, inside, found),
-    )
+    return correlation(fixed, reflected, inside, found)

@@ -11,14 +11,13 @@ from nibabel.affines import apply_affine
 
 from msseg_jax import __version__
 from msseg_jax.data.files import write_beside
+from msseg_jax.lesions import CENTRE
 from msseg_jax.report.slices import WINDOW, Slice, lesion_name, make_slices
 from msseg_jax.report.view import EDGES, AxialView
 
 MIDLINE_MM = 5.0  # nearer than this to the middle of the brain mask is neither left nor right
 MOST_ROWS = 20  # of a lesion table before it is folded
 TILT_DEGREES = 10.0  # a grid more oblique than this is worth a word
-
-_CENTRE = ("x_mm", "y_mm", "z_mm")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ def make_section(
       brain: (D, H, W) bool.
       affine: (4, 4), voxel indices to scanner mm.
       lesions: 'reference' or 'prediction' to its numbered lesions, (D, H, W) int.
-      rows: the same to what `describe_lesions` says of them, with more columns if wanted.
+      rows: the same to what `describe_lesions` says of them, with more columns if wanted. Where
+        its centres are not in mm of this grid, `shown_at_mm` is the centre in these, (3,).
     """
     view = AxialView.of(affine, brain.shape)
     slices, shown_in = make_slices(view, visits, brain, lesions)
@@ -64,13 +64,18 @@ def make_section(
         | {
             "name": lesion_name(kind, row["lesion"]),
             "kind": kind,
-            "side": side_of((np.array([row[k] for k in _CENTRE]) - middle) @ to_right),
+            "side": side_of((_place_of(row) - middle) @ to_right),
             "slice": shown_in.get(lesion_name(kind, row["lesion"])),
         }
         for kind, kind_rows in rows.items()
         for row in kind_rows
     ]
     return Section(name, anchor, slices, table, warnings, view.tilt_degrees, facts)
+
+
+def _place_of(row: dict) -> np.ndarray:
+    """Where a lesion is in the pictures, (3,) mm."""
+    return np.asarray(row.get("shown_at_mm", [row[k] for k in CENTRE]))
 
 
 def side_of(offset_mm: float) -> str:

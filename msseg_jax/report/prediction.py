@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from msseg_jax.data.dataset import Pair
-from msseg_jax.lesions import describe_lesions, number_lesions
 from msseg_jax.report.page import make_section, write_page
 
 
@@ -13,24 +12,27 @@ def write_prediction_report(
     path: Path,
     name: str,
     pair: Pair,
-    mask: np.ndarray,
-    probability: np.ndarray,
+    lesions: np.ndarray,
+    rows: list[dict],
     warnings: list[str],
     facts: list[tuple[str, str]],
+    scanner_mask: Path | None = None,
 ) -> None:
     """Lesion list, total volume, warnings and pictures of one pair, in one HTML file.
 
     Args:
-      mask: (D, H, W), 1 where there is a new lesion, on the pair's grid.
-      probability: (D, H, W).
+      name: of the pair, for the title.
+      lesions: (D, H, W) int, numbered, on the pair's grid, to be drawn.
+      rows: what `describe_lesions` says of them.
       facts: label and value of what to state about how it was made.
+      scanner_mask: the mask that `rows` are of, where it lies on the second visit's own grid and
+        `lesions` are it, brought here.
     """
-    affine, spacing_mm = pair.time01.affine, pair.time01.spacing_mm
-    lesions, _ = number_lesions(mask != 0)
-    rows = describe_lesions(lesions, affine, spacing_mm, probability)
     section = make_section(
-        name, "patient", (pair.time01.array, pair.time02.array), pair.brain, affine,
+        name, "patient", (pair.time01.array, pair.time02.array), pair.brain, pair.time01.affine,
         {"prediction": lesions}, {"prediction": rows}, warnings, facts,
     )  # fmt: skip
     total_mm3 = sum(row["volume_mm3"] for row in rows)
-    write_page(path, "prediction.html", section=section, total_mm3=total_mm3)
+    write_page(
+        path, "prediction.html", section=section, total_mm3=total_mm3, scanner_mask=scanner_mask
+    )

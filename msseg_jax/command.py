@@ -1,0 +1,24 @@
+"""How a command line ends: an exit status, and a line in place of a traceback."""
+
+import sys
+from collections.abc import Callable
+
+from msseg_jax.errors import InputError
+from msseg_jax.interruption import INTERRUPTED
+
+
+def run_command(program: str, work: Callable[[], int]) -> int:
+    """What `work` returns, an exit status; 1 if bad input, the system or Ctrl-C stopped it.
+
+    Args:
+      program: that a message on standard error begins with.
+    """
+    sys.stdout.reconfigure(line_buffering=True)  # a log that is piped into a file is read there
+    try:
+        return work()
+    except (InputError, OSError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{program}: {INTERRUPTED}", file=sys.stderr)
+        return 1
