@@ -19,16 +19,16 @@ from scipy import ndimage
 from configs.open_ms import get_config
 from msseg_jax.data.dataset import Pair, Patient, find_patients, read_pair
 from msseg_jax.data.intensity import fit_landmarks, measure_percentiles, normalise
-from msseg_jax.data.volumes import write_volume
+from msseg_jax.data.volumes import bounding_box, write_volume
 from msseg_jax.errors import InputError
 from msseg_jax.lesions import number_lesions, voxel_mm3
 from msseg_jax.process import for_each
 from msseg_jax.scores import compare_lesions
 
-SMOOTH_MM = (0.0, 0.7, 1.2, 2.0)  # Gaussian standard deviation
-THRESHOLDS = tuple(np.round(np.arange(0.6, 3.01, 0.2), 2).tolist())  # deviations of the brain
+SMOOTH_MM = (0.7, 1.2, 2.0)  # Gaussian standard deviation
+THRESHOLDS = tuple(np.round(np.arange(0.6, 3.01, 0.3), 2).tolist())  # deviations of the brain
 LEAST_MM3 = (3.0, 10.0, 30.0)
-LEAST_BRIGHTNESS = (-9.0, 0.8, 1.3)  # of the second visit, standard deviations of the brain
+LEAST_BRIGHTNESS = (-9.0, 1.0)  # of the second visit, standard deviations of the brain
 RIM_MM = 3.0  # of the brain, where the mask's edge is seen and not a lesion
 
 
@@ -118,7 +118,9 @@ def fit(root: Path, every: int = 1) -> Fitted:
     def count(patient: Patient) -> list[tuple[int, int, int, int]]:
         pair = read_pair(patient)
         case = case_of(pair, landmarks)
-        target = pair.targets[0] > 0
+        box = bounding_box(pair.brain)
+        target = pair.targets[0][box] > 0
+        case = Case(case.time01[box], case.time02[box], case.inside[box], case.spacing_mm)
         counts = []
         for smooth_mm, group in itertools.groupby(rules, lambda rule: rule.smooth_mm):
             images = smoothed(case, smooth_mm)

@@ -1,0 +1,86 @@
+"""The largest lesions of a mask, close up, at both visits: one picture.
+
+Usage: python -m benchmarks.pictures PATIENT_FOLDER MASK PICTURE.png [--lesions N]
+Radiological convention: the patient's right is on the left. The mask's outlines are orange; dashed
+and blue are those of ground_truth.nii.gz, if the folder has one.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from msseg_jax.data.dataset import CONSENSUS, patient_in, read_pair
+from msseg_jax.data.volumes import read_volume
+from msseg_jax.errors import InputError
+from msseg_jax.lesions import number_lesions, voxel_mm3
+from msseg_jax.report.slices import WINDOW
+from msseg_jax.report.view import AxialView
+
+AROUND_MM = 30.0  # half the side of a picture
+INCHES = 1.7  # side of a picture
+PREDICTED, REFERENCE = "#e69f00", "#56b4e9"
+
+
+def draw(folder: Path, mask_file: Path, lesions: int) -> Figure:
+    """A column for each of the largest lesions: first visit, second visit, second with outlines."""
+    has_reference = (folder / CONSENSUS).is_file()
+    pair = read_pair(patient_in(folder, targets=int(has_reference)))
+    mask = read_volume(mask_file).array > 0
+    view = AxialView.of(pair.time01.affine, pair.brain.shape)
+    labels, count = number_lesions(mask)
+    shown = min(count, lesions)
+    if not shown:
+        raise InputError(f"{mask_file}: no lesion in it; wanted something to show")
+    brain, labels = view(pair.brain), view(labels)
+    visits = [view(visit.array) for visit in (pair.time01, pair.time02)]
+    windows = [np.percentile(visit[brain], WINDOW) for visit in visits]
+    reference = view(pair.targets[0]) if has_reference else np.zeros_like(labels)
+    figure = Figure(figsize=(INCHES * shown, 3.15 * INCHES), dpi=80, facecolor="white")
+    axes = figure.subplots(3, shown, squeeze=False)
+    figure.subplots_adjust(0, 0, 1, 0.95, wspace=0.02, hspace=0.02)
+    for number in range(1, shown + 1):
+        here = labels == number
+        height = int(here.sum(axis=(1, 2)).argmax())
+        centre = np.argwhere(here[height]).mean(axis=0)
+        volume_mm3 = here.sum() * voxel_mm3(pair.time01.spacing_mm)
+        column = axes[:, number - 1]
+        column[0].set_title(f"{volume_mm3:.0f} mm3", fontsize=8)
+        for place, visit, window in zip(
+            column, (visits[0], visits[1], visits[1]), (windows[0], windows[1], windows[1]),
+            strict=True,
+        ):  # fmt: skip
+            _show(place, visit[height], centre, window, view.pixel_mm)
+        for array, color, style in (
+            (reference[height], REFERENCE, "dashed"), (labels[height] > 0, PREDICTED, "solid"),
+        ):  # fmt: skip
+            if array.any():
+                column[2].contour(array, [0.5], colors=color, linewidths=1, linestyles=style)
+    return figure
+
+
+def _show(place, picture: np.ndarray, centre: np.ndarray, window, pixel_mm) -> None:
+    row_mm, column_mm = pixel_mm
+    place.imshow(picture, cmap="gray", vmin=window[0], vmax=window[1], aspect=row_mm / column_mm)
+    row, column = centre
+    place.set_xlim(column - AROUND_MM / column_mm, column + AROUND_MM / column_mm)
+    place.set_ylim(row + AROUND_MM / row_mm, row - AROUND_MM / row_mm)
+    place.set_axis_off()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("patient_folder", "mask", "picture"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--lesions", type=int, default=6, metavar="N", help="default: 6")
+    flags = parser.parse_args()
+    draw(flags.patient_folder, flags.mask, flags.lesions).savefig(flags.picture)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"python -m benchmarks.pictures: {error}")
