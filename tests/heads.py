@@ -1,5 +1,10 @@
-"""Heads to prepare: a phantom, moved and scanned as scanners do."""
+"""Heads to prepare: a phantom, moved and scanned as scanners do; and preparing that is stopped."""
 
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +35,28 @@ def write_heads(folder: Path) -> Path:
     sitk.WriteImage(move(second, MOTION), str(folder / "time02.nii.gz"))
     sitk.WriteImage(read(patient / dataset.BRAIN_MASK) > 0, str(folder / "brain01.nii.gz"))
     return folder
+
+
+def flags_of(folder: Path) -> list[str]:
+    """Both visits of `write_heads`, as the command lines take them."""
+    return ["-t1", str(folder / "time01.nii.gz"), "-t2", str(folder / "time02.nii.gz")]
+
+
+def stop_when(at_work: Callable[[], bool], *arguments: str) -> tuple[int, str]:
+    """Start `python -m` with the arguments, and send SIGTERM once it is at work.
+
+    Returns:
+      Its exit status, and what it said on standard error.
+    """
+    command = [sys.executable, "-m", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not at_work():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    return process.returncode, said
 
 
 def read(path: Path) -> sitk.Image:

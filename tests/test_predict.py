@@ -3,6 +3,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from msseg_jax import predict as predict_module
 from msseg_jax.checkpoint import Checkpoints
 from msseg_jax.data import dataset, preprocess
 from msseg_jax.ensemble import Ensemble
@@ -226,8 +227,26 @@ def test_visits_on_different_grids_are_refused_and_nothing_is_written(pair_flags
     save_nifti(tmp_path / "other.nii.gz", np.ones((5, 15, 20), np.float32))
     pair_flags[4] = str(tmp_path / "other.nii.gz")
     assert main(pair_flags) == 1
-    assert "other.nii.gz has (5, 15, 20) voxels" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "other.nii.gz has (5, 15, 20) voxels" in said
+    assert "predict with --prepare brings them together" in said
     assert not (tmp_path / "new.nii.gz").exists()
+
+
+def test_what_cannot_be_a_pair_is_told_before_any_work(pair_flags, tmp_path, capsys, monkeypatch):
+    def never(*_):
+        raise AssertionError("a network was loaded")
+
+    monkeypatch.setattr(predict_module, "Ensemble", never)
+    pair_flags[2], pair_flags[4] = str(tmp_path / "first.nii.gz"), str(tmp_path / "second.nii.gz")
+    assert main(pair_flags) == 1
+    assert f"{pair_flags[2]}, {pair_flags[4]}: no such file or folder" in capsys.readouterr().err
+    (tmp_path / "first.nii.gz").touch()
+    (tmp_path / "second.nii.gz").mkdir()
+    assert main(pair_flags) == 1
+    said = capsys.readouterr().err
+    assert f"{pair_flags[4]}: is a folder; wanted a NIfTI file" in said
+    assert "or add --prepare" in said
 
 
 def test_a_model_that_is_none_is_refused(pair_flags, tmp_path, capsys):

@@ -4,9 +4,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +46,7 @@ def prepared(scans, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared") / "anna"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(patient_module, "register_visits", heads.known_registration(scans))
-        assert prepare([*visits(scans), f"--output={folder}"]) == 0
+        assert prepare([*heads.flags_of(scans), f"--output={folder}"]) == 0
     return folder
 
 
@@ -74,10 +71,6 @@ def copy_scans(scans, folder):
         shutil.copy(scans / f"{visit}.nii.gz", folder)
 
 
-def visits(scans) -> list[str]:
-    return ["-t1", str(scans / "time01.nii.gz"), "-t2", str(scans / "time02.nii.gz")]
-
-
 def voxels(path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
 
@@ -90,7 +83,12 @@ def test_a_pair_is_prepared_and_the_mask_brought_back_to_the_scanner(
 ):
     output, in_middle = tmp_path / "new.nii.gz", tmp_path / "new_on_middle_space.nii.gz"
     probability = tmp_path / "probability.nii.gz"
-    flags = [f"--model={run}", *visits(scans), f"--output={output}", f"--prepare={prepared}"]
+    flags = [
+        f"--model={run}",
+        *heads.flags_of(scans),
+        f"--output={output}",
+        f"--prepare={prepared}",
+    ]
     assert predict([*flags, f"--probability={probability}"]) == 0
     said = capsys.readouterr().out
     assert "prepared before" in said
@@ -151,7 +149,7 @@ def test_what_was_noticed_while_preparing_is_said_once_and_reported(
     record["warnings"] = ["57 ml of the brain lie outside one visit's field of view."]
     record["registration"]["correlation"] = 0.8768
     (folder / "prepare.json").write_text(json.dumps(record))
-    flags = [f"--model={run}", *visits(scans), f"--output={tmp_path / 'new.nii.gz'}"]
+    flags = [f"--model={run}", *heads.flags_of(scans), f"--output={tmp_path / 'new.nii.gz'}"]
     assert predict([*flags, f"--prepare={folder}", f"--report={page}"]) == 0
     assert capsys.readouterr().out.count("57 ml of the brain lie outside") == 1
     html = page.read_text()
@@ -195,7 +193,7 @@ def test_the_report_is_of_the_mask_on_the_scanners_grid(
 
     monkeypatch.setattr(Ensemble, "segment", segmented)
     mask, page = tmp_path / "new.nii.gz", tmp_path / "page.html"
-    flags = [f"--model={run}", *visits(scans), f"--output={mask}", f"--report={page}"]
+    flags = [f"--model={run}", *heads.flags_of(scans), f"--output={mask}", f"--report={page}"]
     assert predict([*flags, f"--prepare={prepared}"]) == 0
     html, lesions = page.read_text(), lesions_in(mask)
     assert len(lesions) == 2
@@ -314,7 +312,7 @@ def test_the_grid_of_a_scan_is_made_when_its_patients_turn_has_come(
 )
 def test_flags_that_contradict_each_other_are_refused(scans, capsys, more, said):
     with pytest.raises(SystemExit):
-        predict(["--model=run", *visits(scans), "--output=new.nii.gz", *more])
+        predict(["--model=run", *heads.flags_of(scans), "--output=new.nii.gz", *more])
     assert said in capsys.readouterr().err
 
 
@@ -387,7 +385,7 @@ def test_overwrite_is_of_the_prepared_pairs_too(
     monkeypatch.setattr(patient_module, "prepare_patient", prepare_patient)
     what = [f"--dataset={root}", "-o", tmp_path / "out"]
     if not many:
-        what = [*visits(scans), "-o", tmp_path / "new.nii.gz"]
+        what = [*heads.flags_of(scans), "-o", tmp_path / "new.nii.gz"]
     flags = [f"--model={run}", *map(str, what), f"--prepare={tmp_path / 'pairs'}"]
     assert predict([*flags, *["--overwrite"] * overwrite]) == 1
     assert asked == [(tmp_path / "pairs" / "anna" if many else tmp_path / "pairs", overwrite)]
@@ -426,15 +424,10 @@ def test_a_folder_goes_on_after_a_pair_that_cannot_be_prepared(
 def test_sigterm_while_preparing_leaves_nothing_half_written(run, root, tmp_path):
     pairs = tmp_path / "out_prepared"
     flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
-    command = [sys.executable, "-m", "msseg_jax.predict", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not (pairs.is_dir() and list(pairs.iterdir())):  # until it is at work
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 1
+    status, said = heads.stop_when(
+        lambda: pairs.is_dir() and bool(list(pairs.iterdir())), "msseg_jax.predict", *flags
+    )
+    assert status == 1
     assert said == f"{PROGRAM}: interrupted; the same command goes on\n"
     assert list(pairs.iterdir()) == list((tmp_path / "out").iterdir()) == []
 
@@ -452,9 +445,9 @@ def test_sigterm_is_caught_where_pairs_are_prepared_alone(
     monkeypatch.setattr(predict_module, "predict_patient", interrupted)
     patient = patients_root / "patient_0"
     on_one_grid = ["-t1", str(patient / dataset.TIME01), "-t2", str(patient / dataset.TIME02)]
-    for what in ([*visits(scans), f"--prepare={prepared}"], on_one_grid):
+    for what in ([*heads.flags_of(scans), f"--prepare={prepared}"], on_one_grid):
         assert predict([f"--model={run}", *what, f"--output={tmp_path / 'new.nii.gz'}"]) == 1
-        said = capsys.readouterr().err.splitlines()  # what was under way may stand before it
-        assert said[-1] == f"{PROGRAM}: interrupted; the same command goes on"
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last == f"{PROGRAM}: interrupted; the same command goes on"
         assert signal.getsignal(signal.SIGTERM) == before
     assert during == [signal.default_int_handler, before]

@@ -2,12 +2,11 @@
 
 import json
 import os
+import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -21,7 +20,7 @@ from msseg_jax.data.dataset import patient_in, read_pair
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare import request as request_module
 from msseg_jax.prepare import threads
-from msseg_jax.prepare.__main__ import main
+from msseg_jax.prepare.__main__ import PROGRAM, main
 from msseg_jax.prepare.registration import compose, on_grid, points_of
 from tests import heads
 
@@ -44,10 +43,7 @@ def prepared(scans, tmp_path_factory):
 
 
 def flags_of(scans, output, *more) -> list[str]:
-    return [
-        "-t1", str(scans / "time01.nii.gz"), "-t2", str(scans / "time02.nii.gz"),
-        "-o", str(output), *map(str, more),
-    ]  # fmt: skip
+    return [*heads.flags_of(scans), "-o", str(output), *map(str, more)]
 
 
 def quick(scans) -> list[str]:
@@ -137,6 +133,7 @@ def test_what_a_reader_should_know_is_said():
         assert any(words in warning for warning in said)
 
 
+@pytest.mark.slow
 def test_the_pair_is_the_same_to_the_bit_whatever_the_number_of_threads(
     scans, prepared, tmp_path, monkeypatch
 ):
@@ -222,16 +219,16 @@ def test_an_implausible_mask_is_refused_with_its_volume(scans, tmp_path, monkeyp
 
 
 def test_sigterm_leaves_nothing_half_written(scans, tmp_path):
-    command = [sys.executable, "-m", "msseg_jax.prepare", *flags_of(scans, tmp_path / "anna")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.iterdir()):  # until it is at work
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "interrupted; the same command goes on" in said
+    status, said = heads.stop_when(
+        lambda: bool(list(tmp_path.iterdir())),
+        "msseg_jax.prepare", *flags_of(scans, tmp_path / "anna"),
+    )  # fmt: skip
+    assert status == 1
+    # A log, which is no terminal, has a line for each step that was begun.
+    first, *steps, last = said.splitlines()
+    assert first == "preparing: reading"
+    assert all(re.fullmatch("preparing: [a-z ]+", step) for step in steps)
+    assert last == f"{PROGRAM}: interrupted; the same command goes on"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -274,7 +271,27 @@ def test_a_data_set_goes_on_after_a_patient_that_fails(scans, prepared, tmp_path
     assert rows["anna"].endswith("done before")
     assert rows["bert"].endswith("failed")
     assert f"bert: {broken}: 1 voxels are NaN or infinite" in done.stderr
+    told = [line for line in done.stdout.splitlines() if line.endswith(" of 2)")]
+    assert sorted(line[:6] for line in told) == ["anna: ", "bert: "]
+    assert told[1].endswith("(2 of 2)")
     assert [path.name for path in output.iterdir()] == ["anna"]
+
+
+def test_what_is_not_there_is_named_before_anything_is_read(scans, tmp_path, capsys, monkeypatch):
+    def never(*_):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(patient_module, "read_scan", never)
+    second, mask = tmp_path / "time02.nii.gz", tmp_path / "brain.nii.gz"
+    flags = ["-t1", str(scans / "time01.nii.gz"), "-t2", str(second), f"--brain_mask02={mask}"]
+    assert main([*flags, "-o", str(tmp_path / "anna")]) == 1
+    assert f"{second}, {mask}: no such file or folder" in capsys.readouterr().err
+
+
+def test_jobs_are_of_a_data_set(scans, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(flags_of(scans, tmp_path / "anna", "--jobs=1"))
+    assert "error: --jobs is of --dataset" in capsys.readouterr().err
 
 
 def test_the_same_scan_twice_is_refused(scans, tmp_path, capsys):
@@ -308,14 +325,10 @@ def test_a_data_set_that_is_stopped_stops_its_processes_and_leaves_nothing(scans
         for visit in ("time01", "time02"):
             shutil.copy(scans / f"{visit}.nii.gz", root / name)
     flags = [f"--dataset={root}", f"--output={output}", "--jobs=2"]
-    command = [sys.executable, "-m", "msseg_jax.prepare", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not (output.is_dir() and len(list(output.iterdir())) == 2):  # both at work
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "interrupted; the same command goes on" in said
+    status, said = heads.stop_when(
+        lambda: output.is_dir() and len(list(output.iterdir())) == 2,  # both at work
+        "msseg_jax.prepare", *flags,
+    )  # fmt: skip
+    assert status == 1
+    assert said == f"{PROGRAM}: interrupted; the same command goes on\n"
     assert list(output.iterdir()) == []

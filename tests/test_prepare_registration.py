@@ -5,6 +5,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
+from msseg_jax.prepare import threads
 from msseg_jax.prepare.registration import (
     centre_of,
     compose,
@@ -159,6 +160,19 @@ def test_a_motion_is_found_from_far_away_and_then_to_a_fraction_of_a_voxel(degre
     assert furthest_mm(found, motion, points) < 15  # near enough to descend from
     refine(image, other, mask, found, (3.0, 2.0))
     assert furthest_mm(found, motion, points) < 1.0  # half a voxel of the last descent
+
+
+def test_the_number_of_threads_does_not_matter_to_the_last_bit(monkeypatch):
+    image = blobs((3.0, 3.0, 4.0))
+    other = moved(image, rigid(turn(6, -9, 12), (5.0, -8, 3)))
+    mask = sitk.OtsuThreshold(image, 0, 1)
+    found = []
+    for count in (1, 3):
+        monkeypatch.setattr(threads, "_threads", count)
+        transform = search(image, other, mask, centre_of(mask), [np.zeros(3)])
+        refine(image, other, mask, transform, (4.0,))
+        found.append(transform.GetParameters())
+    assert found[0] == found[1]
 
 
 def test_further_starts_are_tried_too():

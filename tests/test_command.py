@@ -1,0 +1,35 @@
+import pytest
+
+from msseg_jax.command import run_command
+from msseg_jax.errors import InputError
+
+
+def raising(error):
+    def work():
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_the_status_is_that_of_the_work(capsys, status):
+    assert run_command("program", lambda: status) == status
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (InputError("a.nii: no scan"), "a.nii: no scan"),
+        (OSError("No space left on device"), "No space left on device"),
+        (KeyboardInterrupt(), "interrupted; the same command goes on"),
+    ],
+)
+def test_what_stops_the_work_is_said_in_one_line(capsys, error, said):
+    assert run_command("program", raising(error)) == 1
+    assert capsys.readouterr().err == f"program: {said}\n"
+
+
+def test_what_is_a_fault_of_the_code_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        run_command("program", raising(ZeroDivisionError()))
