@@ -85,8 +85,6 @@ def case_of(pair: Pair, landmarks: np.ndarray) -> Case:
 def smoothed(case: Case, smooth_mm: float) -> tuple[np.ndarray, np.ndarray]:
     """The difference and the second visit, both smoothed."""
     difference = case.time02 - case.time01
-    if not smooth_mm:
-        return difference, case.time02
     sigma = smooth_mm / case.spacing_mm
     return tuple(ndimage.gaussian_filter(image, sigma) for image in (difference, case.time02))
 

@@ -5,7 +5,8 @@ A PATIENT_FOLDER holds a pair in the MSSEG-2 layout, whose ground_truth.nii.gz i
 change_mask.nii.gz, any lesion change. Each pair is segmented as it is, with its visits exchanged,
 and with each visit taken for both: the latter must give nothing. With --tune the simple rival
 (benchmarks.difference), tuned on the labelled pairs of ROOT, does the same.
-Lesions are counted, and detected, by the challenge's rules.
+Lesions are counted, and detected, by the challenge's rules. Of the released weights each network
+was trained on one of the two public pairs: what counts is what the other, as a MODEL, finds in it.
 """
 
 import argparse
@@ -31,13 +32,14 @@ Method = Callable[[Patient, Pair], np.ndarray]  # to a bool mask of new lesions
 
 def network(models: list[Path] | None) -> Method:
     """Trained networks, with their own options."""
-    from msseg_jax.weights import released
-
     from msseg_jax.ensemble import Ensemble
     from msseg_jax.folds import runs_of
+    from msseg_jax.weights import released
 
     ensemble = Ensemble(runs_of(models or [released()]))
     options = ensemble.options()
+    for member in ensemble.members:
+        print(f"network: {member}")
 
     def segment(patient: Patient, pair: Pair) -> np.ndarray:
         probability = ensemble.segment(patient, pair, options).probability
@@ -83,6 +85,8 @@ def _predicted(mask: np.ndarray, change: np.ndarray, pair: Pair) -> str:
 
 def _compared(reference: np.ndarray, mask: np.ndarray, pair: Pair) -> str:
     agreement = compare_lesions(reference, mask, pair.time01.spacing_mm)
+    if not agreement.detected.size:
+        return "the reference has no new lesion"
     largest = agreement.reference == 1
     volume_mm3 = largest.sum() * voxel_mm3(pair.time01.spacing_mm)
     return (

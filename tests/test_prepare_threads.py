@@ -31,6 +31,10 @@ def test_with_one_thread_one_is_done_after_the_other():
     assert begun == list(range(5))
 
 
+def test_of_no_task_there_is_nothing():
+    assert at_once() == []
+
+
 def test_a_task_that_fails_says_so_and_those_that_wait_are_not_begun():
     use_threads(1)
     begun = []

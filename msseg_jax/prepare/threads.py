@@ -29,5 +29,5 @@ def at_once(*tasks: Callable) -> list:
     Raises:
       Whatever the first of them that fails raises.
     """
-    with ThreadPoolExecutor(min(_threads, len(tasks))) as pool:
+    with ThreadPoolExecutor(_threads) as pool:
         return list(pool.map(lambda task: task(), tasks))

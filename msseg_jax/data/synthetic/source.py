@@ -79,7 +79,7 @@ def find_sources(root: Path) -> list[Files]:
         if path.name.startswith("."):
             continue
         if path.is_file() and path.name.endswith(SUFFIXES):
-            found.append(Files(_stem(path), (path,)))
+            found.append(Files(stem(path), (path,)))
         elif path.is_dir():
             try:
                 found.append(_in_folder(path))
@@ -95,7 +95,8 @@ def find_sources(root: Path) -> list[Files]:
     return found
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """The name of a NIfTI file without its ending."""
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
@@ -144,11 +145,11 @@ def read_source(files: Files) -> Source:
     for path in files.scans[1:]:
         if difference := grid_difference(grid, read_volume(path)):
             raise SourceError(difference)
-    visits = [look_at(scan) for scan in scans[:1]]
+    visit = look_at(scans[0])
     if files.brain_mask:
         brain = _read_mask(files.brain_mask, grid, of_brain=True)
     else:
-        brain = array_of(visits[0].brain) > 0
+        brain = array_of(visit.brain) > 0
     for scan in scans:  # of skull-stripped ones the mask may say more than the scan
         brain &= array_of(scan.image) > 0
     mask = image_of(brain.astype(np.uint8), grid.affine)
@@ -160,7 +161,7 @@ def read_source(files: Files) -> Source:
     if lesion_file:
         lesions = _read_mask(lesion_file, grid, of_brain=False) & brain
 
-    matrix, shift = matrix_of(sitk.Transform(visits[0].to_atlas))  # from MNI to the scan, both LPS
+    matrix, shift = matrix_of(sitk.Transform(visit.to_atlas))  # from MNI to the scan, both LPS
     from_mni = nib.affines.from_matvec(RAS_TO_LPS @ matrix @ RAS_TO_LPS, RAS_TO_LPS @ shift)
     margin = np.ceil(MARGIN_MM / grid.spacing_mm).astype(int)
     box = tuple(

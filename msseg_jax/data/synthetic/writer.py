@@ -5,8 +5,7 @@ ROOT/<source>_<number>/   one pair, as `data.dataset` describes it, and `synthet
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from msseg_jax.data.phantom.writer import write_volume
 from msseg_jax.data.synthetic.bank import Bank, read_bank
 from msseg_jax.data.synthetic.pair import SyntheticPair, make_pair
-from msseg_jax.data.synthetic.source import Files, SourceError, find_sources, read_source
+from msseg_jax.data.synthetic.source import Files, SourceError, find_sources, read_source, stem
 from msseg_jax.data.volumes import SUFFIXES
 from msseg_jax.errors import InputError
 from msseg_jax.prepare.request import check_libraries
@@ -59,8 +58,20 @@ def write_synthetic(request: Request) -> list[dict]:
     check_libraries()
     sources = _sources(request)
     masks, shapes = (
-        [path for folder in folders for path in _masks(folder, request.leave_out)]
-        for folders in (request.masks, request.shapes)
+        [path for folder in folders for path in _masks(folder, flag)]
+        for folders, flag in ((request.masks, "--masks"), (request.shapes, "--shapes"))
+    )
+    there = {files.name for files in sources} | {stem(path) for path in (*masks, *shapes)}
+    if unknown := [name for name in request.leave_out if name not in there]:
+        raise InputError(
+            f"--leave_out={unknown[0]}: no scan and no mask is called so; wanted one of these: "
+            f"{', '.join(sorted(there))}"
+        )
+    sources = [files for files in sources if files.name not in request.leave_out]
+    if not sources:
+        raise SourceError("--leave_out: no scan is left; wanted at least one of --scans")
+    masks, shapes = (
+        [path for path in paths if stem(path) not in request.leave_out] for paths in (masks, shapes)
     )
     work = [
         Work(files, {f"{files.name}_{k:03d}": k for k in range(request.pairs)}) for files in sources
@@ -68,7 +79,7 @@ def write_synthetic(request: Request) -> list[dict]:
     _check_output(request, [name for one in work for name in one.pairs])
     bank = read_bank(masks, shapes)
     jobs = min(request.jobs or processors(), len(work))
-    write = partial(_write_all, bank, request.output, request.seed)
+    write = partial(_write_all, request, bank)
     records = {}
     with tqdm(total=len(work), desc="scans", disable=None, leave=False) as bar:
         for one in in_processes(write, work, jobs):
@@ -79,9 +90,6 @@ def write_synthetic(request: Request) -> list[dict]:
 
 def _sources(request: Request) -> list[Files]:
     sources = [files for root in request.scans for files in find_sources(root)]
-    sources = [files for files in sources if files.name not in request.leave_out]
-    if not sources:
-        raise SourceError("--leave_out: no scan is left; wanted at least one of --scans")
     names = [files.name for files in sources]
     for files in sources:
         if names.count(files.name) > 1:
@@ -92,13 +100,13 @@ def _sources(request: Request) -> list[Files]:
     return sources
 
 
-def _masks(folder: Path, leave_out: Sequence[str]) -> Iterator[Path]:
+def _masks(folder: Path, flag: str) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; wanted one with lesion masks (--masks)")
+        raise InputError(f"{folder}: no such folder; wanted one with lesion masks ({flag})")
     masks = [path for path in sorted(folder.iterdir()) if path.name.endswith(SUFFIXES)]
     if not masks:
         raise InputError(f"{folder}: no NIfTI file in it; wanted lesion masks (.nii.gz)")
-    return (path for path in masks if path.name.split(".")[0] not in leave_out)
+    return masks
 
 
 def _check_output(request: Request, names: list[str]) -> None:
@@ -108,7 +116,18 @@ def _check_output(request: Request, names: list[str]) -> None:
         raise InputError(
             f"--output={request.output}: {error}; wanted a folder to write in"
         ) from error
-    taken = [name for name in names if (request.output / name).exists()]
+    folders = [path for path in sorted(request.output.iterdir()) if path.is_dir()]
+    if others := [path.name for path in folders if path.name not in names and path.name[0] != "."]:
+        raise InputError(
+            f"--output={request.output}: also holds {others[0]}, which is none of the pairs asked "
+            "for, and training would read it; wanted a folder of its own for each data set"
+        )
+    taken = [path.name for path in folders if path.name in names]
+    if foreign := [name for name in taken if not (request.output / name / RECORD).is_file()]:
+        raise InputError(
+            f"--output={request.output}: {foreign[0]} was not made by this program, and a pair "
+            "would take its place; name another folder"
+        )
     if taken and not request.overwrite:
         raise InputError(
             f"--output={request.output}: already holds {len(taken)} of the {len(names)} pairs "
@@ -116,13 +135,15 @@ def _check_output(request: Request, names: list[str]) -> None:
         )
 
 
-def _write_all(bank: Bank, output: Path, seed: int, work: Work) -> dict[str, dict]:
+def _write_all(request: Request, bank: Bank, work: Work) -> dict[str, dict]:
     """All pairs of one source, which is read once; their records by name."""
     source = read_source(work.files)
     records = {}
     for name, number in work.pairs.items():
-        pair = make_pair(source, bank, seed, number)
-        write_pair(output / name, pair)
+        pair = make_pair(source, bank, request.seed, number)
+        made = {"seed": request.seed, "number": number, "left_out": list(request.leave_out)}
+        pair = replace(pair, record=pair.record | made)
+        write_pair(request.output / name, pair)
         records[name] = {"patient": name} | pair.record
     return records
 
