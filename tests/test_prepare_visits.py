@@ -63,7 +63,6 @@ def test_a_scalp_brighter_than_the_brain_and_a_vertex_out_of_view_do_not_mislead
     image, brain = heads.with_bright_fat(pair.scans[0].image, pair.brain, cut_mm=16)
     visit = look_at(heads.scan_of(image, tmp_path, "fat"))
     assert heads.dice(visit.brain, brain) > 0.95
-    assert visit.atlas_correlation > visits.LEAST_ATLAS + 0.1
 
 
 def test_fat_outside_the_atlas_is_no_brain_and_a_lesion_inside_it_is():
