@@ -43,7 +43,9 @@ def masks(tmp_path):
 def scans(tmp_path, monkeypatch):
     """A folder with two scans, which are balls when they are read."""
     monkeypatch.setattr(
-        writer, "read_source", lambda files: make_source((3.0, 3.0, 3.0), 0.02, files.name)
+        writer,
+        "read_source",
+        lambda files, find_brain: make_source((3.0, 3.0, 3.0), 0.02, files.name),
     )
     folder = tmp_path / "scans"
     touch(folder / "bea.nii.gz", folder / "carl" / "FLAIR.nii.gz")

@@ -19,7 +19,8 @@ def quiet(spacing_mm, **fields) -> Session:
     """A session that changes nothing, but for what is given."""
     nothing = Session(
         np.array(spacing_mm), np.eye(4), np.eye(4), distortion_mm=0.0, blur_mm=0.0,
-        local_contrast=0.0, gamma=1.0, gain=1.0, bias=0.0, noise=0.0, flow=0.0, seed=0,
+        local_contrast=0.0, gamma=1.0,
+        tones=(0.0,) * 6, gain=1.0, bias=0.0, noise=0.0, flow=0.0, seed=0,
     )  # fmt: skip
     return replace(nothing, **fields)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from msseg_jax.data.synthetic.writer import Request, write_synthetic
 from msseg_jax.errors import InputError
 
+BRAIN_SIZES = (0.7, 1.3)  # of adults, over the average's length
 PROGRAM = "python -m msseg_jax.data.synthetic"
 
 
@@ -34,6 +35,15 @@ def parse_arguments(arguments: list[str] | None = None) -> Request:
         help="scan, and mask, that is not to be used; may be given several times",
     )  # fmt: skip
     parser.add_argument(
+        "--brain_size", type=float, default=1.0, metavar="FACTOR",
+        help="length of the brains of --masks over that of MNI152's, where they were moved and "
+        "turned into MNI space but not stretched (about 0.9); default: 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--find_brains", action="store_true",
+        help="find the brain of every scan as `prepare` does, whether or not it has a brain mask",
+    )  # fmt: skip
+    parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="ROOT", help="folder for the pairs"
     )
     parser.add_argument(
@@ -47,9 +57,13 @@ def parse_arguments(arguments: list[str] | None = None) -> Request:
         value = getattr(flags, name)
         if value is not None and value < least:
             parser.error(f"--{name} is {value}; wanted {least} or more")
+    low, high = BRAIN_SIZES
+    if not low <= flags.brain_size <= high:
+        parser.error(f"--brain_size is {flags.brain_size:g}; wanted {low:g} to {high:g}")
     return Request(
         tuple(flags.scans), tuple(flags.masks), flags.output, tuple(flags.shapes),
         tuple(flags.leave_out), flags.pairs, flags.seed, flags.jobs, flags.overwrite,
+        flags.find_brains, flags.brain_size,
     )  # fmt: skip
 
 

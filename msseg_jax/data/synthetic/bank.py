@@ -5,7 +5,7 @@ of the first kind lie.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -79,8 +79,12 @@ class Bank:
         return float(rng.choice(self.contrasts) * rng.uniform(0.8, 1.3))
 
 
-def read_bank(masks: Sequence[Path], shapes: Sequence[Path] = ()) -> Bank:
+def read_bank(masks: Sequence[Path], shapes: Sequence[Path] = (), brain_size: float = 1.0) -> Bank:
     """Lesions of masks in MNI space (`masks`) and of masks in any other (`shapes`).
+
+    Args:
+      brain_size: length of the brains of `masks` over that of ICBM 152, where they were moved and
+        turned into MNI space, but not stretched.
 
     Raises:
       BankError: a file that is no mask, or of `masks` one that is not in MNI space; no lesions.
@@ -88,6 +92,7 @@ def read_bank(masks: Sequence[Path], shapes: Sequence[Path] = ()) -> Bank:
     found = []
     for path in masks:
         volume = _read_mask(path)
+        volume = replace(volume, affine=np.diag([1 / brain_size] * 3 + [1.0]) @ volume.affine)
         _check_in_mni(volume)
         found += _components(volume, in_mni=True)
     if not found:

@@ -1,7 +1,7 @@
 """One labelled pair, out of a scan or of two."""
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +13,7 @@ from msseg_jax.data.synthetic.erase import erase, make_alike
 from msseg_jax.data.synthetic.paint import Placed, paint, place
 from msseg_jax.data.synthetic.plan import Kind, Lesion, draw_lesion, draw_lesions, draw_sessions
 from msseg_jax.data.synthetic.source import Source
-from msseg_jax.data.synthetic.visit import Grid, scan, slice_profile
+from msseg_jax.data.synthetic.visit import Grid, scan, seen_where
 
 TRIES = 40  # for a lesion to find a place, each time another lesion of its kind
 REAL_PROBABILITY = 0.3  # of a lesion that a scan has, to be taken out of one of its visits
@@ -126,10 +126,7 @@ def _scan_both(
     brain = ndimage.affine_transform(
         source.brain.astype(np.uint8), matrix, shift, output_shape=grid.shape, order=0
     )
-    label = ndimage.affine_transform(
-        slice_profile(new, spacing_mm, replace(sessions[1], blur_mm=0.0)),
-        matrix, shift, output_shape=grid.shape, order=1,
-    )  # fmt: skip
+    label = seen_where(new, spacing_mm, sessions[1], grid)
     label = _without_crumbs((label > LABELLED) & (brain > 0), spacing_mm * np.diag(matrix))
     volumes = {
         name: np.rint(WHITE * session.gain * image).clip(0, 32767).astype(np.int16)
@@ -141,7 +138,7 @@ def _scan_both(
 
 
 def _without_crumbs(label: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    labels, _ = ndimage.label(label, np.ones((3, 3, 3)))
+    labels, _ = ndimage.label(label)  # by faces, as lesions are counted when they are scored
     large = np.bincount(labels.ravel()) * np.prod(spacing_mm) >= LEAST_LABELLED_MM3
     large[0] = False
     return large[labels]

@@ -15,7 +15,9 @@ NEW_PROBABILITY = 0.8  # pairs in which there is anything new
 NEW_MORE = 0.65  # probability of one more, after each
 MOST_NEW = 12
 DECOYS = {"persists": 3.0, "enlarges": 0.8, "fades": 0.8, "vanishes": 0.6}  # mean numbers
-VOLUME_MM3 = (12.0, 2500.0)  # of a lesion in MNI space, evenly on a logarithmic scale
+VOLUME_MM3 = (12.0, 3500.0)  # of a lesion in MNI space, evenly on a logarithmic scale
+LEAST_FADED = 0.12  # contrast; what has faded to less would be taken for gone, or not yet there
+TONE_SIZES = np.array([0.1, 0.1, 0.05, 0.1, 0.2, 0.3])  # at most, of another protocol
 THICK_MM = 2.0  # voxels with a longer side are slices
 
 
@@ -63,6 +65,7 @@ class Session:
     blur_mm: float  # Gaussian standard deviation
     local_contrast: float  # factor on what differs from the surroundings, less 1
     gamma: float
+    tones: tuple[float, ...]  # added at the brightnesses `visit.TONES`, but the first
     gain: float
     bias: float  # deviation of the logarithm of what N4 leaves of the coil's field
     noise: float  # Gaussian standard deviation
@@ -116,7 +119,7 @@ def _course(
     if kind is Kind.ENLARGES:
         return (contrast, contrast * rng.uniform(0.9, 1.15)), (rng.uniform(0.75, 0.93), 1.0)
     if kind is Kind.FADES:
-        weak = contrast * rng.uniform(0.35, 0.75)
+        weak = max(contrast * rng.uniform(0.35, 0.75), LEAST_FADED)
         return ((weak, contrast) if rng.random() < 0.4 else (contrast, weak)), (1.0, 1.0)
     return (contrast, contrast * rng.uniform(0.9, 1.1)), (1.0, 1.0)
 
@@ -140,6 +143,7 @@ def draw_sessions(
     for visit, voxel_mm in enumerate((first, second)):
         apart = visit == moving and rng.random() < 0.7
         unlike = 1.0 if same_protocol else 2.0
+        tone = 0.3 if same_protocol else 1.0
         add = 0.5 if is_pair else 1.0
         sessions.append(
             Session(
@@ -150,10 +154,11 @@ def draw_sessions(
                 blur_mm=add * rng.uniform(0, 0.6) * (rng.random() < 0.5),
                 local_contrast=unlike * add * rng.uniform(-0.15, 0.15),
                 gamma=float(np.exp(unlike * add * rng.uniform(-0.12, 0.12))),
+                tones=tuple((add * tone * rng.uniform(-TONE_SIZES, TONE_SIZES)).tolist()),
                 gain=float(np.exp(rng.uniform(-0.4, 0.4))),
-                bias=_mostly_small(rng, 0.05, 0.12),
+                bias=_mostly_small(rng, 0.05, 0.2),
                 noise=add * noise * rng.uniform(0.8, 1.25),
-                flow=rng.uniform(0.1, 0.6) * (rng.random() < 0.35),
+                flow=rng.uniform(0.2, 1.4) * (rng.random() < 0.5),
                 seed=int(rng.integers(2**31)),
             )
         )

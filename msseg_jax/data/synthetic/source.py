@@ -126,7 +126,7 @@ def _in_folder(folder: Path) -> Files:
     return Files(folder.name, scans, one.get(MASKS[0]), one.get(MASKS[1]), one.get(MASKS[2]))
 
 
-def read_source(files: Files) -> Source:
+def read_source(files: Files, find_brain: bool = False) -> Source:
     """Read a scan, find its brain and where MNI space lies in it, and divide out the bias field.
 
     Raises:
@@ -134,6 +134,7 @@ def read_source(files: Files) -> Source:
     """
     import SimpleITK as sitk
 
+    from msseg_jax.prepare.atlas import ADULT
     from msseg_jax.prepare.bias import correct_bias
     from msseg_jax.prepare.images import RAS_TO_LPS, array_of, image_of
     from msseg_jax.prepare.registration import matrix_of
@@ -146,7 +147,7 @@ def read_source(files: Files) -> Source:
         if difference := grid_difference(grid, read_volume(path)):
             raise SourceError(difference)
     visit = look_at(scans[0])
-    if files.brain_mask:
+    if files.brain_mask and not find_brain:
         brain = _read_mask(files.brain_mask, grid, of_brain=True)
     else:
         brain = array_of(visit.brain) > 0
@@ -161,8 +162,10 @@ def read_source(files: Files) -> Source:
     if lesion_file:
         lesions = _read_mask(lesion_file, grid, of_brain=False) & brain
 
-    matrix, shift = matrix_of(sitk.Transform(visit.to_atlas))  # from MNI to the scan, both LPS
-    from_mni = nib.affines.from_matvec(RAS_TO_LPS @ matrix @ RAS_TO_LPS, RAS_TO_LPS @ shift)
+    # From the atlas to the scan, both LPS; the atlas is MNI space, shrunk to an adult's brain.
+    matrix, shift = matrix_of(sitk.Transform(visit.to_atlas))
+    turn = RAS_TO_LPS @ (ADULT * matrix) @ RAS_TO_LPS
+    from_mni = nib.affines.from_matvec(turn, RAS_TO_LPS @ shift)
     margin = np.ceil(MARGIN_MM / grid.spacing_mm).astype(int)
     box = tuple(
         slice(max(side.start - more, 0), side.stop + more)

@@ -1,6 +1,6 @@
 """What a scanner makes of a head on another day, brought back to the grid that visits share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import nibabel as nib
 import numpy as np
@@ -9,9 +9,12 @@ from scipy import ndimage
 from msseg_jax.data.synthetic.fields import smooth_field
 from msseg_jax.data.synthetic.plan import Session
 
-DISTORTION_MM, BIAS_MM, FLOW_MM = 30.0, 80.0, 10.0  # over which the fields vary
+DISTORTION_MM, BIAS_MM, FLOW_MM = 30.0, 80.0, 8.0  # over which the fields vary
 LOCAL_MM = 4.0  # what is near, for the local contrast
 FLUID = 0.5  # of the brain's median: darker is fluid
+# What another protocol shows otherwise is given at these brightnesses: nothing, fluid, what is
+# between, white matter, grey matter, lesions, and the brightest of them.
+TONES = (0.0, 0.3, 0.65, 0.9, 1.1, 1.4, 2.0)
 FULL_WIDTH = 2.355  # at half maximum, of a Gaussian of standard deviation 1
 
 
@@ -53,14 +56,41 @@ def scan(
         own = Grid(own.shape, pose @ own.to_source)
         seen = _sample(head, own.to_source, own.shape, 3)
     seen = seen + np.float32(session.noise) * rng.standard_normal(seen.shape, np.float32)
-    error = _about_the_middle(session.error, head.shape, spacing_mm)
-    back = np.linalg.inv(own.to_source) @ error @ grid.to_source
-    warp = session.distortion_mm * np.stack(
-        [smooth_field(rng, grid.shape, _spacing(grid, spacing_mm), DISTORTION_MM) for _ in range(3)]
-    )
-    # Along the source's axes; the grid's are the same but for their scale.
-    warp /= _spacing(own, spacing_mm)[:, None, None, None]
-    return np.maximum(_sample(seen, back, grid.shape, 1, warp), 0)
+    matrix, warp = _left_over(head.shape, spacing_mm, session, grid)
+    to_own = np.linalg.inv(own.to_source)
+    warp = np.tensordot(to_own[:3, :3].astype(np.float32), warp, axes=1)
+    return np.maximum(_sample(seen, to_own @ matrix, grid.shape, 1, warp), 0)
+
+
+def seen_where(
+    mask: np.ndarray, spacing_mm: np.ndarray, session: Session, grid: Grid
+) -> np.ndarray:
+    """Where a visit shows what a mask (D, H, W) float32 of its head marks: grid.shape, 0 to 1.
+
+    That is where an expert who draws on this visit would mark it: what registration and distortion
+    leave moves it, and slices average it.
+    """
+    matrix, warp = _left_over(mask.shape, spacing_mm, session, grid)
+    averaged = slice_profile(mask, spacing_mm, replace(session, blur_mm=0.0))
+    return _sample(averaged, matrix, grid.shape, 1, warp)
+
+
+def _left_over(
+    shape: tuple, spacing_mm: np.ndarray, session: Session, grid: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a visit shows at a voxel of `grid` lies in its head at matrix @ voxel + warp.
+
+    Returns:
+      The matrix (4, 4), to voxel indices of the source, and the warp (3, *grid.shape) float32.
+    """
+    error = _about_the_middle(session.error, shape, spacing_mm)
+    warp = np.zeros((3, *grid.shape), np.float32)
+    if session.distortion_mm:
+        rng = np.random.default_rng([session.seed, 1])  # the same for images and labels
+        for axis in warp:
+            axis[...] = smooth_field(rng, grid.shape, _spacing(grid, spacing_mm), DISTORTION_MM)
+        warp *= (session.distortion_mm / spacing_mm).astype(np.float32)[:, None, None, None]
+    return error @ grid.to_source, warp
 
 
 def slice_profile(array: np.ndarray, spacing_mm: np.ndarray, session: Session) -> np.ndarray:
@@ -84,6 +114,8 @@ def _appearance(
         near = ndimage.gaussian_filter(head, LOCAL_MM / spacing_mm)
         head = np.maximum(head + np.float32(session.local_contrast) * (head - near), 0)
     head = np.maximum(head, 0) ** np.float32(session.gamma)
+    if any(session.tones):
+        head = head + np.interp(head, TONES, (0.0, *session.tones)).astype(np.float32)
     if session.bias:
         field = smooth_field(rng, head.shape, spacing_mm, BIAS_MM)
         head = head * np.exp(np.float32(session.bias) * np.clip(field, -2.5, 2.5))

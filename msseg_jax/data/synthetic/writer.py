@@ -36,6 +36,8 @@ class Request:
     seed: int = 0
     jobs: int | None = None  # processes; None: all processors, no more than scans
     overwrite: bool = False
+    find_brains: bool = False  # also where a scan has a brain mask
+    brain_size: float = 1.0  # of the brains of `masks`; see `bank.read_bank`
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def write_synthetic(request: Request) -> list[dict]:
         Work(files, {f"{files.name}_{k:03d}": k for k in range(request.pairs)}) for files in sources
     ]
     _check_output(request, [name for one in work for name in one.pairs])
-    bank = read_bank(masks, shapes)
+    bank = read_bank(masks, shapes, request.brain_size)
     jobs = min(request.jobs or processors(), len(work))
     write = partial(_write_all, request, bank)
     records = {}
@@ -137,7 +139,7 @@ def _check_output(request: Request, names: list[str]) -> None:
 
 def _write_all(request: Request, bank: Bank, work: Work) -> dict[str, dict]:
     """All pairs of one source, which is read once; their records by name."""
-    source = read_source(work.files)
+    source = read_source(work.files, request.find_brains)
     records = {}
     for name, number in work.pairs.items():
         pair = make_pair(source, bank, request.seed, number)
