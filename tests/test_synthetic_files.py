@@ -1,6 +1,7 @@
 """Folders of scans and masks to a data set that can be trained on."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -50,6 +51,13 @@ def scans(tmp_path, monkeypatch):
     folder = tmp_path / "scans"
     touch(folder / "bea.nii.gz", folder / "carl" / "FLAIR.nii.gz")
     return folder
+
+
+def write_all(request) -> list[dict]:
+    """The records of all pairs, of which none may have failed."""
+    outcomes = write_synthetic(request)
+    assert not any(outcome.failure for outcome in outcomes)
+    return [record for outcome in outcomes for record in outcome.records]
 
 
 def request(scans, masks, output, **fields):
@@ -105,7 +113,7 @@ def test_every_folder_that_will_not_do_is_named(tmp_path):
 
 def test_a_data_set_is_written_in_the_layout_that_training_reads(scans, masks, tmp_path):
     output = tmp_path / "root"
-    records = write_synthetic(request(scans, masks, output))
+    records = write_all(request(scans, masks, output))
     patients = find_patients(output, targets=1)
     names = ["bea_000", "bea_001", "carl_000", "carl_001"]
     assert [patient.name for patient in patients] == names
@@ -130,7 +138,7 @@ def test_a_mask_that_is_left_out_is_not_read(scans, masks, tmp_path):
     (masks / "dora.nii.gz").write_text("damaged")
     with pytest.raises(InputError, match=r"dora\.nii\.gz"):
         write_synthetic(request(scans, masks, tmp_path / "root"))
-    assert write_synthetic(request(scans, masks, tmp_path / "root", leave_out=("dora",)))
+    assert write_all(request(scans, masks, tmp_path / "root", leave_out=("dora",)))
 
 
 def test_a_name_to_leave_out_that_nothing_has_is_refused(scans, masks, tmp_path):
@@ -141,7 +149,7 @@ def test_a_name_to_leave_out_that_nothing_has_is_refused(scans, masks, tmp_path)
 def test_scan_and_mask_of_one_name_are_left_out_together(scans, masks, tmp_path):
     touch(scans / "eva.2.nii.gz")
     (masks / "eva.2.nii.gz").write_text("damaged")  # it would be an error to read it
-    records = write_synthetic(request(scans, masks, tmp_path / "root", leave_out=("eva.2",)))
+    records = write_all(request(scans, masks, tmp_path / "root", leave_out=("eva.2",)))
     assert {record["source"] for record in records} == {"bea", "carl"}
     assert all(record["left_out"] == ["eva.2"] for record in records)
 
@@ -160,14 +168,62 @@ def test_a_folder_that_was_not_made_here_is_never_replaced(scans, masks, tmp_pat
     assert note.is_file()
 
 
-def test_pairs_that_are_there_are_not_replaced_unless_asked(scans, masks, tmp_path):
+@pytest.mark.parametrize(
+    ("fields", "difference"),
+    [
+        ({"seed": 1}, "seed 0, now 1"),
+        ({"brain_size": 0.9}, "brain_size 1.0, now 0.9"),
+        ({"find_brains": True}, "found_brain False, now True"),
+    ],
+)
+def test_pairs_that_were_made_otherwise_are_not_mixed_in(
+    scans, masks, tmp_path, fields, difference
+):
+    output = tmp_path / "root"
+    write_all(request(scans, masks, output))
+    with pytest.raises(InputError, match=rf"bea_000, made otherwise \({difference}\)"):
+        write_synthetic(request(scans, masks, output, **fields))
+
+
+def test_what_was_interrupted_goes_on(scans, masks, tmp_path):
+    output = tmp_path / "root"
+    records = write_all(request(scans, masks, output))
+    lost, kept = (output / name / dataset.TIME02 for name in ("carl_001", "bea_001"))
+    before, made = lost.read_bytes(), kept.stat().st_mtime_ns
+    shutil.rmtree(lost.parent)
+    assert write_all(request(scans, masks, output)) == records
+    assert lost.read_bytes() == before
+    assert kept.stat().st_mtime_ns == made, "what is there is not made again"
+
+
+def test_pairs_that_are_there_are_replaced_where_that_is_asked_for(scans, masks, tmp_path):
     output = tmp_path / "root"
     write_synthetic(request(scans, masks, output))
     before = (output / "bea_001" / dataset.TIME02).read_bytes()
-    with pytest.raises(InputError, match=r"already holds 4 of the 4 pairs.*--overwrite"):
-        write_synthetic(request(scans, masks, output, seed=1))
     write_synthetic(request(scans, masks, output, seed=1, overwrite=True))
     assert (output / "bea_001" / dataset.TIME02).read_bytes() != before
+
+
+def test_a_scan_that_cannot_be_used_stops_no_other(scans, masks, tmp_path, monkeypatch, capsys):
+    def read(files, find_brain):
+        if files.name == "bea":
+            raise SourceError(f"{files.scans[0]}: no head was found in it")
+        return make_source((3.0, 3.0, 3.0), 0.02, files.name)
+
+    monkeypatch.setattr(writer, "read_source", read)
+    arguments = [f"--scans={scans}", f"--masks={masks}", f"--output={tmp_path / 'root'}"]
+    assert main([*arguments, "--pairs=1", "--jobs=1"]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["carl_000"]
+    assert "1 of 2 scans failed:\n  bea: " in err
+    assert f"{scans / 'bea.nii.gz'}: no head was found in it" in err
+
+
+def test_pairs_are_never_written_among_the_scans(scans, masks):
+    for output in (scans, scans / "pairs"):
+        with pytest.raises(InputError, match=r"lies in --scans=.*wanted a folder elsewhere"):
+            write_synthetic(request(scans, masks, output))
+    assert sorted(path.name for path in scans.iterdir()) == ["bea.nii.gz", "carl"]
 
 
 def test_two_scans_of_one_name_are_refused(scans, masks, tmp_path):

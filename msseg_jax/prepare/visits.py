@@ -51,6 +51,11 @@ LEAST_VISITS = 0.5  # of the visits with each other inside the brain
 LEAST_GREY_TO_WHITE = 0.95  # brightness: FLAIR shows grey matter brighter than white, T1 darker
 MOST_MIRROR_GAIN = 0.02  # in correlation, by mirroring one visit
 
+GIVE_MASKS = (
+    "give brain masks (--brain_mask01, --brain_mask02) or a program that makes them "
+    "(--brain_mask_command)"
+)
+
 
 class RegistrationError(InputError):
     """Visits that were not brought onto each other; the message says what was found."""
@@ -100,14 +105,18 @@ def register_visits(
     return found
 
 
-def look_at(scan: Scan) -> Visit:
+def look_at(scan: Scan, otherwise: str) -> Visit:
     """The brain of one scan alone, by the atlas.
+
+    Args:
+      otherwise: what to do with a scan that will not do, for the message.
 
     Raises:
       RegistrationError: no head, or no FLAIR.
     """
     atlas, head = load_atlas(), seen(scan.image)
-    return _find_in(atlas, scan, fit_atlas(atlas, head, [_pose(atlas, scan, head)]))
+    fit = fit_atlas(atlas, head, [_pose(atlas, scan, head)])
+    return _find_in(atlas, scan, fit, otherwise)
 
 
 def _find_brains(scans: tuple[Scan, Scan]) -> tuple[tuple[Visit, Visit], sitk.Transform]:
@@ -165,7 +174,9 @@ def _match_heads(
         ) from error
 
 
-def _find_in(atlas: Atlas, scan: Scan, fit: tuple[sitk.AffineTransform, float]) -> Visit:
+def _find_in(
+    atlas: Atlas, scan: Scan, fit: tuple[sitk.AffineTransform, float], otherwise: str = GIVE_MASKS
+) -> Visit:
     """The brain of a visit, from what `fit_atlas` found.
 
     Raises:
@@ -186,7 +197,7 @@ def _find_in(atlas: Atlas, scan: Scan, fit: tuple[sitk.AffineTransform, float]) 
             f"{SIZES[1]:g} wanted",
         )
     prior = brain_by_atlas(atlas, to_atlas, scan.image)
-    check_volume(prior, str(scan.path))
+    check_volume(prior, str(scan.path), otherwise)
     flat = without_peaks(correct_bias(scan.image, prior, rough=True))
     brain = find_brain(flat, prior)
     grey, white = (
@@ -198,8 +209,7 @@ def _find_in(atlas: Atlas, scan: Scan, fit: tuple[sitk.AffineTransform, float]) 
         raise RegistrationError(
             f"{scan.path}: grey matter is {ratio:.2f} times as bright as white matter; wanted a "
             f"FLAIR, where it is brighter (at least {LEAST_GREY_TO_WHITE:g} times): this looks "
-            "like a T1-weighted image. If it is a FLAIR, give brain masks (--brain_mask01, "
-            "--brain_mask02), and this is not asked"
+            f"like a T1-weighted image. If it is a FLAIR, {otherwise}"
         )
     return Visit(scan, flat, brain, to_atlas, found, ratio)
 
@@ -227,14 +237,13 @@ def _with_given_brains(
     return tuple(at_once(partial(visit, scans[0], first), partial(visit, scans[1], second)))
 
 
-def check_volume(brain: sitk.Image, whose: str) -> None:
+def check_volume(brain: sitk.Image, whose: str, otherwise: str = GIVE_MASKS) -> None:
     """Raises RegistrationError for a brain such as no adult has."""
     low, high = BRAIN_ML
     if not low <= (found_ml := volume_ml(brain)) <= high:
         raise RegistrationError(
             f"{whose}: the brain mask holds {found_ml:.0f} ml; wanted {low:.0f} to {high:.0f} ml, "
-            "an adult's brain: look at the scan, and give masks (--brain_mask01, --brain_mask02) "
-            "or a program that makes them (--brain_mask_command)"
+            f"an adult's brain: look at the scan, and {otherwise}"
         )
 
 

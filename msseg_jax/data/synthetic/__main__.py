@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
+from msseg_jax.command import run_command
 from msseg_jax.data.synthetic.writer import Request, write_synthetic
-from msseg_jax.errors import InputError
 
 BRAIN_SIZES = (0.7, 1.3)  # of adults, over the average's length
 PROGRAM = "python -m msseg_jax.data.synthetic"
@@ -51,7 +52,11 @@ def parse_arguments(arguments: list[str] | None = None) -> Request:
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pairs; default: 0")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes; default: all processors")
-    parser.add_argument("--overwrite", action="store_true", help="replace pairs of the same name")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="make all pairs anew; without it, those that are there are kept",
+    )
     flags = parser.parse_args(arguments)
     for name, least in (("pairs", 1), ("seed", 0), ("jobs", 1)):
         value = getattr(flags, name)
@@ -68,22 +73,24 @@ def parse_arguments(arguments: list[str] | None = None) -> Request:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    request = parse_arguments(arguments)
-    try:
-        records = write_synthetic(request)
-    except (InputError, OSError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped; each pair in the folder is complete", file=sys.stderr)
-        return 1
-    for record in records:
+    """Run the command line; returns the exit status: 0, or 1 if anything failed."""
+    return run_command(PROGRAM, partial(make_pairs, parse_arguments(arguments)))
+
+
+def make_pairs(request: Request) -> int:
+    """Make them, and say what they are."""
+    outcomes = write_synthetic(request)
+    for record in (record for outcome in outcomes for record in outcome.records):
         volumes = ", ".join(f"{mm3:.0f}" for mm3 in record["new_lesions_mm3"])
         print(
             f"{record['patient']}  {record['new_lesions']} new  {volumes}{' mm3' * bool(volumes)}"
         )
-    return 0
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    if failed:
+        print(f"{len(failed)} of {len(outcomes)} scans failed:", file=sys.stderr)
+        for outcome in failed:
+            print(f"  {outcome.source}: {outcome.failure}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def read_source(files: Files, find_brain: bool = False) -> Source:
     for path in files.scans[1:]:
         if difference := grid_difference(grid, read_volume(path)):
             raise SourceError(difference)
-    visit = look_at(scans[0])
+    visit = look_at(scans[0], f"leave it out (--leave_out={files.name})")
     if files.brain_mask and not find_brain:
         brain = _read_mask(files.brain_mask, grid, of_brain=True)
     else:

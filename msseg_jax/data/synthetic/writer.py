@@ -5,12 +5,14 @@ ROOT/<source>_<number>/   one pair, as `data.dataset` describes it, and `synthet
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from msseg_jax.data.files import read_json
 from msseg_jax.data.phantom.writer import write_volume
 from msseg_jax.data.synthetic.bank import Bank, read_bank
 from msseg_jax.data.synthetic.pair import SyntheticPair, make_pair
@@ -21,6 +23,7 @@ from msseg_jax.prepare.request import check_libraries
 from msseg_jax.process import in_processes, processors
 
 RECORD = "synthetic.json"
+FORMAT = 2  # of what is made of a scan; counted up when a pair would come out otherwise
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,29 @@ class Request:
 
 @dataclass(frozen=True)
 class Work:
-    """The pairs of one source, by the name of their folder, with their numbers."""
+    """What is to be made of one source: pairs by the name of their folder, with what they are."""
 
     files: Files
-    pairs: dict[str, int]
+    pairs: dict[str, dict]
 
 
-def write_synthetic(request: Request) -> list[dict]:
-    """Write a data set; returns the records of its pairs, by name.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one source."""
 
-    Pair k of a scan depends on the seed, the scan's name and k alone, and on all masks.
+    source: str
+    records: tuple[dict, ...] = ()  # of its pairs, by name; also of those that were there
+    failure: str = ""  # why there are no more of them
+
+
+def write_synthetic(request: Request) -> list[Outcome]:
+    """Write a data set, and go on after a scan that cannot be used; what became of each, by name.
+
+    Pair k of a scan depends on the seed, the scan's name and k alone, and on all masks. Pairs that
+    are there, made of the same, are kept: what was interrupted goes on.
 
     Raises:
-      InputError: before any work, for what is missing or in the way; a scan or a mask that cannot
-        be used.
+      InputError: before any work, for what is missing or in the way; a mask that cannot be used.
     """
     check_libraries()
     sources = _sources(request)
@@ -75,19 +87,30 @@ def write_synthetic(request: Request) -> list[dict]:
     masks, shapes = (
         [path for path in paths if stem(path) not in request.leave_out] for paths in (masks, shapes)
     )
+    of = {
+        "format": FORMAT,
+        "seed": request.seed,
+        "left_out": list(request.leave_out),
+        "masks": sorted(stem(path) for path in (*masks, *shapes)),
+        "brain_size": request.brain_size,
+        "found_brain": request.find_brains,
+    }
     work = [
-        Work(files, {f"{files.name}_{k:03d}": k for k in range(request.pairs)}) for files in sources
+        Work(files, {f"{files.name}_{k:03d}": of | {"number": k} for k in range(request.pairs)})
+        for files in sources
     ]
-    _check_output(request, [name for one in work for name in one.pairs])
+    _check_output(request, {name: made for one in work for name, made in one.pairs.items()})
     bank = read_bank(masks, shapes, request.brain_size)
     jobs = min(request.jobs or processors(), len(work))
-    write = partial(_write_all, request, bank)
-    records = {}
+    write = partial(_write_all, request, bank, max(1, processors() // jobs))
+    outcomes = []
     with tqdm(total=len(work), desc="scans", disable=None, leave=False) as bar:
-        for one in in_processes(write, work, jobs):
-            records |= one
+        for outcome in in_processes(write, work, jobs):
+            outcomes.append(outcome)
+            if outcome.failure:
+                bar.write(f"{outcome.source}: {outcome.failure}", file=sys.stderr)
             bar.update()
-    return [records[name] for name in sorted(records)]
+    return sorted(outcomes, key=lambda outcome: outcome.source)
 
 
 def _sources(request: Request) -> list[Files]:
@@ -111,7 +134,14 @@ def _masks(folder: Path, flag: str) -> list[Path]:
     return masks
 
 
-def _check_output(request: Request, names: list[str]) -> None:
+def _check_output(request: Request, wanted: dict[str, dict]) -> None:
+    output = request.output.resolve()
+    for scans in request.scans:
+        if scans.resolve() in (output, *output.parents):
+            raise InputError(
+                f"--output={request.output}: lies in --scans={scans}, and the pairs would be taken "
+                "for scans the next time; wanted a folder elsewhere"
+            )
     try:
         request.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,35 +149,56 @@ def _check_output(request: Request, names: list[str]) -> None:
             f"--output={request.output}: {error}; wanted a folder to write in"
         ) from error
     folders = [path for path in sorted(request.output.iterdir()) if path.is_dir()]
-    if others := [path.name for path in folders if path.name not in names and path.name[0] != "."]:
+    if others := [path.name for path in folders if path.name not in wanted and path.name[0] != "."]:
         raise InputError(
             f"--output={request.output}: also holds {others[0]}, which is none of the pairs asked "
             "for, and training would read it; wanted a folder of its own for each data set"
         )
-    taken = [path.name for path in folders if path.name in names]
-    if foreign := [name for name in taken if not (request.output / name / RECORD).is_file()]:
+    taken = [path for path in folders if path.name in wanted]
+    if foreign := [path.name for path in taken if not (path / RECORD).is_file()]:
         raise InputError(
             f"--output={request.output}: {foreign[0]} was not made by this program, and a pair "
             "would take its place; name another folder"
         )
-    if taken and not request.overwrite:
-        raise InputError(
-            f"--output={request.output}: already holds {len(taken)} of the {len(names)} pairs "
-            f"({taken[0]} first); name another folder, or add --overwrite to replace them"
-        )
+    if request.overwrite:
+        return
+    for path in taken:
+        if difference := _difference(path, wanted[path.name]):
+            raise InputError(
+                f"--output={request.output}: holds {path.name}, made otherwise ({difference}); "
+                "name another folder, or add --overwrite to make all pairs anew"
+            )
 
 
-def _write_all(request: Request, bank: Bank, work: Work) -> dict[str, dict]:
-    """All pairs of one source, which is read once; their records by name."""
-    source = read_source(work.files, request.find_brains)
-    records = {}
-    for name, number in work.pairs.items():
-        pair = make_pair(source, bank, request.seed, number)
-        made = {"seed": request.seed, "number": number, "left_out": list(request.leave_out)}
-        pair = replace(pair, record=pair.record | made)
-        write_pair(request.output / name, pair)
-        records[name] = {"patient": name} | pair.record
-    return records
+def _difference(folder: Path, made: dict) -> str:
+    """In what a pair that is there was made otherwise; empty if in nothing."""
+    record = read_json(folder / RECORD)
+    for field, value in made.items():
+        if record.get(field) != value:
+            return f"{field} {record.get(field)}, now {value}"
+    return ""
+
+
+def _write_all(request: Request, bank: Bank, threads: int, work: Work) -> Outcome:
+    """All pairs of one source, which is read once, on so many processors."""
+    from msseg_jax.prepare.threads import use_threads
+
+    use_threads(threads)
+    records, source = [], None
+    try:
+        for name, made in work.pairs.items():
+            folder = request.output / name
+            if folder.exists() and not request.overwrite:
+                record = read_json(folder / RECORD)
+            else:
+                source = source or read_source(work.files, request.find_brains)
+                pair = make_pair(source, bank, request.seed, made["number"])
+                record = pair.record | made
+                write_pair(folder, replace(pair, record=record))
+            records.append({"patient": name} | record)
+    except InputError as error:  # the other scans are wanted all the same
+        return Outcome(work.files.name, tuple(records), str(error))
+    return Outcome(work.files.name, tuple(records))
 
 
 def write_pair(folder: Path, pair: SyntheticPair) -> None:
