@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
 from msseg_jax.data import dataset
 from msseg_jax.data.dataset import find_patients, read_pair
@@ -277,3 +278,65 @@ def test_a_scan_is_read_with_its_brain_and_with_where_mni_space_lies_in_it(tmp_p
     (scan.parent / "brain_mask.nii.gz").write_bytes((heads / "brain01.nii.gz").read_bytes())
     given = read_source(find_sources(tmp_path / "scans")[0])
     assert (given.brain.shape != source.brain.shape) or (given.brain != source.brain).any()
+
+
+def test_a_pair_is_read_with_both_visits_and_where_they_differ(tmp_path):
+    heads = write_heads(tmp_path)
+    folder = tmp_path / "scans" / "anna"
+    folder.mkdir(parents=True)
+    (pair,) = (path for path in (heads / "phantoms").iterdir() if path.is_dir())
+    for name in (dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK):
+        shutil.copy(pair / name, folder / name)
+    shutil.copy(pair / dataset.CONSENSUS, folder / "change_mask.nii.gz")
+    source = read_source(find_sources(tmp_path / "scans")[0])
+    assert source.is_pair
+    for image in source.images:
+        assert np.median(image[source.brain]) == pytest.approx(1, abs=1e-3)
+    change = nib.load(pair / dataset.CONSENSUS)
+    assert 0 < source.lesions.sum() <= (change.get_fdata() > 0).sum()
+    # The box that was cut out lies where it lay: lesions are where the file has them.
+    own, theirs = (
+        np.median(nib.affines.apply_affine(affine, np.argwhere(mask)), axis=0)
+        for affine, mask in (
+            (source.affine, source.lesions), (change.affine, change.get_fdata() > 0),
+        )
+    )  # fmt: skip
+    np.testing.assert_allclose(own, theirs, atol=1e-3)
+    first, second = source.images
+    assert (second - first)[source.lesions].mean() > 0.1, "the second visit is the brighter one"
+
+
+def test_mni_space_is_found_where_the_average_brain_was_put(tmp_path):
+    """ICBM 152's own tissues, as a FLAIR shows them, turned, moved and shrunk."""
+    from nilearn import datasets
+
+    turn = Rotation.from_euler("xyz", (8, -5, 12), degrees=True).as_matrix()
+    to_head = nib.affines.from_matvec(0.92 * turn, (6, -9, 14))  # MNI mm to scanner mm
+    grey, white = (
+        load(resolution=2)
+        for load in (datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
+    )
+    image = (1.1 * grey.get_fdata() + 0.9 * white.get_fdata()).astype(np.float32)
+    (tmp_path / "scans").mkdir()
+    nib.save(nib.Nifti1Image(image, to_head @ grey.affine), tmp_path / "scans" / "average.nii.gz")
+    source = read_source(find_sources(tmp_path / "scans")[0])
+    brain = np.argwhere(source.brain)[::50]
+    there = nib.affines.apply_affine(source.affine, brain)  # in the scanner
+    found = nib.affines.apply_affine(source.to_mni, there)
+    off_mm = found - nib.affines.apply_affine(np.linalg.inv(to_head), there)
+    assert np.median(np.linalg.norm(off_mm, axis=1)) < 3
+    size = np.linalg.det(source.to_mni[:3, :3]) ** (1 / 3)
+    assert size == pytest.approx(1 / 0.92, abs=0.03)
+
+
+def test_pairs_do_not_depend_on_how_many_processes_make_them(masks, tmp_path):
+    heads = write_heads(tmp_path)
+    for name in ("anna", "bea"):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        shutil.copy(heads / "time01.nii.gz", tmp_path / "scans" / name / "FLAIR.nii.gz")
+    two = request(tmp_path / "scans", masks, tmp_path / "two", pairs=1, jobs=2)
+    assert [record["patient"] for record in write_all(two)] == ["anna_000", "bea_000"]
+    write_all(request(tmp_path / "scans", masks, tmp_path / "one", pairs=1, leave_out=("bea",)))
+    for name in (dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK, dataset.CONSENSUS):
+        made = [(tmp_path / root / "anna_000" / name).read_bytes() for root in ("one", "two")]
+        assert made[0] == made[1]

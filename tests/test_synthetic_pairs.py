@@ -89,6 +89,18 @@ def test_intensities_follow_gamma_bias_and_noise():
     assert 0.02 < np.ptp(biased) < 0.5
 
 
+def test_another_protocol_shows_each_tissue_otherwise_and_nothing_stays_nothing():
+    source = make_source()
+    tissue = ndimage.binary_erosion(source.images[0] > 0.9, iterations=2)
+    fluid = ndimage.binary_erosion((source.images[0] < 0.3) & source.brain)
+    outside = ndimage.binary_erosion(~source.brain, iterations=2)
+    tones = (-0.06, 0.0, 0.02, 0.08, 0.0, 0.0)  # of fluid, ..., of white and of grey matter
+    seen = scanned(source, quiet((2, 2, 2), tones=tones))
+    np.testing.assert_allclose(seen[tissue], 1.05, atol=1e-5)  # between white and grey matter
+    np.testing.assert_allclose(seen[fluid], 0.2 - 0.04, atol=1e-5)  # between nothing and fluid
+    np.testing.assert_array_equal(seen[outside], 0)
+
+
 def test_flowing_fluid_is_bright_and_tissue_is_not():
     source = make_source()
     fluid = (source.images[0] < 0.3) & source.brain
@@ -170,6 +182,28 @@ def test_a_new_lesion_is_labelled_where_the_second_visit_alone_is_bright(source,
         assert (second - first)[label].mean() > 0.1
         bright = second - first > 0.15
         assert (ndimage.binary_dilation(label, iterations=1) >= bright).all(), "and nowhere else"
+
+
+def test_a_label_lies_where_the_second_visit_shows_the_lesion(source, monkeypatch):
+    """Also where registration and distortion have left that visit somewhere else."""
+    only(monkeypatch, Kind.NEW)
+    error = np.eye(4)
+    error[:3, 3] = (3.0, -2.0, 4.0)
+    still, moved = (
+        quiet(source.spacing_mm),
+        quiet(source.spacing_mm, error=error, distortion_mm=1.5, seed=4),
+    )
+    places = []
+    for second in (still, moved):
+        monkeypatch.setattr(pairs, "draw_sessions", lambda *_, second=second: (still, second))
+        made = make_pair(source, make_bank(), 0, 1)
+        label = made.volumes[CONSENSUS] > 0
+        bright = (made.volumes[TIME02] > 1.25 * 300) & ndimage.binary_dilation(label, iterations=3)
+        places.append(
+            [ndimage.center_of_mass(mask) * source.spacing_mm for mask in (label, bright)]
+        )
+        np.testing.assert_allclose(*places[-1], atol=1.2)
+    assert np.linalg.norm(places[1][0] - places[0][0]) > 3, "it has moved with the visit"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.NEW])
