@@ -17,29 +17,7 @@ from msseg_jax.export import main as export
 from msseg_jax.folds import Folds, runs_of
 from msseg_jax.model_file import About, read_model_file
 from msseg_jax.predict import main as predict
-from tests.conftest import save_run
-
-
-@pytest.fixture
-def runs(small_config, tmp_path):
-    """Three untrained runs, with weights, landmarks and voxels of their own."""
-    small_config.predict.threshold = 0.3
-    one = save_run(tmp_path / "one", small_config, seed=0)
-    two = save_run(tmp_path / "two", small_config, seed=1, middle=30.0)
-    small_config.data.spacing_mm = 0.9
-    return [one, two, save_run(tmp_path / "three", small_config, seed=2)]
-
-
-@pytest.fixture
-def flags(patients_root, tmp_path):
-    """Of predict, for the first patient, but for the models."""
-    patient = patients_root / "patient_0"
-    return [
-        "-t1", str(patient / dataset.TIME01),
-        "-t2", str(patient / dataset.TIME02),
-        f"--mask={patient / dataset.BRAIN_MASK}",
-        "-o", str(tmp_path / "new.nii.gz"),
-    ]  # fmt: skip
+from tests.conftest import models, save_run
 
 
 @pytest.fixture
@@ -49,10 +27,6 @@ def shipped(runs, tmp_path, monkeypatch):
     assert export([*models(runs), f"--output={path}", "--name=Open", "--version=1.0"]) == 0
     monkeypatch.setattr(weights, "_FILE", path)
     return path
-
-
-def models(paths):
-    return [f"--model={path}" for path in paths]
 
 
 def predicted(paths, flags, tmp_path, *more):
