@@ -92,7 +92,7 @@ class ModelFile:
 
 def is_model_file(path: Path) -> bool:
     """Whether a path means a model file, and not a run's folder."""
-    return path.suffix == SUFFIX or path.is_file()
+    return path.is_file() or (path.suffix == SUFFIX and not path.is_dir())
 
 
 def _check_about(path: Path, about: About) -> None:
@@ -175,9 +175,14 @@ def read_model_file(path: Path | str) -> ModelFile:
     """Read and check all of a model file.
 
     Raises:
-      ModelFileError: it is missing, damaged, no model file, or of a newer version.
+      ModelFileError: it is missing, a folder, damaged, no model file, or of a newer version.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(
+            f"{path}: is a folder; wanted {_WANTED}: if it is that of a run or a "
+            f"cross-validation, write one with --model={path} --output=FILE{SUFFIX}"
+        )
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file; wanted {_WANTED}: check the path")
     try:

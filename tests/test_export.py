@@ -193,6 +193,30 @@ def test_what_a_file_says_of_itself(runs, shipped, capsys):
     ]  # fmt: skip
 
 
+def test_a_folder_says_nothing_of_itself(runs, small_config, tmp_path, capsys):
+    folds = Folds(tmp_path / "cv")
+    for fold in range(2):
+        save_run(folds.run(fold), small_config, seed=fold)
+    folds.save([["patient_0"], ["patient_1"]])
+    for folder in (runs[0], folds.path):
+        assert export([f"--show={folder}"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"python -m msseg_jax.export: {folder}: is a folder; wanted a mod")
+        # What it tells to do can be done.
+        (model,) = re.findall("--model=[^ ]+", error)
+        assert export([model, f"--output={tmp_path / folder.name}.safetensors"]) == 0
+        assert capsys.readouterr().out.startswith("file ")
+
+
+def test_ctrl_c_ends_in_a_line(monkeypatch, capsys):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("msseg_jax.export.read_model_file", interrupt)
+    assert export(["--show=a.safetensors"]) == 1
+    assert capsys.readouterr().err.startswith("python -m msseg_jax.export: interrupted")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

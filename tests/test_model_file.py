@@ -270,9 +270,11 @@ def test_other_files_are_refused_and_nothing_in_them_is_executed(path, tmp_path)
         with pytest.raises(ModelFileError, match="file, but none of ours: its metadata"):
             read_model_file(path)
     assert not (tmp_path / "sprung").exists()
-    for missing in (tmp_path / "nowhere.safetensors", tmp_path):
-        with pytest.raises(ModelFileError, match=f"{missing}: no such file; wanted a model file"):
-            read_model_file(missing)
+    missing = tmp_path / "nowhere.safetensors"
+    with pytest.raises(ModelFileError, match=f"{missing}: no such file; wanted a model file"):
+        read_model_file(missing)
+    with pytest.raises(ModelFileError, match=f"{tmp_path}: is a folder; wanted a model file"):
+        read_model_file(tmp_path)
 
 
 def test_networks_that_have_gone_wrong_are_not_written(networks, tmp_path):
@@ -308,4 +310,6 @@ def test_a_name_or_a_file_makes_a_model_file(path, tmp_path):
     assert model_file.is_model_file(path.rename(tmp_path / "renamed"))
     assert model_file.is_model_file(tmp_path / "missing.safetensors")  # so the message is of files
     assert not model_file.is_model_file(tmp_path)
+    (tmp_path / "run.safetensors").mkdir()
+    assert not model_file.is_model_file(tmp_path / "run.safetensors")
     assert not model_file.is_model_file(tmp_path / "missing")
