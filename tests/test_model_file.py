@@ -242,6 +242,21 @@ def test_text_that_cannot_be_shown_is_neither_read_nor_written(
     assert not other.exists()
 
 
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("1.0\x1b[2J", "written_by is .*; wanted text that can be printed, in one line$"),
+        ("1.0\n2.0", "written_by is .*; wanted text that can be printed, in one line$"),
+        ([1, 0], "written_by is .1, 0.; wanted text$"),
+    ],
+)
+def test_the_version_that_wrote_it_is_text_that_can_be_shown(path, version, message):
+    document, tensors = content(path)
+    rewrite(path, document | {"written_by": version}, tensors)
+    with pytest.raises(ModelFileError, match=message):
+        read_model_file(path)
+
+
 def test_a_file_of_a_newer_version_is_not_called_damaged(path):
     document, tensors = content(path)
     document = {"format_version": 2, "whatever": document}
