@@ -21,6 +21,7 @@ from msseg_jax.checkpoint import Checkpoints, RunFolder
 from msseg_jax.config import save_config, settings_of
 from msseg_jax.data import dataset
 from msseg_jax.data.preprocess import Preprocessing
+from msseg_jax.initial import initial_network
 from msseg_jax.model import build_model, initial_variables
 from msseg_jax.train import check_patients, check_training, train
 from msseg_jax.training_data import prepare_data
@@ -210,9 +211,10 @@ class Launch:
 def train_run(config: ConfigDict, run: RunFolder) -> None:
     """What `run_experiment` does of it, up to the end of the training."""
     check_training(config, jax.devices())
+    initial = initial_network(config, run)
     check_patients(config)
     run.create_or_continue(config)
-    train(config, run, prepare_data(config, run))
+    train(config, run, prepare_data(config, run, initial), initial)
 
 
 def newest_step(workdir: Path) -> int:

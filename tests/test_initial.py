@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from msseg_jax import experiment, weights
+from msseg_jax import experiment, trained, weights
 from msseg_jax.checkpoint import RunError, RunFolder
 from msseg_jax.config import ConfigError, check_config, load_config, save_config
 from msseg_jax.data.preprocess import Preprocessing
@@ -105,6 +105,22 @@ def test_patches_may_have_another_size(config, tmp_path):
     fitted = preprocessing_of(tmp_path / "new")
     assert fitted.settings.patch_size == 10
     assert fitted.landmarks == (0, 40, 100)
+
+
+@pytest.mark.parametrize("work", [run_experiment, cross_validate])
+def test_each_run_reads_it_once(config, tmp_path, monkeypatch, work):
+    reads = []
+
+    def count(path):
+        reads.append(path)
+        return read_model_file(path)
+
+    monkeypatch.setattr(trained, "read_model_file", count)
+    monkeypatch.setattr(experiment, "print_scores", lambda *_: None)
+    if work is cross_validate:
+        config.data.validation_patients, config.data.folds = 0, 2
+    work(config, tmp_path / "new")
+    assert reads == [Path(config.init)] * (2 if work is cross_validate else 1)
 
 
 def test_a_run_goes_on_from_its_own_state_when_the_network_is_gone(config, file, tmp_path, capsys):
