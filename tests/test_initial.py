@@ -16,9 +16,10 @@ from msseg_jax.errors import InputError
 from msseg_jax.experiment import cross_validate, run_experiment
 from msseg_jax.export import main as export
 from msseg_jax.folds import Folds
+from msseg_jax.initial import initial_network
 from msseg_jax.model_file import read_model_file
 from msseg_jax.trained import trained_networks
-from tests.conftest import Launch, stored, train_run
+from tests.conftest import Launch, save_run, stored, train_run
 
 FILE = Path(__file__).parent / "data" / "model_v1.safetensors"  # two networks, all of it random
 
@@ -222,6 +223,35 @@ def test_every_field_that_differs_is_named_with_what_to_do(config, file, tmp_pat
         assert "--config.model.widths='(3,2)'" in lines[-1]
         assert "--config.data.percentiles='(1,50,99)'" in lines[-1]
         assert not (tmp_path / "new").exists()
+
+
+def test_a_field_that_the_network_knows_nothing_of_is_named(config, tmp_path):
+    with config.unlocked():
+        config.model.attention_heads = 4
+    config.model.targets = 5
+    with pytest.raises(ConfigError) as error:
+        initial_network(config, RunFolder(tmp_path / "new"))
+    lines = str(error.value).splitlines()
+    assert sorted(lines[1:-1]) == [
+        "config.model.attention_heads is 4; wanted no such field",
+        "config.model.targets is 5; wanted 2",
+    ]
+    assert lines[-1].endswith("(--config=configs/open_ms.py, of the released weights)")
+
+
+@pytest.mark.parametrize(
+    "field", ["model.norm_epsilon", "data.percentiles", "predict.min_lesion_mm3"]
+)
+def test_a_run_whose_configuration_lacks_a_field_is_refused(config, tmp_path, field):
+    run = RunFolder(save_run(tmp_path / "old", config))
+    document = json.loads(run.config_file.read_text())
+    section, name = field.split(".")
+    del document[section][name]
+    run.config_file.write_text(json.dumps(document))
+    config.init = str(run.path)
+    message = f"config.json: is of another version of this program .it lacks {name}.; train"
+    with pytest.raises(InputError, match=message):
+        initial_network(config, RunFolder(tmp_path / "new"))
 
 
 @pytest.mark.parametrize(
