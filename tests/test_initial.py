@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import finetune
 from msseg_jax import experiment, trained, weights
 from msseg_jax.checkpoint import RunError, RunFolder
 from msseg_jax.config import ConfigError, check_config, load_config, save_config
@@ -252,6 +253,17 @@ def test_a_run_whose_configuration_lacks_a_field_is_refused(config, tmp_path, fi
     message = f"config.json: is of another version of this program .it lacks {name}.; train"
     with pytest.raises(InputError, match=message):
         initial_network(config, RunFolder(tmp_path / "new"))
+
+
+def test_the_configuration_of_finetuning_fits_each_of_the_released_networks(tmp_path):
+    config = finetune.get_config()
+    networks = read_model_file(weights.released()).networks
+    for number, network in enumerate(networks):
+        config.init_network = number
+        check_config(config)
+        assert str(initial_network(config, RunFolder(tmp_path / "new"))) == str(network)
+        for name in ("threshold", "min_lesion_mm3"):
+            assert config.predict[name] == network.config.predict[name], name
 
 
 @pytest.mark.parametrize(
