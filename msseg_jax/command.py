@@ -1,5 +1,6 @@
 """How a command line ends: an exit status, and a line in place of a traceback."""
 
+import io
 import sys
 from collections.abc import Callable
 
@@ -13,7 +14,8 @@ def run_command(program: str, work: Callable[[], int]) -> int:
     Args:
       program: that a message on standard error begins with.
     """
-    sys.stdout.reconfigure(line_buffering=True)  # a log that is piped into a file is read there
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has its own
+        sys.stdout.reconfigure(line_buffering=True)  # a log that is piped into a file is read there
     try:
         return work()
     except (InputError, OSError) as error:

@@ -38,12 +38,12 @@ def run_experiment(config: ConfigDict, workdir: Path) -> None:
             "with it, or another --workdir"
         )
     run = RunFolder(workdir)
-    initial_network(config, run)  # what it cannot begin with is told of before any work
+    initial = initial_network(config, run)  # here, so that a wrong one is told of before any work
     check_patients(config)
     run.create_or_continue(config)
     use_phantoms(config, run.path)
-    data = prepare_data(config, run)
-    train(config, run, data)
+    data = prepare_data(config, run, initial)
+    train(config, run, data, initial)
     main_first("scores", lambda: score_held_out(config, run, data))
 
 
@@ -84,15 +84,14 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
         )
     folds = Folds(Path(workdir).resolve())
     runs = [RunFolder(folds.run(fold)) for fold in range(config.data.folds)]
-    for run in runs:  # as in `run_experiment`
-        initial_network(config, run)
+    initial = [initial_network(config, run) for run in runs]  # here as in `run_experiment`
     check_patients(config)
     for fold, run in enumerate(runs):  # all of them before any work
         run.create_or_continue(_of_fold(config, fold, folds))
     use_phantoms(config, folds.path)
     configs = [_of_fold(config, fold, folds) for fold in range(config.data.folds)]
 
-    first = prepare_data(configs[0], runs[0])
+    first = prepare_data(configs[0], runs[0], initial[0])
     patients = first.folds
     if folds.exist and folds.load() != patients and any(run.begun for run in runs):
         raise InputError(
@@ -105,7 +104,8 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
     for fold, (run, own, held_out) in enumerate(zip(runs, configs, patients, strict=True)):
         if is_main():
             print(f"fold {fold} (0 to {len(runs) - 1}), {len(held_out)} held out: {run.path}")
-        train(own, run, first if fold == 0 else prepare_data(own, run))
+        data = first if fold == 0 else prepare_data(own, run, initial[fold])
+        train(own, run, data, initial[fold])
         predict = partial(_predict_fold, run, Path(config.data.root), held_out, outputs)
         main_first(f"fold {fold}", predict)
     main_first("scores", partial(score_folds, config, folds, patients))

@@ -8,10 +8,12 @@ import argparse
 import logging
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import jax
 
+from msseg_jax.command import run_command
 from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
 from msseg_jax.folds import runs_of
@@ -24,7 +26,7 @@ from msseg_jax.model_file import (
     write_model_file,
 )
 from msseg_jax.trained import trained_networks
-from msseg_jax.weights import WEIGHTS
+from msseg_jax.weights import WEIGHTS, released
 
 PROGRAM = "python -m msseg_jax.export"
 
@@ -182,15 +184,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 1 if anything stopped it."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    flags = parse_arguments(arguments)
-    try:
-        if flags.show is None:
-            _write(flags)
-        (path,) = runs_of([flags.show or flags.output])
-        print(describe(read_model_file(path)))
-    except (InputError, OSError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 1
+    return run_command(PROGRAM, partial(_export, parse_arguments(arguments)))
+
+
+def _export(flags: argparse.Namespace) -> int:
+    if flags.show is None:
+        _write(flags)
+    path = flags.show or flags.output
+    print(describe(read_model_file(released() if str(path) == WEIGHTS else path)))
     return 0
 
 

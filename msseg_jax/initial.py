@@ -35,16 +35,20 @@ def initial_network(config: ConfigDict, run: RunFolder) -> TrainedNetwork | None
         )
     network = networks[config.init_network]
     ours, theirs = _must_agree(config), _must_agree(network.config)
-    different = [name for name in ours if ours[name] != theirs.get(name)]
+    different = [name for name in ours if name not in theirs or ours[name] != theirs[name]]
     if different:
-        flags = " ".join(f"--config.{name}={_as_flag(theirs[name])}" for name in different)
+        wanted = {name: theirs.get(name, "no such field") for name in different}
+        advice = (
+            "start from the configuration that it was trained with "
+            "(--config=configs/open_ms.py, of the released weights)"
+        )
+        if theirs.keys() >= wanted.keys():  # no flag takes a field away
+            flags = " ".join(f"--config.{name}={_as_flag(theirs[name])}" for name in different)
+            advice += f", or give {flags}"
         raise ConfigError(
             f"config.init={config.init} cannot begin a run of this configuration:\n"
-            + "\n".join(
-                f"config.{name} is {ours[name]}; wanted {theirs[name]}" for name in different
-            )
-            + f"\nas in {network}: start from the configuration that it was trained with "
-            f"(--config=configs/open_ms.py, of the released weights), or give {flags}"
+            + "\n".join(f"config.{name} is {ours[name]}; wanted {wanted[name]}" for name in wanted)
+            + f"\nas in {network}: {advice}"
         )
     return network
 

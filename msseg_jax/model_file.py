@@ -92,20 +92,24 @@ class ModelFile:
 
 def is_model_file(path: Path) -> bool:
     """Whether a path means a model file, and not a run's folder."""
-    return path.suffix == SUFFIX or path.is_file()
+    return path.is_file() or (path.suffix == SUFFIX and not path.is_dir())
+
+
+def _check_text(path: Path, name: str, text, in_one_line: bool) -> None:
+    """Raises ModelFileError for text that cannot be shown, on a terminal or a page."""
+    if not isinstance(text, str):
+        raise ModelFileError(f"{path}: its {name} is {text!r}; wanted text")
+    if not all(c.isprintable() or (c == "\n" and not in_one_line) for c in text):
+        raise ModelFileError(
+            f"{path}: its {name} is {text!r}; wanted text that can be printed"
+            + ", in one line" * in_one_line
+        )
 
 
 def _check_about(path: Path, about: About) -> None:
-    """Raises ModelFileError for text that cannot be shown, on a terminal or a page."""
+    """Raises ModelFileError for texts that cannot be shown, or no name."""
     for name, text in asdict(about).items():
-        if not isinstance(text, str):
-            raise ModelFileError(f"{path}: its {name} is {text!r}; wanted text")
-        in_one_line = name in ("name", "version", "licence")
-        if not all(c.isprintable() or (c == "\n" and not in_one_line) for c in text):
-            raise ModelFileError(
-                f"{path}: its {name} is {text!r}; wanted text that can be printed"
-                + ", in one line" * in_one_line
-            )
+        _check_text(path, name, text, in_one_line=name in ("name", "version", "licence"))
     if not about.name.strip():
         raise ModelFileError(f"{path}: its name is empty; wanted a name")
 
@@ -175,9 +179,14 @@ def read_model_file(path: Path | str) -> ModelFile:
     """Read and check all of a model file.
 
     Raises:
-      ModelFileError: it is missing, damaged, no model file, or of a newer version.
+      ModelFileError: it is missing, a folder, damaged, no model file, or of a newer version.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(
+            f"{path}: is a folder; wanted {_WANTED}: if it is that of a run or a "
+            f"cross-validation, write one with --model={path} --output=FILE{SUFFIX}"
+        )
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file; wanted {_WANTED}: check the path")
     try:
@@ -185,6 +194,7 @@ def read_model_file(path: Path | str) -> ModelFile:
             document = _document(path, file.metadata())
             about = About(**_exactly("about", document["about"], _names(About)))
             _check_about(path, about)
+            _check_text(path, "written_by", document["written_by"], in_one_line=True)
             entries = document["networks"]
             if not isinstance(entries, list) or not entries:
                 raise _Damage("its list of networks is empty, or none")
@@ -210,7 +220,7 @@ def read_model_file(path: Path | str) -> ModelFile:
         networks.append(
             TrainedNetwork(source, config, preprocessing, variables[number], kind, step, about)
         )
-    return ModelFile(path, about, str(document["written_by"]), networks)
+    return ModelFile(path, about, document["written_by"], networks)
 
 
 def _document(path: Path, metadata: dict[str, str] | None) -> dict:

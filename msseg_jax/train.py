@@ -20,10 +20,10 @@ from msseg_jax.data.loader import load_batches
 from msseg_jax.data.packing import unpack_batch
 from msseg_jax.data.training_set import TrainingSet, find_enough
 from msseg_jax.events import EventFile
-from msseg_jax.initial import initial_network
 from msseg_jax.interruption import Interruption, Stopped
 from msseg_jax.losses import batch_dice_loss
 from msseg_jax.model import SiameseMPUNet, build_model, initial_variables
+from msseg_jax.model_file import TrainedNetwork
 from msseg_jax.parallel import (
     AXIS,
     check_batch_size,
@@ -143,13 +143,16 @@ def loaded_step(
     return train_step(state, unpack_batch(batch, targets), seed=seed)
 
 
-def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
+def train(
+    config: ConfigDict, run: RunFolder, data: TrainingSet, initial: TrainedNetwork | None
+) -> None:
     """Train the run of a folder, from its last checkpoint if it has one.
 
     Args:
       config: which `check_training` and `check_patients` have found good.
       run: which `create_or_continue` has found or made ready for it.
       data: from `prepare_data`.
+      initial: from `initial_network`.
 
     Raises:
       InputError: before any work; it names the field, file or folder.
@@ -160,7 +163,6 @@ def train(config: ConfigDict, run: RunFolder, data: TrainingSet) -> None:
     schedule = make_schedule(config, len(data.training))
     rate = learning_rate(config, schedule)
     model = build_model(config, AXIS, config.train.compute_dtype)
-    initial = initial_network(config, run)
     state = create_state(config, model, rate, initial and initial.variables)
     parallel.require_same("the data", json.dumps(data.split) + str(data.preprocessing))
     record = None

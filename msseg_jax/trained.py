@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from msseg_jax.checkpoint import RunFolder, restore_for_inference
+from msseg_jax.config import check_network
 from msseg_jax.data.files import read_json
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.errors import InputError
@@ -20,7 +21,14 @@ def trained_networks(model: Path | str) -> list[TrainedNetwork]:
         return read_model_file(model).networks
     run = RunFolder(model)
     config, preprocessing = run.load()
-    shapes = variable_shapes(build_model(config))
+    try:
+        check_network(config)
+        shapes = variable_shapes(build_model(config))
+    except AttributeError as error:  # of ml_collections
+        raise InputError(
+            f"{run.config_file}: is of another version of this program (it lacks {error.name}); "
+            "train the run anew"
+        ) from error
     variables, kind, step = restore_for_inference(run, shapes)
     return [
         TrainedNetwork(str(model), config, preprocessing, variables, kind, step, _began_with(run))

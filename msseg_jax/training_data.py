@@ -15,7 +15,7 @@ from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, 
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import TrainingSet, prepare
-from msseg_jax.initial import initial_network
+from msseg_jax.model_file import TrainedNetwork
 from msseg_jax.parallel import on_every_device
 
 logger = logging.getLogger(__name__)
@@ -35,24 +35,30 @@ def augmentation_settings(config: ConfigDict) -> AugmentationSettings | None:
     return AugmentationSettings(**fields | {"flip_probability": tuple(fields["flip_probability"])})
 
 
-def prepare_data(config: ConfigDict, run: RunFolder) -> TrainingSet:
-    """The patients of config.data.root, checked, split and in the cache."""
+def prepare_data(config: ConfigDict, run: RunFolder, initial: TrainedNetwork | None) -> TrainingSet:
+    """The patients of config.data.root, checked, split and in the cache.
+
+    Args:
+      initial: from `initial_network`.
+    """
     cache = Path(config.data.cache_dir or run.path / "cache")
     return prepare(
         Path(config.data.root), config.model.targets, settings_of(config), hold_out(config), cache,
-        _given_preprocessing(config, run),
+        _given_preprocessing(config, run, initial),
     )  # fmt: skip
 
 
-def _given_preprocessing(config: ConfigDict, run: RunFolder) -> Preprocessing | None:
+def _given_preprocessing(
+    config: ConfigDict, run: RunFolder, initial: TrainedNetwork | None
+) -> Preprocessing | None:
     """That of the network with which a run begins, as its parameters know no other intensities;
     None where it is to be fitted."""
     if not config.init:
         return None
-    if run.begun:
+    if initial is None:  # the run has begun
         return Preprocessing.load(run.preprocessing_file)
-    given = initial_network(config, run).preprocessing
-    return replace(given, settings=settings_of(config))  # the patch size is the run's own
+    # The patch size is the run's own.
+    return replace(initial.preprocessing, settings=settings_of(config))
 
 
 def training_data(

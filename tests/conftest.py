@@ -21,6 +21,7 @@ from msseg_jax.checkpoint import Checkpoints, RunFolder
 from msseg_jax.config import save_config, settings_of
 from msseg_jax.data import dataset
 from msseg_jax.data.preprocess import Preprocessing
+from msseg_jax.initial import initial_network
 from msseg_jax.model import build_model, initial_variables
 from msseg_jax.train import check_patients, check_training, train
 from msseg_jax.training_data import prepare_data
@@ -140,6 +141,33 @@ def small_config(patients_root) -> ConfigDict:
     return config
 
 
+@pytest.fixture
+def runs(small_config, tmp_path) -> list[Path]:
+    """Three untrained runs, with weights, landmarks and voxels of their own."""
+    small_config.predict.threshold = 0.3
+    one = save_run(tmp_path / "one", small_config, seed=0)
+    two = save_run(tmp_path / "two", small_config, seed=1, middle=30.0)
+    small_config.data.spacing_mm = 0.9
+    return [one, two, save_run(tmp_path / "three", small_config, seed=2)]
+
+
+@pytest.fixture
+def flags(patients_root, tmp_path) -> list[str]:
+    """Of predict, for the first patient, but for the models."""
+    patient = patients_root / "patient_0"
+    return [
+        "-t1", str(patient / dataset.TIME01),
+        "-t2", str(patient / dataset.TIME02),
+        f"--mask={patient / dataset.BRAIN_MASK}",
+        "-o", str(tmp_path / "new.nii.gz"),
+    ]  # fmt: skip
+
+
+def models(paths) -> list[str]:
+    """Flags that name them."""
+    return [f"--model={path}" for path in paths]
+
+
 class Launch:
     """launch.py as a user types it, with `tests/tiny.py` and a working folder."""
 
@@ -183,9 +211,10 @@ class Launch:
 def train_run(config: ConfigDict, run: RunFolder) -> None:
     """What `run_experiment` does of it, up to the end of the training."""
     check_training(config, jax.devices())
+    initial = initial_network(config, run)
     check_patients(config)
     run.create_or_continue(config)
-    train(config, run, prepare_data(config, run))
+    train(config, run, prepare_data(config, run, initial), initial)
 
 
 def newest_step(workdir: Path) -> int:

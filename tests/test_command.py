@@ -1,3 +1,6 @@
+import contextlib
+import io
+
 import pytest
 
 from msseg_jax.command import run_command
@@ -28,6 +31,12 @@ def test_the_status_is_that_of_the_work(capsys, status):
 def test_what_stops_the_work_is_said_in_one_line(capsys, error, said):
     assert run_command("program", raising(error)) == 1
     assert capsys.readouterr().err == f"program: {said}\n"
+
+
+def test_standard_output_may_be_anything_that_is_written_to():
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert run_command("program", lambda: print("done") or 0) == 0
+    assert output.getvalue() == "done\n"
 
 
 def test_what_is_a_fault_of_the_code_is_not_hidden():

@@ -44,10 +44,10 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
 ):
     train, trained = experiment.train, []
 
-    def stop_before_the_second_fold(own, run, data):
+    def stop_before_the_second_fold(own, *rest):
         if own.data.fold == 1:
             raise KeyboardInterrupt
-        return train(own, run, data)
+        return train(own, *rest)
 
     monkeypatch.setattr(experiment, "train", stop_before_the_second_fold)
     with pytest.raises(KeyboardInterrupt):
@@ -55,9 +55,9 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
     first, predicted = files(folds.run(0) / "checkpoints"), files(folds.predictions)
     assert sorted(path.name for path in predicted) == [f"{n}.nii.gz" for n in folds.load()[0]]
 
-    def count(own, run, data):
+    def count(own, *rest):
         trained.append(own.data.fold)
-        return train(own, run, data)
+        return train(own, *rest)
 
     monkeypatch.setattr(experiment, "train", count)
     capsys.readouterr()

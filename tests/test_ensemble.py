@@ -9,33 +9,7 @@ from msseg_jax.ensemble import Ensemble
 from msseg_jax.errors import InputError
 from msseg_jax.folds import Folds
 from msseg_jax.predict import main
-from tests.conftest import SHAPE, save_run
-
-
-@pytest.fixture
-def runs(small_config, tmp_path):
-    """Three untrained runs, with weights, landmarks and voxels of their own."""
-    small_config.predict.threshold = 0.3
-    one = save_run(tmp_path / "one", small_config, seed=0)
-    two = save_run(tmp_path / "two", small_config, seed=1, middle=30.0)
-    small_config.data.spacing_mm = 0.9
-    return [one, two, save_run(tmp_path / "three", small_config, seed=2)]
-
-
-@pytest.fixture
-def flags(patients_root, tmp_path):
-    """Of the first patient, but for the models."""
-    patient = patients_root / "patient_0"
-    return [
-        "-t1", str(patient / dataset.TIME01),
-        "-t2", str(patient / dataset.TIME02),
-        f"--mask={patient / dataset.BRAIN_MASK}",
-        "-o", str(tmp_path / "new.nii.gz"),
-    ]  # fmt: skip
-
-
-def models(runs):
-    return [f"--model={run}" for run in runs]
+from tests.conftest import SHAPE, models, save_run
 
 
 def read(path):

@@ -17,29 +17,7 @@ from msseg_jax.export import main as export
 from msseg_jax.folds import Folds, runs_of
 from msseg_jax.model_file import About, read_model_file
 from msseg_jax.predict import main as predict
-from tests.conftest import save_run
-
-
-@pytest.fixture
-def runs(small_config, tmp_path):
-    """Three untrained runs, with weights, landmarks and voxels of their own."""
-    small_config.predict.threshold = 0.3
-    one = save_run(tmp_path / "one", small_config, seed=0)
-    two = save_run(tmp_path / "two", small_config, seed=1, middle=30.0)
-    small_config.data.spacing_mm = 0.9
-    return [one, two, save_run(tmp_path / "three", small_config, seed=2)]
-
-
-@pytest.fixture
-def flags(patients_root, tmp_path):
-    """Of predict, for the first patient, but for the models."""
-    patient = patients_root / "patient_0"
-    return [
-        "-t1", str(patient / dataset.TIME01),
-        "-t2", str(patient / dataset.TIME02),
-        f"--mask={patient / dataset.BRAIN_MASK}",
-        "-o", str(tmp_path / "new.nii.gz"),
-    ]  # fmt: skip
+from tests.conftest import models, save_run
 
 
 @pytest.fixture
@@ -49,10 +27,6 @@ def shipped(runs, tmp_path, monkeypatch):
     assert export([*models(runs), f"--output={path}", "--name=Open", "--version=1.0"]) == 0
     monkeypatch.setattr(weights, "_FILE", path)
     return path
-
-
-def models(paths):
-    return [f"--model={path}" for path in paths]
 
 
 def predicted(paths, flags, tmp_path, *more):
@@ -217,6 +191,30 @@ def test_what_a_file_says_of_itself(runs, shipped, capsys):
         ["deviation", "5, of the training visit furthest from them"],
         ["prediction", "threshold 0.3, least lesion 0 mm3, overlap 2 voxels"],
     ]  # fmt: skip
+
+
+def test_a_folder_says_nothing_of_itself(runs, small_config, tmp_path, capsys):
+    folds = Folds(tmp_path / "cv")
+    for fold in range(2):
+        save_run(folds.run(fold), small_config, seed=fold)
+    folds.save([["patient_0"], ["patient_1"]])
+    for folder in (runs[0], folds.path):
+        assert export([f"--show={folder}"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"python -m msseg_jax.export: {folder}: is a folder; wanted a mod")
+        # What it tells to do can be done.
+        (model,) = re.findall("--model=[^ ]+", error)
+        assert export([model, f"--output={tmp_path / folder.name}.safetensors"]) == 0
+        assert capsys.readouterr().out.startswith("file ")
+
+
+def test_ctrl_c_ends_in_a_line(monkeypatch, capsys):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("msseg_jax.export.read_model_file", interrupt)
+    assert export(["--show=a.safetensors"]) == 1
+    assert capsys.readouterr().err.startswith("python -m msseg_jax.export: interrupted")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from msseg_jax import experiment, weights
+from configs import finetune
+from msseg_jax import experiment, trained, weights
 from msseg_jax.checkpoint import RunError, RunFolder
 from msseg_jax.config import ConfigError, check_config, load_config, save_config
 from msseg_jax.data.preprocess import Preprocessing
@@ -16,9 +17,10 @@ from msseg_jax.errors import InputError
 from msseg_jax.experiment import cross_validate, run_experiment
 from msseg_jax.export import main as export
 from msseg_jax.folds import Folds
+from msseg_jax.initial import initial_network
 from msseg_jax.model_file import read_model_file
 from msseg_jax.trained import trained_networks
-from tests.conftest import Launch, stored, train_run
+from tests.conftest import Launch, save_run, stored, train_run
 
 FILE = Path(__file__).parent / "data" / "model_v1.safetensors"  # two networks, all of it random
 
@@ -105,6 +107,22 @@ def test_patches_may_have_another_size(config, tmp_path):
     fitted = preprocessing_of(tmp_path / "new")
     assert fitted.settings.patch_size == 10
     assert fitted.landmarks == (0, 40, 100)
+
+
+@pytest.mark.parametrize("work", [run_experiment, cross_validate])
+def test_each_run_reads_it_once(config, tmp_path, monkeypatch, work):
+    reads = []
+
+    def count(path):
+        reads.append(path)
+        return read_model_file(path)
+
+    monkeypatch.setattr(trained, "read_model_file", count)
+    monkeypatch.setattr(experiment, "print_scores", lambda *_: None)
+    if work is cross_validate:
+        config.data.validation_patients, config.data.folds = 0, 2
+    work(config, tmp_path / "new")
+    assert reads == [Path(config.init)] * (2 if work is cross_validate else 1)
 
 
 def test_a_run_goes_on_from_its_own_state_when_the_network_is_gone(config, file, tmp_path, capsys):
@@ -206,6 +224,46 @@ def test_every_field_that_differs_is_named_with_what_to_do(config, file, tmp_pat
         assert "--config.model.widths='(3,2)'" in lines[-1]
         assert "--config.data.percentiles='(1,50,99)'" in lines[-1]
         assert not (tmp_path / "new").exists()
+
+
+def test_a_field_that_the_network_knows_nothing_of_is_named(config, tmp_path):
+    with config.unlocked():
+        config.model.attention_heads = 4
+    config.model.targets = 5
+    with pytest.raises(ConfigError) as error:
+        initial_network(config, RunFolder(tmp_path / "new"))
+    lines = str(error.value).splitlines()
+    assert sorted(lines[1:-1]) == [
+        "config.model.attention_heads is 4; wanted no such field",
+        "config.model.targets is 5; wanted 2",
+    ]
+    assert lines[-1].endswith("(--config=configs/open_ms.py, of the released weights)")
+
+
+@pytest.mark.parametrize(
+    "field", ["model.norm_epsilon", "data.percentiles", "predict.min_lesion_mm3"]
+)
+def test_a_run_whose_configuration_lacks_a_field_is_refused(config, tmp_path, field):
+    run = RunFolder(save_run(tmp_path / "old", config))
+    document = json.loads(run.config_file.read_text())
+    section, name = field.split(".")
+    del document[section][name]
+    run.config_file.write_text(json.dumps(document))
+    config.init = str(run.path)
+    message = f"config.json: is of another version of this program .it lacks {name}.; train"
+    with pytest.raises(InputError, match=message):
+        initial_network(config, RunFolder(tmp_path / "new"))
+
+
+def test_the_configuration_of_finetuning_fits_each_of_the_released_networks(tmp_path):
+    config = finetune.get_config()
+    networks = read_model_file(weights.released()).networks
+    for number, network in enumerate(networks):
+        config.init_network = number
+        check_config(config)
+        assert str(initial_network(config, RunFolder(tmp_path / "new"))) == str(network)
+        for name in ("threshold", "min_lesion_mm3"):
+            assert config.predict[name] == network.config.predict[name], name
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,21 @@ def test_text_that_cannot_be_shown_is_neither_read_nor_written(
     assert not other.exists()
 
 
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("1.0\x1b[2J", "written_by is .*; wanted text that can be printed, in one line$"),
+        ("1.0\n2.0", "written_by is .*; wanted text that can be printed, in one line$"),
+        ([1, 0], "written_by is .1, 0.; wanted text$"),
+    ],
+)
+def test_the_version_that_wrote_it_is_text_that_can_be_shown(path, version, message):
+    document, tensors = content(path)
+    rewrite(path, document | {"written_by": version}, tensors)
+    with pytest.raises(ModelFileError, match=message):
+        read_model_file(path)
+
+
 def test_a_file_of_a_newer_version_is_not_called_damaged(path):
     document, tensors = content(path)
     document = {"format_version": 2, "whatever": document}
@@ -270,9 +285,11 @@ def test_other_files_are_refused_and_nothing_in_them_is_executed(path, tmp_path)
         with pytest.raises(ModelFileError, match="file, but none of ours: its metadata"):
             read_model_file(path)
     assert not (tmp_path / "sprung").exists()
-    for missing in (tmp_path / "nowhere.safetensors", tmp_path):
-        with pytest.raises(ModelFileError, match=f"{missing}: no such file; wanted a model file"):
-            read_model_file(missing)
+    missing = tmp_path / "nowhere.safetensors"
+    with pytest.raises(ModelFileError, match=f"{missing}: no such file; wanted a model file"):
+        read_model_file(missing)
+    with pytest.raises(ModelFileError, match=f"{tmp_path}: is a folder; wanted a model file"):
+        read_model_file(tmp_path)
 
 
 def test_networks_that_have_gone_wrong_are_not_written(networks, tmp_path):
@@ -308,4 +325,6 @@ def test_a_name_or_a_file_makes_a_model_file(path, tmp_path):
     assert model_file.is_model_file(path.rename(tmp_path / "renamed"))
     assert model_file.is_model_file(tmp_path / "missing.safetensors")  # so the message is of files
     assert not model_file.is_model_file(tmp_path)
+    (tmp_path / "run.safetensors").mkdir()
+    assert not model_file.is_model_file(tmp_path / "run.safetensors")
     assert not model_file.is_model_file(tmp_path / "missing")

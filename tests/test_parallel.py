@@ -85,7 +85,7 @@ def test_nothing_is_read_back_while_the_first_step_of_a_training_is_compiled(
 ):
     small_config.data.device_resident = resident
     devices = jax.local_devices()
-    data = prepare_data(small_config, RunFolder(tmp_path / "run"))
+    data = prepare_data(small_config, RunFolder(tmp_path / "run"), None)
     rate = learning_rate(small_config, make_schedule(small_config, len(data.training)))
     state = create_state(small_config, build_model(small_config, AXIS), rate)
     batches, volumes = training_data(small_config, data, 1, devices)

@@ -9,7 +9,7 @@ from msseg_jax.validation import Validation
 
 def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, patients_root):
     """A network that marks what is bright at the second visit finds the phantom lesion."""
-    data = prepare_data(small_config, RunFolder(tmp_path / "run"))
+    data = prepare_data(small_config, RunFolder(tmp_path / "run"), None)
     patients = [*data.training, *data.validation]
     validation = Validation(small_config, patients)
     variables = initial_variables(build_model(small_config), 0)
