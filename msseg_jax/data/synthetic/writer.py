@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from msseg_jax.data.dataset import SYNTHETIC
 from msseg_jax.data.phantom.writer import write_volume
 from msseg_jax.data.synthetic.bank import Bank, read_bank
 from msseg_jax.data.synthetic.pair import SyntheticPair, make_pair
@@ -19,8 +20,6 @@ from msseg_jax.data.volumes import SUFFIXES
 from msseg_jax.errors import InputError
 from msseg_jax.prepare.request import check_libraries
 from msseg_jax.process import in_processes, processors
-
-RECORD = "synthetic.json"
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _check_output(request: Request, names: list[str]) -> None:
             "for, and training would read it; wanted a folder of its own for each data set"
         )
     taken = [path.name for path in folders if path.name in names]
-    if foreign := [name for name in taken if not (request.output / name / RECORD).is_file()]:
+    if foreign := [name for name in taken if not (request.output / name / SYNTHETIC).is_file()]:
         raise InputError(
             f"--output={request.output}: {foreign[0]} was not made by this program, and a pair "
             "would take its place; name another folder"
@@ -158,7 +157,7 @@ def write_pair(folder: Path, pair: SyntheticPair) -> None:
     try:
         for name, volume in pair.volumes.items():
             write_volume(partial_folder / name, volume, pair.affine)
-        (partial_folder / RECORD).write_text(json.dumps(pair.record, indent=1) + "\n")
+        (partial_folder / SYNTHETIC).write_text(json.dumps(pair.record, indent=1) + "\n")
         if folder.exists():
             shutil.rmtree(folder)
         partial_folder.rename(folder)
