@@ -296,10 +296,11 @@ def check_training(config: ConfigDict, devices: list) -> None:
 def check_patients(config: ConfigDict) -> None:
     """Raises InputError where there are no patients, or too few: before any is made or read."""
     data, held_out = config.data, hold_out(config)
-    patients = data.phantom_patients or len(
-        find_enough(Path(data.root), config.model.targets, held_out)
-    )
-    make_schedule(config, patients - held_out.largest(patients))
+    if data.phantom_patients:
+        groups = [[k] for k in range(data.phantom_patients)]
+    else:
+        _, groups = find_enough(Path(data.root), config.model.targets, held_out)
+    make_schedule(config, sum(map(len, groups)) - held_out.largest(groups))
 
 
 def save(checkpoints: Checkpoints, state: TrainState, progress: dict) -> None:

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from msseg_jax.data import dataset
 from msseg_jax.data.dataset import find_patients, read_pair
+from msseg_jax.data.split import groups_of
 from msseg_jax.data.synthetic import writer
 from msseg_jax.data.synthetic.__main__ import main, parse_arguments
 from msseg_jax.data.synthetic.source import Files, SourceError, find_sources, read_source
@@ -122,8 +123,9 @@ def test_a_data_set_is_written_in_the_layout_that_training_reads(scans, masks, t
     for patient, record in zip(patients, records, strict=True):
         pair = read_pair(patient)
         assert (pair.targets.sum() > 0) == (record["new_lesions"] > 0)
-        stored = json.loads((output / patient.name / writer.RECORD).read_text())
+        stored = json.loads((output / patient.name / dataset.SYNTHETIC).read_text())
         assert {"patient": patient.name} | stored == record
+    assert groups_of(patients) == [[0, 1], [2, 3]]
     assert {path.name for path in output.iterdir()} == set(names), "nothing is left over"
 
 

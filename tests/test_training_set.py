@@ -1,3 +1,4 @@
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -10,8 +11,10 @@ from msseg_jax.data.cache import CacheError
 from msseg_jax.data.dataset import DatasetError, find_patients, read_pair
 from msseg_jax.data.packing import unpack_images, unpack_target
 from msseg_jax.data.preprocess import Preprocessing, Settings, resample
-from msseg_jax.data.split import HoldOut
+from msseg_jax.data.split import HoldOut, groups_of
 from msseg_jax.data.training_set import prepare
+from msseg_jax.errors import InputError
+from msseg_jax.train import check_patients
 from tests.conftest import SHAPE, SPACING_MM, save_nifti
 
 SETTINGS = Settings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
@@ -192,6 +195,63 @@ def test_refuses_more_folds_than_patients_or_than_patients_with_new_lesions(
     ):
         prepared(patients_root, cache_folder, 0, folds=4)
     assert not list(cache_folder.rglob("patient_*"))  # and nothing was preprocessed
+
+
+def make_of_scans(root, scans):
+    """Let patients be pairs that were made of scans: {patient: scan}."""
+    for name, scan in scans.items():
+        (root / name / dataset.SYNTHETIC).write_text(json.dumps({"source": scan, "number": 0}))
+
+
+def test_pairs_made_of_one_scan_are_trained_on_or_held_out_together(patients_root, cache_folder):
+    scans = {"patient_0": "bea", "patient_1": "carl", "patient_2": "carl", "patient_3": "bea"}
+    make_of_scans(patients_root, scans)
+    together = [["patient_0", "patient_3"], ["patient_1", "patient_2"]]
+    for kwargs in ({"folds": 2}, {"folds": 2, "fold": 1}, {"validation_patients": 1}):
+        data = prepared(patients_root, cache_folder, **{"validation_patients": 0} | kwargs)
+        assert sorted(list(names) for names in data.split.values()) == together
+        assert sorted(data.folds) == (together if "folds" in kwargs else [])
+
+
+def test_a_patient_with_the_name_of_a_scan_is_none_of_its_pairs(patients_root):
+    make_of_scans(patients_root, {"patient_0": "patient_1", "patient_3": "patient_1"})
+    assert groups_of(find_patients(patients_root, 2)) == [[0, 3], [1], [2]]
+
+
+def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patients_root):
+    make_of_scans(patients_root, {f"patient_{k}": "bea" if k else "carl" for k in range(4)})
+    for path in patients_root.rglob("*.nii.gz"):
+        path.write_bytes(b"")
+    small_config.data.validation_patients = 2
+    message = r"patients: config.data.validation_patients is 2; wanted 0 to 1: of the 4 patients 3"
+    with pytest.raises(DatasetError, match=message):
+        check_patients(small_config)
+    small_config.data.validation_patients, small_config.data.folds = 0, 3
+    message = r"patients: config.data.folds is 3; wanted at most 2, the number of scans"
+    with pytest.raises(DatasetError, match=message):
+        check_patients(small_config)
+    small_config.data.folds = 2
+    check_patients(small_config)
+    small_config.train.batch_size = 17  # an epoch has 16 patches of the one pair that may be left
+    with pytest.raises(InputError, match=r"wanted at most 16, .* from each of 1 patients"):
+        check_patients(small_config)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ('{"source": "be', "synthetic.json: is damaged"),
+        ("[]", "synthetic.json: its source is None; wanted the name of the scan"),
+        ('{"source": 3}', "synthetic.json: its source is 3; wanted the name of the scan"),
+    ],
+)
+def test_a_pair_that_does_not_say_of_which_scan_it_is_cannot_be_split(
+    patients_root, cache_folder, record, message
+):
+    (patients_root / "patient_1" / dataset.SYNTHETIC).write_text(record)
+    with pytest.raises(InputError, match=f"patient_1/{message}"):
+        prepared(patients_root, cache_folder)
+    assert read_pair(find_patients(patients_root, 1)[1])  # as for a prediction
 
 
 def test_the_disk_that_is_announced_is_what_the_entries_take(patients_root, cache_folder, capsys):

@@ -3,6 +3,7 @@
 ROOT/<patient>/flair_time01_on_middle_space.nii.gz, flair_time02_on_middle_space.nii.gz,
                brain_mask.nii.gz (optional), ground_truth.nii.gz (the consensus),
                ground_truth_expert1.nii.gz ... (as many as the configuration has targets for)
+               synthetic.json (of a pair that `data.synthetic` has made of a scan)
 """
 
 import logging
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from msseg_jax.data.files import read_json
 from msseg_jax.data.volumes import Volume, grid_difference, mask_problem, read_checked
 from msseg_jax.errors import InputError
 
@@ -19,6 +21,7 @@ TIME02 = "flair_time02_on_middle_space.nii.gz"
 BRAIN_MASK = "brain_mask.nii.gz"
 CONSENSUS = "ground_truth.nii.gz"
 EXPERT = "ground_truth_expert{}.nii.gz"
+SYNTHETIC = "synthetic.json"
 
 MAX_LABELS = 256  # of a mask, with 0; FreeSurfer's maps of the whole brain have up to about 200
 MAX_BRAIN_SHARE = 0.9  # of a volume; a "brain" beyond it is an image that was never masked
@@ -39,6 +42,7 @@ class Patient:
     time02: Path
     brain_mask: Path | None  # None: the brain is what is non-zero in either visit
     targets: tuple[Path, ...] = ()  # consensus, then experts; empty for inference
+    synthetic: Path | None = None  # how a pair was made of a scan; None: it was not
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -79,14 +83,34 @@ def find_patients(root: Path | str, targets: int) -> list[Patient]:
 def patient_in(folder: Path, targets: int = 0) -> Patient:
     """The patient of one folder, with the first `targets` reference maps."""
     names = [CONSENSUS, *(EXPERT.format(k) for k in range(1, targets))][:targets]
-    mask = folder / BRAIN_MASK
+    mask, synthetic = folder / BRAIN_MASK, folder / SYNTHETIC
     return Patient(
         folder.name,
         folder / TIME01,
         folder / TIME02,
         mask if mask.is_file() else None,
         tuple(folder / name for name in names),
+        synthetic if synthetic.is_file() else None,
     )
+
+
+def scan_of(patient: Patient) -> str | None:
+    """Name of the scan that a pair was made of; None: it was not made of one.
+
+    Raises:
+      InputError: the record of how the pair was made is damaged.
+    """
+    if patient.synthetic is None:
+        return None
+    record = read_json(patient.synthetic)
+    scan = record.get("source") if isinstance(record, dict) else None
+    if not isinstance(scan, str):
+        raise DatasetError(
+            f"{patient.synthetic}: its source is {scan!r}; wanted the name of the scan that the "
+            "pair was made of, as pairs of one scan stay together: give back a copy, or make the "
+            "pairs again"
+        )
+    return scan
 
 
 def read_pair(patient: Patient) -> Pair:

@@ -1,13 +1,32 @@
 """Who is trained on and who is held out: some of the patients, or one fold of several.
 
-Always whole patients, with new lesions in proportion, and a function of the seed alone.
+Always whole groups, with new lesions in proportion, and a function of the seed alone. A group is
+the pairs that were made of one scan, or else one patient: a network that is trained on some pairs
+of a scan has seen the others' brain, and their scores would flatter it.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
-from msseg_jax.data.dataset import DatasetError
+from msseg_jax.data.dataset import DatasetError, Patient, scan_of
+
+Groups = list[list[int]]  # numbers of the patients of each
+
+
+def groups_of(patients: list[Patient]) -> Groups:
+    """The groups of patients, by their first.
+
+    Raises:
+      InputError: it cannot be read of which scan a pair was made.
+    """
+    groups = {}
+    for k, patient in enumerate(patients):
+        scan = scan_of(patient)
+        key = ("patient", patient.name) if scan is None else ("scan", scan)  # names may be the same
+        groups.setdefault(key, []).append(k)
+    return list(groups.values())
 
 
 @dataclass(frozen=True)
@@ -15,50 +34,95 @@ class HoldOut:
     """Which patients are not trained on; with neither `patients` nor `folds`, none."""
 
     seed: int
-    patients: int = 0  # so many are held out
-    folds: int = 0  # > 0: all patients are dealt into so many folds, and one is held out,
+    patients: int = 0  # so many are held out, or as few more as make whole groups
+    folds: int = 0  # > 0: all groups are dealt into so many folds, and one is held out,
     fold: int = 0  # this one
 
-    def largest(self, patients: int) -> int:
-        """How many of so many patients are held out, at most.
+    def largest(self, groups: Groups) -> int:
+        """How many patients are held out, at most.
 
         Raises:
           DatasetError: that cannot be done with so few.
         """
-        if self.folds > patients:
+        sizes = sorted(map(len, groups), reverse=True)
+        patients = sum(sizes)
+        if self.folds > len(groups):
             raise DatasetError(
-                f"config.data.folds is {self.folds}; wanted at most {patients}, the number of "
-                "patients"
+                f"config.data.folds is {self.folds}; wanted at most {len(groups)}, the number of "
+                f"{_kind(groups)}: take fewer folds, or add some"
             )
         if self.folds:
-            return -(-patients // self.folds)
-        if not 0 <= self.patients < patients:
-            raise DatasetError(
-                f"config.data.validation_patients is {self.patients}; wanted 0 to {patients - 1}, "
-                f"fewer than the {patients} patients"
+            return sum(sizes[: -(-len(groups) // self.folds)])
+        most = patients - sizes[0]  # of which any choice leaves a group to train on
+        if not 0 <= self.patients <= most:
+            why = (
+                f", fewer than the {patients} patients"
+                if sizes[0] == 1
+                else f": of the {patients} patients {sizes[0]} are pairs made of one scan, which "
+                "stay together, and some must be left to train on; hold out fewer, or add pairs "
+                "of other scans"
             )
-        return self.patients
+            raise DatasetError(
+                f"config.data.validation_patients is {self.patients}; wanted 0 to {most}{why}"
+            )
+        # No more groups than of the smallest are needed, and at worst they are the largest.
+        needed = sum(held < self.patients for held in accumulate(sizes[::-1], initial=0))
+        return sum(sizes[:needed])
 
-    def choose(self, has_lesions: list[bool]) -> set[int]:
+    def choose(self, has_lesions: list[bool], groups: Groups) -> set[int]:
         """The numbers of the patients to hold out.
 
         Raises:
-          DatasetError: there are too few patients, or too few with new lesions for the folds.
+          DatasetError: there are too few groups, or too few with new lesions for the folds.
         """
-        self.largest(len(has_lesions))
+        self.largest(groups)
         if self.folds:
-            return self.all_folds(has_lesions)[self.fold]
-        return choose_validation(has_lesions, self.patients, self.seed)
+            return self.all_folds(has_lesions, groups)[self.fold]
+        with_lesions = _any_in(groups, has_lesions)
+        choices = (
+            _patients(choose_validation(with_lesions, count, self.seed), groups)
+            for count in range(len(groups))
+        )
+        return next(chosen for chosen in choices if len(chosen) >= self.patients)
 
-    def all_folds(self, has_lesions: list[bool]) -> list[set[int]]:
-        """The numbers of each fold's patients; an empty list without folds."""
-        return deal_folds(has_lesions, self.folds, self.seed) if self.folds else []
+    def all_folds(self, has_lesions: list[bool], groups: Groups) -> list[set[int]]:
+        """The numbers of each fold's patients; an empty list without folds.
+
+        Raises:
+          DatasetError: a fold would have no new lesion to be scored by.
+        """
+        if not self.folds:
+            return []
+        with_lesions = _any_in(groups, has_lesions)
+        if sum(with_lesions) < self.folds:
+            raise DatasetError(
+                f"config.data.folds is {self.folds}, and {sum(with_lesions)} of the {len(groups)} "
+                f"{_kind(groups)} have new-lesion voxels in ground_truth.nii.gz; wanted one in "
+                "every fold: take fewer folds, add some, or check the maps"
+            )
+        dealt = deal_folds(with_lesions, self.folds, self.seed)
+        return [_patients(fold, groups) for fold in dealt]
+
+
+def _kind(groups: Groups) -> str:
+    """What is dealt, in an error."""
+    if max(map(len, groups)) == 1:
+        return "patients"
+    return "scans and patients (pairs made of one scan stay together)"
+
+
+def _any_in(groups: Groups, has_lesions: list[bool]) -> list[bool]:
+    return [any(has_lesions[k] for k in group) for group in groups]
+
+
+def _patients(chosen: set[int], groups: Groups) -> set[int]:
+    return {k for number in chosen for k in groups[number]}
 
 
 def choose_validation(has_lesions: list[bool], count: int, seed: int) -> set[int]:
-    """Numbers of `count` patients to hold out, with new lesions in proportion.
+    """Numbers of `count` groups to hold out, with new lesions in proportion.
 
-    Of two or more patients with new lesions, each side gets at least one: what has none can be
+    Of two or more groups with new lesions, each side gets at least one: what has none can be
     neither learnt from nor scored. A single one is trained on, if there are others to hold out.
     """
     with_lesions, without = _shuffled(has_lesions, seed)
@@ -72,26 +136,17 @@ def choose_validation(has_lesions: list[bool], count: int, seed: int) -> set[int
 
 
 def deal_folds(has_lesions: list[bool], folds: int, seed: int) -> list[set[int]]:
-    """Numbers of the patients of each fold: every patient is in one.
+    """Numbers of the groups of each fold: every group is in one.
 
-    Folds differ by at most one patient in size, and by at most one in patients with new lesions.
-
-    Raises:
-      DatasetError: a fold would have no patient with new lesions, and so no lesion to be scored by.
+    Folds differ by at most one group, and by at most one of those with new lesions.
     """
     with_lesions, without = _shuffled(has_lesions, seed)
-    if len(with_lesions) < folds:
-        raise DatasetError(
-            f"config.data.folds is {folds}, and {len(with_lesions)} of the {len(has_lesions)} "
-            "patients have new-lesion voxels in ground_truth.nii.gz; wanted one in every fold: "
-            "take fewer folds, add patients, or check the maps"
-        )
     dealt = with_lesions + without  # like cards, so that both kinds are even, and their sum as well
     return [set(dealt[fold::folds]) for fold in range(folds)]
 
 
 def _shuffled(has_lesions: list[bool], seed: int) -> tuple[list[int], list[int]]:
-    """Numbers of the patients with and without new lesions, each in random order."""
+    """Numbers of the groups with and without new lesions, each in random order."""
     generator = np.random.default_rng((seed, len(has_lesions)))
     order = [int(k) for k in generator.permutation(len(has_lesions))]
     return [k for k in order if has_lesions[k]], [k for k in order if not has_lesions[k]]

@@ -6,7 +6,7 @@ from pathlib import Path
 from msseg_jax.data import cache, preprocess
 from msseg_jax.data.dataset import DatasetError, Patient, find_patients
 from msseg_jax.data.preprocess import Preprocessing, Settings
-from msseg_jax.data.split import HoldOut
+from msseg_jax.data.split import Groups, HoldOut, groups_of
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,20 @@ class TrainingSet:
     folds: list[list[str]]  # names of each fold's patients, whichever is held out; empty: no folds
 
 
-def find_enough(root: Path, targets: int, hold_out: HoldOut) -> list[Patient]:
-    """The patients of a folder, which is known at once; to read them takes long.
+def find_enough(root: Path, targets: int, hold_out: HoldOut) -> tuple[list[Patient], Groups]:
+    """The patients of a folder and who of them stay together, which is known at once; to read their
+    volumes takes long.
 
     Raises:
-      DatasetError: no such folder, or too few patients in it to hold some out.
+      InputError: no such folder, or too few patients in it to hold some out; a damaged record.
     """
     patients = find_patients(root, targets)
+    groups = groups_of(patients)
     try:
-        hold_out.largest(len(patients))
+        hold_out.largest(groups)
     except DatasetError as error:
         raise DatasetError(f"{root}: {error}") from error
-    return patients
+    return patients, groups
 
 
 def prepare(
@@ -48,14 +50,15 @@ def prepare(
       given: preprocessing by these settings that was fitted elsewhere, and takes that place.
 
     Raises:
+      InputError: as `find_enough`.
       DatasetError: with every problem of every patient, before anything is preprocessed.
       CacheError: the cache cannot be written, or has too little room.
     """
-    patients = find_enough(root, targets, hold_out)
+    patients, groups = find_enough(root, targets, hold_out)
     place = cache.open_cache(cache_folder)
     measures = cache.measure(patients, settings, place)
     has_lesions = [m.lesion_voxels > 0 for m in measures]
-    held_out = hold_out.choose(has_lesions)
+    held_out = hold_out.choose(has_lesions, groups)
     if not any(has for k, has in enumerate(has_lesions) if k not in held_out):
         raise DatasetError(
             f"{root}: no training patient has a new-lesion voxel in ground_truth.nii.gz; wanted at "
@@ -68,6 +71,7 @@ def prepare(
     folders = cache.build(patients, measures, preprocessing, place)
     entries = [(p.name, folder) for p, folder in zip(patients, folders, strict=True)]
     training = [k for k in range(len(patients)) if k not in held_out]
+    folds = hold_out.all_folds(has_lesions, groups)
     sides = {"training": training, "validation": sorted(held_out)}
     return TrainingSet(
         [entries[k] for k in sides["training"]],
@@ -77,5 +81,5 @@ def prepare(
             for side, numbers in sides.items()
         },
         preprocessing,
-        [[patients[k].name for k in sorted(fold)] for fold in hold_out.all_folds(has_lesions)],
+        [[patients[k].name for k in sorted(fold)] for fold in folds],
     )

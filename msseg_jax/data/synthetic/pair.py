@@ -145,7 +145,7 @@ def _without_crumbs(label: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
 
 
 def _record(source, label, affine, painted, real, sessions) -> dict:
-    """What was done to a source, for people."""
+    """What was done to a source, for people; `data.split` goes by which it was."""
     voxel_mm3 = float(np.prod(nib.affines.voxel_sizes(affine)))
     counts = {kind.value: sum(p.lesion.kind is kind for p in painted) for kind in Kind}
     labels, count = ndimage.label(label)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from msseg_jax.data.dataset import SYNTHETIC
 from msseg_jax.data.files import read_json
 from msseg_jax.data.phantom.writer import write_volume
 from msseg_jax.data.synthetic.bank import Bank, read_bank
@@ -22,7 +23,6 @@ from msseg_jax.errors import InputError
 from msseg_jax.prepare.request import check_libraries
 from msseg_jax.process import in_processes, processors
 
-RECORD = "synthetic.json"
 FORMAT = 2  # of what is made of a scan; counted up when a pair would come out otherwise
 
 
@@ -155,7 +155,7 @@ def _check_output(request: Request, wanted: dict[str, dict]) -> None:
             "for, and training would read it; wanted a folder of its own for each data set"
         )
     taken = [path for path in folders if path.name in wanted]
-    if foreign := [path.name for path in taken if not (path / RECORD).is_file()]:
+    if foreign := [path.name for path in taken if not (path / SYNTHETIC).is_file()]:
         raise InputError(
             f"--output={request.output}: {foreign[0]} was not made by this program, and a pair "
             "would take its place; name another folder"
@@ -172,7 +172,7 @@ def _check_output(request: Request, wanted: dict[str, dict]) -> None:
 
 def _difference(folder: Path, made: dict) -> str:
     """In what a pair that is there was made otherwise; empty if in nothing."""
-    record = read_json(folder / RECORD)
+    record = read_json(folder / SYNTHETIC)
     for field, value in made.items():
         if record.get(field) != value:
             return f"{field} {record.get(field)}, now {value}"
@@ -189,7 +189,7 @@ def _write_all(request: Request, bank: Bank, threads: int, work: Work) -> Outcom
         for name, made in work.pairs.items():
             folder = request.output / name
             if folder.exists() and not request.overwrite:
-                record = read_json(folder / RECORD)
+                record = read_json(folder / SYNTHETIC)
             else:
                 source = source or read_source(work.files, request.find_brains)
                 pair = make_pair(source, bank, request.seed, made["number"])
@@ -209,7 +209,7 @@ def write_pair(folder: Path, pair: SyntheticPair) -> None:
     try:
         for name, volume in pair.volumes.items():
             write_volume(partial_folder / name, volume, pair.affine)
-        (partial_folder / RECORD).write_text(json.dumps(pair.record, indent=1) + "\n")
+        (partial_folder / SYNTHETIC).write_text(json.dumps(pair.record, indent=1) + "\n")
         if folder.exists():
             shutil.rmtree(folder)
         partial_folder.rename(folder)
