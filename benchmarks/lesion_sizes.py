@@ -37,7 +37,7 @@ def format_row(name: str, detected: int, lesions: int, confirmed: int, predicted
         part / whole if whole else float("nan")
         for part, whole in ((detected, lesions), (confirmed, predicted))
     )
-    f1 = 2 * sensitivity * precision / (sensitivity + precision or float("nan"))
+    f1 = 2 * detected * confirmed / max(detected * predicted + confirmed * lesions, 1)
     return (
         f"{name:>14}  {sensitivity:6.2f} ({detected} of {lesions})  {precision:6.2f} "
         f"({confirmed} of {predicted})  {f1:6.2f}"

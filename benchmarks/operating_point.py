@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from msseg_jax.data.dataset import CONSENSUS
-from msseg_jax.data.volumes import bounding_box, read_volume
+from msseg_jax.data.volumes import bounding_box, grid_difference, read_volume
 from msseg_jax.errors import InputError
 from msseg_jax.lesions import number_lesions, voxel_mm3
 from msseg_jax.scores import compare_lesions
@@ -24,7 +24,10 @@ LEAST_MM3 = (3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 
 def count(reference: Path, probability: Path) -> np.ndarray:
     """By threshold and smallest lesion: lesions detected, all; predicted confirmed, all."""
-    volume, likelihood = read_volume(reference), read_volume(probability).array
+    volume, likelihood = read_volume(reference), read_volume(probability)
+    if difference := grid_difference(volume, likelihood):
+        raise InputError(difference)
+    likelihood = likelihood.array
     target = volume.array > 0
     box = bounding_box(target | (likelihood > min(THRESHOLDS)))
     target, likelihood = target[box], likelihood[box]

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from msseg_jax.data.dataset import CONSENSUS, patient_in, read_pair
-from msseg_jax.data.volumes import read_volume
+from msseg_jax.data.volumes import grid_difference, read_volume
 from msseg_jax.errors import InputError
 from msseg_jax.lesions import number_lesions, voxel_mm3
 from msseg_jax.report.slices import WINDOW
@@ -28,7 +28,10 @@ def draw(folder: Path, mask_file: Path, lesions: int) -> Figure:
     """A column for each of the largest lesions: first visit, second visit, second with outlines."""
     has_reference = (folder / CONSENSUS).is_file()
     pair = read_pair(patient_in(folder, targets=int(has_reference)))
-    mask = read_volume(mask_file).array > 0
+    volume = read_volume(mask_file)
+    if difference := grid_difference(pair.time01, volume):
+        raise InputError(difference)
+    mask = volume.array > 0
     view = AxialView.of(pair.time01.affine, pair.brain.shape)
     labels, count = number_lesions(mask)
     shown = min(count, lesions)

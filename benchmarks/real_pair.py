@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import difference
 from msseg_jax.data.dataset import Pair, Patient, patient_in, read_pair
-from msseg_jax.data.volumes import read_volume
+from msseg_jax.data.volumes import grid_difference, read_volume
 from msseg_jax.errors import InputError
 from msseg_jax.lesions import voxel_mm3
 from msseg_jax.results import lesion_mask
@@ -59,7 +59,10 @@ def describe(folder: Path, method: Method) -> None:
     """Print what a method finds in a pair, in its four orders."""
     patient = patient_in(folder, targets=1)
     pair = read_pair(patient)
-    change = read_volume(folder / "change_mask.nii.gz").array > 0
+    marked = read_volume(folder / "change_mask.nii.gz")
+    if difference := grid_difference(pair.time01, marked):
+        raise InputError(difference)
+    change = marked.array > 0
     reference = pair.targets[0] > 0
     one, two = pair.time01, pair.time02
     for name, visits in (
@@ -68,7 +71,7 @@ def describe(folder: Path, method: Method) -> None:
     ):  # fmt: skip
         mask = method(patient, replace(pair, time01=visits[0], time02=visits[1]))
         line = f"  {name}: {_predicted(mask, change, pair)}"
-        print(line + (f"; {_compared(reference, mask, pair)}" if visits == (one, two) else ""))
+        print(line + (f"; {_compared(reference, mask, pair)}" if name == "as they are" else ""))
 
 
 def _predicted(mask: np.ndarray, change: np.ndarray, pair: Pair) -> str:

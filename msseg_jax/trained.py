@@ -24,9 +24,10 @@ def trained_networks(model: Path | str) -> list[TrainedNetwork]:
     try:
         check_network(config)
         shapes = variable_shapes(build_model(config))
-    except AttributeError as error:  # of ml_collections
+    except (AttributeError, KeyError) as error:  # of ml_collections
+        name = error.name if isinstance(error, AttributeError) else error.args[0]
         raise InputError(
-            f"{run.config_file}: is of another version of this program (it lacks {error.name}); "
+            f"{run.config_file}: is of another version of this program (it lacks {name}); "
             "train the run anew"
         ) from error
     variables, kind, step = restore_for_inference(run, shapes)

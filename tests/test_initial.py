@@ -241,7 +241,14 @@ def test_a_field_that_the_network_knows_nothing_of_is_named(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field", ["model.norm_epsilon", "data.percentiles", "predict.min_lesion_mm3"]
+    "field",
+    [
+        "model.norm_epsilon",
+        "model.targets",
+        "model.node_convolutions",
+        "data.percentiles",
+        "predict.min_lesion_mm3",
+    ],
 )
 def test_a_run_whose_configuration_lacks_a_field_is_refused(config, tmp_path, field):
     run = RunFolder(save_run(tmp_path / "old", config))

@@ -157,6 +157,28 @@ def test_scan_and_mask_of_one_name_are_left_out_together(scans, masks, tmp_path)
     assert all(record["left_out"] == ["eva.2"] for record in records)
 
 
+def test_who_leaves_out_a_scan_is_told_that_no_mask_has_its_name(scans, masks, tmp_path, caplog):
+    """Else a patient to be tested on might be trained on by his mask."""
+    write_all(request(scans, masks, tmp_path / "root", leave_out=("bea",)))
+    (warning,) = caplog.messages
+    assert warning.startswith("--leave_out=bea: no mask is called so")
+
+
+def test_after_a_scan_is_left_out_the_pairs_of_the_others_are_kept(scans, masks, tmp_path):
+    write_all(request(scans, masks, tmp_path / "root"))
+    for k in range(2):
+        shutil.rmtree(tmp_path / "root" / f"bea_{k:03d}")
+    records = write_all(request(scans, masks, tmp_path / "root", leave_out=("bea",)))
+    assert [record["patient"] for record in records] == ["carl_000", "carl_001"]
+
+
+def test_pairs_made_of_other_files_are_not_mixed_in(scans, masks, tmp_path):
+    write_all(request(scans, masks, tmp_path / "root"))
+    (scans / "bea.nii.gz").write_bytes(b"another scan")
+    with pytest.raises(InputError, match=r"bea_000, made otherwise \(of other files\)"):
+        write_synthetic(request(scans, masks, tmp_path / "root"))
+
+
 def test_pairs_of_another_run_are_not_mixed_in(scans, masks, tmp_path):
     output = tmp_path / "root"
     write_synthetic(request(scans, masks, output))
@@ -255,6 +277,13 @@ def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, c
     with pytest.raises(SystemExit):
         parse_arguments([*arguments, "--pairs=0"])
     assert "--pairs is 0; wanted 1 or more" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_arguments([*arguments, "--brain_size=90"])
+    assert "--brain_size is 90; wanted 0.7 to 1.3" in capsys.readouterr().err
+    asked = parse_arguments([*arguments, "--brain_size=0.9", "--find_brains", "--leave_out=bea"])
+    assert asked == Request(
+        (scans,), (masks,), tmp_path / "root", leave_out=("bea",), brain_size=0.9, find_brains=True
+    )
     assert main([*arguments, "--pairs=1", "--jobs=1", "--seed=3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["bea_000", "carl_000"]
@@ -278,8 +307,22 @@ def test_a_scan_is_read_with_its_brain_and_with_where_mni_space_lies_in_it(tmp_p
     np.testing.assert_allclose((high - low) / (130, 165, 130), 0.95, atol=0.2)
 
     (scan.parent / "brain_mask.nii.gz").write_bytes((heads / "brain01.nii.gz").read_bytes())
-    given = read_source(find_sources(tmp_path / "scans")[0])
-    assert (given.brain.shape != source.brain.shape) or (given.brain != source.brain).any()
+    (files,) = find_sources(tmp_path / "scans")
+    given = read_source(files)
+    mask = nib.load(files.brain_mask).get_fdata() > 0
+    image = nib.load(files.scans[0]).get_fdata()
+    assert given.brain.sum() == (mask & (image > 0)).sum()
+    found = read_source(files, find_brain=True)
+    np.testing.assert_array_equal(found.brain, source.brain)
+
+    empty = nib.load(files.brain_mask)
+    few = np.zeros(empty.shape, np.uint8)
+    few[:2, :2, :2] = 1
+    nib.save(nib.Nifti1Image(few, empty.affine), files.brain_mask)
+    with pytest.raises(
+        InputError, match=r"brain_mask\.nii\.gz: the brain mask holds 0 ml.*--leave_out=anna"
+    ):
+        read_source(files)
 
 
 def test_a_pair_is_read_with_both_visits_and_where_they_differ(tmp_path):

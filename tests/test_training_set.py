@@ -213,9 +213,9 @@ def test_pairs_made_of_one_scan_are_trained_on_or_held_out_together(patients_roo
         assert sorted(data.folds) == (together if "folds" in kwargs else [])
 
 
-def test_a_patient_with_the_name_of_a_scan_is_none_of_its_pairs(patients_root):
+def test_a_patient_with_the_name_of_a_scan_stays_with_its_pairs(patients_root):
     make_of_scans(patients_root, {"patient_0": "patient_1", "patient_3": "patient_1"})
-    assert groups_of(find_patients(patients_root, 2)) == [[0, 3], [1], [2]]
+    assert groups_of(find_patients(patients_root, 2)) == [[0, 1, 3], [2]]
 
 
 def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patients_root):

@@ -23,9 +23,8 @@ def groups_of(patients: list[Patient]) -> Groups:
     """
     groups = {}
     for k, patient in enumerate(patients):
-        scan = scan_of(patient)
-        key = ("patient", patient.name) if scan is None else ("scan", scan)  # names may be the same
-        groups.setdefault(key, []).append(k)
+        # A patient and a scan of one name are taken for one person's.
+        groups.setdefault(scan_of(patient) or patient.name, []).append(k)
     return list(groups.values())
 
 

@@ -105,7 +105,7 @@ def register_visits(
     return found
 
 
-def look_at(scan: Scan, otherwise: str) -> Visit:
+def look_at(scan: Scan, otherwise: str = GIVE_MASKS) -> Visit:
     """The brain of one scan alone, by the atlas.
 
     Args:

@@ -1,6 +1,7 @@
 """Command line: flags -> one call. See the package's docstring."""
 
 import argparse
+import logging
 import sys
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from msseg_jax.command import run_command
 from msseg_jax.data.synthetic.writer import Request, write_synthetic
 
 BRAIN_SIZES = (0.7, 1.3)  # of adults, over the average's length
+SEVERAL = ("scans", "masks", "shapes", "leave_out")
 PROGRAM = "python -m msseg_jax.data.synthetic"
 
 
@@ -65,15 +67,13 @@ def parse_arguments(arguments: list[str] | None = None) -> Request:
     low, high = BRAIN_SIZES
     if not low <= flags.brain_size <= high:
         parser.error(f"--brain_size is {flags.brain_size:g}; wanted {low:g} to {high:g}")
-    return Request(
-        tuple(flags.scans), tuple(flags.masks), flags.output, tuple(flags.shapes),
-        tuple(flags.leave_out), flags.pairs, flags.seed, flags.jobs, flags.overwrite,
-        flags.find_brains, flags.brain_size,
-    )  # fmt: skip
+    several = {name: tuple(getattr(flags, name)) for name in SEVERAL}
+    return Request(**vars(flags) | several)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 1 if anything failed."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     return run_command(PROGRAM, partial(make_pairs, parse_arguments(arguments)))
 
 

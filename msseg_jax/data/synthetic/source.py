@@ -45,6 +45,11 @@ class Files:
     lesion_mask: Path | None = None
     change_mask: Path | None = None
 
+    @property
+    def all(self) -> tuple[Path, ...]:
+        masks = (self.brain_mask, self.lesion_mask, self.change_mask)
+        return (*self.scans, *(path for path in masks if path))
+
 
 @dataclass(frozen=True)
 class Source:
@@ -139,14 +144,15 @@ def read_source(files: Files, find_brain: bool = False) -> Source:
     from msseg_jax.prepare.images import RAS_TO_LPS, array_of, image_of
     from msseg_jax.prepare.registration import matrix_of
     from msseg_jax.prepare.scan import read_scan
-    from msseg_jax.prepare.visits import look_at
+    from msseg_jax.prepare.visits import check_volume, look_at
 
     scans = [read_scan(path) for path in files.scans]
     grid = read_volume(files.scans[0])
     for path in files.scans[1:]:
         if difference := grid_difference(grid, read_volume(path)):
             raise SourceError(difference)
-    visit = look_at(scans[0], f"leave it out (--leave_out={files.name})")
+    otherwise = f"leave it out (--leave_out={files.name})"
+    visit = look_at(scans[0], otherwise)
     if files.brain_mask and not find_brain:
         brain = _read_mask(files.brain_mask, grid, of_brain=True)
     else:
@@ -154,6 +160,7 @@ def read_source(files: Files, find_brain: bool = False) -> Source:
     for scan in scans:  # of skull-stripped ones the mask may say more than the scan
         brain &= array_of(scan.image) > 0
     mask = image_of(brain.astype(np.uint8), grid.affine)
+    check_volume(mask, f"{files.scans[0]}, with {files.brain_mask or 'the mask found'}", otherwise)
     images = np.stack([array_of(correct_bias(scan.image, mask)) for scan in scans])
     images /= [[[[np.median(image[brain])]]] for image in images]
 

@@ -4,10 +4,13 @@ ROOT/<source>_<number>/   one pair, as `data.dataset` describes it, and `synthet
 """
 
 import json
+import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,6 +25,8 @@ from msseg_jax.data.volumes import SUFFIXES
 from msseg_jax.errors import InputError
 from msseg_jax.prepare.request import check_libraries
 from msseg_jax.process import in_processes, processors
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 2  # of what is made of a scan; counted up when a pair would come out otherwise
 
@@ -45,10 +50,22 @@ class Request:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be made of one source: pairs by the name of their folder, with what they are."""
+    """What is to be made of one source."""
 
     files: Files
-    pairs: dict[str, dict]
+    pairs: dict[str, dict]  # by the name of their folder: all that a pair depends on
+
+    @staticmethod
+    def of(files: Files, masks: list[Path], shapes: list[Path], request: Request) -> "Work":
+        made = {
+            "format": FORMAT,
+            "seed": request.seed,
+            "brain_size": request.brain_size,
+            "found_brain": request.find_brains,
+            "files": _digest(files.all, masks, shapes),
+        }
+        names = {f"{files.name}_{k:03d}": k for k in range(request.pairs)}
+        return Work(files, {name: made | {"number": k} for name, k in names.items()})
 
 
 @dataclass(frozen=True)
@@ -75,30 +92,15 @@ def write_synthetic(request: Request) -> list[Outcome]:
         [path for folder in folders for path in _masks(folder, flag)]
         for folders, flag in ((request.masks, "--masks"), (request.shapes, "--shapes"))
     )
-    there = {files.name for files in sources} | {stem(path) for path in (*masks, *shapes)}
-    if unknown := [name for name in request.leave_out if name not in there]:
-        raise InputError(
-            f"--leave_out={unknown[0]}: no scan and no mask is called so; wanted one of these: "
-            f"{', '.join(sorted(there))}"
-        )
+    _check_left_out(request.leave_out, sources, [*masks, *shapes])
     sources = [files for files in sources if files.name not in request.leave_out]
     if not sources:
         raise SourceError("--leave_out: no scan is left; wanted at least one of --scans")
-    masks, shapes = (
-        [path for path in paths if stem(path) not in request.leave_out] for paths in (masks, shapes)
+    masks, shapes = (  # in an order of their own, as lesions are drawn by their numbers
+        sorted((path for path in paths if stem(path) not in request.leave_out), key=stem)
+        for paths in (masks, shapes)
     )
-    of = {
-        "format": FORMAT,
-        "seed": request.seed,
-        "left_out": list(request.leave_out),
-        "masks": sorted(stem(path) for path in (*masks, *shapes)),
-        "brain_size": request.brain_size,
-        "found_brain": request.find_brains,
-    }
-    work = [
-        Work(files, {f"{files.name}_{k:03d}": of | {"number": k} for k in range(request.pairs)})
-        for files in sources
-    ]
+    work = [Work.of(files, masks, shapes, request) for files in sources]
     _check_output(request, {name: made for one in work for name, made in one.pairs.items()})
     bank = read_bank(masks, shapes, request.brain_size)
     jobs = min(request.jobs or processors(), len(work))
@@ -132,6 +134,28 @@ def _masks(folder: Path, flag: str) -> list[Path]:
     if not masks:
         raise InputError(f"{folder}: no NIfTI file in it; wanted lesion masks (.nii.gz)")
     return masks
+
+
+def _check_left_out(names: tuple[str, ...], sources: list[Files], masks: list[Path]) -> None:
+    scans, masked = {files.name for files in sources}, {stem(path) for path in masks}
+    for name in names:
+        if name not in scans | masked:
+            raise InputError(
+                f"--leave_out={name}: no scan and no mask is called so; wanted one of these: "
+                f"{', '.join(sorted(scans | masked))}"
+            )
+        for there, kind in ((scans, "scan"), (masked, "mask")):
+            if name not in there:
+                logger.warning(
+                    "--leave_out=%s: no %s is called so; if there is one of this patient under "
+                    "another name, leave that out as well", name, kind,
+                )  # fmt: skip
+
+
+def _digest(*groups: Sequence[Path]) -> str:
+    """Of what files hold, and which of them are together."""
+    groups = [[sha256(path.read_bytes()).hexdigest() for path in group] for group in groups]
+    return sha256(json.dumps(groups).encode()).hexdigest()[:16]
 
 
 def _check_output(request: Request, wanted: dict[str, dict]) -> None:
@@ -173,9 +197,12 @@ def _check_output(request: Request, wanted: dict[str, dict]) -> None:
 def _difference(folder: Path, made: dict) -> str:
     """In what a pair that is there was made otherwise; empty if in nothing."""
     record = read_json(folder / SYNTHETIC)
+    if not isinstance(record, dict):
+        return f"{SYNTHETIC} is damaged"
     for field, value in made.items():
         if record.get(field) != value:
-            return f"{field} {record.get(field)}, now {value}"
+            there, now = record.get(field), value
+            return "of other files" if field == "files" else f"{field} {there}, now {now}"
     return ""
 
 
@@ -193,25 +220,31 @@ def _write_all(request: Request, bank: Bank, threads: int, work: Work) -> Outcom
             else:
                 source = source or read_source(work.files, request.find_brains)
                 pair = make_pair(source, bank, request.seed, made["number"])
-                record = pair.record | made
+                record = pair.record | made | {"left_out": list(request.leave_out)}
                 write_pair(folder, replace(pair, record=record))
             records.append({"patient": name} | record)
     except InputError as error:  # the other scans are wanted all the same
         return Outcome(work.files.name, tuple(records), str(error))
+    except RuntimeError as error:  # SimpleITK's
+        return Outcome(work.files.name, tuple(records), f"{work.files.scans[0]}: {error}")
     return Outcome(work.files.name, tuple(records))
 
 
 def write_pair(folder: Path, pair: SyntheticPair) -> None:
     """Write one pair, in place of what is there; its folder appears when it is complete."""
-    partial_folder = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)  # left over from a run that was killed
+    partial_folder, old_folder = (
+        folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old")
+    )
+    for left_over in (partial_folder, old_folder):  # of a run that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
     partial_folder.mkdir()
     try:
         for name, volume in pair.volumes.items():
             write_volume(partial_folder / name, volume, pair.affine)
         (partial_folder / SYNTHETIC).write_text(json.dumps(pair.record, indent=1) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # out of the way at once: half of it would be taken for the whole
+            folder.rename(old_folder)
         partial_folder.rename(folder)
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
+        shutil.rmtree(old_folder, ignore_errors=True)
