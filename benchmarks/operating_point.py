@@ -25,8 +25,8 @@ LEAST_MM3 = (3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 def count(reference: Path, probability: Path) -> np.ndarray:
     """By threshold and smallest lesion: lesions detected, all; predicted confirmed, all."""
     volume, likelihood = read_volume(reference), read_volume(probability)
-    if difference := grid_difference(volume, likelihood):
-        raise InputError(difference)
+    if problem := grid_difference(volume, likelihood):
+        raise InputError(problem)
     likelihood = likelihood.array
     target = volume.array > 0
     box = bounding_box(target | (likelihood > min(THRESHOLDS)))

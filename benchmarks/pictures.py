@@ -29,8 +29,8 @@ def draw(folder: Path, mask_file: Path, lesions: int) -> Figure:
     has_reference = (folder / CONSENSUS).is_file()
     pair = read_pair(patient_in(folder, targets=int(has_reference)))
     volume = read_volume(mask_file)
-    if difference := grid_difference(pair.time01, volume):
-        raise InputError(difference)
+    if problem := grid_difference(pair.time01, volume):
+        raise InputError(problem)
     mask = volume.array > 0
     view = AxialView.of(pair.time01.affine, pair.brain.shape)
     labels, count = number_lesions(mask)

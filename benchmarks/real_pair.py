@@ -60,8 +60,8 @@ def describe(folder: Path, method: Method) -> None:
     patient = patient_in(folder, targets=1)
     pair = read_pair(patient)
     marked = read_volume(folder / "change_mask.nii.gz")
-    if difference := grid_difference(pair.time01, marked):
-        raise InputError(difference)
+    if problem := grid_difference(pair.time01, marked):
+        raise InputError(problem)
     change = marked.array > 0
     reference = pair.targets[0] > 0
     one, two = pair.time01, pair.time02
