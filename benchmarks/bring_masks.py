@@ -1,0 +1,55 @@
+"""Masks of a published pair, brought onto the grid of the same pair as `prepare` makes it.
+
+Usage: python -m benchmarks.bring_masks PUBLISHED TRANSFORM PREPARED
+PUBLISHED holds ground_truth.nii.gz and change_mask.nii.gz in a space of their own; TRANSFORM is
+ITK's, from points of that space to points of the second visit's scan; PREPARED is the folder that
+`python -m msseg_jax.prepare` has made of the scans. The masks are written there under their names,
+for `benchmarks.real_pair`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from msseg_jax.data.dataset import CONSENSUS, TIME02
+from msseg_jax.data.files import check_there
+from msseg_jax.errors import InputError
+
+MASKS = (CONSENSUS, "change_mask.nii.gz")
+TO_TIME02 = "transforms/middle_to_time02.txt"
+
+
+def bring(published: Path, transform: Path, prepared: Path) -> None:
+    """Resample the masks: half a voxel's share of them and more is in."""
+    check_there(transform, *(published / name for name in MASKS), prepared / TO_TIME02)
+    grid = sitk.ReadImage(str(prepared / TIME02))
+    # Of two transforms ITK applies the last one first: to the scan, then to the published space.
+    back = sitk.ReadTransform(str(transform)).GetInverse()
+    there = sitk.CompositeTransform([back, sitk.ReadTransform(str(prepared / TO_TIME02))])
+    for name in MASKS:
+        mask = sitk.ReadImage(str(published / name), sitk.sitkFloat32)
+        brought = sitk.Resample(mask, grid, there, sitk.sitkLinear, 0.0) > 0.5
+        sitk.WriteImage(brought, str(prepared / name))
+        print(f"{name}: {_mm3(mask > 0.5):.0f} mm3 as published, {_mm3(brought):.0f} mm3 brought")
+
+
+def _mm3(mask: sitk.Image) -> float:
+    return float(sitk.GetArrayViewFromImage(mask).sum() * np.prod(mask.GetSpacing()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("published", "transform", "prepared"):
+        parser.add_argument(name, type=Path)
+    flags = parser.parse_args()
+    bring(flags.published, flags.transform, flags.prepared)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"python -m benchmarks.bring_masks: {error}")
