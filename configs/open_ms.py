@@ -6,9 +6,9 @@ ROOT holds what `python -m msseg_jax.data.synthetic` makes of the scans and lesi
 University of Ljubljana (CC-BY); MODEL_CARD.md has the commands, the time and the scores.
 
 The network is the paper's, with one target, as the labels of made lesions have no experts. What
-differs from `msseg2` is what an hour on two cores allows: voxels of 1 mm, patches of 40 mm, and
-12000 of them (from 120 pairs) in place of the paper's 1.4 million of 45 mm. The operating point
-(threshold, smallest lesion) is given when it is exported.
+differs from `msseg2` is what an hour and a half on two cores allow: voxels of 1 mm, patches of
+40 mm, and 12000 of them (from 120 pairs) in place of the paper's 1.4 million of 45 mm. The
+operating point (threshold, smallest lesion) is given when it is exported.
 """
 
 from ml_collections import ConfigDict
