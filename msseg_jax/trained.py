@@ -25,7 +25,7 @@ def trained_networks(model: Path | str) -> list[TrainedNetwork]:
         check_network(config)
         shapes = variable_shapes(build_model(config))
     except (AttributeError, KeyError) as error:  # of ml_collections
-        name = error.name if isinstance(error, AttributeError) else error.args[0]
+        name = error.name if isinstance(error, AttributeError) else error.args[0].strip("'")
         raise InputError(
             f"{run.config_file}: is of another version of this program (it lacks {name}); "
             "train the run anew"
