@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from msseg_jax.data.dataset import CONSENSUS, TIME02
-from msseg_jax.data.files import check_there
+from msseg_jax.data.files import check_there, write_beside
 from msseg_jax.errors import InputError
 
 MASKS = (CONSENSUS, "change_mask.nii.gz")
@@ -23,8 +23,21 @@ TO_TIME02 = "transforms/middle_to_time02.txt"
 
 
 def bring(published: Path, transform: Path, prepared: Path) -> None:
-    """Resample the masks: half a voxel's share of them and more is in."""
-    check_there(transform, *(published / name for name in MASKS), prepared / TO_TIME02)
+    """Write the masks, resampled: what fills more than half of a voxel is in.
+
+    Raises:
+      InputError: a file is missing, or ITK cannot read it.
+    """
+    check_there(
+        transform, *(published / name for name in MASKS), prepared / TIME02, prepared / TO_TIME02
+    )
+    try:
+        _resample(published, transform, prepared)
+    except RuntimeError as error:  # SimpleITK's, which names the file
+        raise InputError(f"{published}, {transform} or {prepared}: {error}") from error
+
+
+def _resample(published: Path, transform: Path, prepared: Path) -> None:
     grid = sitk.ReadImage(str(prepared / TIME02))
     # Of two transforms ITK applies the last one first: to the scan, then to the published space.
     back = sitk.ReadTransform(str(transform)).GetInverse()
@@ -32,7 +45,7 @@ def bring(published: Path, transform: Path, prepared: Path) -> None:
     for name in MASKS:
         mask = sitk.ReadImage(str(published / name), sitk.sitkFloat32)
         brought = sitk.Resample(mask, grid, there, sitk.sitkLinear, 0.0) > 0.5
-        sitk.WriteImage(brought, str(prepared / name))
+        write_beside(prepared / name, lambda path, image=brought: sitk.WriteImage(image, str(path)))
         print(f"{name}: {_mm3(mask > 0.5):.0f} mm3 as published, {_mm3(brought):.0f} mm3 brought")
 
 

@@ -24,3 +24,18 @@ def run_command(program: str, work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"{program}: {INTERRUPTED}", file=sys.stderr)
         return 1
+
+
+def status_after(failures: dict[str, str], total: int, what: str) -> int:
+    """List on standard error what failed of so many, and why: the exit status, 0 if nothing did.
+
+    Args:
+      failures: reasons by name.
+      what: they are, in the plural.
+    """
+    if not failures:
+        return 0
+    print(f"{len(failures)} of {total} {what} failed:", file=sys.stderr)
+    for name, reason in failures.items():
+        print(f"  {name}: {reason}", file=sys.stderr)
+    return 1

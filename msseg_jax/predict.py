@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from msseg_jax.command import run_command
+from msseg_jax.command import run_command, status_after
 from msseg_jax.data.dataset import Patient, find_patients, patient_in
 from msseg_jax.data.files import check_there
 from msseg_jax.data.volumes import SUFFIXES, check_output
@@ -318,11 +318,7 @@ def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path 
     failures |= predict_patients(
         ensemble, patients, options, outputs, flags.overwrite, preparations
     )
-    if failures:
-        print(f"{len(failures)} of {len(requests or patients)} patients failed:", file=sys.stderr)
-        for name, reason in failures.items():
-            print(f"  {name}: {reason}", file=sys.stderr)
-    return 1 if failures else 0
+    return status_after(failures, len(requests or patients), "patients")
 
 
 if __name__ == "__main__":

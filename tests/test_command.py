@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from msseg_jax.command import run_command
+from msseg_jax.command import run_command, status_after
 from msseg_jax.errors import InputError
 
 
@@ -37,6 +37,13 @@ def test_standard_output_may_be_anything_that_is_written_to():
     with contextlib.redirect_stdout(io.StringIO()) as output:
         assert run_command("program", lambda: print("done") or 0) == 0
     assert output.getvalue() == "done\n"
+
+
+def test_all_that_failed_is_listed_with_its_reason(capsys):
+    assert status_after({}, 3, "scans") == 0
+    assert capsys.readouterr().err == ""
+    assert status_after({"anna": "no head", "bea": "no FLAIR"}, 3, "scans") == 1
+    assert capsys.readouterr().err == ("2 of 3 scans failed:\n  anna: no head\n  bea: no FLAIR\n")
 
 
 def test_what_is_a_fault_of_the_code_is_not_hidden():

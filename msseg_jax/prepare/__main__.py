@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from msseg_jax.command import run_command
+from msseg_jax.command import run_command, status_after
 from msseg_jax.errors import InputError
 from msseg_jax.interruption import sigterm_as_ctrl_c
 from msseg_jax.prepare.many import Outcome, prepare_all
@@ -107,12 +107,8 @@ def prepare_many(flags: argparse.Namespace) -> int:
     requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
     outcomes = prepare_all(requests, flags.output, flags.overwrite, flags.jobs or 1)
     print(table(outcomes))
-    failed = [outcome for outcome in outcomes if outcome.failure]
-    if failed:
-        print(f"{len(failed)} of {len(outcomes)} patients failed:", file=sys.stderr)
-        for outcome in failed:
-            print(f"  {outcome.patient}: {outcome.failure}", file=sys.stderr)
-    return 1 if failed else 0
+    failures = {outcome.patient: outcome.failure for outcome in outcomes if outcome.failure}
+    return status_after(failures, len(outcomes), "patients")
 
 
 def table(outcomes: list[Outcome]) -> str:

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from msseg_jax.command import run_command
+from msseg_jax.command import run_command, status_after
 from msseg_jax.data.synthetic.writer import Request, write_synthetic
 
 BRAIN_SIZES = (0.7, 1.3)  # of adults, over the average's length
@@ -85,12 +85,8 @@ def make_pairs(request: Request) -> int:
         print(
             f"{record['patient']}  {record['new_lesions']} new  {volumes}{' mm3' * bool(volumes)}"
         )
-    failed = [outcome for outcome in outcomes if outcome.failure]
-    if failed:
-        print(f"{len(failed)} of {len(outcomes)} scans failed:", file=sys.stderr)
-        for outcome in failed:
-            print(f"  {outcome.source}: {outcome.failure}", file=sys.stderr)
-    return 1 if failed else 0
+    failures = {outcome.source: outcome.failure for outcome in outcomes if outcome.failure}
+    return status_after(failures, len(outcomes), "scans")
 
 
 if __name__ == "__main__":

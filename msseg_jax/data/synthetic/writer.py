@@ -6,7 +6,6 @@ ROOT/<source>_<number>/   one pair, as `data.dataset` describes it, and `synthet
 import json
 import logging
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -80,8 +79,9 @@ class Outcome:
 def write_synthetic(request: Request) -> list[Outcome]:
     """Write a data set, and go on after a scan that cannot be used; what became of each, by name.
 
-    Pair k of a scan depends on the seed, the scan's name and k alone, and on all masks. Pairs that
-    are there, made of the same, are kept: what was interrupted goes on.
+    Pair k of a scan depends on the scan with its masks, its name, the seed, k, all lesion masks,
+    `brain_size` and `find_brains`, and on nothing else. Pairs that are there, made of the same, are
+    kept: what was interrupted goes on.
 
     Raises:
       InputError: before any work, for what is missing or in the way; a mask that cannot be used.
@@ -109,8 +109,6 @@ def write_synthetic(request: Request) -> list[Outcome]:
     with tqdm(total=len(work), desc="scans", disable=None, leave=False) as bar:
         for outcome in in_processes(write, work, jobs):
             outcomes.append(outcome)
-            if outcome.failure:
-                bar.write(f"{outcome.source}: {outcome.failure}", file=sys.stderr)
             bar.update()
     return sorted(outcomes, key=lambda outcome: outcome.source)
 
@@ -201,8 +199,9 @@ def _difference(folder: Path, made: dict) -> str:
         return f"{SYNTHETIC} is damaged"
     for field, value in made.items():
         if record.get(field) != value:
-            there, now = record.get(field), value
-            return "of other files" if field == "files" else f"{field} {there}, now {now}"
+            if field == "files":  # a digest, that says nothing to people
+                return "of other files"
+            return f"{field} {record.get(field)}, now {value}"
     return ""
 
 
