@@ -78,9 +78,14 @@ class Device:
         return max(moving_s, reckoning_s)
 
 
-# By device kind, as JAX calls it: GB/s, and TFLOP/s by compute dtype. NVIDIA's H200 data sheet:
-# tensor cores without sparsity, in TF32 where the feature maps are float32, as convolutions are.
-DEVICES = {"NVIDIA H200": (4800.0, {"float32": 494.0, "bfloat16": 989.0})}
+# By device kind, as JAX calls it: GB/s, and TFLOP/s by compute dtype. NVIDIA's data sheets of H100
+# (SXM) and H200: tensor cores without sparsity, in TF32 where the feature maps are float32, as
+# convolutions are.
+HOPPER_TFLOP_S = {"float32": 494.0, "bfloat16": 989.0}
+DEVICES = {
+    "NVIDIA H100 80GB HBM3": (3350.0, HOPPER_TFLOP_S),
+    "NVIDIA H200": (4800.0, HOPPER_TFLOP_S),
+}
 
 
 def known_device(kind: str, compute_dtype: str) -> Device | None:

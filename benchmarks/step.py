@@ -69,11 +69,11 @@ def main():
         first_s = timed(function)
         times = [timed(function) / flags.batch_size for _ in range(flags.repeats)]
         print(
-            f"{name:<13}  {statistics.median(times):6.2f} s per patch pair (shortest "
-            f"{min(times):.2f}); with compilation {first_s:.0f} s"
+            f"{name:<13}  {1e3 * statistics.median(times):8.2f} ms per patch pair (shortest "
+            f"{1e3 * min(times):.2f}); with compilation {first_s:.0f} s"
         )
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # kiB on Linux
-    print(f"peak memory    {peak_gib:6.2f} GiB of this process")
+    print(f"peak memory    {peak_gib:8.2f} GiB of this process")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ def get_config() -> ConfigDict:
     config.data.spacing_mm = 1.0
     config.data.patch_size = 40
     config.data.lesion_patch_probability = 0.6
-    config.data.patches_per_patient = 10
-    config.train.batch_size = 6
+    config.data.patches_per_patient = 40
+    config.train.batch_size = 8
     config.train.epochs = 10
     config.train.learning_rate = 0.004
     config.train.learning_rate_decay = 0.74
     config.train.log_every_steps = 20
-    config.train.checkpoint_every_steps = 60
+    config.train.checkpoint_every_steps = 300
 
     # Pairs are made with differences of their own: what is added is what costs little.
     config.augmentation.enabled = True

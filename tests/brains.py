@@ -29,8 +29,8 @@ def make_source(spacing_mm=(2.0, 2.0, 2.0), noise: float = 0.0, name: str = "bal
 
 def make_shape(side: int, centre_mm=(0.0, 0.0, 0.0), spacing_mm=(1.0, 1.0, 1.0)) -> Shape:
     """A cube of so many voxels a side."""
-    mask = np.pad(np.ones((side,) * 3, np.float32), 3)
-    middle = np.full(3, (side - 1) / 2 + 3)
+    mask = np.ones((side,) * 3, np.float32)
+    middle = np.full(3, (side - 1) / 2)
     centre = None if centre_mm is None else np.array(centre_mm)
     return Shape(mask, np.diag(spacing_mm), middle, centre, side**3 * float(np.prod(spacing_mm)))
 

@@ -108,4 +108,5 @@ def test_the_slower_of_memory_and_arithmetic_is_the_limit():
 def test_devices_are_known_by_the_name_that_jax_gives_them():
     assert known_device("NVIDIA H200", "bfloat16") == Device(4800, 989)
     assert known_device("NVIDIA H200", "float32") == Device(4800, 494)
+    assert known_device("NVIDIA H100 80GB HBM3", "float32") == Device(3350, 494)
     assert known_device("cpu", "float32") is None

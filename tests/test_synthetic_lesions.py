@@ -170,6 +170,23 @@ def test_a_lesion_lies_at_its_place_in_a_scan_of_any_orientation():
     assert abs(long @ np.linalg.inv(turn)[:, 0]) > 0.98
 
 
+@pytest.mark.parametrize("spacing_mm", [0.4, 0.5, 2.0])
+def test_a_soft_border_is_whole_however_fine_the_mask_is(spacing_mm):
+    source = make_source((1.0, 1.0, 1.0))
+    shares = []
+    for mm in (1.0, spacing_mm):
+        shape = make_shape(round(6 / mm), MNI_SHIFT_MM + np.array([28, 0, 0]), (mm,) * 3)
+        lesion = make_lesion(shape, border_mm=1.1)
+        placed = place(lesion, source, source.images[0], np.zeros(source.brain.shape, bool))
+        whole = np.zeros(source.brain.shape, np.float32)
+        whole[placed.box] = placed.shares[1]
+        shares.append(whole)
+    assert np.abs(shares[1] - shares[0]).max() < 0.15, "voxels of another size are smoothed"
+    assert shares[1].sum() == pytest.approx(shares[0].sum(), rel=0.05)
+    rim = shares[1][np.nonzero(shares[1])].min()
+    assert rim < 0.02, "a border that was cut ends in a step"
+
+
 def test_a_lesion_is_as_bright_as_its_contrast_says_and_nothing_else_changes():
     source = make_source()
     placed = placed_in(source, make_lesion(make_shape(10, np.add(MNI_SHIFT_MM, (25, 0, 0)))))
@@ -224,6 +241,16 @@ def test_a_lesion_is_not_put_upon_another_nor_where_nobody_would_see_it():
 
 
 # --------------------------------------------------------------------------- without a lesion
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "found"), [((0.4, 0.05), False), ((0.05, 0.4), False), ((0.1, 0.4), True)]
+)
+def test_what_is_there_at_both_visits_is_seen_at_both(contrasts, found):
+    source = make_source()
+    lesion = make_lesion(make_shape(6, MNI_SHIFT_MM + np.array([28, 0, 0])), Kind.FADES, contrasts)
+    placed = place(lesion, source, source.images[0], np.zeros(source.brain.shape, bool))
+    assert (placed is not None) == found
 
 
 def test_an_erased_lesion_is_tissue_like_that_around_it(rng):

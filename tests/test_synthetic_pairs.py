@@ -12,7 +12,7 @@ from msseg_jax.data.synthetic.fields import smooth_field
 from msseg_jax.data.synthetic.pair import make_pair
 from msseg_jax.data.synthetic.plan import Kind, Session, draw_lesion, draw_sessions
 from msseg_jax.data.synthetic.visit import Grid, scan, slice_profile
-from tests.brains import make_bank, make_source
+from tests.brains import make_bank, make_lesion, make_shape, make_source
 
 
 def quiet(spacing_mm, **fields) -> Session:
@@ -221,6 +221,23 @@ def test_other_changes_are_there_and_are_not_labelled(source, monkeypatch, kind)
         assert np.abs(difference).max() < 0.12
     else:
         assert np.abs(difference).max() > 0.03
+
+
+def test_another_lesion_is_placed_by_the_visit_that_shows_that_one_best(source, monkeypatch):
+    shape = make_shape(6, (28.0, 0.0, 0.0))
+    fading, growing = (
+        make_lesion(shape, Kind.FADES, contrasts) for contrasts in ((0.4, 0.2), (0.2, 0.4))
+    )
+    asked = []
+
+    def place(lesion, source, head, taken):
+        asked.append((lesion, head))
+        return lesion if lesion is growing else None
+
+    monkeypatch.setattr(pairs, "place", place)
+    monkeypatch.setattr(pairs, "draw_lesion", lambda *_: growing)
+    pairs.find_place(fading, make_bank(), source, ["first", "second"], None, None)
+    assert asked == [(fading, "first"), (growing, "second")]
 
 
 def test_nothing_new_is_an_empty_label(source, monkeypatch):

@@ -17,7 +17,6 @@ from msseg_jax.errors import InputError
 
 VOLUME_MM3 = (8.0, 8000.0)  # smaller components are noise of the masks, larger ones have no shape
 SIMILAR = 2.0  # of a wanted volume, at most, is what is taken for it
-MARGIN_VOXELS = 3  # around a component, for its soft border
 
 # Upper quartile of a lesion's brightness over the median of the tissue around it, less 1: deciles
 # of the 42 lesions of 8 mm3 and more that the masks of two patients have (Lesjak et al.,
@@ -37,7 +36,7 @@ class BankError(InputError):
 class Shape:
     """One lesion of a mask."""
 
-    mask: np.ndarray  # (D, H, W) float32, 0 or 1, with MARGIN_VOXELS around it
+    mask: np.ndarray  # (D, H, W) float32, 0 or 1, cut to it
     to_mm: np.ndarray  # (3, 3), steps of voxels to mm from its centre
     middle: np.ndarray  # (3,), its centre as voxel indices of `mask`
     centre_mm: np.ndarray | None  # (3,), its centre in MNI space; None: of another space
@@ -136,9 +135,8 @@ def _components(volume: Volume, in_mni: bool) -> list[Shape]:
         volume_mm3 = float(part.sum() * voxel_mm3)
         if not VOLUME_MM3[0] <= volume_mm3 <= VOLUME_MM3[1]:
             continue
-        mask = np.pad(part, MARGIN_VOXELS).astype(np.float32)
-        middle = np.argwhere(mask).mean(axis=0)
-        first = np.array([side.start for side in box]) - MARGIN_VOXELS
+        middle = np.argwhere(part).mean(axis=0)
+        first = np.array([side.start for side in box])
         centre = nib.affines.apply_affine(volume.affine, middle + first) if in_mni else None
-        shapes.append(Shape(mask, to_mm, middle, centre, volume_mm3))
+        shapes.append(Shape(part.astype(np.float32), to_mm, middle, centre, volume_mm3))
     return shapes

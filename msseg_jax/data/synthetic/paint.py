@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from msseg_jax.data.synthetic.plan import Lesion
+from msseg_jax.data.synthetic.plan import BORDER_DEVIATIONS, Lesion
 from msseg_jax.data.synthetic.source import Source
 
 FINE_MM = 0.8  # a voxel's side is seen as so many parts, so that slices are filled in part
@@ -14,7 +14,9 @@ FLUID, TISSUE = 0.45, 0.75  # of the brain's median: fluid does not light up, ti
 BRIGHT = 1.3  # from here on there is a lesion, or what looks like one
 KEPT = 0.5  # of the tissue's own texture is seen through a lesion
 TEXTURE, TEXTURE_MM = 0.15, 2.0  # how uneven a lesion is
-LEAST_CONTRAST = 0.08  # where it is brightest; less would be a label of what nobody sees
+# Where it is brightest, at each visit at which it is there: less would be a label of what nobody
+# sees, or a lesion that looks new and has none.
+LEAST_CONTRAST = 0.08
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Placed:
 def place(lesion: Lesion, source: Source, image: np.ndarray, taken: np.ndarray) -> Placed | None:
     """Where a lesion would lie in an image; None where it cannot be.
 
-    It can be in tissue, inside the brain, where no other is, and where it will be seen.
+    It can be in tissue, inside the brain, where no other is, and where it will be seen at every
+    visit at which it is there.
 
     Args:
       image: (D, H, W) float32, of the visit in which it is seen best.
@@ -61,7 +64,8 @@ def place(lesion: Lesion, source: Source, image: np.ndarray, taken: np.ndarray) 
         return None
     reference = np.median(here[around])
     shares = tuple(share * tissue for share in shares)
-    if max(lesion.contrasts) * max(share.max() for share in shares) < LEAST_CONTRAST:
+    seen = [c * s.max() for c, s in zip(lesion.contrasts, shares, strict=True) if c]
+    if min(seen) < LEAST_CONTRAST:
         return None
     rng = np.random.default_rng(lesion.texture_seed)
     sigma = TEXTURE_MM / source.spacing_mm
@@ -96,15 +100,17 @@ def _box(lesion: Lesion, to_image: np.ndarray, shape: tuple) -> tuple | None:
 def _share(lesion: Lesion, size: float, source: Source, box: tuple) -> np.ndarray:
     """How much of each voxel of a box the lesion fills: float32, 0 to 1."""
     parts = np.maximum(np.rint(source.spacing_mm / FINE_MM), 1).astype(int)
-    # Voxel indices to MNI mm about its centre, to the shape's mm, to the shape's voxels.
+    shape_mm = np.linalg.norm(size * lesion.matrix @ lesion.shape.to_mm, axis=0)
+    sigma = lesion.border_mm / shape_mm
+    margin = np.ceil(BORDER_DEVIATIONS * sigma).astype(int)
+    soft = ndimage.gaussian_filter(np.pad(lesion.shape.mask, [(n, n) for n in margin]), sigma)
+    soft /= soft.max()  # a small one would else fade into its border
+
+    # Voxel indices to MNI mm about its centre, to the shape's mm, to the voxels of `soft`.
     to_mni = source.to_mni @ source.affine
     to_shape = np.linalg.inv(size * lesion.matrix @ lesion.shape.to_mm)
     matrix = to_shape @ to_mni[:3, :3]
-    shift = to_shape @ (to_mni[:3, 3] - lesion.centre_mm) + lesion.shape.middle
-
-    shape_mm = np.linalg.norm(size * lesion.matrix @ lesion.shape.to_mm, axis=0)
-    soft = ndimage.gaussian_filter(lesion.shape.mask, lesion.border_mm / shape_mm)
-    soft /= soft.max()  # a small one would else fade into its border
+    shift = to_shape @ (to_mni[:3, 3] - lesion.centre_mm) + lesion.shape.middle + margin
 
     sides = [side.stop - side.start for side in box]
     start = np.array([side.start for side in box])

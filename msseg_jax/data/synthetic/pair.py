@@ -47,7 +47,7 @@ def make_pair(source: Source, bank: Bank, seed: int, number: int) -> SyntheticPa
             np.maximum(new, mask, out=new)
     painted = []
     for lesion in draw_lesions(bank, lesions_rng):
-        placed = _find_place(lesion, bank, source, heads, taken, lesions_rng)
+        placed = find_place(lesion, bank, source, heads, taken, lesions_rng)
         if placed is None:
             continue
         painted.append(placed)
@@ -99,12 +99,12 @@ def _erase_some(
     return real
 
 
-def _find_place(
+def find_place(
     lesion: Lesion, bank: Bank, source: Source, heads: list, taken: np.ndarray, rng
 ) -> Placed | None:
     """A place for a lesion, or for another of its kind; None where none was found."""
-    visit = 1 if lesion.contrasts[1] >= lesion.contrasts[0] else 0
     for _ in range(TRIES):
+        visit = 1 if lesion.contrasts[1] >= lesion.contrasts[0] else 0
         placed = place(lesion, source, heads[visit], taken)
         if placed is not None:
             return placed

@@ -15,6 +15,7 @@ NEW_PROBABILITY = 0.8  # pairs in which there is anything new
 NEW_MORE = 0.65  # probability of one more, after each
 MOST_NEW = 12
 DECOYS = {"persists": 3.0, "enlarges": 0.8, "fades": 0.8, "vanishes": 0.6}  # mean numbers
+BORDER_DEVIATIONS = 3  # what of a soft border counts
 VOLUME_MM3 = (12.0, 3500.0)  # of a lesion in MNI space, evenly on a logarithmic scale
 LEAST_FADED = 0.12  # contrast; what has faded to less would be taken for gone, or not yet there
 TONE_SIZES = np.array([0.1, 0.1, 0.05, 0.1, 0.2, 0.3])  # at most, of another protocol
@@ -48,7 +49,7 @@ class Lesion:
     def reach_mm(self) -> float:
         """Radius of a ball of MNI space that holds it, border included."""
         stretch = np.linalg.norm(self.matrix, 2) * max(self.sizes)
-        return float(self.shape.radius_mm * stretch + 3 * self.border_mm)
+        return float(self.shape.radius_mm * stretch + BORDER_DEVIATIONS * self.border_mm)
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def draw_sessions(
                 gain=float(np.exp(rng.uniform(-0.4, 0.4))),
                 bias=_mostly_small(rng, 0.05, 0.2),
                 noise=add * noise * rng.uniform(0.8, 1.25),
-                flow=rng.uniform(0.2, 1.4) * (rng.random() < 0.5),
+                flow=rng.uniform(0.2, 1.4) * (rng.random() < 0.65),
                 seed=int(rng.integers(2**31)),
             )
         )

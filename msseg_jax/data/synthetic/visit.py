@@ -107,7 +107,7 @@ def _appearance(
 ) -> np.ndarray:
     """Tissue and coil: the signal before it is sampled."""
     if session.flow:
-        bright = np.clip(smooth_field(rng, head.shape, spacing_mm, FLOW_MM) - 1.2, 0, 1)
+        bright = np.clip(smooth_field(rng, head.shape, spacing_mm, FLOW_MM) - 1, 0, 1)
         fluid = np.clip((FLUID - head) / 0.2, 0, 1) * brain
         head = head + np.float32(session.flow) * bright * fluid
     if session.local_contrast:

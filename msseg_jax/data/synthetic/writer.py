@@ -27,7 +27,7 @@ from msseg_jax.process import in_processes, processors
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # of what is made of a scan; counted up when a pair would come out otherwise
+FORMAT = 3  # of what is made of a scan; counted up when a pair would come out otherwise
 
 
 @dataclass(frozen=True)
