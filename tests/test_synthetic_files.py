@@ -280,10 +280,14 @@ def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, c
     with pytest.raises(SystemExit):
         parse_arguments([*arguments, "--brain_size=90"])
     assert "--brain_size is 90; wanted 0.7 to 1.3" in capsys.readouterr().err
-    asked = parse_arguments([*arguments, "--brain_size=0.9", "--find_brains", "--leave_out=bea"])
-    assert asked == Request(
-        (scans,), (masks,), tmp_path / "root", leave_out=("bea",), brain_size=0.9, find_brains=True
-    )
+    with pytest.raises(SystemExit):
+        parse_arguments([*arguments, "--least_contrast=1.5"])
+    assert "--least_contrast is 1.5; wanted 0 or more, below 1" in capsys.readouterr().err
+    options = ("--brain_size=0.9", "--find_brains", "--leave_out=bea", "--least_contrast=0.3")
+    assert parse_arguments([*arguments, *options]) == Request(
+        (scans,), (masks,), tmp_path / "root", leave_out=("bea",), brain_size=0.9,
+        find_brains=True, least_contrast=0.3,
+    )  # fmt: skip
     assert main([*arguments, "--pairs=1", "--jobs=1", "--seed=3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["bea_000", "carl_000"]

@@ -12,7 +12,7 @@ from msseg_jax.data.synthetic.fields import smooth_field
 from msseg_jax.data.synthetic.pair import make_pair
 from msseg_jax.data.synthetic.plan import Kind, Session, draw_lesion, draw_sessions
 from msseg_jax.data.synthetic.visit import Grid, scan, slice_profile
-from tests.brains import make_bank, make_lesion, make_shape, make_source
+from tests.brains import MNI_SHIFT_MM, make_bank, make_lesion, make_shape, make_source
 
 
 def quiet(spacing_mm, **fields) -> Session:
@@ -221,6 +221,22 @@ def test_other_changes_are_there_and_are_not_labelled(source, monkeypatch, kind)
         assert np.abs(difference).max() < 0.12
     else:
         assert np.abs(difference).max() > 0.03
+
+
+@pytest.mark.parametrize("slices_mm", [3.0, 9.0])
+def test_what_the_second_visit_shows_too_faintly_is_not_labelled(source, monkeypatch, slices_mm):
+    lesion = make_lesion(make_shape(6, MNI_SHIFT_MM + np.array([28.0, 0, 0])), contrasts=(0, 0.3))
+    monkeypatch.setattr(pairs, "draw_lesions", lambda *_: [lesion])
+    sessions = (quiet(source.spacing_mm), quiet((2.0, 2.0, slices_mm)))
+    monkeypatch.setattr(pairs, "draw_sessions", lambda *_: sessions)
+    made = make_pair(source, make_bank(), 0, 0, 0.0)
+    label = made.volumes[CONSENSUS] > 0
+    rise = (made.volumes[TIME02].astype(float) - made.volumes[TIME01])[label].max() / 300
+    assert (rise > 0.3) == (slices_mm == 3.0), "thick slices show it fainter"
+    for least_contrast, labelled in ((rise - 0.1, True), (rise + 0.1, False)):
+        again = make_pair(source, make_bank(), 0, 0, least_contrast)
+        assert again.volumes[CONSENSUS].any() == labelled
+        np.testing.assert_array_equal(again.volumes[TIME02], made.volumes[TIME02])
 
 
 def test_another_lesion_is_placed_by_the_visit_that_shows_that_one_best(source, monkeypatch):

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from msseg_jax.command import run_command, status_after
+from msseg_jax.data.synthetic.pair import FAINTEST
 from msseg_jax.data.synthetic.writer import Request, write_synthetic
 
 BRAIN_SIZES = (0.7, 1.3)  # of adults, over the average's length
@@ -47,6 +48,11 @@ def parse_arguments(arguments: list[str] | None = None) -> Request:
         help="find the brain of every scan as `prepare` does, whether or not it has a brain mask",
     )  # fmt: skip
     parser.add_argument(
+        "--least_contrast", type=float, default=FAINTEST, metavar="SHARE",
+        help="how much brighter a new lesion is than what was there, where it is brightest, for it "
+        "to be labelled; of the brain's median; default: %(default)g",
+    )  # fmt: skip
+    parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="ROOT", help="folder for the pairs"
     )
     parser.add_argument(
@@ -64,6 +70,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Request:
         value = getattr(flags, name)
         if value is not None and value < least:
             parser.error(f"--{name} is {value}; wanted {least} or more")
+    if not 0 <= flags.least_contrast < 1:
+        parser.error(f"--least_contrast is {flags.least_contrast:g}; wanted 0 or more, below 1")
     low, high = BRAIN_SIZES
     if not low <= flags.brain_size <= high:
         parser.error(f"--brain_size is {flags.brain_size:g}; wanted {low:g} to {high:g}")

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from msseg_jax.data.dataset import BRAIN_MASK, CONSENSUS, TIME01, TIME02
-from msseg_jax.data.synthetic.bank import Bank
+from msseg_jax.data.synthetic.bank import CONTRASTS, Bank
 from msseg_jax.data.synthetic.erase import erase, make_alike
 from msseg_jax.data.synthetic.paint import Placed, paint, place
 from msseg_jax.data.synthetic.plan import Kind, Lesion, draw_lesion, draw_lesions, draw_sessions
@@ -21,6 +21,10 @@ REAL_VANISHES = 0.25  # of these, out of the second
 LEAST_REAL_MM3 = 10.0
 LABELLED = 0.35  # share of a voxel, of the lesion's largest, from which it is labelled
 LEAST_LABELLED_MM3 = 6.0  # what is less is left unlabelled: the edge of a lesion in another slice
+# How much brighter a new lesion is than what was there, of the brain's median, where it is
+# brightest at the second visit: fainter ones are not labelled, as few people would mark them. No
+# lesion of `bank.CONTRASTS` was fainter.
+FAINTEST = CONTRASTS[0]
 WHITE = 300.0  # number stored for the brain's median, before a visit's gain
 
 
@@ -33,7 +37,29 @@ class SyntheticPair:
     record: dict  # what was done
 
 
-def make_pair(source: Source, bank: Bank, seed: int, number: int) -> SyntheticPair:
+@dataclass(frozen=True)
+class New:
+    """What the second visit has and the first has not: (D, H, W) float32, filled in place."""
+
+    share: np.ndarray  # of each voxel, over the largest share of its lesion
+    rise: np.ndarray  # in brightness, of the brain's median
+
+    @staticmethod
+    def nothing(shape: tuple[int, int, int]) -> "New":
+        return New(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+
+    def add(self, box: tuple, share: np.ndarray, rise: np.ndarray) -> None:
+        for whole, part in ((self.share, share / share.max()), (self.rise, rise)):
+            np.maximum(whole[box], part, out=whole[box])
+
+
+def make_pair(
+    source: Source,
+    bank: Bank,
+    seed: int,
+    number: int,
+    least_contrast: float = FAINTEST,
+) -> SyntheticPair:
     """One of a source's pairs: a function of the arguments alone."""
     name = zlib.crc32(source.name.encode())  # so that no two sources have the same lesions
     lesions_rng, sessions_rng, erase_rng = (
@@ -41,10 +67,10 @@ def make_pair(source: Source, bank: Bank, seed: int, number: int) -> SyntheticPa
     )
     heads, taken = _starting_heads(source, erase_rng)
     real = _erase_some(source, heads, erase_rng)
-    new = np.zeros(source.brain.shape, np.float32)
-    for lesion, mask in real:
-        if lesion is Kind.NEW:
-            np.maximum(new, mask, out=new)
+    new = New.nothing(source.brain.shape)
+    for kind, mask in real:
+        if kind is Kind.NEW:
+            new.add(np.s_[:], mask.astype(np.float32), mask * (heads[1] - heads[0]))
     painted = []
     for lesion in draw_lesions(bank, lesions_rng):
         placed = find_place(lesion, bank, source, heads, taken, lesions_rng)
@@ -52,13 +78,12 @@ def make_pair(source: Source, bank: Bank, seed: int, number: int) -> SyntheticPa
             continue
         painted.append(placed)
         taken[placed.box] |= np.maximum(*placed.shares) > 0.1
+        before = heads[1][placed.box].copy()
         for visit, head in enumerate(heads):
             paint(head, placed, visit)
         if placed.lesion.kind is Kind.NEW:
-            share = placed.shares[1]
-            here = new[placed.box]
-            np.maximum(here, share / share.max(), out=here)
-    return _scan_both(source, heads, new, painted, real, sessions_rng)
+            new.add(placed.box, placed.shares[1], heads[1][placed.box] - before)
+    return _scan_both(source, heads, new, least_contrast, painted, real, sessions_rng)
 
 
 def _starting_heads(source: Source, rng: np.random.Generator) -> tuple[list, np.ndarray]:
@@ -113,7 +138,7 @@ def find_place(
 
 
 def _scan_both(
-    source: Source, heads: list, new: np.ndarray, painted: list, real: list, rng
+    source: Source, heads: list, new: New, least_contrast: float, painted: list, real: list, rng
 ) -> SyntheticPair:
     spacing_mm = source.spacing_mm
     sessions = draw_sessions(spacing_mm, source.is_pair, rng)
@@ -126,8 +151,11 @@ def _scan_both(
     brain = ndimage.affine_transform(
         source.brain.astype(np.uint8), matrix, shift, output_shape=grid.shape, order=0
     )
-    label = seen_where(new, spacing_mm, sessions[1], grid)
-    label = _without_crumbs((label > LABELLED) & (brain > 0), spacing_mm * np.diag(matrix))
+    share, rise = (
+        seen_where(what, spacing_mm, sessions[1], grid) for what in (new.share, new.rise)
+    )
+    label = (share > LABELLED) & (brain > 0)
+    label = _worth_a_label(label, rise, least_contrast, spacing_mm * np.diag(matrix))
     volumes = {
         name: np.rint(WHITE * session.gain * image).clip(0, 32767).astype(np.int16)
         for name, session, image in zip((TIME01, TIME02), sessions, images, strict=True)
@@ -137,11 +165,16 @@ def _scan_both(
     return SyntheticPair(volumes, affine, _record(source, label, affine, painted, real, sessions))
 
 
-def _without_crumbs(label: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    labels, _ = ndimage.label(label)  # by faces, as lesions are counted when they are scored
+def _worth_a_label(
+    label: np.ndarray, rise: np.ndarray, least_contrast: float, spacing_mm: np.ndarray
+) -> np.ndarray:
+    """Without the lesions that are too small or too faint."""
+    labels, count = ndimage.label(label)  # by faces, as lesions are counted when they are scored
     large = np.bincount(labels.ravel()) * np.prod(spacing_mm) >= LEAST_LABELLED_MM3
-    large[0] = False
-    return large[labels]
+    brightest = ndimage.maximum(rise, labels, np.arange(count + 1))
+    kept = large & (brightest >= least_contrast)
+    kept[0] = False
+    return kept[labels]
 
 
 def _record(source, label, affine, painted, real, sessions) -> dict:

@@ -18,7 +18,7 @@ from msseg_jax.data.dataset import SYNTHETIC
 from msseg_jax.data.files import read_json
 from msseg_jax.data.phantom.writer import write_volume
 from msseg_jax.data.synthetic.bank import Bank, read_bank
-from msseg_jax.data.synthetic.pair import SyntheticPair, make_pair
+from msseg_jax.data.synthetic.pair import FAINTEST, SyntheticPair, make_pair
 from msseg_jax.data.synthetic.source import Files, SourceError, find_sources, read_source, stem
 from msseg_jax.data.volumes import SUFFIXES
 from msseg_jax.errors import InputError
@@ -45,6 +45,7 @@ class Request:
     overwrite: bool = False
     find_brains: bool = False  # also where a scan has a brain mask
     brain_size: float = 1.0  # of the brains of `masks`; see `bank.read_bank`
+    least_contrast: float = FAINTEST  # of a new lesion that is labelled
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Work:
             "seed": request.seed,
             "brain_size": request.brain_size,
             "found_brain": request.find_brains,
+            "least_contrast": request.least_contrast,
             "files": _digest(files.all, masks, shapes),
         }
         names = {f"{files.name}_{k:03d}": k for k in range(request.pairs)}
@@ -80,8 +82,8 @@ def write_synthetic(request: Request) -> list[Outcome]:
     """Write a data set, and go on after a scan that cannot be used; what became of each, by name.
 
     Pair k of a scan depends on the scan with its masks, its name, the seed, k, all lesion masks,
-    `brain_size` and `find_brains`, and on nothing else. Pairs that are there, made of the same, are
-    kept: what was interrupted goes on.
+    `brain_size`, `find_brains` and `least_contrast`, and on nothing else. Pairs that are there,
+    made of the same, are kept: what was interrupted goes on.
 
     Raises:
       InputError: before any work, for what is missing or in the way; a mask that cannot be used.
@@ -218,7 +220,7 @@ def _write_all(request: Request, bank: Bank, threads: int, work: Work) -> Outcom
                 record = read_json(folder / SYNTHETIC)
             else:
                 source = source or read_source(work.files, request.find_brains)
-                pair = make_pair(source, bank, request.seed, made["number"])
+                pair = make_pair(source, bank, request.seed, made["number"], request.least_contrast)
                 record = pair.record | made | {"left_out": list(request.leave_out)}
                 write_pair(folder, replace(pair, record=record))
             records.append({"patient": name} | record)
