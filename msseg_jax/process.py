@@ -6,13 +6,20 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
+
+from msseg_jax.errors import InputError
 
 PATIENT_BYTES = 1.3 * 2**30  # at most, for the volumes of the patient that a thread works on
 
 # From malloc.h of glibc; `man mallopt` says what they mean.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+
+
+class ProcessGone(InputError):
+    """A process that did a part of the work was ended from outside."""
 
 
 def processors() -> int:
@@ -65,6 +72,9 @@ def in_processes(work: Callable, tasks: Sequence, jobs: int) -> Iterator:
 
     With more than one job, what calls this must be below `if __name__ == "__main__":`, for the
     processes import the main module.
+
+    Raises:
+      ProcessGone: one of them was killed.
     """
     if jobs == 1:
         yield from map(work, tasks)
@@ -76,6 +86,11 @@ def in_processes(work: Callable, tasks: Sequence, jobs: int) -> Iterator:
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise ProcessGone(
+                f"one of {jobs} processes was ended from outside, perhaps for want of memory; "
+                "wanted: run the same again, with fewer at a time (--jobs)"
+            ) from error
         finally:
             # After an error or Ctrl-C, nobody wants the rest.
             pool.shutdown(wait=True, cancel_futures=True)
