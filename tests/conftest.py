@@ -38,6 +38,8 @@ os.environ.pop(native.SWITCH, None)  # tested as users have it
 _compiled = tempfile.TemporaryDirectory(prefix="msseg_jax_tests_")
 jax.config.update("jax_compilation_cache_dir", _compiled.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name  # and what a process has, the next
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Where this holds, a native convolution that cannot be had is a fault. Elsewhere users are served
@@ -178,9 +180,6 @@ class Launch:
         ]  # fmt: skip
         self._environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
         self._environment.pop("PYTHONUNBUFFERED", None)  # which users do not have
-        # What one process has compiled serves the next.
-        self._environment["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
-        self._environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
     def start(self, workdir: Path, *flags: str) -> subprocess.Popen:
         """Output and errors come together, as text."""
