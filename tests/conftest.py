@@ -30,16 +30,18 @@ from tests import tiny
 jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
 # A shell that starts the tests in the background has Ctrl-C ignored, by them and what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# A cache of the session's own: the native convolution is compiled as on a new machine, once.
-_cache = tempfile.TemporaryDirectory(prefix="msseg_jax_cache_")
-os.environ["XDG_CACHE_HOME"] = _cache.name
-os.environ.pop(native.SWITCH, None)  # tested as users have it
-# What one test has compiled serves the next; a folder of its own makes every session a cold start.
-_compiled = tempfile.TemporaryDirectory(prefix="msseg_jax_tests_")
-jax.config.update("jax_compilation_cache_dir", _compiled.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name  # and what a process has, the next
+# What one test has compiled serves the next, in whichever process of the session that is. A folder
+# of the session's own makes each a cold start: the native convolution is compiled as on a new
+# machine, once.
+if "MSSEG_JAX_TESTS" not in os.environ:  # else another process of the session has made it
+    _session = tempfile.TemporaryDirectory(prefix="msseg_jax_tests_")
+    os.environ["MSSEG_JAX_TESTS"] = _session.name
+os.environ["XDG_CACHE_HOME"] = os.environ["MSSEG_JAX_TESTS"]
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['MSSEG_JAX_TESTS']}/xla"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+os.environ.pop(native.SWITCH, None)  # tested as users have it
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Where this holds, a native convolution that cannot be had is a fault. Elsewhere users are served
