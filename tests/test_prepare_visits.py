@@ -104,8 +104,9 @@ def mirrored(image: sitk.Image) -> sitk.Image:
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["masks found", "masks given"])
-def test_a_visit_whose_sides_are_exchanged_is_refused(pair, found, given):
+def test_a_visit_whose_sides_are_exchanged_is_refused(pair, found, given, monkeypatch):
     assert found.mirror_gain < -0.1
+    monkeypatch.setattr(visits, "FINE_MM", (6.0,))  # how the visits lie is known
     first, second = found.visits
     # Where the heads meet best, mirrored as they are.
     image = heads.move(pair.scans[0].image, heads.MOTION)
