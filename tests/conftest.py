@@ -23,7 +23,8 @@ from msseg_jax.data import dataset
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.initial import initial_network
 from msseg_jax.model import build_model, initial_variables
-from msseg_jax.train import check_patients, check_training, train
+from msseg_jax.parallel import AXIS
+from msseg_jax.train import check_patients, check_training, create_state, restore_last, train
 from msseg_jax.training_data import prepare_data
 from tests import tiny
 
@@ -238,3 +239,15 @@ def logged(workdir: Path, field: str) -> dict[int, object]:
     """A field of a run's log, by step."""
     lines = map(json.loads, RunFolder(workdir).log_file.read_text().splitlines())
     return {line["step"]: line[field] for line in lines if field in line}
+
+
+def final_state(config: ConfigDict, run: RunFolder):
+    """State of a run's newest checkpoint that can be read, and what is known of its best one."""
+    state = create_state(config, build_model(config, axis_name=AXIS), lambda step: 0.01)
+    with Checkpoints(run.checkpoints / "last", keep=2) as last:
+        return restore_last(last, state)
+
+
+def assert_trees_equal(one, other) -> None:
+    """To the bit."""
+    jax.tree.map(np.testing.assert_array_equal, one, other)
