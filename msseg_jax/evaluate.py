@@ -11,11 +11,13 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from msseg_jax.cohort import CONFIDENCE, Evaluation, format_number, summarise, summary_tables
+from msseg_jax.command import run_command
 from msseg_jax.data.dataset import CONSENSUS, find_patients
 from msseg_jax.data.files import write_beside
 from msseg_jax.data.preprocess import Preprocessing
@@ -203,15 +205,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 1 if a patient could not be scored."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
-    flags = parse_arguments(arguments)
-    try:
-        evaluation = run(
-            flags.reference, flags.prediction, flags.output, flags.probability,
-            models=flags.model, report=not flags.no_report,
-        )  # fmt: skip
-    except (InputError, OSError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 1
+    return run_command(PROGRAM, partial(_evaluate, parse_arguments(arguments)))
+
+
+def _evaluate(flags: argparse.Namespace) -> int:
+    evaluation = run(
+        flags.reference, flags.prediction, flags.output, flags.probability,
+        models=flags.model, report=not flags.no_report,
+    )  # fmt: skip
     print(format_table(evaluation))
     print(format_summary(evaluation))
     print(f"\nwritten: {flags.output}")

@@ -294,11 +294,15 @@ def check_patch_size(sides, multiple: int) -> None:
 
 def initial_variables(model: SiameseMPUNet, seed: int) -> dict:
     """Parameters and batch statistics of an untrained network: {'params', 'batch_stats'}."""
-    side = model.side_multiple  # they do not depend on the size of the patch
-    visit = jnp.zeros((1, side, side, side, 1))
     # 'rbg', because XLA takes a minute to compile the default generator for 28 kernels on a CPU.
-    key = jax.random.key(seed, impl="rbg")
-    return jax.jit(lambda key: model.init(key, visit, visit, train=False))(key)
+    return _initialise(model, jax.random.key(seed, impl="rbg"))
+
+
+@functools.partial(jax.jit, static_argnums=0)  # traced and compiled once for all that are alike
+def _initialise(model: SiameseMPUNet, key: jax.Array) -> dict:
+    side = model.side_multiple  # the variables do not depend on the size of the patch
+    visit = jnp.zeros((1, side, side, side, 1))
+    return model.init(key, visit, visit, train=False)
 
 
 @functools.cache

@@ -23,21 +23,26 @@ from msseg_jax.data import dataset
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.initial import initial_network
 from msseg_jax.model import build_model, initial_variables
-from msseg_jax.train import check_patients, check_training, train
+from msseg_jax.parallel import AXIS
+from msseg_jax.train import check_patients, check_training, create_state, restore_last, train
 from msseg_jax.training_data import prepare_data
 from tests import tiny
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
 # A shell that starts the tests in the background has Ctrl-C ignored, by them and what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# A cache of the session's own: the native convolution is compiled as on a new machine, once.
-_cache = tempfile.TemporaryDirectory(prefix="msseg_jax_cache_")
-os.environ["XDG_CACHE_HOME"] = _cache.name
-os.environ.pop(native.SWITCH, None)  # tested as users have it
-# What one test has compiled serves the next; a folder of its own makes every session a cold start.
-_compiled = tempfile.TemporaryDirectory(prefix="msseg_jax_tests_")
-jax.config.update("jax_compilation_cache_dir", _compiled.name)
+# What one test has compiled serves the next, in whichever process of the session that is. A folder
+# of the session's own makes each a cold start: the native convolution is compiled as on a new
+# machine, once.
+if "MSSEG_JAX_TESTS" not in os.environ:  # else another process of the session has made it
+    _session = tempfile.TemporaryDirectory(prefix="msseg_jax_tests_")
+    os.environ["MSSEG_JAX_TESTS"] = _session.name
+os.environ["XDG_CACHE_HOME"] = os.environ["MSSEG_JAX_TESTS"]
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['MSSEG_JAX_TESTS']}/xla"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+os.environ.pop(native.SWITCH, None)  # tested as users have it
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Where this holds, a native convolution that cannot be had is a fault. Elsewhere users are served
@@ -178,9 +183,6 @@ class Launch:
         ]  # fmt: skip
         self._environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
         self._environment.pop("PYTHONUNBUFFERED", None)  # which users do not have
-        # What one process has compiled serves the next.
-        self._environment["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
-        self._environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
     def start(self, workdir: Path, *flags: str) -> subprocess.Popen:
         """Output and errors come together, as text."""
@@ -237,3 +239,15 @@ def logged(workdir: Path, field: str) -> dict[int, object]:
     """A field of a run's log, by step."""
     lines = map(json.loads, RunFolder(workdir).log_file.read_text().splitlines())
     return {line["step"]: line[field] for line in lines if field in line}
+
+
+def final_state(config: ConfigDict, run: RunFolder):
+    """State of a run's newest checkpoint that can be read, and what is known of its best one."""
+    state = create_state(config, build_model(config, axis_name=AXIS), lambda step: 0.01)
+    with Checkpoints(run.checkpoints / "last", keep=2) as last:
+        return restore_last(last, state)
+
+
+def assert_trees_equal(one, other) -> None:
+    """To the bit."""
+    jax.tree.map(np.testing.assert_array_equal, one, other)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from msseg_jax import device_data
+from msseg_jax.checkpoint import RunFolder
 from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, Share
 from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
+from tests.conftest import assert_trees_equal, final_state, train_run
 
 
 @pytest.fixture
@@ -70,3 +72,27 @@ def test_half_of_what_a_device_has_free_is_left_to_the_network(needed, fits):
 
 def test_a_device_that_does_not_tell_its_memory_is_tried():
     assert device_data.fits(10**15, SimpleNamespace(memory_stats=lambda: None))
+
+
+def test_data_on_the_device_train_to_the_same_bits(small_config, tmp_path, capsys):
+    host, device = RunFolder(tmp_path / "host"), RunFolder(tmp_path / "device")
+    train_run(small_config, host)
+    assert "device-resident" not in capsys.readouterr().out
+    small_config.data.device_resident = True
+    train_run(small_config, device)
+    assert "device-resident data: 0.00 GiB on each device" in capsys.readouterr().out
+    one, other = (final_state(small_config, run)[0] for run in (host, device))
+    assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
+
+
+def test_a_device_without_room_for_the_data_has_patches_cut_on_the_host(
+    small_config, tmp_path, monkeypatch, caplog
+):
+    small_config.data.device_resident = True
+    small_config.train.max_steps = 1
+    monkeypatch.setattr(device_data, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(device_data, "read_volumes", lambda patients: pytest.fail("no room"))
+    run = RunFolder(tmp_path / "run")
+    train_run(small_config, run)
+    assert int(final_state(small_config, run)[0].step) == 1
+    assert "that is more than half of what is free: cut on the host" in caplog.text

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import finetune
 from msseg_jax import experiment, trained, weights
@@ -20,7 +21,15 @@ from msseg_jax.folds import Folds
 from msseg_jax.initial import initial_network
 from msseg_jax.model_file import read_model_file
 from msseg_jax.trained import trained_networks
-from tests.conftest import Launch, save_run, stored, train_run
+from tests import tiny
+from tests.conftest import (
+    Launch,
+    assert_trees_equal,
+    make_patients,
+    save_run,
+    stored,
+    train_run,
+)
 
 FILE = Path(__file__).parent / "data" / "model_v1.safetensors"  # two networks, all of it random
 
@@ -31,19 +40,22 @@ def file(tmp_path):
     return Path(shutil.copy(FILE, tmp_path / "two.safetensors"))
 
 
+def one_step_from(file) -> ConfigDict:
+    """A configuration of one step, so small that not a bit of the network changes."""
+    config = tiny.get_config()
+    config.data.percentiles = (1, 50, 99)
+    config.init = str(file)
+    config.train.max_steps = 1
+    config.train.learning_rate = 1e-30
+    config.model.norm_momentum = 1 - 1e-12
+    return config
+
+
 @pytest.fixture
-def config(small_config, file):
-    """One step, so small that not a bit of the network changes."""
-    small_config.data.percentiles = (1, 50, 99)
-    small_config.init = str(file)
-    small_config.train.max_steps = 1
-    small_config.train.learning_rate = 1e-30
-    small_config.model.norm_momentum = 1 - 1e-12
-    return small_config
-
-
-def assert_trees_equal(one, other):
-    jax.tree.map(np.testing.assert_array_equal, one, other)
+def config(patients_root, file):
+    config = one_step_from(file)
+    config.data.root = str(patients_root)
+    return config
 
 
 def preprocessing_of(path):
@@ -84,13 +96,23 @@ def test_statistics_are_trained_on_from_those_of_the_network(config, file, tmp_p
     assert max(jax.tree.leaves(moved)) > 0.01
 
 
-@pytest.mark.parametrize("what", ["run", "cross-validation", "released"])
-def test_it_may_be_a_run_a_fold_or_the_released_weights(config, file, tmp_path, monkeypatch, what):
-    folds = Folds(tmp_path / "cv")
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory) -> Folds:
+    """A run of `config` for each of the file's networks."""
+    folder = tmp_path_factory.mktemp("folds")
+    config, folds = one_step_from(FILE), Folds(folder / "cv")
+    config.data.root = str(make_patients(folder / "patients"))
     for fold in range(2):
         config.init_network = fold
         train_run(config, RunFolder(folds.run(fold)))
     folds.save([["patient_0"], ["patient_1"]])
+    return folds
+
+
+@pytest.mark.parametrize("what", ["run", "cross-validation", "released"])
+def test_it_may_be_a_run_a_fold_or_the_released_weights(
+    config, file, folds, tmp_path, monkeypatch, what
+):
     monkeypatch.setattr(weights, "_FILE", file)
     init = {"run": folds.run(1), "cross-validation": folds.path, "released": "weights"}
     config.init, config.init_network = str(init[what]), int(what != "run")

@@ -23,14 +23,14 @@ from msseg_jax.interruption import (
 )
 from tests.conftest import Launch, logged, make_patients, newest_step, stored
 
-STEPS = 300
+STEPS = 200
 TRAINING = (
     f"--config.train.max_steps={STEPS}", "--config.train.epochs=1000",
     "--config.train.validate_every_steps=100", "--config.train.checkpoint_every_steps=4",
     "--config.train.log_every_steps=1",
 )  # fmt: skip
 KILLS = 20
-LIFE_STEPS = 15  # at most, of one that is killed: all of them do not reach the end
+LIFE_STEPS = 10  # at most, of one that is killed: all of them do not reach the end
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,18 @@ from msseg_jax import model_file
 from msseg_jax.model import build_model
 from msseg_jax.model_file import About, ModelFileError, read_model_file, write_model_file
 from msseg_jax.trained import trained_networks
+from tests import tiny
 from tests.conftest import save_run
 
 V1 = Path(__file__).parent / "data" / "model_v1.safetensors"
 ABOUT = About("Tiny", "0.1", "CC0", "the tests", "nothing", "Two networks.\nUntrained.")
 
 
-@pytest.fixture
-def networks(small_config, tmp_path):
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
     """Of two untrained runs, with weights and landmarks of their own."""
-    runs = [save_run(tmp_path / f"run_{k}", small_config, k, 40.0 + k) for k in range(2)]
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [save_run(folder / f"run_{k}", tiny.get_config(), k, 40.0 + k) for k in range(2)]
     return [network for run in runs for network in trained_networks(run)]
 
 
@@ -49,7 +51,7 @@ def rewrite(path, document, tensors):
     path.write_bytes(save(tensors, metadata={"msseg_jax": text}))
 
 
-def test_what_is_written_is_read(path, networks, small_config):
+def test_what_is_written_is_read(path, networks):
     file = read_model_file(path)
     assert (file.path, file.about, file.written_by) == (path, ABOUT, "0.1.0")
     assert len(file.networks) == 2
