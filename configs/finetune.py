@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.data.phantom_patients = 0
     config.data.validation_patients = 0  # of a few pairs none can be spared: see cross-validation
     config.data.patches_per_patient = 100
-    config.predict.min_lesion_mm3 = 20.0  # as the released weights
+    config.predict.min_lesion_mm3 = 30.0  # as the released weights
     config.train.batch_size = 8
     config.train.epochs = 5
     config.train.max_steps = 0

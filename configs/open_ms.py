@@ -3,13 +3,13 @@
     python launch.py --config=configs/open_ms.py --config.data.root=ROOT
 
 ROOT holds what `python -m msseg_jax.data.synthetic` makes of the scans and lesion masks of the
-University of Ljubljana (CC-BY); `open_ms_second` goes on from there. MODEL_CARD.md has the commands,
-the time and the scores.
+University of Ljubljana (CC-BY); `open_ms_second` goes on from there. MODEL_CARD.md has the
+commands, the time and the scores.
 
 The network is the paper's, with one target, as the labels of made lesions have no experts. What
-differs from `msseg2` is what minutes on one GPU, or hours on a CPU, allow: voxels of 1 mm, patches of
-40 mm, and 50400 of them (from 180 pairs) in place of the paper's 1.4 million of 45 mm. The operating
-point (threshold, smallest lesion) is given when it is exported.
+differs from `msseg2` is what minutes on one GPU, or hours on a CPU, allow: voxels of 1 mm, patches
+of 40 mm, and 50400 of them (from 180 pairs) in place of the paper's 1.4 million of 45 mm. The
+operating point (threshold, smallest lesion) is given when it is exported.
 """
 
 from ml_collections import ConfigDict
