@@ -2,10 +2,10 @@
 
     python launch.py --config=configs/open_ms_second.py --config.data.root=ROOT --config.init=RUN
 
-RUN is a run of `open_ms`, on pairs in which the faintest lesions are labelled as well
-(`--least_contrast=0`): there are more lesions to learn from, but the network then also marks small
-differences of the protocol. ROOT holds other pairs, in which they are not. MODEL_CARD.md has the
-commands, the time and the scores.
+RUN is a run of `open_ms` (without the flag: the one in the folder that such a run has by itself)
+on pairs in which the faintest lesions are labelled as well (`--least_contrast=0`): there are more
+lesions to learn from, but the network then also marks small differences of the protocol. ROOT
+holds other pairs, in which they are not. MODEL_CARD.md has the commands, the time and the scores.
 """
 
 from ml_collections import ConfigDict
@@ -15,6 +15,7 @@ from configs import open_ms
 
 def get_config() -> ConfigDict:
     config = open_ms.get_config()
+    config.init = "runs/open_ms"
     config.data.patches_per_patient = 10
     config.train.epochs = 5
     config.train.learning_rate = 0.001

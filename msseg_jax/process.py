@@ -19,7 +19,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 class ProcessGone(InputError):
-    """A process that did a part of the work was ended from outside."""
+    """A process that did a part of the work ended before it."""
 
 
 def processors() -> int:
@@ -74,7 +74,7 @@ def in_processes(work: Callable, tasks: Sequence, jobs: int) -> Iterator:
     processes import the main module.
 
     Raises:
-      ProcessGone: one of them was killed.
+      ProcessGone: one of them crashed or was killed.
     """
     if jobs == 1:
         yield from map(work, tasks)
@@ -82,14 +82,14 @@ def in_processes(work: Callable, tasks: Sequence, jobs: int) -> Iterator:
     # "spawn": a fork of a process that has started threads (JAX, for one) may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_end_with_the_parent) as pool:
-        futures = [pool.submit(work, task) for task in tasks]
         try:
+            futures = [pool.submit(work, task) for task in tasks]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
             raise ProcessGone(
-                f"one of {jobs} processes was ended from outside, perhaps for want of memory; "
-                "wanted: run the same again, with fewer at a time (--jobs)"
+                f"one of {jobs} processes ended before its work did, perhaps for want of memory; "
+                "run the same again, with fewer at a time (--jobs)"
             ) from error
         finally:
             # After an error or Ctrl-C, nobody wants the rest.

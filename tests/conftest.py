@@ -38,9 +38,8 @@ if "MSSEG_JAX_TESTS" not in os.environ:  # else another process of the session h
     _session = tempfile.TemporaryDirectory(prefix="msseg_jax_tests_")
     os.environ["MSSEG_JAX_TESTS"] = _session.name
 os.environ["XDG_CACHE_HOME"] = os.environ["MSSEG_JAX_TESTS"]
-os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['MSSEG_JAX_TESTS']}/xla"
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+_compiled = f"{os.environ['MSSEG_JAX_TESTS']}/xla"
+jax.config.update("jax_compilation_cache_dir", _compiled)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 os.environ.pop(native.SWITCH, None)  # tested as users have it
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -183,6 +182,9 @@ class Launch:
         ]  # fmt: skip
         self._environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
         self._environment.pop("PYTHONUNBUFFERED", None)  # which users do not have
+        # What one process has compiled serves the next.
+        self._environment["JAX_COMPILATION_CACHE_DIR"] = _compiled
+        self._environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
     def start(self, workdir: Path, *flags: str) -> subprocess.Popen:
         """Output and errors come together, as text."""

@@ -108,13 +108,10 @@ def dice(one: sitk.Image, other: sitk.Image) -> float:
 
 
 def known_registration(folder: Path):
-    """A `register_visits` that need not search: it knows how `write_heads` moved the head.
+    """A `register_visits` that need not search: it knows how `write_heads` moved the head."""
 
-    A mask of the first visit may be given to it.
-    """
-
-    def register(pair, brains):
-        first = read(folder / "brain01.nii.gz") > 0 if brains[0] is None else brains[0]
+    def register(pair, _):
+        first = read(folder / "brain01.nii.gz") > 0
         second = on_grid(first, pair[1].image, MOTION.GetInverse())
         visits = tuple(
             Visit(scan, scan.image, brain, None, None, None)

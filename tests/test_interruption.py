@@ -26,7 +26,7 @@ from tests.conftest import Launch, logged, make_patients, newest_step, stored
 STEPS = 200
 TRAINING = (
     f"--config.train.max_steps={STEPS}", "--config.train.epochs=1000",
-    "--config.train.validate_every_steps=100", "--config.train.checkpoint_every_steps=4",
+    "--config.train.validate_every_steps=30", "--config.train.checkpoint_every_steps=4",
     "--config.train.log_every_steps=1",
 )  # fmt: skip
 KILLS = 20

@@ -173,10 +173,9 @@ def test_a_folder_that_is_not_ours_is_left_alone(scans, tmp_path, capsys):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
-def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path, monkeypatch):
+def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
     folder = tmp_path / "anna"
     shutil.copytree(prepared, folder)
-    monkeypatch.setattr(patient_module, "register_visits", heads.known_registration(scans))
     assert main(flags_of(scans, folder, "--overwrite", *quick(scans))) == 0
     assert record_of(folder)["brain"]["source"] == str(scans / "brain01.nii.gz")
     assert [path.name for path in tmp_path.iterdir()] == ["anna"]

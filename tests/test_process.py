@@ -38,7 +38,7 @@ def test_freed_memory_is_taken_again_without_asking_the_system():
 # Page faults of taking and giving back 64 MB twenty times, after once, in a thread as XLA does.
 CODE = """
 import resource, threading
-from msseg_jax.process import ProcessGone, in_processes, keep_freed_memory
+from msseg_jax.process import keep_freed_memory
 if {kept}:
     keep_freed_memory()
 def take():
@@ -68,5 +68,5 @@ def kill_itself(task):
 
 
 def test_a_process_that_was_killed_is_said_to_be():
-    with pytest.raises(process.ProcessGone, match="one of 2 processes was ended from outside"):
+    with pytest.raises(process.ProcessGone, match="one of 2 processes ended before its work did"):
         list(process.in_processes(kill_itself, [1, 2], 2))

@@ -10,10 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from msseg_jax.checkpoint import RunFolder
 from msseg_jax.interruption import EXIT_STATUS, INTERRUPTED
 from msseg_jax.model_file import read_model_file
-from tests.conftest import Launch, logged, stored, train_run
+from tests.conftest import Launch, logged, stored
 
 pytestmark = pytest.mark.slow
 
@@ -54,14 +53,13 @@ def wait_for_step(processes, workdir, step):
 
 
 def test_one_device_four_devices_and_two_processes_of_two_give_the_same(
-    launch, patients_root, small_config, tmp_path
+    launch, patients_root, tmp_path
 ):
     steps = ("--config.train.max_steps=20", "--config.train.epochs=10")
-    with Launch(patients_root, devices=1) as alone:
-        status, said = alone.run(tmp_path / "1", *steps)
-    assert status == 0, said
-    small_config.train.max_steps, small_config.train.epochs = 20, 10
-    train_run(small_config, RunFolder(tmp_path / "4"))
+    for devices in (1, 4):
+        with Launch(patients_root, devices) as alone:
+            status, said = alone.run(tmp_path / str(devices), *steps)
+        assert status == 0, said
     processes = start_two(launch, tmp_path / "two", *steps)
     main, other = outputs(processes)
     assert [p.returncode for p in processes] == [0, 0], main + other

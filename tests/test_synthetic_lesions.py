@@ -240,9 +240,6 @@ def test_a_lesion_is_not_put_upon_another_nor_where_nobody_would_see_it():
     assert placed_in(source, faint) is None
 
 
-# --------------------------------------------------------------------------- without a lesion
-
-
 @pytest.mark.parametrize(
     ("contrasts", "found"), [((0.4, 0.05), False), ((0.05, 0.4), False), ((0.1, 0.4), True)]
 )
@@ -251,6 +248,9 @@ def test_what_is_there_at_both_visits_is_seen_at_both(contrasts, found):
     lesion = make_lesion(make_shape(6, MNI_SHIFT_MM + np.array([28, 0, 0])), Kind.FADES, contrasts)
     placed = place(lesion, source, source.images[0], np.zeros(source.brain.shape, bool))
     assert (placed is not None) == found
+
+
+# --------------------------------------------------------------------------- without a lesion
 
 
 def test_an_erased_lesion_is_tissue_like_that_around_it(rng):

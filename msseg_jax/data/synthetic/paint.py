@@ -14,9 +14,9 @@ FLUID, TISSUE = 0.45, 0.75  # of the brain's median: fluid does not light up, ti
 BRIGHT = 1.3  # from here on there is a lesion, or what looks like one
 KEPT = 0.5  # of the tissue's own texture is seen through a lesion
 TEXTURE, TEXTURE_MM = 0.15, 2.0  # how uneven a lesion is
-# Where it is brightest, at each visit at which it is there: less would be a label of what nobody
-# sees, or a lesion that looks new and has none.
-LEAST_CONTRAST = 0.08
+# Contrast where it is brightest, at each visit at which it is there: less is seen by nobody, and a
+# lesion that persists would look new.
+LEAST_SEEN = 0.08
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def place(lesion: Lesion, source: Source, image: np.ndarray, taken: np.ndarray) 
     reference = np.median(here[around])
     shares = tuple(share * tissue for share in shares)
     seen = [c * s.max() for c, s in zip(lesion.contrasts, shares, strict=True) if c]
-    if min(seen) < LEAST_CONTRAST:
+    if min(seen) < LEAST_SEEN:
         return None
     rng = np.random.default_rng(lesion.texture_seed)
     sigma = TEXTURE_MM / source.spacing_mm

@@ -11,7 +11,14 @@ from msseg_jax.data.dataset import BRAIN_MASK, CONSENSUS, TIME01, TIME02
 from msseg_jax.data.synthetic.bank import CONTRASTS, Bank
 from msseg_jax.data.synthetic.erase import erase, make_alike
 from msseg_jax.data.synthetic.paint import Placed, paint, place
-from msseg_jax.data.synthetic.plan import Kind, Lesion, draw_lesion, draw_lesions, draw_sessions
+from msseg_jax.data.synthetic.plan import (
+    Kind,
+    Lesion,
+    Session,
+    draw_lesion,
+    draw_lesions,
+    draw_sessions,
+)
 from msseg_jax.data.synthetic.source import Source
 from msseg_jax.data.synthetic.visit import Grid, scan, seen_where
 
@@ -21,9 +28,10 @@ REAL_VANISHES = 0.25  # of these, out of the second
 LEAST_REAL_MM3 = 10.0
 LABELLED = 0.35  # share of a voxel, of the lesion's largest, from which it is labelled
 LEAST_LABELLED_MM3 = 6.0  # what is less is left unlabelled: the edge of a lesion in another slice
-# How much brighter a new lesion is than what was there, of the brain's median, where it is
-# brightest at the second visit: fainter ones are not labelled, as few people would mark them. No
-# lesion of `bank.CONTRASTS` was fainter.
+# How much brighter a new lesion makes the head, of the brain's median, where it is brightest as the
+# slices of the second visit see it, before that visit's tones and blur: fainter ones are not
+# labelled, as few people would mark them. The number is that of the faintest lesion of CONTRASTS,
+# which were measured otherwise.
 FAINTEST = CONTRASTS[0]
 WHITE = 300.0  # number stored for the brain's median, before a visit's gain
 
@@ -35,22 +43,6 @@ class SyntheticPair:
     volumes: dict[str, np.ndarray]  # by file name; one shape
     affine: np.ndarray  # (4, 4), voxel indices to scanner mm
     record: dict  # what was done
-
-
-@dataclass(frozen=True)
-class New:
-    """What the second visit has and the first has not: (D, H, W) float32, filled in place."""
-
-    share: np.ndarray  # of each voxel, over the largest share of its lesion
-    rise: np.ndarray  # in brightness, of the brain's median
-
-    @staticmethod
-    def nothing(shape: tuple[int, int, int]) -> "New":
-        return New(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
-
-    def add(self, box: tuple, share: np.ndarray, rise: np.ndarray) -> None:
-        for whole, part in ((self.share, share / share.max()), (self.rise, rise)):
-            np.maximum(whole[box], part, out=whole[box])
 
 
 def make_pair(
@@ -67,10 +59,13 @@ def make_pair(
     )
     heads, taken = _starting_heads(source, erase_rng)
     real = _erase_some(source, heads, erase_rng)
-    new = New.nothing(source.brain.shape)
-    for kind, mask in real:
-        if kind is Kind.NEW:
-            new.add(np.s_[:], mask.astype(np.float32), mask * (heads[1] - heads[0]))
+    new = np.zeros(
+        (2, *source.brain.shape), np.float32
+    )  # its share of each voxel, and what it adds to it
+    gone = [mask for kind, mask in real if kind is Kind.NEW]
+    if gone:
+        mask = np.any(gone, axis=0)
+        _add(new, mask, mask * (heads[1] - heads[0]))
     painted = []
     for lesion in draw_lesions(bank, lesions_rng):
         placed = find_place(lesion, bank, source, heads, taken, lesions_rng)
@@ -82,8 +77,19 @@ def make_pair(
         for visit, head in enumerate(heads):
             paint(head, placed, visit)
         if placed.lesion.kind is Kind.NEW:
-            new.add(placed.box, placed.shares[1], heads[1][placed.box] - before)
-    return _scan_both(source, heads, new, least_contrast, painted, real, sessions_rng)
+            share = placed.shares[1]
+            rise = heads[1][placed.box] - before
+            _add(new[:, *placed.box], share / share.max(), rise)
+    sessions = draw_sessions(source.spacing_mm, source.is_pair, sessions_rng)
+    volumes, affine = _scan_both(source, heads, new, sessions, least_contrast)
+    record = _record(source, volumes[CONSENSUS], affine, painted, real, sessions)
+    return SyntheticPair(volumes, affine, record)
+
+
+def _add(new: np.ndarray, share: np.ndarray, rise: np.ndarray) -> None:
+    """A lesion more, in place, to what the second visit has and the first has not: (2, ...)."""
+    for what, of_this in zip(new, (share, rise), strict=True):
+        np.maximum(what, of_this, out=what)
 
 
 def _starting_heads(source: Source, rng: np.random.Generator) -> tuple[list, np.ndarray]:
@@ -138,10 +144,14 @@ def find_place(
 
 
 def _scan_both(
-    source: Source, heads: list, new: New, least_contrast: float, painted: list, real: list, rng
-) -> SyntheticPair:
+    source: Source,
+    heads: list[np.ndarray],
+    new: np.ndarray,
+    sessions: tuple[Session, Session],
+    least_contrast: float,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The volumes of a pair, and their affine."""
     spacing_mm = source.spacing_mm
-    sessions = draw_sessions(spacing_mm, source.is_pair, rng)
     grid = Grid.over(source.brain.shape, spacing_mm, np.minimum(*(s.spacing_mm for s in sessions)))
     images = [
         scan(head, source.brain, spacing_mm, session, grid)
@@ -151,9 +161,7 @@ def _scan_both(
     brain = ndimage.affine_transform(
         source.brain.astype(np.uint8), matrix, shift, output_shape=grid.shape, order=0
     )
-    share, rise = (
-        seen_where(what, spacing_mm, sessions[1], grid) for what in (new.share, new.rise)
-    )
+    share, rise = (seen_where(what, spacing_mm, sessions[1], grid) for what in new)
     label = (share > LABELLED) & (brain > 0)
     label = _worth_a_label(label, rise, least_contrast, spacing_mm * np.diag(matrix))
     volumes = {
@@ -161,8 +169,7 @@ def _scan_both(
         for name, session, image in zip((TIME01, TIME02), sessions, images, strict=True)
     }
     volumes |= {BRAIN_MASK: brain, CONSENSUS: label.astype(np.uint8)}
-    affine = source.affine @ grid.to_source
-    return SyntheticPair(volumes, affine, _record(source, label, affine, painted, real, sessions))
+    return volumes, source.affine @ grid.to_source
 
 
 def _worth_a_label(

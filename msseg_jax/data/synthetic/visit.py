@@ -63,15 +63,15 @@ def scan(
 
 
 def seen_where(
-    mask: np.ndarray, spacing_mm: np.ndarray, session: Session, grid: Grid
+    marks: np.ndarray, spacing_mm: np.ndarray, session: Session, grid: Grid
 ) -> np.ndarray:
-    """Where a visit shows what a mask (D, H, W) float32 of its head marks: grid.shape, 0 to 1.
+    """Where a visit shows what a map (D, H, W) float32 of its head marks: grid.shape.
 
     That is where an expert who draws on this visit would mark it: what registration and distortion
     leave moves it, and slices average it.
     """
-    matrix, warp = _left_over(mask.shape, spacing_mm, session, grid)
-    averaged = slice_profile(mask, spacing_mm, replace(session, blur_mm=0.0))
+    matrix, warp = _left_over(marks.shape, spacing_mm, session, grid)
+    averaged = slice_profile(marks, spacing_mm, replace(session, blur_mm=0.0))
     return _sample(averaged, matrix, grid.shape, 1, warp)
 
 
