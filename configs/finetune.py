@@ -3,7 +3,8 @@ and in small steps.
 
     python launch.py --config=configs/finetune.py --config.data.root=ROOT
 
-Hardware, time and scores: not measured. Ours throughout: the paper trains from random weights.
+Time and scores with phantoms are in the README; with real pairs: not measured. Ours throughout: the
+paper trains from random weights.
 """
 
 from ml_collections import ConfigDict
