@@ -33,6 +33,7 @@ from msseg_jax.data.files import check_there, read_json
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM
 from msseg_jax.errors import InputError
 from msseg_jax.prepare import bias
+from msseg_jax.prepare.atlas import load_atlas
 from msseg_jax.prepare.bias import correct_bias, field_range
 from msseg_jax.prepare.given_mask import check_command, read_mask, run_command
 from msseg_jax.prepare.images import volume_ml, write_image
@@ -117,6 +118,7 @@ def prepare_patient(
             f"{folder}: holds a pair that was prepared from other scans or in another way; wanted "
             "a folder of its own for each pair: choose another, or --overwrite"
         )
+    load_atlas()  # what it imports may swallow Ctrl-C: before there is anything to clear away
     beside = _partial(folder)
     beside.mkdir()
     try:
