@@ -118,12 +118,12 @@ class RunFolder:
         if not self.path.is_dir():
             raise RunError(
                 f"{self.path}: no such folder; wanted that of a run of launch.py, or a model "
-                "file: check --model"
+                "file: check the path"
             )
         if not self.begun:
             raise RunError(
                 f"{self.path}: no trained run in it; wanted the folder of a run of launch.py, with "
-                "config.json, preprocessing.json and checkpoints, or a model file: check --model"
+                "config.json, preprocessing.json and checkpoints, or a model file: check the path"
             )
         return load_config(self.config_file), Preprocessing.load(self.preprocessing_file)
 
@@ -285,5 +285,5 @@ def restore_for_inference(run: RunFolder, model_shapes) -> tuple:
             logger.warning("%s; the last checkpoint takes its place", error)
     raise RunError(
         f"{run.checkpoints}: no checkpoint in it; wanted a trained run: train it on with "
-        "launch.py, or check --model"
+        "launch.py, or check the path"
     )
