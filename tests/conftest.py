@@ -26,6 +26,7 @@ from msseg_jax.model import build_model, initial_variables
 from msseg_jax.parallel import AXIS
 from msseg_jax.train import check_patients, check_training, create_state, restore_last, train
 from msseg_jax.training_data import prepare_data
+from msseg_jax.training_log import TrainingLog
 from tests import tiny
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything asks for a device
@@ -241,6 +242,18 @@ def logged(workdir: Path, field: str) -> dict[int, object]:
     """A field of a run's log, by step."""
     lines = map(json.loads, RunFolder(workdir).log_file.read_text().splitlines())
     return {line["step"]: line[field] for line in lines if field in line}
+
+
+def kill_at(step: int, monkeypatch) -> None:
+    """Let a training die as it logs that step, until `monkeypatch.undo()`."""
+    add = TrainingLog.add
+
+    def die(log, at, metrics):
+        if at == step:
+            raise KeyboardInterrupt
+        add(log, at, metrics)
+
+    monkeypatch.setattr(TrainingLog, "add", die)
 
 
 def final_state(config: ConfigDict, run: RunFolder):

@@ -13,8 +13,7 @@ from tensorboardX.record_writer import masked_crc32c
 from msseg_jax.checkpoint import RunFolder
 from msseg_jax.events import EventFile
 from msseg_jax.report.snapshot import Snapshot
-from msseg_jax.training_log import TrainingLog
-from tests.conftest import train_run
+from tests.conftest import kill_at, train_run
 
 LINE = {
     "step": 20,
@@ -158,14 +157,7 @@ def test_a_training_shows_what_it_logs_though_it_was_stopped(small_config, tmp_p
     small_config.predict.threshold = 0.001  # everything is found: outlines to see
     small_config.train.validate_every_steps = 2
     run = RunFolder(tmp_path / "run")
-    add = TrainingLog.add
-
-    def die_at_step_6(log, step, metrics):
-        if step == 6:
-            raise KeyboardInterrupt
-        add(log, step, metrics)
-
-    monkeypatch.setattr(TrainingLog, "add", die_at_step_6)
+    kill_at(6, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train_run(small_config, run)
     stopped = curves(run.tensorboard)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from msseg_jax.prepare import registration, visits
+from msseg_jax.prepare import visits
 from msseg_jax.prepare.atlas import brain_by_atlas, fit_atlas, load_atlas, seen
 from msseg_jax.prepare.bias import correct_bias
 from msseg_jax.prepare.brain_mask import find_brain
@@ -90,8 +90,7 @@ def test_an_average_brain_stretched_out_of_proportion_is_refused(pair, stretch):
         visits._find_in(load_atlas(), pair.scans[0], (wrong, 0.9))
 
 
-def test_exchanging_the_visits_gives_the_motion_back(pair, found, monkeypatch):
-    monkeypatch.setattr(registration, "START_DEGREES", (0.0,))  # of the mirrored visit
+def test_exchanging_the_visits_gives_the_motion_back(pair, found):
     other_way = visits._match_brains(found.visits[::-1], found.transform.GetInverse())
     both_ways = compose(other_way.transform, found.transform)
     still = rigid(np.eye(3), np.zeros(3))
@@ -105,11 +104,8 @@ def mirrored(image: sitk.Image) -> sitk.Image:
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["masks found", "masks given"])
-def test_a_visit_whose_sides_are_exchanged_is_refused(pair, found, given, monkeypatch):
+def test_a_visit_whose_sides_are_exchanged_is_refused(pair, found, given):
     assert found.mirror_gain < -0.1
-    if given:  # the whole search once is enough
-        monkeypatch.setattr(visits, "FINE_MM", (6.0,))
-        monkeypatch.setattr(registration, "START_DEGREES", (0.0,))
     first, second = found.visits
     # Where the heads meet best, mirrored as they are.
     image = heads.move(pair.scans[0].image, heads.MOTION)

@@ -175,9 +175,9 @@ def test_a_soft_border_is_whole_however_fine_the_mask_is(spacing_mm):
     source = make_source((1.0, 1.0, 1.0))
     shares = []
     for mm in (1.0, spacing_mm):
-        shape = make_shape(round(6 / mm), MNI_SHIFT_MM + np.array([28, 0, 0]), (mm,) * 3)
+        shape = make_shape(round(6 / mm), np.add(MNI_SHIFT_MM, (28, 0, 0)), (mm,) * 3)
         lesion = make_lesion(shape, border_mm=1.1)
-        placed = place(lesion, source, source.images[0], np.zeros(source.brain.shape, bool))
+        placed = placed_in(source, lesion)
         whole = np.zeros(source.brain.shape, np.float32)
         whole[placed.box] = placed.shares[1]
         shares.append(whole)
@@ -244,10 +244,8 @@ def test_a_lesion_is_not_put_upon_another_nor_where_nobody_would_see_it():
     ("contrasts", "found"), [((0.4, 0.05), False), ((0.05, 0.4), False), ((0.1, 0.4), True)]
 )
 def test_what_is_there_at_both_visits_is_seen_at_both(contrasts, found):
-    source = make_source()
-    lesion = make_lesion(make_shape(6, MNI_SHIFT_MM + np.array([28, 0, 0])), Kind.FADES, contrasts)
-    placed = place(lesion, source, source.images[0], np.zeros(source.brain.shape, bool))
-    assert (placed is not None) == found
+    lesion = make_lesion(make_shape(6, np.add(MNI_SHIFT_MM, (28, 0, 0))), Kind.FADES, contrasts)
+    assert (placed_in(make_source(), lesion) is not None) == found
 
 
 # --------------------------------------------------------------------------- without a lesion

@@ -225,7 +225,7 @@ def test_other_changes_are_there_and_are_not_labelled(source, monkeypatch, kind)
 
 @pytest.mark.parametrize("slices_mm", [3.0, 9.0])
 def test_what_the_second_visit_shows_too_faintly_is_not_labelled(source, monkeypatch, slices_mm):
-    lesion = make_lesion(make_shape(6, MNI_SHIFT_MM + np.array([28.0, 0, 0])), contrasts=(0, 0.3))
+    lesion = make_lesion(make_shape(6, np.add(MNI_SHIFT_MM, (28, 0, 0))), contrasts=(0, 0.3))
     monkeypatch.setattr(pairs, "draw_lesions", lambda *_: [lesion])
     sessions = (quiet(source.spacing_mm), quiet((2.0, 2.0, slices_mm)))
     monkeypatch.setattr(pairs, "draw_sessions", lambda *_: sessions)
@@ -252,7 +252,7 @@ def test_another_lesion_is_placed_by_the_visit_that_shows_that_one_best(source, 
 
     monkeypatch.setattr(pairs, "place", place)
     monkeypatch.setattr(pairs, "draw_lesion", lambda *_: growing)
-    pairs.find_place(fading, make_bank(), source, ["first", "second"], None, None)
+    pairs._find_place(fading, make_bank(), source, ["first", "second"], None, None)
     assert asked == [(fading, "first"), (growing, "second")]
 
 

@@ -17,6 +17,7 @@ from tests import tiny
 from tests.conftest import (
     assert_trees_equal,
     final_state,
+    kill_at,
     logged,
     make_patients,
     newest_step,
@@ -69,14 +70,7 @@ def test_killed_between_checkpoints_is_bit_identical_too(small_config, tmp_path,
     small_config.train.validate_every_steps = 1
     whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
     train_run(small_config, whole)
-    add = TrainingLog.add
-
-    def die_at_step_5(log, step, metrics):
-        if step == 5:
-            raise KeyboardInterrupt
-        add(log, step, metrics)
-
-    monkeypatch.setattr(TrainingLog, "add", die_at_step_5)
+    kill_at(5, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train_run(small_config, killed)
     monkeypatch.undo()

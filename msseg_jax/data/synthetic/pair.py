@@ -46,29 +46,29 @@ class SyntheticPair:
 
 
 def make_pair(
-    source: Source,
-    bank: Bank,
-    seed: int,
-    number: int,
-    least_contrast: float = FAINTEST,
+    source: Source, bank: Bank, seed: int, number: int, least_contrast: float = FAINTEST
 ) -> SyntheticPair:
-    """One of a source's pairs: a function of the arguments alone."""
+    """One of a source's pairs: a function of the arguments alone.
+
+    Args:
+      seed, number: of the pair; each has lesions and visits of its own.
+      least_contrast: of a new lesion that is labelled, as FAINTEST; 0 labels all.
+    """
     name = zlib.crc32(source.name.encode())  # so that no two sources have the same lesions
     lesions_rng, sessions_rng, erase_rng = (
         np.random.default_rng([seed, name, number, stream]) for stream in range(3)
     )
     heads, taken = _starting_heads(source, erase_rng)
     real = _erase_some(source, heads, erase_rng)
-    new = np.zeros(
-        (2, *source.brain.shape), np.float32
-    )  # its share of each voxel, and what it adds to it
+    # What the second visit has and the first has not: its share of a voxel, what it adds to it.
+    new = np.zeros((2, *source.brain.shape), np.float32)
     gone = [mask for kind, mask in real if kind is Kind.NEW]
     if gone:
         mask = np.any(gone, axis=0)
         _add(new, mask, mask * (heads[1] - heads[0]))
     painted = []
     for lesion in draw_lesions(bank, lesions_rng):
-        placed = find_place(lesion, bank, source, heads, taken, lesions_rng)
+        placed = _find_place(lesion, bank, source, heads, taken, lesions_rng)
         if placed is None:
             continue
         painted.append(placed)
@@ -87,7 +87,7 @@ def make_pair(
 
 
 def _add(new: np.ndarray, share: np.ndarray, rise: np.ndarray) -> None:
-    """A lesion more, in place, to what the second visit has and the first has not: (2, ...)."""
+    """One lesion more: `share` and `rise` (d, h, w) into `new` (2, d, h, w), in place."""
     for what, of_this in zip(new, (share, rise), strict=True):
         np.maximum(what, of_this, out=what)
 
@@ -130,7 +130,7 @@ def _erase_some(
     return real
 
 
-def find_place(
+def _find_place(
     lesion: Lesion, bank: Bank, source: Source, heads: list, taken: np.ndarray, rng
 ) -> Placed | None:
     """A place for a lesion, or for another of its kind; None where none was found."""
@@ -161,7 +161,7 @@ def _scan_both(
     brain = ndimage.affine_transform(
         source.brain.astype(np.uint8), matrix, shift, output_shape=grid.shape, order=0
     )
-    share, rise = (seen_where(what, spacing_mm, sessions[1], grid) for what in new)
+    share, rise = seen_where(new, spacing_mm, sessions[1], grid)
     label = (share > LABELLED) & (brain > 0)
     label = _worth_a_label(label, rise, least_contrast, spacing_mm * np.diag(matrix))
     volumes = {

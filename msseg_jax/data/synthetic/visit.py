@@ -63,16 +63,17 @@ def scan(
 
 
 def seen_where(
-    marks: np.ndarray, spacing_mm: np.ndarray, session: Session, grid: Grid
+    maps: np.ndarray, spacing_mm: np.ndarray, session: Session, grid: Grid
 ) -> np.ndarray:
-    """Where a visit shows what a map (D, H, W) float32 of its head marks: grid.shape.
+    """Where a visit shows what maps (N, D, H, W) float32 of its head mark: (N, *grid.shape).
 
     That is where an expert who draws on this visit would mark it: what registration and distortion
     leave moves it, and slices average it.
     """
-    matrix, warp = _left_over(marks.shape, spacing_mm, session, grid)
-    averaged = slice_profile(marks, spacing_mm, replace(session, blur_mm=0.0))
-    return _sample(averaged, matrix, grid.shape, 1, warp)
+    matrix, warp = _left_over(maps.shape[1:], spacing_mm, session, grid)
+    sharp = replace(session, blur_mm=0.0)
+    averaged = (slice_profile(marks, spacing_mm, sharp) for marks in maps)
+    return np.stack([_sample(marks, matrix, grid.shape, 1, warp) for marks in averaged])
 
 
 def _left_over(
