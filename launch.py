@@ -35,14 +35,14 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     sys.stdout.reconfigure(line_buffering=True)  # a log that is piped into a file is read there
     # Imported here: --help and a wrong flag need none of it.
-    from msseg_jax.errors import InputError
-    from msseg_jax.interruption import EXIT_STATUS, INTERRUPTED, sigterm_as_ctrl_c
-    from msseg_jax.process import keep_freed_memory
+    from msseg_jax.system.errors import InputError
+    from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED, sigterm_as_ctrl_c
+    from msseg_jax.system.machine import keep_freed_memory
 
     keep_freed_memory()
     try:
         if MODE.value == "describe":
-            from msseg_jax.describe import describe
+            from msseg_jax.network.layer_table import describe
 
             print(describe(CONFIG.value))
         else:
@@ -59,10 +59,10 @@ def main(argv: list[str]) -> None:
 
 def train() -> None:
     """Train alone, or as one of several processes."""
-    from msseg_jax.config import what_must_agree
-    from msseg_jax.experiment import cross_validate, run_experiment
-    from msseg_jax.interruption import EXIT_STATUS, Stopped
-    from msseg_jax.parallel import agree_on, join_processes, leave
+    from msseg_jax.models.configuration import what_must_agree
+    from msseg_jax.system.interruption import EXIT_STATUS, Stopped
+    from msseg_jax.training.experiment import cross_validate, run_experiment
+    from msseg_jax.training.processes import agree_on, join_processes, leave
 
     config_name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(WORKDIR.value or Path("runs") / config_name)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from msseg_jax.data.alignment import measure_alignment
-from msseg_jax.data.dataset import patient_in, read_pair
+from msseg_jax.volumes.alignment import measure_alignment
+from msseg_jax.volumes.layout import patient_in
+from msseg_jax.volumes.pair import read_pair
 
 SHIFTS_MM = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 

@@ -25,8 +25,8 @@ from msseg_jax.data.augmentation.spatial import Spatial, interpolate, place_visi
 from msseg_jax.data.cache import open_patient
 from msseg_jax.data.loader import Places, Sampling
 from msseg_jax.data.packing import pack_images, pack_targets
-from msseg_jax.process import keep_freed_memory
-from msseg_jax.training_data import augmentation_settings
+from msseg_jax.system.machine import keep_freed_memory
+from msseg_jax.training.batches import augmentation_settings
 
 SHAPE = (200, 220, 180)  # voxels, of a brain at 0.8 mm
 TRANSFORMS = (

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.data.dataset import CONSENSUS, TIME02
-from msseg_jax.data.files import check_there, write_beside
-from msseg_jax.errors import InputError
+from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import check_there
+from msseg_jax.volumes.layout import CONSENSUS, TIME02
 
 MASKS = (CONSENSUS, "change_mask.nii.gz")
 TO_TIME02 = "transforms/middle_to_time02.txt"

@@ -34,7 +34,7 @@ def main():
     import numpy as np
     from jax import lax
 
-    from msseg_jax import convolution
+    from msseg_jax.network import convolution
 
     def conv3d(x, kernel):
         return convolution.conv3d((x,), kernel)

@@ -26,7 +26,7 @@ def main():
     parser.add_argument("--patch_size", type=int, default=56, help="voxels")
     parser.add_argument("--repeats", type=int, default=5)
     flags = parser.parse_args()
-    from msseg_jax.process import keep_freed_memory, processors
+    from msseg_jax.system.machine import keep_freed_memory, processors
 
     keep_freed_memory()  # for the peers, too
     import jax
@@ -35,7 +35,7 @@ def main():
 
     threads = processors()
     torch.set_num_threads(threads)
-    from msseg_jax import native
+    from msseg_jax.network import native
 
     print(
         f"jax {jax.__version__}, torch {torch.__version__}, openvino {openvino.__version__}, "
@@ -56,10 +56,10 @@ def compare_passes(flags, threads):
 
     from benchmarks.peers import Peer, with_weights
     from configs import msseg2
-    from msseg_jax.inference import compile_forward
-    from msseg_jax.model import build_model
-    from msseg_jax.parallel import AXIS, on_every_device, parallel_step
-    from msseg_jax.train import create_state, train_step
+    from msseg_jax.inference.forward import compile_forward
+    from msseg_jax.network.model import build_model
+    from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
+    from msseg_jax.training.step import create_state, train_step
 
     config = msseg2.get_config()
     generator = np.random.default_rng(0)
@@ -138,7 +138,7 @@ def compare_passes(flags, threads):
 def compare_patients(flags):
     """One patient from files to mask."""
     from benchmarks.patient import KINDS, time_patient, write_for_torchio
-    from msseg_jax.data.phantom import write_phantoms
+    from msseg_jax.simulate.phantom import write_phantoms
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = flags.patient
@@ -172,10 +172,12 @@ def write_run(folder: Path, patient_folder: Path):
     import numpy as np
 
     from configs import msseg2
-    from msseg_jax.checkpoint import Checkpoints, RunFolder
     from msseg_jax.data import preprocess
-    from msseg_jax.data.dataset import patient_in, read_pair
-    from msseg_jax.model import build_model, initial_variables
+    from msseg_jax.models.checkpoints import Checkpoints
+    from msseg_jax.models.run_folder import RunFolder
+    from msseg_jax.network.model import build_model, initial_variables
+    from msseg_jax.volumes.layout import patient_in
+    from msseg_jax.volumes.pair import read_pair
 
     config = msseg2.get_config()
     settings = preprocess.Settings(

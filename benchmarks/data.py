@@ -6,10 +6,10 @@ from tempfile import TemporaryDirectory
 
 from ml_collections import ConfigDict
 
-from msseg_jax.data.phantom import write_phantoms
 from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import TrainingSet, prepare
+from msseg_jax.simulate.phantom import write_phantoms
 
 
 @contextmanager

@@ -17,13 +17,15 @@ import numpy as np
 from scipy import ndimage
 
 from configs.open_ms import get_config
-from msseg_jax.data.dataset import Pair, Patient, find_patients, read_pair
 from msseg_jax.data.intensity import fit_landmarks, measure_percentiles, normalise
-from msseg_jax.data.volumes import bounding_box, write_volume
-from msseg_jax.errors import InputError
-from msseg_jax.lesions import number_lesions, voxel_mm3
-from msseg_jax.process import for_each
-from msseg_jax.scores import compare_lesions
+from msseg_jax.evaluation.scores import compare_lesions
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.processes import for_each
+from msseg_jax.volumes.grids import bounding_box
+from msseg_jax.volumes.layout import Patient, find_patients
+from msseg_jax.volumes.lesions import number_lesions, voxel_mm3
+from msseg_jax.volumes.nifti import write_volume
+from msseg_jax.volumes.pair import Pair, read_pair
 
 SMOOTH_MM = (0.7, 1.2, 2.0)  # Gaussian standard deviation
 THRESHOLDS = tuple(np.round(np.arange(0.6, 3.01, 0.3), 2).tolist())  # deviations of the brain

@@ -15,7 +15,7 @@ import warnings
 from itertools import islice
 from pathlib import Path
 
-from msseg_jax.process import keep_freed_memory, processors
+from msseg_jax.system.machine import keep_freed_memory, processors
 
 QUEUE_PATCHES, PATCHES_PER_VOLUME = 320, 80  # TorchIO's: four volumes fill its queue
 WORKERS = 2  # TorchIO's processes

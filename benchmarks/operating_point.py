@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from msseg_jax.data.dataset import CONSENSUS
-from msseg_jax.data.volumes import bounding_box, grid_difference, read_volume
-from msseg_jax.errors import InputError
-from msseg_jax.lesions import number_lesions, voxel_mm3
-from msseg_jax.scores import compare_lesions
+from msseg_jax.evaluation.scores import compare_lesions
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.grids import bounding_box, grid_difference
+from msseg_jax.volumes.layout import CONSENSUS
+from msseg_jax.volumes.lesions import number_lesions, voxel_mm3
+from msseg_jax.volumes.nifti import read_volume
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LEAST_MM3 = (3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0)

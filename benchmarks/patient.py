@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from msseg_jax.data import dataset
+from msseg_jax.volumes import layout as dataset
 
 KINDS = ("ours", "TorchIO")
 
@@ -49,11 +49,11 @@ def peak_gib() -> float:
 
 
 def prepare_ours(run: Path, folder: Path):
-    from msseg_jax.process import keep_freed_memory
+    from msseg_jax.system.machine import keep_freed_memory
 
     keep_freed_memory()
-    from msseg_jax.ensemble import Ensemble
-    from msseg_jax.results import Outputs, predict_patient
+    from msseg_jax.inference.ensemble import Ensemble
+    from msseg_jax.inference.patient import Outputs, predict_patient
 
     ensemble = Ensemble([run])
     patient = dataset.patient_in(folder)
@@ -66,7 +66,7 @@ def write_for_torchio(run: Path) -> None:
     import numpy as np
 
     from benchmarks.peers import Peer, with_weights
-    from msseg_jax.trained import trained_networks
+    from msseg_jax.models.networks import trained_networks
 
     (network,) = trained_networks(run)
     weights = with_weights(Peer(network.config.model), network.variables).state_dict()

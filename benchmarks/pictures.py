@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from msseg_jax.data.dataset import CONSENSUS, patient_in, read_pair
-from msseg_jax.data.volumes import grid_difference, read_volume
-from msseg_jax.errors import InputError
-from msseg_jax.lesions import number_lesions, voxel_mm3
 from msseg_jax.report.slices import WINDOW
 from msseg_jax.report.view import AxialView
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.grids import grid_difference
+from msseg_jax.volumes.layout import CONSENSUS, patient_in
+from msseg_jax.volumes.lesions import number_lesions, voxel_mm3
+from msseg_jax.volumes.nifti import read_volume
+from msseg_jax.volumes.pair import read_pair
 
 AROUND_MM = 30.0  # half the side of a picture
 INCHES = 1.7  # side of a picture

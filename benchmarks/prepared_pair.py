@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.data.dataset import BRAIN_MASK
 from msseg_jax.prepare.patient import RECORD, TRANSFORMS
 from msseg_jax.prepare.registration import (
     centre_of,
@@ -27,6 +26,7 @@ from msseg_jax.prepare.registration import (
     on_grid,
     points_of,
 )
+from msseg_jax.volumes.layout import BRAIN_MASK
 
 BRIGHT = 0.5  # of the published brain's median: fluid, bone and air are darker in a FLAIR
 

@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import difference
-from msseg_jax.data.dataset import Pair, Patient, patient_in, read_pair
-from msseg_jax.data.volumes import grid_difference, read_volume
-from msseg_jax.errors import InputError
-from msseg_jax.lesions import voxel_mm3
-from msseg_jax.results import lesion_mask
-from msseg_jax.scores import compare_lesions, dice, find_lesions
+from msseg_jax.evaluation.scores import compare_lesions, dice, find_lesions
+from msseg_jax.inference.patient import lesion_mask
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.grids import grid_difference
+from msseg_jax.volumes.layout import Patient, patient_in
+from msseg_jax.volumes.lesions import voxel_mm3
+from msseg_jax.volumes.nifti import read_volume
+from msseg_jax.volumes.pair import Pair, read_pair
 
 LEAST_MM3 = 10  # smaller predicted lesions are not counted as outside the change mask
 
@@ -32,9 +34,9 @@ Method = Callable[[Patient, Pair], np.ndarray]  # to a bool mask of new lesions
 
 def network(models: list[Path] | None) -> Method:
     """Trained networks, with their own options."""
-    from msseg_jax.ensemble import Ensemble
-    from msseg_jax.folds import runs_of
-    from msseg_jax.weights import released
+    from msseg_jax.inference.ensemble import Ensemble
+    from msseg_jax.models.folds import runs_of
+    from msseg_jax.models.released import released
 
     ensemble = Ensemble(runs_of(models or [released()]))
     options = ensemble.options()

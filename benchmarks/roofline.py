@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from msseg_jax.model import Convolution, build_model
-from msseg_jax.process import processors
+from msseg_jax.network.model import Convolution, build_model
+from msseg_jax.system.machine import processors
 
 
 @dataclass(frozen=True)

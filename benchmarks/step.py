@@ -10,7 +10,7 @@ import resource
 import statistics
 import time
 
-from msseg_jax.process import keep_freed_memory
+from msseg_jax.system.machine import keep_freed_memory
 
 
 def main():
@@ -28,10 +28,10 @@ def main():
     import numpy as np
 
     from configs import msseg2
-    from msseg_jax.inference import compile_forward
-    from msseg_jax.model import build_model
-    from msseg_jax.parallel import AXIS, on_every_device, parallel_step
-    from msseg_jax.train import create_state, train_step
+    from msseg_jax.inference.forward import compile_forward
+    from msseg_jax.network.model import build_model
+    from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
+    from msseg_jax.training.step import create_state, train_step
 
     config = msseg2.get_config()
     devices = jax.local_devices()

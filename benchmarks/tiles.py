@@ -17,12 +17,13 @@ def main():
     parser.add_argument("--patient", required=True, type=Path, metavar="FOLDER", help="a pair")
     parser.add_argument("--tiles", default="112", help="largest sides of a tile, voxels")
     flags = parser.parse_args()
-    from msseg_jax.process import keep_freed_memory
+    from msseg_jax.system.machine import keep_freed_memory
 
     keep_freed_memory()
-    from msseg_jax.data.dataset import patient_in, read_pair
-    from msseg_jax.ensemble import Ensemble
-    from msseg_jax.scores import dice
+    from msseg_jax.evaluation.scores import dice
+    from msseg_jax.inference.ensemble import Ensemble
+    from msseg_jax.volumes.layout import patient_in
+    from msseg_jax.volumes.pair import read_pair
 
     patient = patient_in(flags.patient)
     pair = read_pair(patient)

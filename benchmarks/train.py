@@ -47,7 +47,7 @@ def main():
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
     from benchmarks.data import describe, training_patients
     from configs import msseg2
-    from msseg_jax.process import keep_freed_memory
+    from msseg_jax.system.machine import keep_freed_memory
 
     config = msseg2.get_config()
     paper = config.copy_and_resolve_references()
@@ -109,7 +109,7 @@ def report(trainings, step_s, limits, batch_size, patches):
 
 def paper_patches(paper) -> int:
     """Patches of the paper's whole training."""
-    from msseg_jax.train import make_schedule
+    from msseg_jax.training.schedule import make_schedule
 
     return make_schedule(paper, PAPER_PATIENTS).total_steps * paper.train.batch_size
 
@@ -163,11 +163,11 @@ class OurTraining:
     def __init__(self, config, data, device, dtype, place):
 
         from msseg_jax.data.loader import load_batches
-        from msseg_jax.errors import InputError
-        from msseg_jax.model import build_model
-        from msseg_jax.parallel import AXIS, on_every_device, parallel_step
-        from msseg_jax.train import create_state, loaded_step
-        from msseg_jax.training_data import training_data
+        from msseg_jax.network.model import build_model
+        from msseg_jax.system.errors import InputError
+        from msseg_jax.training.batches import training_data
+        from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
+        from msseg_jax.training.step import create_state, loaded_step
 
         start = time.perf_counter()
         config = config.copy_and_resolve_references()
@@ -240,7 +240,7 @@ def torch_trainings(config, device, flags) -> dict:
     except ModuleNotFoundError:
         print("PyTorch is not installed: ours alone")
         return {}
-    from msseg_jax.process import processors
+    from msseg_jax.system.machine import processors
 
     kind = "cpu" if device.platform == "cpu" else "cuda"
     if kind == "cuda" and not torch.cuda.is_available():

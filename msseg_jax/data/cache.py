@@ -31,12 +31,14 @@ import numpy as np
 from tqdm import tqdm
 
 from msseg_jax.data import preprocess
-from msseg_jax.data.dataset import DatasetError, Pair, Patient, read_pair
-from msseg_jax.data.files import read_json, write_beside
 from msseg_jax.data.packing import BITS, pack_images, pack_targets
 from msseg_jax.data.preprocess import Preprocessing, Settings
-from msseg_jax.errors import InputError
-from msseg_jax.process import for_each
+from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.json_files import read_json
+from msseg_jax.system.processes import for_each
+from msseg_jax.volumes.layout import DatasetError, Patient
+from msseg_jax.volumes.pair import Pair, read_pair
 
 FORMAT = 3  # raise it when the meaning of an entry changes
 ABANDONED_S = 3600.0  # a partial entry this old is of a run that was killed: it takes seconds

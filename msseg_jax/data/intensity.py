@@ -6,7 +6,7 @@ on Medical Imaging 19(2), 2000. Everything is measured inside the brain.
 
 import numpy as np
 
-from msseg_jax.errors import InputError
+from msseg_jax.system.errors import InputError
 
 SCALE = (0.0, 100.0)  # standard intensities of the first and the last percentile
 BACKGROUND = 0.0  # what surrounds the brain: its mean, which is also what zero padding adds

@@ -8,8 +8,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from msseg_jax.data.dataset import DatasetError, Pair, Patient
-from msseg_jax.data.files import read_json
 from msseg_jax.data.intensity import (
     IntensityError,
     fit_landmarks,
@@ -17,8 +15,12 @@ from msseg_jax.data.intensity import (
     measure_percentiles,
     normalise,
 )
-from msseg_jax.data.volumes import Resampling, bounding_box, resampling_to
-from msseg_jax.errors import InputError
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.json_files import read_json
+from msseg_jax.volumes.grids import bounding_box
+from msseg_jax.volumes.layout import DatasetError, Patient
+from msseg_jax.volumes.pair import Pair
+from msseg_jax.volumes.resampling import Resampling, resampling_to
 
 
 @dataclass(frozen=True)

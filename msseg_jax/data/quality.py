@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msseg_jax.data.alignment import Alignment, measure_alignment
-from msseg_jax.data.dataset import Pair
 from msseg_jax.data.intensity import histogram_deviation, measure_percentiles
 from msseg_jax.data.preprocess import Preprocessing, Resampled, Settings
-from msseg_jax.lesions import voxel_mm3
+from msseg_jax.volumes.alignment import Alignment, measure_alignment
+from msseg_jax.volumes.lesions import voxel_mm3
+from msseg_jax.volumes.pair import Pair
 
 # Bounds of this project's own choosing, from the pairs it was tried with: two real ones and two
 # phantoms, `python -m benchmarks.alignment PATIENT_FOLDER`.

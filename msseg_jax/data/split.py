@@ -10,7 +10,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from msseg_jax.data.dataset import DatasetError, Patient, scan_of
+from msseg_jax.volumes.layout import DatasetError, Patient, scan_of
 
 Groups = list[list[int]]  # numbers of the patients of each
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msseg_jax.data import cache, preprocess
-from msseg_jax.data.dataset import DatasetError, Patient, find_patients
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.data.split import Groups, HoldOut, groups_of
+from msseg_jax.volumes.layout import DatasetError, Patient, find_patients
 
 
 @dataclass(frozen=True)

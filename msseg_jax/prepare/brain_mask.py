@@ -4,8 +4,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from msseg_jax.data.volumes import bounding_box
 from msseg_jax.prepare.registration import on_grid, regrid
+from msseg_jax.volumes.grids import bounding_box
 
 LEAST_SPACING_MM = 1.0  # an edge is not sought finer than this
 CORE_MM = 8.0  # deeper than this inside the atlas's brain there is brain, whatever the patient

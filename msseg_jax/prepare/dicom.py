@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.errors import InputError
+from msseg_jax.system.errors import InputError
 
 LEAST_SLICES = 10  # of a series that may be a head; scouts have fewer, and three orientations
 GAP_TOLERANCE = 0.05  # of the slice distance: what rounding in a header may add

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.data.dataset import brain_mask_problem
-from msseg_jax.data.volumes import VolumeError, check_finite, read_volume
-from msseg_jax.errors import InputError
 from msseg_jax.prepare.images import image_of
 from msseg_jax.prepare.registration import on_grid
 from msseg_jax.prepare.scan import Scan
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.masks import brain_mask_problem
+from msseg_jax.volumes.nifti import check_finite, read_volume
+from msseg_jax.volumes.volume import VolumeError
 
 PLACEHOLDERS = ("{input}", "{output}")
 OUTPUT = "mask.nii.gz"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from msseg_jax.errors import InputError
 from msseg_jax.prepare.request import Request
-from msseg_jax.process import processors
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.machine import processors
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from msseg_jax.data.alignment import Alignment, measure_alignment
 from msseg_jax.data.quality import LEAST_CORRELATION
 from msseg_jax.prepare.images import array_of, volume_ml
 from msseg_jax.prepare.registration import corners_of, coverage, half_of, matrix_of, on_grid
 from msseg_jax.prepare.visits import Registered, RegistrationError, Visit
+from msseg_jax.volumes.alignment import Alignment, measure_alignment
 
 # Left between the visits, mean over the brain; from 1 mm on it is warned of (`data.quality`). In
 # thick noisy slices the measure itself is uncertain by more than half a millimetre.

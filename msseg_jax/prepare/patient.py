@@ -27,11 +27,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from msseg_jax import __version__
-from msseg_jax.data.alignment import Alignment
-from msseg_jax.data.dataset import BRAIN_MASK, TIME01, TIME02
-from msseg_jax.data.files import check_there, read_json
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM
-from msseg_jax.errors import InputError
 from msseg_jax.prepare import bias
 from msseg_jax.prepare.atlas import load_atlas
 from msseg_jax.prepare.bias import correct_bias, field_range
@@ -44,6 +40,11 @@ from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan, check_two_visits, read_scan
 from msseg_jax.prepare.threads import at_once
 from msseg_jax.prepare.visits import Registered, check_volume, register_visits
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.json_files import read_json
+from msseg_jax.system.paths import check_there
+from msseg_jax.volumes.alignment import Alignment
+from msseg_jax.volumes.layout import BRAIN_MASK, TIME01, TIME02
 
 RECORD = "prepare.json"
 PICTURE = "prepare.png"

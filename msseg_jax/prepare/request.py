@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from msseg_jax.data.volumes import SUFFIXES
-from msseg_jax.errors import InputError
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.nifti import SUFFIXES
 
 LIBRARIES = ("SimpleITK", "nilearn")
 VISITS = ("time01", "time02")

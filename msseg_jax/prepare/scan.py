@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.data.volumes import SUFFIXES, VolumeError, check_finite, read_volume
-from msseg_jax.errors import InputError
 from msseg_jax.prepare.dicom import TILT_TOLERANCE_DEGREES, read_series
 from msseg_jax.prepare.images import image_of
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.nifti import SUFFIXES, check_finite, read_volume
+from msseg_jax.volumes.volume import VolumeError
 
 EXTENT_MM = (60.0, 600.0)  # of the field of view along each axis: a slab of a head, a large coil
 MOST_SPACING_MM = 8.0  # of voxels; lesions of 3 mm are lost long before

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import SimpleITK as sitk
 
-from msseg_jax.process import processors
+from msseg_jax.system.machine import processors
 
 sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 _threads = processors()

@@ -13,7 +13,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from msseg_jax.data.quality import BRAIN_ML
-from msseg_jax.errors import InputError
 from msseg_jax.prepare.atlas import (
     Atlas,
     brain_by_atlas,
@@ -39,6 +38,7 @@ from msseg_jax.prepare.registration import (
 )
 from msseg_jax.prepare.scan import Scan
 from msseg_jax.prepare.threads import at_once
+from msseg_jax.system.errors import InputError
 
 FINE_MM = (2.0, 1.0)  # voxel sides of the last descents between the visits
 COMPARE_MM = 2.0  # of the correlations by which a result is judged

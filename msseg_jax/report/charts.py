@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from msseg_jax.raters import PREDICTION, REFERENCE
+from msseg_jax.evaluation.raters import PREDICTION, REFERENCE
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, as in the style sheet; these are
 # the darker ones, for a white ground. Orange is the prediction there, too.

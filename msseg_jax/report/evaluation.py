@@ -3,19 +3,21 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msseg_jax.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
 from msseg_jax.data import preprocess
-from msseg_jax.data.alignment import GRID_MM
-from msseg_jax.data.dataset import Patient, find_patients, read_pair
 from msseg_jax.data.preprocess import Preprocessing, Settings
 from msseg_jax.data.quality import assess
-from msseg_jax.data.volumes import VolumeError, grid_difference
-from msseg_jax.errors import InputError
-from msseg_jax.process import for_each
-from msseg_jax.raters import PREDICTION, REFERENCE, read_masks
+from msseg_jax.evaluation.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
+from msseg_jax.evaluation.raters import PREDICTION, REFERENCE, read_masks
+from msseg_jax.evaluation.scores import find_lesions
 from msseg_jax.report.charts import threshold_curve, volume_scatter
 from msseg_jax.report.page import Section, make_section, write_page
-from msseg_jax.scores import find_lesions
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.processes import for_each
+from msseg_jax.volumes.alignment import GRID_MM
+from msseg_jax.volumes.grids import grid_difference
+from msseg_jax.volumes.layout import Patient, find_patients
+from msseg_jax.volumes.pair import read_pair
+from msseg_jax.volumes.volume import VolumeError
 
 # For the checks, where there is no model whose settings could be used.
 SETTINGS = Settings(spacing_mm=GRID_MM, percentiles=(1.0, 99.0), patch_size=1)

@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader
 from nibabel.affines import apply_affine
 
 from msseg_jax import __version__
-from msseg_jax.data.files import write_beside
-from msseg_jax.lesions import CENTRE
 from msseg_jax.report.slices import WINDOW, Slice, lesion_name, make_slices
 from msseg_jax.report.view import EDGES, AxialView
+from msseg_jax.system.atomic import write_beside
+from msseg_jax.volumes.lesions import CENTRE
 
 MIDLINE_MM = 5.0  # nearer than this to the middle of the brain mask is neither left nor right
 MOST_ROWS = 20  # of a lesion table before it is folded

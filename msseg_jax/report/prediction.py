@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from msseg_jax.data.dataset import Pair
 from msseg_jax.report.page import make_section, write_page
+from msseg_jax.volumes.pair import Pair
 
 
 def write_prediction_report(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from msseg_jax.data.volumes import bounding_box
 from msseg_jax.report.view import AxialView
+from msseg_jax.volumes.grids import bounding_box
 
 MARGIN_MM = 6.0  # around the brain
 MOST_SLICES = 24  # of one pair

@@ -1,0 +1,331 @@
+"""New lesions of a pair of FLAIR visits, or of every pair of a folder, with trained networks.
+
+    python -m msseg_jax.predict -t1 A.nii.gz -t2 B.nii.gz -o new.nii.gz
+    python -m msseg_jax.predict --model=RUN --dataset=ROOT --output=DIR
+
+Without `--model` the released weights predict; several are an ensemble. `--prepare` takes scans as
+they left the scanner.
+
+For research, not for clinical use.
+"""
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from msseg_jax.cli.ending import run_command, status_after
+from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.patient import (
+    Outputs,
+    Preparation,
+    predict_patient,
+    predict_patients,
+    reason_of,
+)
+from msseg_jax.inference.predictor import Options
+from msseg_jax.models.folds import runs_of
+from msseg_jax.models.released import WEIGHTS
+from msseg_jax.prepare.request import (
+    Request,
+    add_arguments,
+    check_arguments,
+    check_libraries,
+    find_scans,
+    request_of,
+)
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.interruption import sigterm_as_ctrl_c
+from msseg_jax.system.machine import keep_freed_memory, limit_threads
+from msseg_jax.system.paths import check_there
+from msseg_jax.system.progress import followed, steps
+from msseg_jax.volumes.layout import Patient, find_patients, patient_in
+from msseg_jax.volumes.nifti import SUFFIXES, check_output
+
+PROGRAM = "python -m msseg_jax.predict"
+# What is added to the name of --output, of a file or of a folder:
+PREPARED = "_prepared"  # for prepared pairs, where --prepare names no folder
+IN_MIDDLE = "_on_middle_space"  # for masks on their grid
+
+
+# ---------------------------------------------------------------------------- command line
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        PROGRAM,
+        allow_abbrev=False,
+        description="New multiple-sclerosis lesions between two FLAIR visits. For research, not "
+        "for clinical use.",
+        epilog="Either -t1 and -t2, or --dataset. The visits must lie on one grid, but for "
+        "--prepare.",
+    )
+    parser.add_argument(
+        "--model", type=Path, action="append", metavar="MODEL",
+        help="folder of a run of launch.py or of a cross-validation, or a model file; several "
+        "networks are an ensemble, whose probabilities are averaged; default: 'weights', the "
+        "released ones",
+    )  # fmt: skip
+    one = parser.add_argument_group("one pair")
+    one.add_argument("-t1", "--time01", type=Path, metavar="FILE", help="FLAIR of the first visit")
+    one.add_argument("-t2", "--time02", type=Path, metavar="FILE", help="FLAIR of the second visit")
+    one.add_argument(
+        "--mask", type=Path, metavar="FILE",
+        help="brain mask; without it the brain is what is non-zero in either visit",
+    )  # fmt: skip
+    many = parser.add_argument_group("a whole folder")
+    many.add_argument(
+        "--dataset", type=Path, metavar="ROOT", help="folder in the MSSEG-2 layout (no targets)"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="OUT",
+        help="mask to write (.nii.gz); with --dataset the folder for <patient>.nii.gz",
+    )  # fmt: skip
+    parser.add_argument(
+        "--probability", type=Path, metavar="OUT",
+        help="probability map to write; with --dataset the folder for <patient>.nii.gz",
+    )  # fmt: skip
+    parser.add_argument(
+        "--uncertainty", type=Path, metavar="OUT",
+        help="standard deviation of the probability over the models of an ensemble, to write as a "
+        "map; with --dataset the folder for <patient>.nii.gz",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report", type=Path, metavar="OUT",
+        help="page to open in a browser (.html): lesion list, pictures, warnings; with --dataset "
+        "the folder for <patient>.html",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prepare", nargs="?", type=Path, const=True, metavar="DIR",
+        help="take scans as they left the scanner (see python -m msseg_jax.prepare), bring the "
+        "visits together in this folder (default: OUT_prepared), and write maps on the grid of the "
+        "second visit; the mask also on the prepared pair's (OUT_on_middle_space)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overwrite", action="store_true",
+        help="do again what is done already: with --dataset patients, with --prepare pairs",
+    )  # fmt: skip
+    add_arguments(parser)
+    own = "default: the (first) model's own"
+    parser.add_argument(
+        "--overlap", type=int, metavar="VOXELS", help=f"shared by neighbouring tiles; {own}"
+    )
+    parser.add_argument(
+        "--tile", type=int, metavar="VOXELS",
+        help="largest side of a tile, a multiple of 8 for the paper's network: large ones overlap "
+        "less, which is faster, takes more memory, changes probabilities near their borders, and "
+        "is compiled for each patient; default: the model's patch size",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threshold", type=float, metavar="P",
+        help=f"probability above which a voxel is new lesion; {own}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min_lesion_mm3", type=float, metavar="MM3",
+        help=f"drop smaller lesions (6-connected components); {own}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch_size", type=int, metavar="TILES",
+        help=f"tiles of the model's patch size per call of the network; {own}",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, metavar="N", help="processors to use; default: all")
+    flags = parser.parse_args(arguments)
+
+    if flags.dataset is not None:
+        if flags.time01 or flags.time02 or flags.mask:
+            parser.error("--dataset and -t1, -t2, --mask exclude each other: give one or the other")
+    elif flags.time01 is None or flags.time02 is None:
+        parser.error("wanted -t1 and -t2 (one pair), or --dataset (a folder)")
+    check_arguments(parser, flags)
+    if flags.prepare is None:
+        for name in ("series", "brain_mask01", "brain_mask02", "brain_mask_command"):
+            if getattr(flags, name):
+                parser.error(f"--{name} is of --prepare; wanted both, or a pair on one grid")
+    elif flags.mask:
+        parser.error("--mask is of a pair on one grid; with --prepare give --brain_mask01 and 02")
+    for name, low, high in (
+        ("overlap", 0, None), ("tile", 1, None), ("threshold", 0, 1), ("min_lesion_mm3", 0, None),
+        ("batch_size", 1, None), ("threads", 1, None),
+    ):  # fmt: skip
+        value = getattr(flags, name)
+        if value is not None and not (value >= low and (high is None or value < high)):
+            wanted = f"{low} or more" + (f" and less than {high}" if high else "")
+            parser.error(f"--{name} is {value}; wanted {wanted}")
+    return flags
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 1 if anything failed or stopped it."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    flags = parse_arguments(arguments)
+    keep_freed_memory()
+    if flags.threads:
+        limit_threads(flags.threads)
+    return run_command(PROGRAM, partial(_predict, flags))
+
+
+def _predict(flags: argparse.Namespace) -> int:
+    if flags.prepare is not None:
+        check_libraries()
+    flags.models = runs_of(flags.model or [Path(WEIGHTS)])
+    outputs, prepared = _outputs(flags), _prepared(flags)
+    _check_places(flags, outputs, prepared)
+    predict = _predict_folder if flags.dataset else _predict_pair
+    # So that a pair that is half prepared is cleared away, as after Ctrl-C.
+    with sigterm_as_ctrl_c() if prepared else contextlib.nullcontext():
+        return predict(flags, outputs, prepared)
+
+
+def _outputs(flags: argparse.Namespace) -> Outputs:
+    in_middle = None
+    if flags.prepare is not None:
+        in_middle = _beside(flags.output, IN_MIDDLE + ("" if flags.dataset else SUFFIXES[0]))
+    return Outputs(flags.output, flags.probability, flags.report, flags.uncertainty, in_middle)
+
+
+def _prepared(flags: argparse.Namespace) -> Path | None:
+    """The folder of the pair to prepare, or of the pairs; None where there is none to prepare."""
+    return _beside(flags.output, PREPARED) if flags.prepare is True else flags.prepare
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A file or folder in the same place, called after it."""
+    if path.name in ("", ".."):  # as of ".", which does not say what it is called
+        path = path.resolve()
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    return path.parent / (stem + ending)
+
+
+def _check_places(flags: argparse.Namespace, outputs: Outputs, prepared: Path | None) -> None:
+    """Raises InputError for outputs that one place cannot hold."""
+    places = {}
+    for name, path in (
+        ("--output", outputs.mask), ("--probability", outputs.probability),
+        ("--uncertainty", outputs.uncertainty),
+        (f"the mask on the prepared pair's grid (--output with {IN_MIDDLE})", outputs.in_middle),
+    ):  # fmt: skip
+        if path is not None and (other := places.setdefault(path.resolve(), name)) != name:
+            raise InputError(f"{name} is {path}, as {other}; wanted two places")
+    for path in outputs.wanted:
+        if prepared is not None and path.resolve().is_relative_to(prepared.resolve()):
+            raise InputError(
+                f"{path}: lies in {prepared}, the folder of --prepare, which holds what it makes "
+                "alone; choose a place elsewhere"
+            )
+
+
+def _start(flags: argparse.Namespace) -> tuple[Ensemble, Options]:
+    ensemble = Ensemble(flags.models)
+    first = ensemble.members[0].network
+    if flags.uncertainty is not None and len(ensemble.members) == 1:
+        raise InputError(
+            f"--uncertainty: {first.source} alone has none to disagree with; wanted two or more "
+            "--model, the folder of a cross-validation, or a model file of several networks"
+        )
+    options = ensemble.options(
+        overlap=flags.overlap, threshold=flags.threshold,
+        min_lesion_mm3=flags.min_lesion_mm3, batch_size=flags.batch_size, tile=flags.tile,
+    )  # fmt: skip
+    if not flags.model:
+        print(
+            f"no --model given: the released weights, {first.about.title} ({flags.models[0]}); "
+            "for research, not for clinical use"
+        )
+    for member in ensemble.members:
+        print(f"model: {member}")
+    return ensemble, options
+
+
+def _predict_pair(flags: argparse.Namespace, outputs: Outputs, prepared: Path | None) -> int:
+    first, second = flags.time01.resolve(), flags.time02.resolve()
+    name = f"{first.parent.name}/{first.name}, {second.parent.name}/{second.name}"
+    patient = Patient(name, flags.time01, flags.time02, flags.mask)
+    masks = (flags.brain_mask01, flags.brain_mask02)
+    inputs = [path.resolve() for path in (*patient.files, *masks) if path is not None]
+    for output in outputs.wanted:
+        check_output(output, (".html",) if output is flags.report else SUFFIXES)
+        if output.resolve() in inputs:
+            raise InputError(f"{output}: is an input; choose another name for the output")
+    for path in inputs:
+        if prepared is not None and path.is_relative_to(prepared.resolve()):
+            raise InputError(
+                f"{path}: is an input, and lies in {prepared}, the folder of --prepare, which is "
+                "made anew; choose another folder"
+            )
+    check_there(flags.time01, flags.time02, flags.mask, *masks)
+    if prepared is None and (folders := [p for p in (flags.time01, flags.time02) if p.is_dir()]):
+        raise InputError(
+            f"{folders[0]}: is a folder; wanted a NIfTI file on the other visit's grid, or add "
+            "--prepare, which takes folders of DICOM files and brings the visits together"
+        )
+    ensemble, options = _start(flags)
+    preparation = None
+    if prepared is not None:
+        request = request_of(flags, flags.time01, flags.time02)
+        with steps("preparing") as say:
+            preparation = _prepare(request, prepared, flags.overwrite, say)
+        patient = patient_in(prepared)
+
+    def progress(batches):
+        return followed(batches, "batches of tiles")
+
+    print(predict_patient(ensemble, patient, options, outputs, progress, preparation))
+    return 0
+
+
+def _prepare(
+    request: Request, folder: Path, overwrite: bool, say: Callable = lambda step: None
+) -> Preparation:
+    """Prepare a pair. What is to be known of it is said, and reported, with the prediction."""
+    from msseg_jax.prepare.patient import prepare_patient
+    from msseg_jax.prepare.scanner_grid import ScannerGrid
+
+    prepared = prepare_patient(request, folder, overwrite, say)
+    tqdm.write(f"prepared{' before' if prepared.was_there else ''}: {folder}")
+    scanner = partial(ScannerGrid.of, folder, request.time02, request.series[1])
+    return Preparation(prepared.record, (request.time01, request.time02), scanner)
+
+
+def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path | None) -> int:
+    if prepared is None:
+        requests = {}
+        patients = find_patients(flags.dataset, targets=0)
+    else:
+        scans = find_scans(flags.dataset)
+        requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
+    root = flags.dataset.resolve()
+    for folder in filter(None, (*outputs.wanted, prepared)):
+        # Files called after patients may lie beside their folders, but not a folder for each.
+        if root in folder.resolve().parents or (folder is prepared and folder.resolve() == root):
+            raise InputError(
+                f"{folder}: lies among the patients of --dataset, and would be taken for one; "
+                "choose a folder elsewhere"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: {error}; wanted a folder to write in") from error
+        check_output(folder / "patient.nii.gz")
+    ensemble, options = _start(flags)
+    failures, preparations = {}, {}
+    if requests:
+        for name, request in tqdm(requests.items(), "preparing", disable=None, leave=False):
+            try:
+                preparations[name] = _prepare(request, prepared / name, flags.overwrite)
+            except Exception as error:  # whatever it is, the other patients' masks are wanted
+                failures[name] = reason_of(error)
+                tqdm.write(f"{name}: failed: {failures[name]}")
+        patients = [patient_in(prepared / name) for name in preparations]
+    failures |= predict_patients(
+        ensemble, patients, options, outputs, flags.overwrite, preparations
+    )
+    return status_after(failures, len(requests or patients), "patients")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The scores of many patients: tables, means and their intervals."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from msseg_jax.evaluation.raters import PREDICTION, REFERENCE, WITH, WITHOUT
+
+RESAMPLES = 5000  # of the bootstrap
+CONFIDENCE = 0.95
+
+ANY = "patients with any new lesion"
+MEASURES_WITH = (
+    "Jaccard", "Dice", "Sensitivity", "Specificity", "PPV", "NPV", "RelativeVolumeError",
+    "PPVL", "SensL", "F1_score", "Hausdorff95_mm", "SurfaceDistance_mm",
+)  # fmt: skip
+MEASURES_WITHOUT = ("NbTestedLesions", "VolTestedLesions")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was found about the predictions of a folder."""
+
+    scores: pd.DataFrame  # a row per patient, reference and rater
+    lesions: pd.DataFrame  # a row per lesion of the consensus and of the prediction
+    curve: pd.DataFrame  # a row per patient and threshold; empty without probability maps
+    summary: pd.DataFrame  # a row per reference, rater and measure
+    left_out: dict[str, str]  # patient to the reason why it was not scored
+
+    @cached_property
+    def of_prediction(self) -> pd.DataFrame:
+        """A row per patient: the prediction's scores against the consensus."""
+        rows = self.scores
+        rows = rows[(rows["reference"] == REFERENCE) & (rows["rater"] == PREDICTION)]
+        return rows.reindex(columns=list(dict.fromkeys([*rows.columns, "Dice", "F1_score"])))
+
+    @property
+    def patients(self) -> list[str]:
+        return list(self.scores["patient"].unique())
+
+
+def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means over patients with their bootstrap intervals: a row per reference, rater and measure.
+
+    The patients with and without new lesions (by the reference) are kept apart. A patient where a
+    measure is not defined is left out of its mean; `patients` says how many remain.
+    """
+    rows = []
+    for (reference, rater), table in scores.groupby(["reference", "rater"], sort=False):
+        for group, measures in ((WITH, MEASURES_WITH), (WITHOUT, MEASURES_WITHOUT)):
+            part = table[table["group"] == group]
+            for measure in measures:
+                if len(part) and measure in part:
+                    rows.append((reference, rater, group, measure, *_mean(part[measure])))
+        # Of patients: is anything new at all? By the lesions that are kept.
+        any_reference = table["reference_lesions"] > 0
+        any_rater = (table["rater_lesions"] > 0).astype(float)
+        for measure, values in (
+            ("Sensitivity", any_rater[any_reference]),
+            ("Specificity", 1 - any_rater[~any_reference]),
+        ):
+            if len(values):
+                rows.append((reference, rater, ANY, measure, *_mean(values)))
+    columns = ["reference", "rater", "group", "measure", "mean", "low", "high", "patients"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _mean(values: pd.Series) -> tuple[float, float, float, int]:
+    """Mean, ends of its interval (percentile bootstrap; NaN for one patient), number."""
+    values = values.dropna().to_numpy(float)
+    if not values.size:
+        return np.nan, np.nan, np.nan, 0
+    mean = float(values.mean())
+    if values.size == 1:
+        return mean, np.nan, np.nan, 1
+    interval = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
+        method="percentile", vectorized=True, rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return mean, float(interval.low), float(interval.high), values.size
+
+
+# ---------------------------------------------------------------------------- in words
+
+
+def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
+    """The means against the consensus, to be read: of each group of patients its title, the
+    raters, and (measure, [mean and interval by rater]) for each measure."""
+    summary = evaluation.summary[evaluation.summary["reference"] == REFERENCE]
+    raters = list(summary["rater"].unique())
+    tables = []
+    for group in (WITH, WITHOUT, ANY):
+        part = summary[summary["group"] == group]
+        if part.empty:
+            continue
+        everyone = int(part["patients"].max())
+        title = f"{everyone} patient{'' if everyone == 1 else 's'} {group}"
+        table = []
+        for measure, rows in part.groupby("measure", sort=False):
+            if group == ANY:  # sensitivity and specificity are over different patients
+                title, everyone = group, int(rows["patients"].max())
+            by_rater = {
+                row["rater"]: mean_and_interval(row, everyone) for _, row in rows.iterrows()
+            }
+            table.append((measure, [by_rater.get(rater, ("-", "")) for rater in raters]))
+        tables.append((title, raters, table))
+    return tables
+
+
+def mean_and_interval(row: pd.Series, everyone: int) -> tuple[str, str]:
+    """'0.512' and '0.401 to 0.623'; '-' where the mean, '' where the interval is not defined.
+
+    Where fewer than `everyone` patients have the measure, their number follows: '0.512 (7)'.
+    """
+    if math.isnan(row["mean"]):
+        return "-", ""
+    interval = "" if math.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
+    count = "" if row["patients"] == everyone else f" ({row['patients']:.0f})"
+    return f"{row['mean']:.3f}{count}", interval
+
+
+def format_number(value: float, digits: int) -> str:
+    """'0.512', or '-' for NaN."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"

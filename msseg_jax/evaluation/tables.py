@@ -1,0 +1,85 @@
+"""The tables of an evaluation: files, and text for the terminal."""
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from msseg_jax.evaluation.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
+from msseg_jax.evaluation.raters import WITH
+from msseg_jax.system.atomic import write_beside
+
+# ---------------------------------------------------------------------------- what is written
+
+
+def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
+    """scores.csv, lesions.csv, summary.csv, curve.csv where there is one, and evaluation.json."""
+    tables = {
+        "scores": evaluation.scores,
+        "lesions": evaluation.lesions,
+        "summary": evaluation.summary,
+        "curve": evaluation.curve,
+    }
+    written = []
+    for name, table in tables.items():
+        path = output / f"{name}.csv"
+        if table.empty:
+            path.unlink(missing_ok=True)  # of an earlier evaluation
+            continue
+        write_beside(path, lambda file, table=table: table.to_csv(file, index=False))
+        written.append(path)
+    everything = {name: _records(table) for name, table in tables.items()}
+    everything["left_out"] = evaluation.left_out
+    path = output / "evaluation.json"
+    write_beside(path, lambda file: file.write_text(json.dumps(everything, indent=1) + "\n"))
+    return [*written, path]
+
+
+def _records(table: pd.DataFrame) -> list[dict]:
+    """Rows as dicts; what is not defined is None, as JSON has no NaN."""
+    return [
+        {
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in row.items()
+        }
+        for row in table.to_dict("records")
+    ]
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """The prediction against the consensus: a row per patient, then the means."""
+    table = evaluation.of_prediction
+    width = max(len("patient"), *(len(name) for name in table["patient"]))
+    lines = [f"{'patient':<{width}}   Dice     F1  found  missed  false  reference  predicted"]
+    for row in table.itertuples():
+        lines.append(
+            f"{row.patient:<{width}}"
+            f"  {format_number(row.Dice, 3):>5}  {format_number(row.F1_score, 3):>5}"
+            f"  {row.detected:5}  {row.reference_lesions - row.detected:6}"
+            f"  {row.rater_lesions - row.confirmed:5}"
+            f"  {row.reference_mm3:5.0f} mm3  {row.rater_mm3:5.0f} mm3"
+        )
+    found, total = int(table["detected"].sum()), int(table["reference_lesions"].sum())
+    false = int((table["rater_lesions"] - table["confirmed"]).sum())
+    share = f" ({100 * found / total:.0f} %)" if total else ""
+    dice = format_number(table.loc[table["group"] == WITH, "Dice"].mean(), 3)
+    lines.append(
+        f"{found} of {total} new lesions found{share}, {false} false; mean Dice of patients "
+        f"with new lesions {dice}"
+    )
+    return "\n".join(lines)
+
+
+def format_summary(evaluation: Evaluation) -> str:
+    """The means of `summary_tables`: the prediction's with its interval, then the experts'."""
+    lines = []
+    for title, raters, table in summary_tables(evaluation):
+        heads = [f"{rater:>12}" for rater in raters]
+        heads[0] += f"  {f'{CONFIDENCE:.0%} interval':<18}"
+        lines += ["", f"{title:<32}" + "".join(heads).rstrip()]
+        for measure, values in table:
+            cells = [f"{mean:>12}" for mean, _ in values]
+            cells[0] += f"  {values[0][1]:<18}"
+            lines.append(f"{measure:<32}" + "".join(cells).rstrip())
+    return "\n".join(lines)

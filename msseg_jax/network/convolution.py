@@ -1,0 +1,231 @@
+"""The 3-D convolution of a network with few channels, fast on a CPU as on an accelerator.
+
+XLA's own 3-D convolution leaves a CPU idle when a layer has 6 channels. On a CPU the native
+convolution (`native.py`) takes its place; where that is not available, `_blocked` does, in plain
+JAX. GPUs and TPUs get `lax.conv_general_dilated`. The choice is made where a program is lowered,
+so one program serves both, and neither carries the other's code.
+
+In the plain form, `BLOCK` neighbouring voxels along W become channels of one wide voxel, which
+carries the columns that the kernel reaches on either side as well. The sum along W is then a banded
+matrix over channels, the rest a 2-D convolution over D and H, which XLA does well. Half of that
+matrix is zeros; wide channels repay them several times over.
+"""
+
+from functools import partial
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from msseg_jax.network import native
+
+BLOCK = 4  # output columns in one wide voxel; half of the band is zeros at 4, two thirds at 7
+SLAB = 8  # most planes of D in one step of the kernel's gradient, so that its arrays stay in cache
+
+
+def conv3d(inputs, kernel: jax.Array) -> jax.Array:
+    """Convolve with stride 1 and 'same' zero padding.
+
+    Args:
+      inputs: (B, D, H, W, C_i) each, any sides, as if concatenated along their channels; the C_i
+        add up to Cin.
+      kernel: (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout).
+
+    Returns:
+      (B, D, H, W, Cout). Differentiable once, in reverse mode.
+    """
+    inputs = tuple(inputs)
+    _check(inputs, kernel)
+    return _convolve(inputs, kernel)
+
+
+def conv3d_bias(inputs, kernel: jax.Array, bias: jax.Array, *, relu: bool) -> jax.Array:
+    """`conv3d` plus a bias (Cout,), then a ReLU if wanted, in one pass; not differentiable."""
+    inputs = tuple(inputs)
+    _check(inputs, kernel)
+    if bias.shape != kernel.shape[-1:] or bias.dtype != kernel.dtype:
+        raise ValueError(
+            f"conv3d: bias is {bias.dtype}{bias.shape}, wanted {kernel.dtype}{kernel.shape[-1:]}"
+        )
+
+    def plain(convolve, inputs, kernel, bias):
+        y = convolve(inputs, kernel) + bias[None, None, None, None]
+        return jnp.maximum(y, 0) if relu else y
+
+    cpu = partial(_native_bias, relu=relu) if _is_native(kernel) else partial(plain, _blocked)
+    return lax.platform_dependent(inputs, kernel, bias, cpu=cpu, default=partial(plain, _direct))
+
+
+def _check(inputs, kernel):
+    for x in inputs:
+        if x.ndim != 5 or x.shape[:4] != inputs[0].shape[:4]:
+            raise ValueError(
+                f"conv3d: inputs have shapes {[x.shape for x in inputs]}, wanted (B, D, H, W, C) "
+                "each, alike but for C"
+            )
+    if kernel.ndim != 5 or kernel.shape[:3] not in ((3, 3, 3), (1, 1, 1)):
+        raise ValueError(
+            f"conv3d: kernel has shape {kernel.shape}, "
+            "wanted (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout)"
+        )
+    if any(x.dtype != kernel.dtype for x in inputs):
+        raise ValueError(
+            f"conv3d: inputs are {[str(x.dtype) for x in inputs]}, the kernel {kernel.dtype}; "
+            "wanted the same for all"
+        )
+    channels = sum(x.shape[-1] for x in inputs)
+    if kernel.shape[3] != channels:
+        raise ValueError(f"conv3d: kernel takes {kernel.shape[3]} channels, inputs have {channels}")
+
+
+def _is_native(kernel) -> bool:
+    return kernel.dtype in (jnp.float32, jnp.bfloat16) and native.available()
+
+
+@jax.custom_vjp
+def _convolve(inputs, kernel):
+    cpu = _native if _is_native(kernel) else _blocked
+    return lax.platform_dependent(inputs, kernel, cpu=cpu, default=_direct)
+
+
+def _forward(inputs, kernel):
+    return _convolve(inputs, kernel), (inputs, kernel)
+
+
+def _backward(residuals, dy):
+    inputs, kernel = residuals
+    # The gradient by an input is a 'same' convolution too: kernel mirrored, channels swapped.
+    mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+    ends = [0]
+    for x in inputs:
+        ends.append(ends[-1] + x.shape[-1])
+    d_inputs = tuple(_convolve((dy,), mirrored[..., a:b]) for a, b in pairwise(ends))
+    size = kernel.shape[0]
+    cpu = _native_kernel_gradient if _is_native(kernel) else _blocked_kernel_gradient
+    dkernel = lax.platform_dependent(
+        inputs, dy, cpu=partial(cpu, kernel_size=size),
+        default=partial(_direct_kernel_gradient, kernel_size=size),
+    )  # fmt: skip
+    return d_inputs, dkernel.astype(kernel.dtype)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _native(inputs, kernel):
+    return _native_bias(inputs, kernel, jnp.zeros(kernel.shape[-1], kernel.dtype), relu=False)
+
+
+# The native form reckons in float32; other types are brought there and back.
+
+
+def _native_bias(inputs, kernel, bias, *, relu):
+    inputs, wide_kernel, bias = jax.tree.map(_wide, (inputs, kernel, bias))
+    return native.convolve(inputs, wide_kernel, bias, relu=relu).astype(kernel.dtype)
+
+
+def _native_kernel_gradient(inputs, dy, *, kernel_size):
+    inputs, wide_dy = jax.tree.map(_wide, (inputs, dy))
+    return native.kernel_gradient(inputs, wide_dy, kernel_size=kernel_size).astype(dy.dtype)
+
+
+def _wide(x):
+    return x.astype(jnp.float32)
+
+
+def _direct(inputs, kernel):
+    return lax.conv_general_dilated(
+        jnp.concatenate(inputs, axis=-1),
+        kernel,
+        (1, 1, 1),
+        "SAME",
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+    )
+
+
+def _direct_kernel_gradient(inputs, dy, *, kernel_size):
+    x = jnp.concatenate(inputs, axis=-1)
+    kernel = jax.ShapeDtypeStruct((kernel_size,) * 3 + (x.shape[-1], dy.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda k: _direct((x,), k), kernel)(dy)[0]
+
+
+def _blocked(inputs, kernel):
+    x = jnp.concatenate(inputs, axis=-1)
+    if kernel.shape[0] == 1:
+        return jnp.matmul(x, kernel[0, 0, 0])
+    b, d, h, w, _ = x.shape
+    n = _blocks(w)
+    # H and the blocks of W are one axis here: a step of 1 along H is a step of n along it, hence
+    # the dilation, and a block's neighbours along W are already among its channels.
+    y = lax.conv_general_dilated(
+        _with_halo(x).reshape(b, d, h * n, -1),
+        _band(kernel),
+        (1, 1),
+        ((1, 1), (n, n)),
+        rhs_dilation=(1, n),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y.reshape(b, d, h, n * BLOCK, -1)[:, :, :, :w]
+
+
+def _blocked_kernel_gradient(inputs, dy, *, kernel_size):
+    x = jnp.concatenate(inputs, axis=-1)
+    b, d, h, w, c_in = x.shape
+    if kernel_size == 1:
+        dkernel = jnp.matmul(x.reshape(-1, c_in).T, dy.reshape(-1, dy.shape[-1]))
+        return dkernel[None, None, None]
+    c_out, n = dy.shape[-1], _blocks(w)
+    slab = max(s for s in range(1, min(d, SLAB) + 1) if d % s == 0)
+    wide_in, wide_out = (BLOCK + 2) * c_in, BLOCK * c_out
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    x = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+
+    def add_slab(total, i):
+        volume, first = i // (d // slab), i % (d // slab) * slab
+        x_slab = lax.dynamic_slice(x, (volume, first, 0, 0, 0), (1, slab + 2, h, w, c_in))
+        dy_slab = lax.dynamic_slice(dy, (volume, first, 0, 0, 0), (1, slab, h, w, c_out))
+        x_slab = _with_halo(x_slab)[0]  # (slab + 2, H, n, wide_in)
+        dy_slab = jnp.pad(dy_slab, ((0, 0), (0, 0), (1, 1), (0, n * BLOCK - w), (0, 0)))
+        dy_slab = dy_slab.reshape(slab, h + 2, n, wide_out)
+        # The three steps along H stand side by side: one wide product in place of three.
+        dy_slab = jnp.concatenate([dy_slab[:, 2 - k : 2 - k + h] for k in range(3)], axis=-1)
+        products = [
+            jnp.matmul(
+                x_slab[k : k + slab].reshape(-1, wide_in).T,
+                dy_slab.reshape(-1, 3 * wide_out),
+                preferred_element_type=dtype,
+            )
+            for k in range(3)
+        ]
+        return total + jnp.stack(products), None
+
+    zeros = jnp.zeros((3, wide_in, 3 * wide_out), dtype)
+    dband, _ = lax.scan(add_slab, zeros, jnp.arange(b * (d // slab)))
+    dband = dband.reshape(3, wide_in, 3, wide_out).swapaxes(1, 2)
+    # The band is linear in the kernel: its transpose adds up what the band repeats.
+    kernel = jax.ShapeDtypeStruct((3, 3, 3, c_in, c_out), dtype)
+    return jax.linear_transpose(_band, kernel)(dband)[0].astype(x.dtype)
+
+
+def _blocks(w):
+    return -(-w // BLOCK)
+
+
+def _with_halo(x):
+    """(B, D, H, W, C) -> (B, D, H, n, (BLOCK + 2) * C): each block with a column on either side."""
+    b, d, h, w, c = x.shape
+    n = _blocks(w)
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (1, (n + 1) * BLOCK - w - 1), (0, 0)))
+    x = x.reshape(b, d, h, n + 1, BLOCK * c)
+    return jnp.concatenate([x[..., :n, :], x[..., 1:, : 2 * c]], axis=-1)
+
+
+def _band(kernel):
+    """(3, 3, 3, Cin, Cout) -> (3, 3, (BLOCK + 2) * Cin, BLOCK * Cout): output column j of a block
+    sees its input columns j, j + 1 and j + 2 only."""
+    columns = [
+        jnp.pad(kernel, ((0, 0), (0, 0), (j, BLOCK - 1 - j), (0, 0), (0, 0))) for j in range(BLOCK)
+    ]
+    c_in, c_out = kernel.shape[3:]
+    return jnp.stack(columns, axis=4).reshape(3, 3, (BLOCK + 2) * c_in, BLOCK * c_out)

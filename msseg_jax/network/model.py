@@ -1,0 +1,335 @@
+"""The network of Fenneteau et al. (MSSEG-2, 2021): a Siamese U-Net++ and a refinement block.
+
+    time01 --> MPU-net++ --> 3 maps --.
+               (shared)                >-- concatenate --> refinement --> one map per target
+    time02 --> MPU-net++ --> 3 maps --'
+
+Arrays are channels last, (B, D, H, W, C): B patch pairs, D H W voxels, C feature maps.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from msseg_jax.network.batch_norm import BatchNorm
+from msseg_jax.network.convolution import conv3d, conv3d_bias
+from msseg_jax.system.errors import InputError
+
+
+class Convolution(nn.Module):
+    """A 'same' convolution with stride 1, 3x3x3 or 1x1x1, of inputs as if concatenated."""
+
+    features: int  # output feature maps
+    kernel_size: int  # 1 or 3, the same along each axis
+    initial_bias: float | None = None  # None: no bias, as batch norm follows with its own
+    kernel_init: Callable[..., jax.Array] = nn.initializers.he_normal()
+
+    @nn.compact
+    def __call__(self, inputs, norm=None, relu=False):
+        """(B, D, H, W, C_i) each -> (B, D, H, W, features).
+
+        norm: scale and shift of each output map, (features,) each, for inference; then `relu` as
+        well if wanted, and all in one pass.
+        """
+        shape = (self.kernel_size,) * 3 + (sum(x.shape[-1] for x in inputs), self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(inputs[0].dtype)
+        if norm is not None:
+            scale, shift = (numbers.astype(kernel.dtype) for numbers in norm)
+            return conv3d_bias(inputs, kernel * scale[None, None, None, None], shift, relu=relu)
+        y = conv3d(inputs, kernel)
+        if self.initial_bias is not None:
+            bias = nn.initializers.constant(self.initial_bias)
+            y = y + self.param("bias", bias, (self.features,))[None, None, None, None]
+        return y
+
+
+def dropout_draws(key, sample_ids, count: int):
+    """Uniform numbers that decide what dropout drops: (B,) int32 to (B, count) in [0, 1).
+
+    They are a function of (key, sample id) and not of the sample's place in the batch, so that a
+    batch spread over several devices loses the same maps as on one. One draw serves all layers:
+    on a CPU, XLA takes seconds to compile each.
+    """
+    keys = jax.vmap(lambda sample_id: jax.random.fold_in(key, sample_id))(sample_ids)
+    return jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys)
+
+
+def drop_maps(x, draws, rate: float):
+    """Dropout of whole feature maps: (B, D, H, W, C), (B, C) -> (B, D, H, W, C)."""
+    scale = jnp.where(draws < rate, 0, 1 / (1 - rate)).astype(x.dtype)  # the mean stays the same
+    return x * scale[:, None, None, None, :]
+
+
+class Normalised(nn.Module):
+    """Convolution, batch norm, activation: the unit from which everything here is built."""
+
+    features: int
+    kernel_size: int
+    activation: Callable[[jax.Array], jax.Array]
+    norm_momentum: float  # decay of the running statistics, per step
+    norm_epsilon: float
+    axis_name: str | None  # pmap axis over which batch statistics are taken
+
+    @nn.compact
+    def __call__(self, inputs, train: bool):  # (B, D, H, W, C_i) each -> (B, D, H, W, features)
+        convolution = Convolution(self.features, self.kernel_size, name="convolution")
+        norm = BatchNorm(
+            self.features, self.norm_momentum, self.norm_epsilon, self.axis_name, name="norm"
+        )
+        if train:
+            return self.activation(norm(convolution(inputs)))
+        # By running statistics batch norm is a scale and a shift, which go into the convolution.
+        relu = self.activation is nn.relu
+        y = convolution(inputs, norm.running(), relu)
+        return y if relu else self.activation(y)
+
+
+def max_pool(x):
+    """(B, 2D, 2H, 2W, C) -> (B, D, H, W, C), the maximum of each 2x2x2 block.
+
+    Axis by axis: on a CPU faster than `lax.reduce_window`, forward and backward.
+    """
+    x = jnp.maximum(x[:, 0::2], x[:, 1::2])
+    x = jnp.maximum(x[:, :, 0::2], x[:, :, 1::2])
+    return jnp.maximum(x[:, :, :, 0::2], x[:, :, :, 1::2])
+
+
+def upsample(x):
+    """(B, D, H, W, C) -> (B, 2D, 2H, 2W, C), each voxel repeated 2x2x2 times (nearest)."""
+    b, d, h, w, c = x.shape
+    x = x[:, :, None, :, None, :, None, :]
+    return jnp.broadcast_to(x, (b, d, 2, h, 2, w, 2, c)).reshape(b, 2 * d, 2 * h, 2 * w, c)
+
+
+class Node(nn.Module):
+    """X(i, j) of the U-Net++ triangle: a few convolutions, then dropout."""
+
+    features: int
+    convolutions: int
+    unit: Callable[..., nn.Module]  # `Normalised` with its batch norm settings
+    dropout_rate: float
+
+    @nn.compact
+    def __call__(self, inputs, draws, train: bool):  # (B, D, H, W, C_i) -> (B, D, H, W, features)
+        for k in range(self.convolutions):
+            x = self.unit(self.features, kernel_size=3, activation=nn.relu, name=f"unit_{k}")(
+                inputs, train
+            )
+            inputs = (x,)
+        return drop_maps(x, draws, self.dropout_rate) if train else x
+
+
+class SegmentationBlock(nn.Module):
+    r"""MPU-net++: a U-Net++ of few feature maps, with an output map from each of its decoders.
+
+    It has a node X(i, j) for each depth i and column j with i + j < len(widths):
+
+        X(0,0) --- X(0,1) --- X(0,2) --- X(0,3)      down: 2x max-pool of X(i-1, 0)
+           \      /  \      /  \      /               up:   2x upsampling of X(i+1, j-1)
+            X(1,0) --- X(1,1) --- X(1,2)             row:  every earlier node of the row,
+               \      /  \      /                          concatenated
+                X(2,0) --- X(2,1)
+                   \      /
+                    X(3,0)
+    """
+
+    widths: tuple[int, ...]  # feature maps of a node, by depth
+    node_convolutions: int
+    unit: Callable[..., nn.Module]
+    dropout_rate: float
+
+    @property
+    def dropped_maps(self) -> int:
+        """Feature maps that dropout decides about, over all nodes."""
+        return sum(sum(self.widths[: len(self.widths) - j]) for j in range(len(self.widths)))
+
+    @nn.compact
+    def __call__(self, x, draws, train: bool):  # (B, D, H, W, 1) -> (B, D, H, W, decoders)
+        used = 0  # columns of draws, (B, dropped_maps)
+
+        def node(i, j, sources):
+            nonlocal used
+            width = self.widths[i]
+            own_draws = draws[:, used : used + width] if train else None
+            used += width
+            return Node(
+                width, self.node_convolutions, self.unit, self.dropout_rate, name=f"node_{i}_{j}"
+            )(sources, own_draws, train)
+
+        depths = len(self.widths)
+        rows = [[] for _ in range(depths)]  # rows[i][j] is X(i, j)
+        for i in range(depths):
+            rows[i].append(node(i, 0, (x if i == 0 else max_pool(rows[i - 1][0]),)))
+        maps = []
+        for j in range(1, depths):
+            for i in range(depths - j):
+                rows[i].append(node(i, j, (*rows[i], upsample(rows[i + 1][j - 1]))))
+            head = self.unit(1, kernel_size=1, activation=nn.sigmoid, name=f"decoder_{j}")
+            maps.append(head((rows[0][j],), train))
+        return jnp.concatenate(maps, axis=-1)
+
+
+class RefinementBlock(nn.Module):
+    """Compares the maps of the two visits: what was not there before, and is there now."""
+
+    targets: int  # output maps
+    width: int  # feature maps
+    convolutions: int
+    initial_probability: float  # of new lesion, where the network is untrained
+    unit: Callable[..., nn.Module]
+    dropout_rate: float
+
+    @nn.compact
+    def __call__(self, maps, draws, train: bool):  # (B, D, H, W, C) -> (B, D, H, W, targets)
+        if train:
+            maps = drop_maps(maps, draws, self.dropout_rate)
+        for k in range(self.convolutions):
+            maps = self.unit(self.width, kernel_size=3, activation=nn.relu, name=f"unit_{k}")(
+                (maps,), train
+            )
+        log_odds = math.log(self.initial_probability / (1 - self.initial_probability))
+        # From zero, so that all targets set out alike. From random weights some maps are pushed
+        # to 0 at once, and stay there: the loss is one ratio for all targets, so the others make
+        # do without them, and a saturated sigmoid has no gradient to come back by.
+        output = Convolution(self.targets, 1, log_odds, nn.initializers.zeros, name="output")
+        return nn.sigmoid(output((maps.astype(jnp.float32),)))
+
+
+class SiameseMPUNet(nn.Module):
+    """Two visits in, one probability map of new lesions per target out.
+
+    With the defaults of `configs/msseg2.py` it has 28 convolutions and 40,465 learnable
+    parameters, the two figures that the paper gives.
+    """
+
+    widths: tuple[int, ...]  # feature maps of a node, by depth
+    targets: int  # output maps: consensus first, then the experts
+    node_convolutions: int  # convolutions in each node
+    refinement_width: int  # feature maps in the refinement block
+    refinement_convolutions: int
+    initial_probability: float  # of new lesion, where the network is untrained
+    dropout_rate: float  # share of whole feature maps dropped in training
+    norm_momentum: float  # decay of batch norm's running statistics, per step
+    norm_epsilon: float
+    axis_name: str | None = None  # pmap axis over which batch statistics are taken
+    compute_dtype: str = "float32"  # of feature maps; parameters, statistics, output are float32
+
+    @property
+    def side_multiple(self) -> int:
+        """Patch sides must be multiples of this many voxels: one halving per depth."""
+        return 2 ** (len(self.widths) - 1)
+
+    def setup(self):
+        unit = partial(
+            Normalised,
+            norm_momentum=self.norm_momentum,
+            norm_epsilon=self.norm_epsilon,
+            axis_name=self.axis_name,
+        )
+        self.segmentation = SegmentationBlock(
+            self.widths, self.node_convolutions, unit, self.dropout_rate
+        )
+        self.refinement = RefinementBlock(
+            self.targets, self.refinement_width, self.refinement_convolutions,
+            self.initial_probability, unit, self.dropout_rate,
+        )  # fmt: skip
+
+    def __call__(self, time01, time02, *, train: bool, patch_ids=None):
+        """Probability that each voxel belongs to a new lesion.
+
+        Args:
+          time01, time02: (B, D, H, W, 1), the normalised visits of B patches.
+          train: batch statistics and dropout (which needs the 'dropout' key) if true; running
+            statistics and no dropout if false.
+          patch_ids: (B,) int32, needed in training: what names a patch for dropout.
+
+        Returns:
+          (B, D, H, W, targets) float32, in [0, 1].
+
+        Raises:
+          ValueError: the visits differ in shape, or a side cannot be halved often enough.
+        """
+        if time01.shape != time02.shape or time01.ndim != 5 or time01.shape[-1] != 1:
+            raise ValueError(
+                f"time01 has shape {time01.shape}, time02 {time02.shape}: "
+                "wanted the same shape (B, D, H, W, 1) for both"
+            )
+        check_patch_size(time01.shape[1:4], self.side_multiple)
+        if train and patch_ids is None:
+            raise ValueError("patch_ids is None: training wants (B,) patch numbers, for dropout")
+
+        segmentation_draws = refinement_draws = None
+        if train:
+            visit_ids = jnp.concatenate([2 * patch_ids, 2 * patch_ids + 1])  # (2B,)
+            split = self.segmentation.dropped_maps
+            decoders = len(self.widths) - 1
+            draws = dropout_draws(self.make_rng("dropout"), visit_ids, split + 2 * decoders)
+            segmentation_draws = draws[:, :split]
+            refinement_draws = draws[: len(patch_ids), split:]
+
+        # Both visits on the batch axis: one set of weights, and batch statistics that are common
+        # to both and do not depend on which came first.
+        visits = jnp.concatenate([time01, time02], axis=0)  # (2B, D, H, W, 1)
+        visits = visits.astype(self.compute_dtype)
+        maps = self.segmentation(visits, segmentation_draws, train)  # (2B, D, H, W, decoders)
+        both = jnp.concatenate(jnp.split(maps, 2, axis=0), axis=-1)  # (B, D, H, W, 2 decoders)
+        return self.refinement(both, refinement_draws, train)
+
+
+def check_patch_size(sides, multiple: int) -> None:
+    """Raises InputError unless each of `sides`, in voxels, is a positive multiple of `multiple`."""
+    wrong = [side for side in sides if side < multiple or side % multiple]
+    if wrong:
+        raise InputError(
+            f"patch side {wrong[0]} is no multiple of {multiple}, which this network wants because "
+            f"it halves a patch {multiple.bit_length() - 1} times; the nearest that fit are "
+            f"{max(wrong[0] // multiple, 1) * multiple} and {(wrong[0] // multiple + 1) * multiple}"
+        )
+
+
+def initial_variables(model: SiameseMPUNet, seed: int) -> dict:
+    """Parameters and batch statistics of an untrained network: {'params', 'batch_stats'}."""
+    # 'rbg', because XLA takes a minute to compile the default generator for 28 kernels on a CPU.
+    return _initialise(model, jax.random.key(seed, impl="rbg"))
+
+
+@functools.partial(jax.jit, static_argnums=0)  # traced and compiled once for all that are alike
+def _initialise(model: SiameseMPUNet, key: jax.Array) -> dict:
+    side = model.side_multiple  # the variables do not depend on the size of the patch
+    visit = jnp.zeros((1, side, side, side, 1))
+    return model.init(key, visit, visit, train=False)
+
+
+@functools.cache
+def variable_shapes(model: SiameseMPUNet) -> dict:
+    """Shapes and dtypes of what `initial_variables` gives; nothing is computed."""
+    side = model.side_multiple
+    visit = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
+    return jax.eval_shape(
+        lambda key, visit: model.init(key, visit, visit, train=False), jax.random.key(0), visit
+    )
+
+
+def build_model(
+    config, axis_name: str | None = None, compute_dtype: str = "float32"
+) -> SiameseMPUNet:
+    """The network that `config.model` describes (see `configs/msseg2.py`)."""
+    model = config.model
+    return SiameseMPUNet(
+        widths=tuple(model.widths),
+        targets=model.targets,
+        node_convolutions=model.node_convolutions,
+        refinement_width=model.refinement_width,
+        refinement_convolutions=model.refinement_convolutions,
+        initial_probability=model.initial_probability,
+        dropout_rate=model.dropout_rate,
+        norm_momentum=model.norm_momentum,
+        norm_epsilon=model.norm_epsilon,
+        axis_name=axis_name,
+        compute_dtype=compute_dtype,
+    )

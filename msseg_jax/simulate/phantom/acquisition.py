@@ -1,0 +1,189 @@
+"""The scanner: where its voxels lie and what it makes of the signal of a head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from msseg_jax.simulate.phantom.fields import Grid, coarse_field, interpolated_planes
+from msseg_jax.simulate.phantom.plan import PatientPlan
+
+# Box that the image covers, in head coordinates: the whole head down to the upper jaw.
+VIEW_CENTRE_MM, VIEW_MM = (0.0, -17.0, -12.0), (176.0, 236.0, 222.0)
+WORK_MM = 1.1  # the head is built, and noise arises, on a grid no finer than this
+
+
+def image_grid(
+    plan: PatientPlan, rng: np.random.Generator, spacing_mm: Sequence[float] | None = None
+) -> tuple[Grid, np.ndarray]:
+    """The grid of both images, and their affine (4 x 4, voxel indices to scanner mm, RAS).
+
+    Args:
+        plan: of the patient.
+        rng: draws the pose of the head, the obliqueness of the slices and the table position.
+        spacing_mm: replaces the planned voxel size.
+    """
+    spacing_mm = np.asarray(spacing_mm or plan.spacing_mm, float)
+    axes = np.zeros((3, 3))  # columns: head direction of each array axis
+    for axis, letter in enumerate(plan.orientation):
+        row = next(r for r, pair in enumerate(("LR", "PA", "IS")) if letter in pair)
+        axes[row, axis] = 1.0 if letter in "RAS" else -1.0
+    view_mm = np.abs(axes.T) @ (np.array(VIEW_MM) * rng.uniform(1.0, 1.04, 3))
+    shape = tuple(int(2 * round(v / (2 * s))) for v, s in zip(view_mm, spacing_mm, strict=True))
+
+    pose = Rotation.from_euler("xyz", rng.uniform(-1, 1, 3) * (5, 3, 4), degrees=True).as_matrix()
+    centre = (np.array(shape) - 1) / 2
+    to_head = np.eye(4)
+    to_head[:3, :3] = pose @ axes * spacing_mm
+    to_head[:3, 3] = np.add(VIEW_CENTRE_MM, rng.uniform(-2, 2, 3)) - to_head[:3, :3] @ centre
+
+    # Every second scan is oblique: its axes are turned against those of the magnet.
+    angles = rng.uniform(-1, 1, 3) * (18, 6, 6) * (rng.random() < 0.5)
+    oblique = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    affine = np.eye(4)
+    affine[:3, :3] = oblique @ axes * spacing_mm
+    affine[:3, 3] = rng.uniform(-25, 25, 3) - affine[:3, :3] @ centre
+    return Grid(shape, to_head), affine
+
+
+def work_grid(grid: Grid) -> Grid:
+    """The same box with voxels of at least WORK_MM."""
+    return grid.resized(
+        tuple(
+            int(np.ceil(n * mm / max(mm, WORK_MM) - 1e-6))
+            for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)
+        )
+    )
+
+
+def small_motion(rng: np.random.Generator) -> np.ndarray:
+    """What registration leaves over: a turn of 0.1 to 0.7 degree and a shift of 0.1 to 0.7 mm.
+
+    Returns:
+        4 x 4 matrix from head coordinates of the second visit to those of the first.
+    """
+    axis, shift = rng.standard_normal((2, 3))
+    turn = np.deg2rad(rng.uniform(0.1, 0.7)) * axis / np.linalg.norm(axis)
+    motion = np.eye(4)
+    motion[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
+    motion[:3, 3] = rng.uniform(0.1, 0.7) * shift / np.linalg.norm(shift)
+    # About the middle of the brain, not about the origin of some scanner.
+    pivot = np.array([0.0, -17.0, 0.0])
+    motion[:3, 3] += pivot - motion[:3, :3] @ pivot
+    return motion
+
+
+def moved(
+    signal: np.ndarray, grid: Grid, motion: np.ndarray, box: tuple[slice, ...], near: np.ndarray
+) -> np.ndarray:
+    """`signal` on `grid` as seen after `motion`.
+
+    Args:
+        signal: grid.shape, float32.
+        motion: 4 x 4 matrix from head coordinates after the motion to those before it, mm.
+        box: of the brain.
+        near: where the brain is in `box`, bool. A quadratic spline keeps it as sharp as it was: by
+            a linear interpolation the visits would differ in blur. Around the brain that is good
+            enough, and much faster.
+    """
+    index = np.linalg.inv(grid.to_head_mm) @ motion @ grid.to_head_mm
+    result = ndimage.affine_transform(
+        signal, index[:3, :3], index[:3, 3], order=1, mode="nearest", output=np.float32
+    )
+    start = np.array([s.start for s in box])
+    i, j, k = (v.astype(np.float32) for v in np.nonzero(near))
+    turn = index[:3, :3]
+    shift = (turn @ start + index[:3, 3] - start).astype(np.float32)
+    # Sums written out: a threaded matrix product may round differently from run to run.
+    here = np.stack(
+        [
+            np.float32(a) * i + np.float32(b) * j + np.float32(c) * k + d
+            for (a, b, c), d in zip(turn, shift, strict=True)
+        ]
+    )
+    result[box][near] = np.maximum(
+        ndimage.map_coordinates(signal[box], here, order=2, mode="nearest", output=np.float32), 0
+    )
+    return result
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Settings of one visit.
+
+    Attributes:
+        white: number stored for white matter.
+        gamma: power of the contrast, 1 leaves it.
+        noise: standard deviation, relative to white matter.
+        bias: spread of the logarithm of the coil sensitivity.
+        clean_air: the scanner sets the air around the head to zero.
+    """
+
+    white: float
+    gamma: float
+    noise: float
+    bias: float
+    clean_air: bool
+
+    @classmethod
+    def draw(cls, plan: PatientPlan) -> tuple[Scan, Scan]:
+        """Both visits of a patient: alike, never equal."""
+        rng = plan.rng("time01")
+        white, noise, clean_air = (
+            rng.uniform(180, 800),
+            rng.uniform(0.016, 0.028),
+            rng.random() < 0.7,
+        )
+        first = cls(white, 1.0, noise, rng.uniform(0.04, 0.09), clean_air)
+        rng = plan.rng("time02")
+        second = cls(
+            white=white * rng.uniform(0.7, 1.4),
+            gamma=float(np.clip(rng.normal(1.0, 0.04), 0.92, 1.08)),
+            noise=noise * rng.uniform(0.8, 1.25),
+            bias=rng.uniform(0.04, 0.09),
+            clean_air=clean_air,
+        )
+        return first, second
+
+
+def acquire(
+    signal: np.ndarray,
+    inside: np.ndarray,
+    spacing_mm: np.ndarray,
+    scan: Scan,
+    rng: np.random.Generator,
+    dtype: str,
+) -> np.ndarray:
+    """The image that a scanner makes of `signal`.
+
+    Args:
+        signal: relative to white matter, on the image grid.
+        inside: where the head is, on the work grid.
+        spacing_mm: of the image grid.
+        scan: settings.
+        rng: draws coil sensitivity and noise.
+        dtype: of the image.
+
+    Returns:
+        Magnitudes: Rician noise, as scanners compute them from two noisy channels. The noise
+        arises on the work grid and is interpolated with the image, as in zero-filled scans.
+    """
+    bias = np.exp(scan.bias * np.clip(coarse_field(rng, signal.shape, spacing_mm, 80.0), -2.5, 2.5))
+    air = ~ndimage.binary_dilation(inside, iterations=2)
+    channels = []
+    for _ in range(2):
+        noise = np.float32(scan.noise) * rng.standard_normal(inside.shape, np.float32)
+        if scan.clean_air:
+            noise[air] = 0
+        channels.append(interpolated_planes(noise, signal.shape))
+    image = np.empty(signal.shape, dtype)
+    planes = zip(image, signal, interpolated_planes(bias, signal.shape), *channels, strict=True)
+    for out, true, sensitivity, real, imaginary in planes:
+        seen = np.maximum(true, 0) ** np.float32(scan.gamma) * sensitivity
+        magnitude = np.float32(scan.white) * np.sqrt((seen + real) ** 2 + imaginary**2)
+        out[...] = np.rint(magnitude) if image.dtype.kind == "i" else magnitude
+    return image

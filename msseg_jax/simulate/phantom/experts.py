@@ -1,0 +1,95 @@
+"""Four experts who outline new lesions, and the consensus of the challenge."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from msseg_jax.simulate.phantom.fields import Grid, Waves
+from msseg_jax.simulate.phantom.lesions import LesionLoad
+
+EXPERTS = 4
+TOUCHING = np.ones((3, 3, 3), bool)  # voxels that share a corner belong to one lesion
+
+
+def consensus(expert_masks: np.ndarray, *, needed: int = 3) -> np.ndarray:
+    """The challenge's rule to merge the experts' maps.
+
+    A lesion is a connected component (26 neighbours) of the union of the maps. It is kept if at
+    least `needed` experts drew a part of it. A voxel of a kept lesion is kept if at least half of
+    the experts who drew that lesion drew the voxel.
+
+    Args:
+        expert_masks: (experts, D, H, W), bool or 0/1.
+        needed: experts who must have drawn a lesion.
+
+    Returns:
+        (D, H, W), bool.
+
+    Raises:
+        ValueError: not four axes.
+    """
+    masks = np.asarray(expert_masks).astype(bool)
+    if masks.ndim != 4:
+        raise ValueError(f"expert_masks has shape {masks.shape}, wanted (experts, D, H, W)")
+    result = np.zeros(masks.shape[1:], bool)
+    union = masks.any(0)
+    if not union.any():
+        return result
+    # Lesions fill a small part of the volume: label only the box around them.
+    box = tuple(
+        slice(int(hits[0]), int(hits[-1]) + 1)
+        for hits in (
+            np.flatnonzero(union.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)
+        )
+    )
+    masks = masks[(slice(None), *box)]
+    lesions, count = ndimage.label(union[box], TOUCHING)
+    drew = np.zeros((count + 1, len(masks)), bool)  # (lesion, expert); lesion 0 is background
+    for expert, mask in enumerate(masks):
+        drew[np.unique(lesions[mask]), expert] = True
+    drawers = drew.sum(1)
+    votes = masks.sum(0)
+    kept = drawers >= needed
+    kept[0] = False
+    result[box] = kept[lesions] & (2 * votes >= drawers[lesions])
+    return result
+
+
+def count_components(mask: np.ndarray) -> int:
+    """Connected components (26 neighbours) of a mask."""
+    return ndimage.label(mask, TOUCHING)[1]
+
+
+def draw_experts(load: LesionLoad, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """What each expert outlines as new: (EXPERTS, *grid.shape), bool.
+
+    Each has a habit of drawing a little too large or too small and a hand that wavers along the
+    border. Of a new lesion at most one of them misses it; a doubtful one is drawn by one or two, so
+    that the consensus holds exactly the new lesions.
+    """
+    masks = np.zeros((EXPERTS, *grid.shape), bool)
+    habit_mm = rng.normal(0.0, 0.22, EXPERTS)
+    habit_mm -= habit_mm.mean()  # some draw large because others draw small
+    for owner, (lesion, drawn) in enumerate(load.recent, start=1):
+        points = grid.coordinates(drawn.box)
+        if lesion.kind == "new":
+            drawers = list(range(EXPERTS))
+            if rng.random() < (0.35 if lesion.radius_mm < 3 else 0.15):
+                drawers.pop(rng.integers(EXPERTS))
+        else:
+            drawers = rng.choice(EXPERTS, rng.integers(1, 3), replace=False)
+        # Own claim only: a hand that slips must not join two lesions.
+        own = load.claims[drawn.box] == owner
+        limit_mm = 0.16 * lesion.radius_mm
+        for expert in drawers:
+            waver = Waves.draw(rng, max(3.0, lesion.radius_mm))
+            shift = np.clip(habit_mm[expert], -limit_mm, limit_mm)
+            shift = shift + min(0.22, 0.6 * limit_mm) * waver(*points)
+            pieces, count = ndimage.label((drawn.level - shift < drawn.cut) & own)
+            if count == 0:
+                outline = drawn.mask
+            else:
+                outline = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+            masks[(expert, *drawn.box)] |= outline
+    return masks

@@ -1,0 +1,224 @@
+"""The head around the brain, and what every tissue looks like on FLAIR.
+
+Signals are relative to white matter = 1. On FLAIR fluid is nulled (dark), grey matter is brighter
+than white matter, bone and air are dark, and fat is bright unless the scanner suppresses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from msseg_jax.simulate.phantom.anatomy import (
+    BRAIN_HIGH_MM,
+    BRAIN_LOW_MM,
+    Brain,
+    build_brain,
+    cone,
+    ellipsoid,
+    slabs,
+    union,
+)
+from msseg_jax.simulate.phantom.fields import Grid, ramp, smooth_field
+
+DEFORMATION = ((60.0, 2.6), (22.0, 1.0))  # correlation length and standard deviation, mm
+
+
+@dataclass
+class Head:
+    """A healthy head on a grid.
+
+    Attributes:
+        grid: where the arrays lie.
+        signal: FLAIR signal relative to white matter, no noise, no bias; grid.shape, float32.
+        inside: True in the head, False in the air around it.
+        hull_mm: distance to the smooth surface of the brain, negative inside; large far outside.
+        brain_box: indices of the box that `brain` covers.
+        brain: tissues.
+    """
+
+    grid: Grid
+    signal: np.ndarray
+    inside: np.ndarray
+    hull_mm: np.ndarray
+    brain_box: tuple[slice, ...]
+    brain: Brain
+
+
+def build_head(grid: Grid, rng: np.random.Generator) -> Head:
+    """Draws a head on `grid`."""
+    points = deformed(grid, rng)
+    box = grid.box(BRAIN_LOW_MM, BRAIN_HIGH_MM)
+    brain = build_brain(grid, box, tuple(p[box] for p in points), rng)
+    hull = np.full(grid.shape, 60, np.float32)
+    hull[box] = brain.hull_mm
+    signal, inside = surroundings(grid, points, hull, rng)
+    signal[box] = inner_signal(grid, box, brain, signal[box], rng)
+    return Head(grid, signal, inside, hull, box, brain)
+
+
+def deformed(grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Coordinates of the voxels in the ideal head: size and shape of this one are undone."""
+    size = rng.normal(0.98, 0.03) * rng.normal(1.0, 0.02, 3)
+    # Wider at one temple, one frontal pole ahead of the other: no head is symmetric.
+    shear = rng.normal(0.0, 0.02, (3, 3))
+    x, y, z = grid.coordinates()
+    moved = []
+    for r, (p, q) in enumerate(((x, y), (y, z), (z, x))):
+        p = np.float32(1 / size[r]) * p + np.float32(shear[r, (r + 1) % 3]) * q
+        for scale_mm, spread_mm in DEFORMATION:
+            p += np.float32(spread_mm) * smooth_field(rng, grid.shape, grid.spacing_mm, scale_mm)
+        moved.append(p)
+    return tuple(moved)
+
+
+@dataclass
+class Covers:
+    """Thickness in mm and signal of what covers the brain."""
+
+    fluid_mm: float
+    skull_mm: float
+    scalp_mm: float
+    fat: float
+    muscle: float
+    skin: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Covers:
+        return cls(
+            fluid_mm=rng.uniform(0.5, 2.0),
+            skull_mm=rng.uniform(4.5, 6.5),
+            scalp_mm=rng.uniform(4.0, 7.0),
+            # Suppressed well, a little, not at all.
+            fat=float(rng.choice([0.3, 0.4, 0.8]) * rng.uniform(0.9, 1.1)),
+            muscle=rng.uniform(0.3, 0.45),
+            skin=rng.uniform(0.35, 0.6),
+        )
+
+
+def surroundings(
+    grid: Grid, points: tuple, hull: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Signal of fluid, bone, scalp, face and neck, as if there were no brain; and the head mask."""
+    covers = Covers.draw(rng)
+    patches = smooth_field(rng, grid.shape, grid.spacing_mm, 8.0)
+    grain = smooth_field(rng, grid.shape, grid.spacing_mm, 4.0)
+    signal, inside = np.empty(grid.shape, np.float32), np.empty(grid.shape, bool)
+    per_mm = np.float32(1 / max(1.0, float(grid.spacing_mm.mean())))
+    for slab in slabs(grid.shape):
+        x, y, z = here = tuple(p[slab] for p in points)
+        # The skull follows the brain without its dents: the vault bridges them.
+        low = np.where(z > 10, np.float32(1), np.float32(1.6))
+        vault = ellipsoid((x, y, (z - 10) * low), (0, -17, 0), (66, 86, 66))
+        cavity = union(vault, hull[slab] - covers.fluid_mm, 9.0)
+        face = ellipsoid(here, (0, 26, -58), (54, 52, 66))
+        neck = cone(here, (0, -32, -40, 56), (0, -42, -150, 52))
+        skin = union(cavity - covers.skull_mm - covers.scalp_mm, union(face, neck, 24.0), 22.0)
+        vault_share = ramp((z + 38 + 0.25 * y) / 14)  # 1 around the vault, 0 at face and neck
+        values = below_skull(here, patches[slab], grain[slab], covers, per_mm)
+        add_covers(values, cavity, skin, vault_share, patches[slab], grain[slab], covers, per_mm)
+        signal[slab] = values * ramp(-skin * per_mm)
+        inside[slab] = skin < 0
+    return signal, inside
+
+
+def below_skull(here, patches, grain, covers: Covers, per_mm) -> np.ndarray:
+    """Signal of face and neck: muscles in fat, with bone, air spaces, eyes and the spinal cord."""
+    x, y, z = here
+    mirrored = (np.abs(x), y, z)
+    fat_share = ramp((patches - 0.5) * 2)
+    soft = (covers.muscle + fat_share * (covers.fat - covers.muscle)) * (1 + 0.15 * grain)
+    dark = ramp((-0.75 - patches - 0.5 * grain) * 3)  # vessels, tendons, bone
+    sinuses = union(
+        ellipsoid(mirrored, (20, 50, -50), (14, 15, 17)),
+        ellipsoid(here, (0, 40, -46), (11, 32, 20)),
+        3.0,
+    )
+    throat = cone(here, (0, 6, -62, 8), (0, -8, -150, 8))
+    dark = np.maximum(dark, ramp(-np.minimum(sinuses, throat) / 2))
+    soft *= 1 - 0.9 * dark
+    eyes = ellipsoid(mirrored, (31, 56, -26), (12.5, 12.5, 12.5))
+    soft += ramp(-eyes * per_mm) * (np.where(eyes > -1.5, np.float32(0.4), 0.1) - soft)
+    spine = cone(here, (0, -46, -75, 17), (0, -52, -150, 18))
+    soft += ramp(-spine / 2) * (0.25 + 0.06 * grain - soft)
+    canal = cone(here, (0, -42, -60, 9), (0, -48, -150, 8))
+    soft += ramp(-canal * per_mm) * (np.float32(0.1) - soft)
+    cord = cone(here, (0, -42, -60, 6), (0, -48, -150, 5))
+    soft += ramp(-cord * per_mm) * (np.float32(0.85) - soft)
+    return soft
+
+
+def add_covers(signal, cavity, skin, vault_share, patches, grain, covers: Covers, per_mm):
+    """Lays scalp, bone, dura and fluid over `signal`, from the outside inward.
+
+    Args:
+        signal: of face and neck, changed in place.
+        cavity, skin: levels of the inside of the skull and of the whole head, mm.
+        vault_share: 1 where the covers are those of the vault, 0 where they are face and neck.
+    """
+    fat = covers.fat * (1 + 0.15 * grain)
+    scalp = np.where(skin > -1.5, np.float32(covers.skin), fat)
+    thickness_mm = covers.scalp_mm * (1.2 - 0.4 * vault_share)
+    signal += ramp((thickness_mm + skin) * per_mm) * (scalp - signal)
+    in_skull = ramp((covers.skull_mm + 0.3 - cavity) * per_mm) * vault_share
+    half = np.float32(covers.skull_mm / 2)
+    marrow = np.clip(1 - np.abs(cavity - half) / half, 0, 1) ** 2
+    bone = 0.04 + marrow * np.clip(0.12 + 0.07 * patches, 0.02, 0.5)
+    signal += in_skull * (bone - signal)
+    base = ramp((6 - cavity) * per_mm) * (1 - vault_share)  # skull base: bone, marrow and air
+    signal += base * (np.clip(0.12 + 0.15 * patches + 0.08 * grain, 0.03, 0.5) - signal)
+    signal += ramp(-cavity * per_mm) * (np.float32(0.1) - signal)
+    dura = ramp((0.7 - np.abs(cavity + 0.2)) * per_mm) * np.clip(0.15 + 0.1 * patches, 0, 0.4)
+    signal += dura * (np.float32(0.6) - signal)
+
+
+def inner_signal(
+    grid: Grid, box, brain: Brain, around: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """FLAIR signal of the brain in `box`, over `around` where there is none."""
+    shape, spacing_mm = brain.white.shape, grid.spacing_mm
+    cortex_signal = rng.uniform(1.18, 1.28)
+    fluid_signal = rng.uniform(0.10, 0.2)
+    levels = {
+        "caudate": rng.uniform(1.12, 1.2),
+        "putamen": rng.uniform(1.1, 1.18),
+        "pallidum": rng.uniform(0.88, 0.98),
+        "thalamus": rng.uniform(1.04, 1.12),
+    }
+    lining, cap = rng.uniform(0.12, 0.28), rng.uniform(0.15, 0.4)
+    wide, middle, fine = (
+        smooth_field(rng, shape, spacing_mm, max(mm, 2 * float(spacing_mm.mean())))
+        for mm in (26.0, 9.0, 3.0)
+    )
+    points = grid.coordinates(box)
+    signal = np.empty(shape, np.float32)
+    for slab in slabs(shape):
+        x, y, z = (p[slab] for p in points)
+        ventricle = brain.ventricle_mm[slab]
+        # White matter: dark corpus callosum, bright bands beside the trigones and a thin bright
+        # lining of the ventricles with caps at the horns, as in healthy adults.
+        outside = np.maximum(ventricle, 0)
+        horns = np.exp(-(((y - 34) / 9) ** 2)) + 0.8 * np.exp(-(((y + 55) / 14) ** 2))
+        callosum = np.exp(-((x / 14) ** 2) - ((ventricle - 4) / 4) ** 2) * (z > 10)
+        bands = ((np.abs(x) - 30) / 10) ** 2 + ((y + 42) / 22) ** 2 + ((z - 20) / 16) ** 2
+        white = 1 + lining * np.exp(-outside / 1.3) + cap * np.exp(-outside / 3) * horns
+        white += 0.07 * np.exp(-bands) - 0.1 * callosum - 0.05 * brain.infratentorial[slab]
+        # Cortex: brighter at insula and cingulum than over the convexity, darker in cerebellum.
+        grey = cortex_signal - 0.04 * wide[slab] + 0.06 * np.exp(-((x / 16) ** 2))
+        grey -= 0.1 * brain.infratentorial[slab]
+        tissue = brain.white[slab] * white + brain.cortex[slab] * grey
+        total = brain.white[slab] + brain.cortex[slab]
+        for name, share in brain.nuclei.items():
+            tissue += share[slab] * np.float32(levels[name])
+            total = total + share[slab]
+        texture = 1 + 0.022 * wide[slab] + 0.02 * middle[slab] + 0.018 * fine[slab]
+        tissue *= texture / np.maximum(total, 1e-3)
+        # Strands of choroid plexus in the trigones; fluid is nowhere quite even.
+        plexus = np.clip(middle[slab] + 0.3, 0, 1) * np.exp(-(((y + 36) / 8) ** 2)) * 0.5
+        fluid = fluid_signal * (1 + 0.25 * middle[slab]) + plexus * (ventricle < 0)
+        inside = ramp(-brain.hull_mm[slab])
+        fluid = inside * fluid + (1 - inside) * around[slab]
+        solid = np.clip(1 - brain.fluid[slab], 0, 1)
+        signal[slab] = solid * tissue + (1 - solid) * fluid
+    return signal

@@ -1,0 +1,194 @@
+"""Real scans to make pairs of: their brain, without bias field, and where MNI space lies in them.
+
+SCANS/<name>.nii.gz              one scan, or
+SCANS/<name>/<any>.nii.gz        one scan (or SCANS/<name>/flair_time01_on_middle_space.nii.gz and
+                                 time02: a pair, as `prepare` makes it)
+             brain_mask*.nii.gz  optional; without it the brain is found in the scan
+             lesion_mask*.nii.gz optional: ALL lesions of the scan
+             change_mask*.nii.gz of a pair: wherever its visits differ by a lesion; needed, for what
+                                 is new in it would else be taught as not new
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.grids import bounding_box, grid_difference
+from msseg_jax.volumes.layout import TIME01, TIME02
+from msseg_jax.volumes.masks import brain_mask_problem, mask_problem
+from msseg_jax.volumes.nifti import SUFFIXES, check_finite, read_volume
+from msseg_jax.volumes.volume import Volume
+
+MARGIN_MM = 8.0  # kept around the brain, for what moves and what blurs
+MASKS = ("brain_mask", "lesion_mask", "change_mask")  # how names of masks begin
+
+
+class SourceError(InputError):
+    """Scans that no pairs can be made of; the message names the file or folder."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What belongs to one scan, or to one pair of them."""
+
+    name: str
+    scans: tuple[Path, ...]  # one, or two on one grid
+    brain_mask: Path | None = None
+    lesion_mask: Path | None = None
+    change_mask: Path | None = None
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        masks = (self.brain_mask, self.lesion_mask, self.change_mask)
+        return (*self.scans, *(path for path in masks if path))
+
+
+@dataclass(frozen=True)
+class Source:
+    """One real scan, or two of one patient on one grid, cut to the brain and MARGIN_MM."""
+
+    name: str
+    images: np.ndarray  # (1 or 2, D, H, W) float32; 1 is the median of the brain
+    brain: np.ndarray  # (D, H, W) bool
+    lesions: np.ndarray  # (D, H, W) bool: of one scan all lesions; of two, where they differ by one
+    affine: np.ndarray  # (4, 4), voxel indices to scanner mm
+    to_mni: np.ndarray  # (4, 4), scanner mm to mm of MNI space
+
+    @property
+    def is_pair(self) -> bool:
+        return len(self.images) == 2
+
+    @property
+    def spacing_mm(self) -> np.ndarray:  # (3,)
+        return nib.affines.voxel_sizes(self.affine)
+
+
+def find_sources(root: Path) -> list[Files]:
+    """The scans and pairs of a folder, by name. Reads none.
+
+    Raises:
+      SourceError: no such folder, nothing in it, or a folder in it that is not as the module says.
+    """
+    if not root.is_dir():
+        raise SourceError(f"{root}: no such folder; wanted one with FLAIR scans (--scans)")
+    found, problems = [], []
+    for path in sorted(root.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_file() and path.name.endswith(SUFFIXES):
+            found.append(Files(stem(path), (path,)))
+        elif path.is_dir():
+            try:
+                found.append(_in_folder(path))
+            except SourceError as error:
+                problems.append(str(error))
+    if problems:
+        raise SourceError("\n".join(problems))
+    if not found:
+        raise SourceError(
+            f"{root}: no scan in it; wanted NIfTI files (.nii.gz), or a folder with one for each "
+            "patient (--scans)"
+        )
+    return found
+
+
+def stem(path: Path) -> str:
+    """The name of a NIfTI file without its ending."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _in_folder(folder: Path) -> Files:
+    images = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES))
+    masks = {kind: [p for p in images if p.name.startswith(kind)] for kind in MASKS}
+    for kind, paths in masks.items():
+        if len(paths) > 1:
+            raise SourceError(f"{folder}: {len(paths)} files begin with {kind}; wanted one at most")
+    one = {kind: paths[0] for kind, paths in masks.items() if paths}
+    if (folder / TIME01).is_file() and (folder / TIME02).is_file():
+        if "change_mask" not in one:
+            raise SourceError(
+                f"{folder}: is a pair without change_mask.nii.gz; wanted the mask of all lesion "
+                "changes in it, as they would else be taught as none: draw it, or give one of the "
+                "visits alone, which needs no mask"
+            )
+        scans = (folder / TIME01, folder / TIME02)
+    else:
+        scans = tuple(p for p in images if not p.name.startswith((*MASKS, "ground_truth")))
+        if len(scans) != 1:
+            there = ", ".join(p.name for p in images) or "none"
+            raise SourceError(
+                f"{folder}: {len(scans)} scans in it; wanted one NIfTI file, beside masks whose "
+                f"names begin with {' or '.join(MASKS)}; there is: {there}"
+            )
+    return Files(folder.name, scans, one.get(MASKS[0]), one.get(MASKS[1]), one.get(MASKS[2]))
+
+
+def read_source(files: Files, find_brain: bool = False) -> Source:
+    """Read a scan, find its brain and where MNI space lies in it, and divide out the bias field.
+
+    Raises:
+      InputError: a file that cannot be used, or a scan that no head is found in.
+    """
+    import SimpleITK as sitk
+
+    from msseg_jax.prepare.atlas import ADULT
+    from msseg_jax.prepare.bias import correct_bias
+    from msseg_jax.prepare.images import RAS_TO_LPS, array_of, image_of
+    from msseg_jax.prepare.registration import matrix_of
+    from msseg_jax.prepare.scan import read_scan
+    from msseg_jax.prepare.visits import check_volume, look_at
+
+    scans = [read_scan(path) for path in files.scans]
+    grid = read_volume(files.scans[0])
+    for path in files.scans[1:]:
+        if difference := grid_difference(grid, read_volume(path)):
+            raise SourceError(difference)
+    otherwise = f"leave it out (--leave_out={files.name})"
+    visit = look_at(scans[0], otherwise)
+    if files.brain_mask and not find_brain:
+        brain = _read_mask(files.brain_mask, grid, of_brain=True)
+    else:
+        brain = array_of(visit.brain) > 0
+    for scan in scans:  # of skull-stripped ones the mask may say more than the scan
+        brain &= array_of(scan.image) > 0
+    mask = image_of(brain.astype(np.uint8), grid.affine)
+    check_volume(mask, f"{files.scans[0]}, with {files.brain_mask or 'the mask found'}", otherwise)
+    images = np.stack([array_of(correct_bias(scan.image, mask)) for scan in scans])
+    images /= [[[[np.median(image[brain])]]] for image in images]
+
+    lesion_file = files.change_mask if len(scans) == 2 else files.lesion_mask
+    lesions = np.zeros(brain.shape, bool)
+    if lesion_file:
+        lesions = _read_mask(lesion_file, grid, of_brain=False) & brain
+
+    # From the atlas to the scan, both LPS; the atlas is MNI space, shrunk to an adult's brain.
+    matrix, shift = matrix_of(sitk.Transform(visit.to_atlas))
+    turn = RAS_TO_LPS @ (ADULT * matrix) @ RAS_TO_LPS
+    from_mni = nib.affines.from_matvec(turn, RAS_TO_LPS @ shift)
+    margin = np.ceil(MARGIN_MM / grid.spacing_mm).astype(int)
+    box = tuple(
+        slice(max(side.start - more, 0), side.stop + more)
+        for side, more in zip(bounding_box(brain), margin, strict=True)
+    )
+    start = nib.affines.from_matvec(np.eye(3), [side.start for side in box])
+    return Source(
+        files.name,
+        np.ascontiguousarray(images[(slice(None), *box)], np.float32),
+        brain[box],
+        lesions[box],
+        grid.affine @ start,
+        np.linalg.inv(from_mni),
+    )
+
+
+def _read_mask(path: Path, grid: Volume, of_brain: bool) -> np.ndarray:
+    volume = read_volume(path)
+    check_finite(volume)
+    difference = grid_difference(grid, volume)
+    problem = brain_mask_problem(volume) if of_brain else mask_problem(path, volume.array)
+    if found := difference or problem:
+        raise SourceError(found)
+    return volume.array > 0

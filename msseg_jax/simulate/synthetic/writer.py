@@ -1,0 +1,252 @@
+"""A data set in the MSSEG-2 layout, made of real scans.
+
+ROOT/<source>_<number>/   one pair, as `data.dataset` describes it, and `synthetic.json`
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from tqdm import tqdm
+
+from msseg_jax.prepare.request import check_libraries
+from msseg_jax.simulate.phantom.writer import write_volume
+from msseg_jax.simulate.synthetic.bank import Bank, read_bank
+from msseg_jax.simulate.synthetic.pair import FAINTEST, SyntheticPair, make_pair
+from msseg_jax.simulate.synthetic.source import Files, SourceError, find_sources, read_source, stem
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.json_files import read_json
+from msseg_jax.system.machine import processors
+from msseg_jax.system.processes import in_processes
+from msseg_jax.volumes.layout import SYNTHETIC
+from msseg_jax.volumes.nifti import SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 3  # of what is made of a scan; counted up when a pair would come out otherwise
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a data set is to be made of."""
+
+    scans: tuple[Path, ...]  # folders, as `source` describes them
+    masks: tuple[Path, ...]  # folders of lesion masks in MNI space
+    output: Path
+    shapes: tuple[Path, ...] = ()  # folders of lesion masks in any space
+    leave_out: tuple[str, ...] = ()  # names of scans and masks that are not to be used
+    pairs: int = 16  # of each scan
+    seed: int = 0
+    jobs: int | None = None  # processes; None: all processors, no more than scans
+    overwrite: bool = False
+    find_brains: bool = False  # also where a scan has a brain mask
+    brain_size: float = 1.0  # of the brains of `masks`; see `bank.read_bank`
+    least_contrast: float = FAINTEST  # of a new lesion that is labelled
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be made of one source."""
+
+    files: Files
+    pairs: dict[str, dict]  # by the name of their folder: all that a pair depends on
+
+    @staticmethod
+    def of(files: Files, masks: list[Path], shapes: list[Path], request: Request) -> "Work":
+        made = {
+            "format": FORMAT,
+            "seed": request.seed,
+            "brain_size": request.brain_size,
+            "found_brain": request.find_brains,
+            "least_contrast": request.least_contrast,
+            "files": _digest(files.all, masks, shapes),
+        }
+        names = {f"{files.name}_{k:03d}": k for k in range(request.pairs)}
+        return Work(files, {name: made | {"number": k} for name, k in names.items()})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one source."""
+
+    source: str
+    records: tuple[dict, ...] = ()  # of its pairs, by name; also of those that were there
+    failure: str = ""  # why there are no more of them
+
+
+def write_synthetic(request: Request) -> list[Outcome]:
+    """Write a data set, and go on after a scan that cannot be used; what became of each, by name.
+
+    Pair k of a scan depends on the scan with its masks, its name, the seed, k, all lesion masks,
+    `brain_size`, `find_brains` and `least_contrast`, and on nothing else. Pairs that are there,
+    made of the same, are kept: what was interrupted goes on.
+
+    Raises:
+      InputError: before any work, for what is missing or in the way; a mask that cannot be used.
+    """
+    check_libraries()
+    sources = _sources(request)
+    masks, shapes = (
+        [path for folder in folders for path in _masks(folder, flag)]
+        for folders, flag in ((request.masks, "--masks"), (request.shapes, "--shapes"))
+    )
+    _check_left_out(request.leave_out, sources, [*masks, *shapes])
+    sources = [files for files in sources if files.name not in request.leave_out]
+    if not sources:
+        raise SourceError("--leave_out: no scan is left; wanted at least one of --scans")
+    masks, shapes = (  # in an order of their own, as lesions are drawn by their numbers
+        sorted((path for path in paths if stem(path) not in request.leave_out), key=stem)
+        for paths in (masks, shapes)
+    )
+    work = [Work.of(files, masks, shapes, request) for files in sources]
+    _check_output(request, {name: made for one in work for name, made in one.pairs.items()})
+    bank = read_bank(masks, shapes, request.brain_size)
+    jobs = min(request.jobs or processors(), len(work))
+    write = partial(_write_all, request, bank, max(1, processors() // jobs))
+    outcomes = []
+    with tqdm(total=len(work), desc="scans", disable=None, leave=False) as bar:
+        for outcome in in_processes(write, work, jobs):
+            outcomes.append(outcome)
+            bar.update()
+    return sorted(outcomes, key=lambda outcome: outcome.source)
+
+
+def _sources(request: Request) -> list[Files]:
+    sources = [files for root in request.scans for files in find_sources(root)]
+    names = [files.name for files in sources]
+    for files in sources:
+        if names.count(files.name) > 1:
+            raise SourceError(
+                f"{files.scans[0]}: another scan is called {files.name} as well; wanted names that "
+                "tell them apart: rename one of them"
+            )
+    return sources
+
+
+def _masks(folder: Path, flag: str) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; wanted one with lesion masks ({flag})")
+    masks = [path for path in sorted(folder.iterdir()) if path.name.endswith(SUFFIXES)]
+    if not masks:
+        raise InputError(f"{folder}: no NIfTI file in it; wanted lesion masks (.nii.gz)")
+    return masks
+
+
+def _check_left_out(names: tuple[str, ...], sources: list[Files], masks: list[Path]) -> None:
+    scans, masked = {files.name for files in sources}, {stem(path) for path in masks}
+    for name in names:
+        if name not in scans | masked:
+            raise InputError(
+                f"--leave_out={name}: no scan and no mask is called so; wanted one of these: "
+                f"{', '.join(sorted(scans | masked))}"
+            )
+        for there, kind in ((scans, "scan"), (masked, "mask")):
+            if name not in there:
+                logger.warning(
+                    "--leave_out=%s: no %s is called so; if there is one of this patient under "
+                    "another name, leave that out as well", name, kind,
+                )  # fmt: skip
+
+
+def _digest(*groups: Sequence[Path]) -> str:
+    """Of what files hold, and which of them are together."""
+    groups = [[sha256(path.read_bytes()).hexdigest() for path in group] for group in groups]
+    return sha256(json.dumps(groups).encode()).hexdigest()[:16]
+
+
+def _check_output(request: Request, wanted: dict[str, dict]) -> None:
+    output = request.output.resolve()
+    for scans in request.scans:
+        if scans.resolve() in (output, *output.parents):
+            raise InputError(
+                f"--output={request.output}: lies in --scans={scans}, and the pairs would be taken "
+                "for scans the next time; wanted a folder elsewhere"
+            )
+    try:
+        request.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--output={request.output}: {error}; wanted a folder to write in"
+        ) from error
+    folders = [path for path in sorted(request.output.iterdir()) if path.is_dir()]
+    if others := [path.name for path in folders if path.name not in wanted and path.name[0] != "."]:
+        raise InputError(
+            f"--output={request.output}: also holds {others[0]}, which is none of the pairs asked "
+            "for, and training would read it; wanted a folder of its own for each data set"
+        )
+    taken = [path for path in folders if path.name in wanted]
+    if foreign := [path.name for path in taken if not (path / SYNTHETIC).is_file()]:
+        raise InputError(
+            f"--output={request.output}: {foreign[0]} was not made by this program, and a pair "
+            "would take its place; name another folder"
+        )
+    if request.overwrite:
+        return
+    for path in taken:
+        if difference := _difference(path, wanted[path.name]):
+            raise InputError(
+                f"--output={request.output}: holds {path.name}, made otherwise ({difference}); "
+                "name another folder, or add --overwrite to make all pairs anew"
+            )
+
+
+def _difference(folder: Path, made: dict) -> str:
+    """In what a pair that is there was made otherwise; empty if in nothing."""
+    record = read_json(folder / SYNTHETIC)
+    if not isinstance(record, dict):
+        return f"{SYNTHETIC} is damaged"
+    for field, value in made.items():
+        if record.get(field) != value:
+            if field == "files":  # a digest, that says nothing to people
+                return "of other files"
+            return f"{field} {record.get(field)}, now {value}"
+    return ""
+
+
+def _write_all(request: Request, bank: Bank, threads: int, work: Work) -> Outcome:
+    """All pairs of one source, which is read once, on so many processors."""
+    from msseg_jax.prepare.threads import use_threads
+
+    use_threads(threads)
+    records, source = [], None
+    try:
+        for name, made in work.pairs.items():
+            folder = request.output / name
+            if folder.exists() and not request.overwrite:
+                record = read_json(folder / SYNTHETIC)
+            else:
+                source = source or read_source(work.files, request.find_brains)
+                pair = make_pair(source, bank, request.seed, made["number"], request.least_contrast)
+                record = pair.record | made | {"left_out": list(request.leave_out)}
+                write_pair(folder, replace(pair, record=record))
+            records.append({"patient": name} | record)
+    except InputError as error:  # the other scans are wanted all the same
+        return Outcome(work.files.name, tuple(records), str(error))
+    except RuntimeError as error:  # SimpleITK's
+        return Outcome(work.files.name, tuple(records), f"{work.files.scans[0]}: {error}")
+    return Outcome(work.files.name, tuple(records))
+
+
+def write_pair(folder: Path, pair: SyntheticPair) -> None:
+    """Write one pair, in place of what is there; its folder appears when it is complete."""
+    partial_folder, old_folder = (
+        folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old")
+    )
+    for left_over in (partial_folder, old_folder):  # of a run that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    partial_folder.mkdir()
+    try:
+        for name, volume in pair.volumes.items():
+            write_volume(partial_folder / name, volume, pair.affine)
+        (partial_folder / SYNTHETIC).write_text(json.dumps(pair.record, indent=1) + "\n")
+        if folder.exists():  # out of the way at once: half of it would be taken for the whole
+            folder.rename(old_folder)
+        partial_folder.rename(folder)
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        shutil.rmtree(old_folder, ignore_errors=True)

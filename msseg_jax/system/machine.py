@@ -1,0 +1,43 @@
+"""What a process takes of its machine: processors and memory."""
+
+import ctypes
+import os
+
+# From malloc.h of glibc; `man mallopt` says what they mean.
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def limit_threads(threads: int) -> None:
+    """Use at most `threads` processors; to be called before JAX is imported."""
+    os.environ["NPROC"] = str(threads)  # what XLA sizes its thread pools by
+    if hasattr(os, "sched_setaffinity"):  # and what the system grants, where it can be told
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[:threads])
+
+
+def keep_freed_memory() -> None:
+    """Large blocks that are freed stay with the process; to be called before JAX is imported.
+
+    glibc gives them back to the system at once. XLA frees and takes hundreds of MB with every
+    call, and the system clears each page anew, which a forward pass on a CPU takes longer for
+    (`python -m benchmarks.step`, with and without `--give_back`). Without glibc this does nothing.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(M_ARENA_MAX, 1)  # one heap for all threads: a thread's own has at most 64 MB
+    mallopt(M_MMAP_MAX, 0)  # large blocks from the heap as well
+    mallopt(M_TRIM_THRESHOLD, -1)  # which never shrinks

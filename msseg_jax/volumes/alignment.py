@@ -1,0 +1,119 @@
+"""Do the two visits lie on each other? The rigid motion that is left between them, in mm.
+
+Gauss-Newton on voxels of GRID_MM: what motion of the second visit, and what gain and offset,
+explain the first best, inside the brain? The images are band-passed, so that edges count and not
+the bias field or another protocol's contrast. Voxels that disagree with the rest (lesions,
+vessels) lose their weight. It measures some millimetres and degrees; it is no registration, and a
+pair that is further apart shows by its low correlation.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from msseg_jax.volumes.resampling import resampling_to
+
+GRID_MM = 2.0  # fine enough for a tenth of it, coarse enough to take a second
+FINEST, COARSEST = 1.0, 4.0  # of what is compared: Gaussian standard deviations, in such voxels
+POINTS = 30_000  # about as many of the brain's voxels are compared
+ITERATIONS = 15
+OUTLIER = 2.5  # standard deviations, from the median absolute deviation
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How well two visits match inside the brain."""
+
+    displacement_mm: float  # of the brain's voxels by the motion that is left, mean
+    correlation: float  # of the band-passed visits as they lie in their files
+
+
+def measure_alignment(
+    time01: np.ndarray, time02: np.ndarray, brain: np.ndarray, spacing_mm: np.ndarray
+) -> Alignment:
+    """The rigid motion between two images on one grid, and their correlation.
+
+    Args:
+      time01, time02: (D, H, W) float32.
+      brain: (D, H, W) bool.
+      spacing_mm: (3,), voxel sides.
+
+    Returns:
+      NaN for both where the brain is too thin to tell.
+    """
+    resampling = resampling_to(GRID_MM, brain.shape, spacing_mm)
+    brain = resampling.forward_labels(brain)
+    if min(brain.shape) < 2 or not brain.any():
+        return Alignment(math.nan, math.nan)
+    fixed, moving = (_band_pass(resampling.forward(image)) for image in (time01, time02))
+    # Away from the edge, where a mask cut the images.
+    inside = ndimage.binary_erosion(brain, iterations=2)
+    points = np.argwhere(inside if inside.any() else brain)
+    points = points[:: max(1, len(points) // POINTS)].T.astype(float)  # (3, V) voxels
+    reference = fixed[tuple(points.astype(int))]
+    centre = points.mean(axis=1, keepdims=True)
+    arms = points - centre
+    gradients = np.stack(np.gradient(moving))
+
+    rotation, shift = np.eye(3), np.zeros((3, 1))
+    correlation = None
+    for _ in range(ITERATIONS):
+        moved = rotation @ arms + centre + shift
+        values = ndimage.map_coordinates(moving, moved, order=1, mode="nearest")
+        if correlation is None:
+            correlation = _correlation(reference, values)
+        slopes = np.stack(
+            [ndimage.map_coordinates(g, moved, order=1, mode="nearest") for g in gradients]
+        )
+        # reference = gain * (values + slopes . motion) + offset, where the motion is a shift and a
+        # small rotation w about the centre, which moves an arm r by w x r.
+        turns = np.cross((rotation @ arms).T, slopes.T).T
+        design = np.stack([*turns, *slopes, values, np.ones_like(values)])
+        step = _robust_solution(design, reference)
+        gain = step[6]
+        if not abs(gain) > 1e-6:
+            break
+        turn, move = step[:3] / gain, step[3:6] / gain
+        rotation = _rotation(turn) @ rotation
+        shift = shift + move[:, None]
+        if np.abs(move).max() < 1e-3 and np.abs(turn).max() < 1e-5:
+            break
+    displacement = rotation @ arms + shift - arms
+    return Alignment(
+        float(np.linalg.norm(displacement, axis=0).mean() * GRID_MM), float(correlation)
+    )
+
+
+def _band_pass(image: np.ndarray) -> np.ndarray:
+    return ndimage.gaussian_filter(image, FINEST) - ndimage.gaussian_filter(image, COARSEST)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / norm) if norm > 0 else 0.0
+
+
+def _robust_solution(design: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least squares of design.T @ x = target, twice: the second time without the outliers."""
+    kept = np.ones(target.shape, dtype=bool)
+    for _ in range(2):
+        a = design[:, kept]
+        scale = np.sqrt((a * a).mean(axis=1)) + 1e-12  # for a well conditioned system
+        a = a / scale[:, None]
+        solution = np.linalg.lstsq(a @ a.T, a @ target[kept], rcond=1e-10)[0] / scale
+        error = np.abs(target - solution @ design)
+        kept = error <= OUTLIER * 1.4826 * np.median(error) + 1e-12
+    return solution
+
+
+def _rotation(vector: np.ndarray) -> np.ndarray:
+    """The matrix that turns by |vector| radians about it (Rodrigues)."""
+    angle = np.linalg.norm(vector)
+    if angle < 1e-12:
+        return np.eye(3)
+    x, y, z = vector / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -1,0 +1,99 @@
+"""Read the volumes of one patient and check that they agree."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msseg_jax.volumes.grids import grid_difference
+from msseg_jax.volumes.layout import DatasetError, Patient, logger
+from msseg_jax.volumes.masks import brain_mask_problem, mask_problem
+from msseg_jax.volumes.nifti import read_checked
+from msseg_jax.volumes.volume import Volume
+
+MAX_BRAIN_SHARE = 0.9  # of a volume; a "brain" beyond it is an image that was never masked
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The checked volumes of one patient, all on one grid."""
+
+    time01: Volume
+    time02: Volume
+    brain: np.ndarray  # (D, H, W) bool
+    targets: np.ndarray  # (T, D, H, W) uint8, 0 or 1, nothing outside the brain
+
+
+def read_pair(patient: Patient) -> Pair:
+    """Read all volumes of a patient and check each of them and their agreement.
+
+    Raises:
+      DatasetError: with every problem of this patient, one per line.
+    """
+    problems: list[str] = []
+    time01 = read_checked(patient.time01, None, problems)
+    time02 = read_checked(patient.time02, None, problems)
+    if time01 and time02 and (difference := grid_difference(time01, time02)):
+        problems.append(
+            f"{difference}; or start from the scans: predict with --prepare brings them together, "
+            "as python -m msseg_jax.prepare does"
+        )
+    for visit in filter(None, (time01, time02)):
+        if np.ptp(visit.array) == 0:
+            problems.append(
+                f"{visit.path}: every voxel is {visit.array.flat[0]:g}; wanted a FLAIR image: "
+                "export it again"
+            )
+    if time01 and time02 and np.array_equal(time01.array, time02.array):
+        problems.append(
+            f"{patient.time01} and {patient.time02} hold the same voxels; wanted two visits: the "
+            "same scan was given twice"
+        )
+    mask = read_checked(patient.brain_mask, time01, problems) if patient.brain_mask else None
+    if mask and (problem := brain_mask_problem(mask, (time01, time02))):
+        problems.append(problem)
+    targets = [_read_target(path, time01, problems) for path in patient.targets]
+    if problems:
+        raise DatasetError("\n".join(problems))
+
+    brain = _brain(patient, time01, time02, mask)
+    for path, target in zip(patient.targets, targets, strict=True):
+        outside = int(target[~brain].sum())
+        if outside:
+            logger.warning("%s: %d voxels outside the brain are left out", path, outside)
+            target *= brain
+    stacked = np.stack(targets) if targets else np.zeros((0, *brain.shape), dtype=np.uint8)
+    return Pair(time01, time02, brain, stacked)
+
+
+def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.ndarray | None:
+    """A reference map as (D, H, W) uint8, 0 or 1."""
+    target = read_checked(path, like, problems)
+    if target is None:
+        return None
+    if problem := mask_problem(path, target.array):
+        problems.append(problem)
+    return target.array.astype(np.uint8)
+
+
+def _brain(patient: Patient, time01: Volume, time02: Volume, mask: Volume | None) -> np.ndarray:
+    """The brain's voxels, (D, H, W) bool."""
+    if mask is not None:
+        source = str(mask.path)
+        brain = mask.array != 0
+        cure = "give a mask of the brain, 1 inside and 0 outside"
+    else:
+        source = f"{time01.path} and {time02.path} (no brain mask)"
+        brain = (time01.array != 0) | (time02.array != 0)
+        cure = "mask the images, or give a brain mask (hd-bet, mri_synthstrip and bet make one)"
+        logger.warning(
+            "%s: no brain mask; the brain is what is non-zero in either visit", patient.name
+        )
+    share = brain.mean()
+    if not 0 < share <= MAX_BRAIN_SHARE:
+        what = "nothing" if share == 0 else f"{100 * share:.1f} % of the volume"
+        raise DatasetError(
+            f"{source}: the brain would be {what}; wanted more than nothing and at most "
+            f"{100 * MAX_BRAIN_SHARE:.0f} %: {cure}"
+        )
+    return brain

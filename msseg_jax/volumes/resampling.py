@@ -1,0 +1,91 @@
+"""Resample between grids that share their axes, their centre and their field of view."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# ---------------------------------------------------------------------------- resampling
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """The way from a grid to another with the same axes, centre and field of view, and back.
+
+    The axes are common, so linear interpolation in 3-D is three passes in 1-D.
+    """
+
+    old_shape: tuple[int, int, int]
+    new_shape: tuple[int, int, int]
+    scale: np.ndarray  # (3,), new voxel side / old voxel side
+
+    def forward(self, array: np.ndarray) -> np.ndarray:
+        """Old grid to new, linear: (D, H, W) float32 to (D', H', W') float32."""
+        return _along_each_axis(_linear, array, self._old_positions())
+
+    def backward(self, array: np.ndarray) -> np.ndarray:
+        """New grid to old, linear."""
+        return _along_each_axis(_linear, array, self._new_positions())
+
+    def forward_labels(self, array: np.ndarray) -> np.ndarray:
+        """Old grid to new, nearest voxel: any dtype."""
+        return _along_each_axis(_nearest, array, self._old_positions())
+
+    def new_affine(self, old_affine: np.ndarray) -> np.ndarray:
+        """(4, 4), voxel indices of the new grid to scanner mm, from that of the old grid."""
+        to_old = np.diag([*self.scale, 1.0])
+        to_old[:3, 3] = [positions[0] for positions in self._old_positions()]
+        return old_affine @ to_old
+
+    def _old_positions(self) -> list[np.ndarray]:
+        """Where the new grid's voxels lie on the old one, by axis: both centres coincide."""
+        return [
+            (np.arange(new) - (new - 1) / 2) * scale + (old - 1) / 2
+            for new, old, scale in zip(self.new_shape, self.old_shape, self.scale, strict=True)
+        ]
+
+    def _new_positions(self) -> list[np.ndarray]:
+        return [
+            (np.arange(old) - (old - 1) / 2) / scale + (new - 1) / 2
+            for new, old, scale in zip(self.new_shape, self.old_shape, self.scale, strict=True)
+        ]
+
+
+def _along_each_axis(interpolate, array: np.ndarray, positions: list[np.ndarray]) -> np.ndarray:
+    # The axis that shrinks most goes first, so that the later passes have less to do.
+    order = np.argsort([len(p) / n for p, n in zip(positions, array.shape, strict=True)])
+    for axis in order:
+        # Past the outermost voxel centres the image continues with its outermost value.
+        inside = np.clip(positions[axis], 0, array.shape[axis] - 1)
+        array = interpolate(array, int(axis), inside)
+    return array
+
+
+def _linear(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
+    below = np.floor(positions).astype(int)
+    above = np.minimum(below + 1, array.shape[axis] - 1)
+    column = [1, 1, 1]
+    column[axis] = -1
+    weight = (positions - below).astype(array.dtype).reshape(column)
+    result = np.take(array, above, axis) * weight
+    result += np.take(array, below, axis) * (1 - weight)
+    return result
+
+
+def _nearest(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
+    return np.take(array, np.rint(positions).astype(int), axis)
+
+
+def resampling_to(
+    spacing_mm: float, shape: tuple[int, int, int], old_spacing_mm: np.ndarray
+) -> Resampling:
+    """The resampling of a grid of `shape` voxels to isotropic voxels of `spacing_mm`.
+
+    The new grid has the same centre and the fewest voxels that cover the old field of view.
+    """
+    extent_mm = np.asarray(shape) * old_spacing_mm
+    new_shape = np.ceil(extent_mm / spacing_mm - 1e-6)  # 1e-6: 56.0000001 voxels are 56
+    return Resampling(
+        tuple(int(n) for n in shape),
+        tuple(int(n) for n in new_shape),
+        spacing_mm / np.asarray(old_spacing_mm, dtype=np.float64),
+    )

@@ -1,0 +1,347 @@
+"""Exported networks do what the runs did; predict, evaluate and export take files as runs."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msseg_jax.cli import evaluate
+from msseg_jax.cli.export import main as export
+from msseg_jax.cli.predict import main as predict
+from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.models import networks as trained
+from msseg_jax.models import released as weights
+from msseg_jax.models.folds import Folds, runs_of
+from msseg_jax.models.model_file import About, read_model_file
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes import layout as dataset
+from tests.support.runs import models, save_run
+
+
+@pytest.fixture
+def shipped(runs, tmp_path, monkeypatch):
+    """A file of all three runs in the place of the released weights."""
+    path = tmp_path / "released.safetensors"
+    assert export([*models(runs), f"--output={path}", "--name=Open", "--version=1.0"]) == 0
+    monkeypatch.setattr(weights, "_FILE", path)
+    return path
+
+
+def predicted(paths, flags, tmp_path, *more):
+    """Mask and maps that some models make of a pair."""
+    maps = [tmp_path / f"{name}.nii.gz" for name in ("probability", "uncertainty")]
+    wanted = [f"--{path.name.removesuffix('.nii.gz')}={path}" for path in maps]
+    if len(paths) == 1 and paths[0].is_dir():
+        wanted = wanted[:1]
+    assert predict([*models(paths), *flags, *wanted, *more]) == 0
+    written = [tmp_path / "new.nii.gz", *maps[: len(wanted)]]
+    return [np.asarray(nib.load(path).dataobj) for path in written]
+
+
+def assert_equal(one, other):
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.ptp(a) > 0
+
+
+def test_an_exported_run_predicts_what_the_run_does(runs, flags, tmp_path):
+    file = tmp_path / "one.safetensors"
+    assert export([*models(runs[:1]), f"--output={file}"]) == 0
+    mask, probability = predicted(runs[:1], flags, tmp_path)
+    path = tmp_path / "again.nii.gz"
+    assert predict([*models([file]), *flags, f"--probability={path}"]) == 0
+    again = [np.asarray(nib.load(p).dataobj) for p in (tmp_path / "new.nii.gz", path)]
+    assert_equal(again, [mask, probability])
+    np.testing.assert_array_equal(mask, probability > np.float32(0.3))  # the run's own threshold
+
+
+def test_a_file_of_several_networks_predicts_what_they_do_together(
+    runs, flags, tmp_path, monkeypatch, capsys
+):
+    file = tmp_path / "all.safetensors"
+    assert export([*models(runs), f"--output={file}", "--name=All", "--version=2"]) == 0
+    together = predicted(runs, flags, tmp_path)
+    reads = []
+
+    def count(path):
+        reads.append(path)
+        return read_model_file(path)
+
+    monkeypatch.setattr(trained, "read_model_file", count)
+    capsys.readouterr()
+    page = tmp_path / "page.html"
+    assert_equal(predicted([file], flags, tmp_path, f"--report={page}"), together)
+    assert reads == [file]  # once, however many networks
+    stated = [
+        f"All 2 ({file}), network {k} (0 to 2), its last checkpoint, step 4" for k in range(3)
+    ]
+    assert capsys.readouterr().out.splitlines()[:3] == [f"model: {line}" for line in stated]
+    assert all(line in page.read_text() for line in stated)
+    # Of files and runs in any mix, too.
+    pair = tmp_path / "pair.safetensors"
+    assert export([*models(runs[:2]), f"--output={pair}"]) == 0
+    assert_equal(predicted([pair, runs[2]], flags, tmp_path), together)
+
+
+def test_a_cross_validation_is_exported_whole(small_config, tmp_path):
+    folds = Folds(tmp_path / "cv")
+    for fold in range(2):
+        save_run(folds.run(fold), small_config, seed=fold, middle=40.0 + fold)
+    folds.save([["patient_0"], ["patient_1"]])
+    file = tmp_path / "cv.safetensors"
+    assert export([f"--model={folds.path}", f"--output={file}"]) == 0
+    landmarks = [network.preprocessing.landmarks[1] for network in read_model_file(file).networks]
+    assert landmarks == [40, 41]
+
+
+def test_texts_are_kept_and_can_be_given_anew_without_a_change_of_weights(runs, tmp_path):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    texts = About("A", "1", "CC0", "nobody", "phantoms", "two\nlines")
+    given = [f"--{name}={text}" for name, text in asdict(texts).items()]
+    assert export([*models(runs[:2]), f"--output={first}", *given]) == 0
+    assert read_model_file(first).about == texts
+    flags = [f"--model={first}", f"--output={second}", "--version=1.1", "--description="]
+    assert export(flags) == 0
+    before, after = read_model_file(first), read_model_file(second)
+    assert after.about == About("A", "1.1", "CC0", "nobody", "phantoms", "")
+    for one, other in zip(before.networks, after.networks, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one.variables, other.variables)
+        assert (one.config, one.preprocessing) == (other.config, other.preprocessing)
+
+
+def test_the_terms_of_files_go_over_to_what_is_made_of_them(runs, tmp_path, capsys):
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    merged = tmp_path / "merged.safetensors"
+    terms = ["--licence=CC-BY-4.0", "--training_data=phantoms", "--version=7"]
+    assert export([f"--model={runs[0]}", f"--output={one}", "--attribution=A", *terms]) == 0
+    assert export([f"--model={runs[1]}", f"--output={two}", "--attribution=B", *terms]) == 0
+    assert export([*models([one, runs[2]]), f"--output={merged}"]) == 0
+    # Not its identity, nor data that the other was not trained on.
+    assert read_model_file(merged).about == About("merged", "", "CC-BY-4.0", "A", "", "")
+    flags = [*models([one, two]), f"--output={merged}", "--overwrite"]
+    capsys.readouterr()
+    assert export(flags) == 1
+    message = "--attribution: .* different ones .'A'; 'B'.; wanted one for all: give --attribution"
+    assert re.search(message, capsys.readouterr().err)
+    assert len(read_model_file(merged).networks) == 2  # it is as it was
+    assert export([*flags, "--attribution=A and B"]) == 0
+    assert read_model_file(merged).about.attribution == "A and B"
+
+
+def test_one_mind_about_the_mask(runs, small_config, flags, tmp_path, capsys):
+    small_config.predict.threshold = 0.4
+    other = save_run(tmp_path / "other", small_config, seed=3)
+    file = tmp_path / "all.safetensors"
+    mixed = [*models([runs[0], other]), f"--output={file}"]
+    assert export(mixed) == 1
+    error = capsys.readouterr().err
+    assert re.search("--threshold: .*one has 0.3, .*other has 0.4; .*give --threshold", error)
+    assert not file.exists()
+    assert export([*mixed, "--threshold=0.35", "--min_lesion_mm3=2"]) == 0
+    predicts = [network.config.predict for network in read_model_file(file).networks]
+    assert [(p.threshold, p.min_lesion_mm3, p.overlap) for p in predicts] == [(0.35, 2, 2)] * 2
+    mask, probability, _ = predicted([file], flags, tmp_path, "--min_lesion_mm3=0")
+    np.testing.assert_array_equal(mask == 1, probability > np.float32(0.35))
+
+
+def test_nothing_is_replaced_unless_told(runs, tmp_path, capsys):
+    file = tmp_path / "one.safetensors"
+    flags = [f"--model={runs[0]}", f"--output={file}"]
+    assert export(flags) == 0
+    before = file.read_bytes()
+    assert export([*flags, "--version=2"]) == 1
+    assert "is there already; wanted another name, or --overwrite" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert export([*flags, "--version=2", "--overwrite"]) == 0
+    assert read_model_file(file).about.version == "2"
+    # A file may take its own place.
+    again = [f"--model={file}", f"--output={file}", "--overwrite", "--licence=CC0"]
+    assert export(again) == 0
+    assert read_model_file(file).about == About("one", "2", "CC0")
+
+
+def test_what_a_file_says_of_itself(runs, shipped, capsys):
+    texts = ["--licence=CC0", "--attribution=nobody", "--training_data=none", "--description=a\nb"]
+    assert export([f"--model={shipped}", f"--output={shipped}", "--overwrite", *texts]) == 0
+    written = capsys.readouterr().out
+    assert export(["--show", str(shipped)]) == 0
+    said = capsys.readouterr().out
+    assert said == written
+    assert export(["--show"]) == 0
+    assert capsys.readouterr().out == said  # it is the released one
+    lines = [re.split(" {2,}", line) for line in said.splitlines()]
+    assert lines[0][0] == "file"
+    assert lines[0][1].startswith(f"{shipped}, 0.0")
+    assert lines[0][1].endswith("written by msseg_jax 0.1.0")
+    assert lines[1:9] == [
+        ["name", "Open"], ["version", "1.0"], ["licence", "CC0"], ["attribution", "nobody"],
+        ["training data", "none"], ["description", "a"], ["", "b"],
+        ["networks", "3, whose probabilities are averaged"],
+    ]  # fmt: skip
+    second = lines[lines.index(["network 1", "last checkpoint, step 4"]) :][:9]
+    count = sum(
+        leaf.size
+        for leaf in jax.tree.leaves(read_model_file(shipped).networks[1].variables["params"])
+    )
+    assert second[1:] == [
+        ["parameters", str(count)], ["widths", "3, 2"], ["output maps", "2"], ["voxels", "1 mm"],
+        ["patches", "8 voxels along each side"], ["landmarks", "1 % 0, 50 % 30, 99 % 100"],
+        ["deviation", "5, of the training visit furthest from them"],
+        ["prediction", "threshold 0.3, least lesion 0 mm3, overlap 2 voxels"],
+    ]  # fmt: skip
+
+
+def test_a_folder_says_nothing_of_itself(runs, small_config, tmp_path, capsys):
+    folds = Folds(tmp_path / "cv")
+    for fold in range(2):
+        save_run(folds.run(fold), small_config, seed=fold)
+    folds.save([["patient_0"], ["patient_1"]])
+    for folder in (runs[0], folds.path):
+        assert export([f"--show={folder}"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"python -m msseg_jax.export: {folder}: is a folder; wanted a mod")
+        # What it tells to do can be done.
+        (model,) = re.findall("--model=[^ ]+", error)
+        assert export([model, f"--output={tmp_path / folder.name}.safetensors"]) == 0
+        assert capsys.readouterr().out.startswith("file ")
+
+
+def test_ctrl_c_ends_in_a_line(monkeypatch, capsys):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("msseg_jax.export.read_model_file", interrupt)
+    assert export(["--show=a.safetensors"]) == 1
+    assert capsys.readouterr().err.startswith("python -m msseg_jax.export: interrupted")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "wanted --model and --output (to write a file), or --show"),
+        (["--model=a"], "wanted --model and --output"),
+        (["--output=a"], "wanted --model and --output"),
+        (["--show=a", "--model=b"], "--show and --model, --output exclude each other"),
+        (["--model=a", "--output=b", "--threshold=1"], "--threshold is 1.0; wanted 0 or more and"),
+        (["--model=a", "--output=b", "--min_lesion_mm3=nan"], "mm3 is nan; wanted 0 or more"),
+        (["--mod=a", "--output=b"], "unrecognized arguments: --mod=a"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        export(flags)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model={tmp}/nowhere", "--output={tmp}/a.safetensors"], "nowhere: no such folder"),
+        (["--model={tmp}/no.safetensors", "--output={tmp}/a.safetensors"], "no such file; wanted"),
+        (["--model={run}", "--output={tmp}/a.npz"], "a.npz: wanted a name that ends in .safetens"),
+        (["--model={run}", "--output={tmp}/no/a.safetensors"], "no: no such folder; wanted one to"),
+        (["--model={run}", "--model={run}", "--output={tmp}/a.safetensors"], "is given twice"),
+        (["--model={run}", "--output={tmp}/a.safetensors", "--name=a\nb"], "in one line"),
+        (["--show={tmp}/nowhere"], "nowhere: no such file; wanted a model file"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(runs, tmp_path, capsys, flags, message):
+    given = [flag.format(tmp=tmp_path, run=runs[0]) for flag in flags]
+    assert export(given) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("python -m msseg_jax.export: ")
+    assert message in error
+    assert not list(tmp_path.glob("a.*"))
+
+
+# ------------------------------------------------------------------------- the released weights
+
+
+def test_without_a_model_the_released_weights_predict_and_the_first_line_says_so(
+    runs, shipped, flags, tmp_path, capsys
+):
+    together = predicted(runs, flags, tmp_path)
+    apart, page = tmp_path / "uncertainty.nii.gz", tmp_path / "page.html"
+    capsys.readouterr()
+    probability = tmp_path / "probability.nii.gz"
+    outputs = [f"--probability={probability}", f"--uncertainty={apart}", f"--report={page}"]
+    assert predict([*flags, *outputs]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        f"no --model given: the released weights, Open 1.0 ({shipped}); for research, not for "
+        "clinical use"
+    )
+    stated = f"Open 1.0 ({shipped}), network 0 (0 to 2), its last checkpoint, step 4"
+    assert lines[1] == f"model: {stated}"
+    written = [tmp_path / "new.nii.gz", probability, apart]
+    assert_equal([np.asarray(nib.load(path).dataobj) for path in written], together)
+    assert f"Open 1.0 ({shipped}), network 2 (0 to 2)" in page.read_text()
+    # By name they are a model among others, and nothing is said of a default.
+    assert predict(["--model=weights", *flags]) == 0
+    assert capsys.readouterr().out.startswith("model: Open 1.0")
+
+
+def test_one_network_of_a_file_has_none_to_disagree_with(runs, flags, tmp_path, capsys):
+    file = tmp_path / "one.safetensors"
+    assert export([f"--model={runs[0]}", f"--output={file}"]) == 0
+    apart = tmp_path / "apart.nii.gz"
+    assert predict([f"--model={file}", *flags, f"--uncertainty={apart}"]) == 1
+    assert f"one ({file}) alone has none to disagree with; wanted" in capsys.readouterr().err
+    assert not apart.exists()
+
+
+def test_a_program_without_them_says_so(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(weights, "_FILE", tmp_path / "nowhere.safetensors")
+    for command, given in ((predict, flags), (export, ["--show"])):
+        assert command(given) == 1
+        error = capsys.readouterr().err
+        assert "nowhere.safetensors: no such file; wanted the released weights, which" in error
+    assert not (tmp_path / "new.nii.gz").exists()
+
+
+def test_they_are_shipped_in_the_package():
+    """If they are there at all, they are whole, and predict with one mind."""
+    if not weights._FILE.is_file():
+        pytest.skip("this copy has no released weights yet")
+    file = read_model_file(weights.released())
+    assert file.about.title
+    assert file.about.licence
+    assert Ensemble.of(file.networks).options().threshold > 0
+
+
+def test_an_evaluation_compares_with_every_network_of_a_file(
+    runs, shipped, patients_root, tmp_path, monkeypatch, capsys
+):
+    given = {}
+    monkeypatch.setattr(
+        "msseg_jax.report.evaluation.write_evaluation_report", lambda *args: given.update(args[-1])
+    )
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for k in range(4):
+        reference = patients_root / f"patient_{k}" / dataset.CONSENSUS
+        (masks / f"patient_{k}.nii.gz").write_bytes(reference.read_bytes())
+    output = tmp_path / "out"
+    flags = [f"--reference={patients_root}", f"--prediction={masks}", f"--output={output}"]
+    assert evaluate.main([*flags, f"--model={shipped}"]) == 0
+    from_file = dict(given)
+    given.clear()
+    assert evaluate.main([*flags, *models(runs)]) == 0
+    assert from_file == given
+    assert [one.landmarks[1] for one in given["patient_0"]] == [50, 30, 50]
+    given.clear()
+    assert evaluate.main([*flags, "--model=weights"]) == 0
+    assert from_file == given
+    assert evaluate.main([*flags, f"--model={tmp_path / 'no.safetensors'}"]) == 1
+    assert "no.safetensors: no such file; wanted a model file" in capsys.readouterr().err
+
+
+def test_the_name_of_the_released_weights_stands_for_their_file(shipped, runs):
+    assert runs_of([Path("weights"), runs[0]]) == [shipped, runs[0]]
+    with pytest.raises(InputError, match="is given twice"):
+        runs_of([Path("weights"), shipped])

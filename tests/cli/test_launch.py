@@ -1,0 +1,63 @@
+"""The command line, as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(*flags):
+    return subprocess.run(
+        [sys.executable, "launch.py", *flags], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_describe_ends_with_the_papers_figures():
+    done = launch("--config=configs/msseg2.py", "--mode=describe")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["convolutions: 28", "parameters: 40465"]
+
+
+def test_overrides_reach_the_configuration():
+    done = launch("--config=configs/msseg2.py", "--mode=describe", "--config.model.targets=1")
+    assert done.stdout.splitlines()[-1] == f"parameters: {40465 - 4 * 6}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--config.train.batch_sice=8"],
+            "does not exist: batch_sice; did you mean batch_size instead of batch_sice?",
+        ),
+        (["--config.data.root=nowhere"], "nowhere: no such folder"),
+        (["--config.data.patch_size=50", "--mode=describe"], "patch side 50 is no multiple of 8"),
+        (["--config.seed=-1"], "config.seed is -1; wanted 0 or more"),
+        (["--config.model.initial_probability=1.0", "--mode=describe"], "between 0 and 1"),
+        (
+            ["--config.data.phantom_patients=4", "--config.data.validation_patients=4"],
+            "config.data.validation_patients is 4; wanted 0 to 3, fewer than the 4 patients",
+        ),
+        (["--mode=cross_validate"], "config.data.folds is 0 and config.data.fold is 0"),
+        (
+            ["--config.data.phantom_patients=4", "--config.data.folds=5"],
+            "config.data.folds is 5; wanted at most 4",
+        ),
+        (
+            ["--mode=cross_validate", "--config.data.folds=5", "--config.data.fold=5"],
+            "config.data.fold is 5; wanted 0 to 4",
+        ),
+        (["--config.data.patch_size=50"], "patch side 50 is no multiple of 8"),
+        (["--config.train.batch_size=many"], "--config.train.batch_size=many"),
+        (["extra"], "is no flag"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_few_lines(flags, message, tmp_path):
+    done = launch("--config=configs/msseg2.py", f"--workdir={tmp_path / 'run'}", *flags)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

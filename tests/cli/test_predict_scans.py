@@ -1,0 +1,453 @@
+"""`predict --prepare`: scans as they left the scanner go in, masks on their grid come out."""
+
+import json
+import re
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from msseg_jax.cli import predict as predict_module
+from msseg_jax.cli.evaluate import main as evaluate
+from msseg_jax.cli.predict import PROGRAM
+from msseg_jax.cli.predict import main as predict
+from msseg_jax.cli.prepare import main as prepare
+from msseg_jax.data.quality import Quality
+from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.patient import Preparation
+from msseg_jax.prepare import patient as patient_module
+from msseg_jax.prepare.images import affine_of, array_of
+from msseg_jax.prepare.patient import PrepareError
+from msseg_jax.prepare.registration import on_grid
+from msseg_jax.prepare.scanner_grid import ScannerGrid
+from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes.alignment import Alignment
+from tests.support import heads
+from tests.support.dicom import TURNED, write_series
+from tests.support.runs import save_run
+
+LPS = np.array([-1.0, -1.0, 1.0])  # times a point of NIfTI's is one of ITK's, and back
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    return heads.write_heads(tmp_path_factory.mktemp("scans"))
+
+
+@pytest.fixture(scope="module")
+def prepared(scans, tmp_path_factory):
+    """The folder of a patient, as `prepare` makes it."""
+    folder = tmp_path_factory.mktemp("prepared") / "anna"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(patient_module, "register_visits", heads.known_registration(scans))
+        assert prepare([*heads.flags_of(scans), f"--output={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(small_config, tmp_path):
+    """An untrained network on coarse voxels that finds about half of the brain new."""
+    small_config.data.spacing_mm = 4.0
+    small_config.predict.threshold = 0.5
+    return save_run(tmp_path / "run", small_config)
+
+
+@pytest.fixture
+def root(scans, tmp_path):
+    """A folder of scans, with one patient."""
+    copy_scans(scans, tmp_path / "scans" / "anna")
+    return tmp_path / "scans"
+
+
+def copy_scans(scans, folder):
+    folder.mkdir(parents=True)
+    for visit in ("time01", "time02"):
+        shutil.copy(scans / f"{visit}.nii.gz", folder)
+
+
+def voxels(path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+# ------------------------------------------------------------------------------- what is written
+
+
+def test_a_pair_is_prepared_and_the_mask_brought_back_to_the_scanner(
+    run, scans, prepared, tmp_path, capsys
+):
+    output, in_middle = tmp_path / "new.nii.gz", tmp_path / "new_on_middle_space.nii.gz"
+    probability = tmp_path / "probability.nii.gz"
+    flags = [
+        f"--model={run}",
+        *heads.flags_of(scans),
+        f"--output={output}",
+        f"--prepare={prepared}",
+    ]
+    assert predict([*flags, f"--probability={probability}"]) == 0
+    said = capsys.readouterr().out
+    assert "prepared before" in said
+    assert [said.count(f"\n{path}: ") for path in (output, in_middle)] == [1, 1]
+    scan = nib.load(scans / "time02.nii.gz")
+    np.testing.assert_allclose(nib.load(output).affine, scan.affine)
+    assert nib.load(output).shape == nib.load(probability).shape == scan.shape
+    pair = nib.load(prepared / dataset.TIME01)
+    np.testing.assert_allclose(nib.load(in_middle).affine, pair.affine)
+    assert 100 < voxels(in_middle).sum() * 8 / 1000 < 1400  # ml: something to bring back, not all
+    # Where the scan's points lie in the middle space, both say the same but for their edges.
+    on_scanner, mask = heads.read(output), heads.read(in_middle)
+    to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
+    assert heads.dice(on_scanner, on_grid(mask > 0, on_scanner, to_scan.GetInverse())) > 0.85
+
+
+def test_masks_of_a_folder_can_be_scored_on_the_grid_of_the_prepared_pairs(
+    run, root, prepared, tmp_path, capsys
+):
+    pairs, masks = tmp_path / "out_prepared", tmp_path / "out_on_middle_space"
+    shutil.copytree(prepared, pairs / "anna")  # where it looks by itself
+    flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
+    assert predict(flags) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["anna.nii.gz"]
+    assert [path.name for path in masks.iterdir()] == ["anna.nii.gz"]
+    shutil.copy(masks / "anna.nii.gz", pairs / "anna" / dataset.CONSENSUS)
+    capsys.readouterr()
+    scores = [f"--reference={pairs}", f"--prediction={masks}", f"--output={tmp_path / 'scores'}"]
+    assert evaluate([*scores, "--no_report"]) == 0
+    assert "anna     1.000  1.000" in capsys.readouterr().out
+
+    # A patient is done where both masks are there.
+    assert predict(flags) == 0
+    assert "done before, skipped" in capsys.readouterr().out
+    (masks / "anna.nii.gz").unlink()
+    assert predict(flags) == 0
+    assert "done before, skipped" not in capsys.readouterr().out
+    assert (masks / "anna.nii.gz").is_file()
+
+
+def test_what_is_made_beside_the_working_folder_is_called_after_it(
+    run, root, prepared, tmp_path, monkeypatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copytree(prepared, tmp_path / "here_prepared" / "anna")
+    assert predict([f"--model={run}", f"--dataset={root}", "--output=.", "--prepare"]) == 0
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["anna.nii.gz"]
+    assert (tmp_path / "here_on_middle_space" / "anna.nii.gz").is_file()
+
+
+def test_what_was_noticed_while_preparing_is_said_once_and_reported(
+    run, scans, prepared, tmp_path, capsys
+):
+    folder, page = tmp_path / "anna", tmp_path / "page.html"
+    shutil.copytree(prepared, folder)
+    record = json.loads((folder / "prepare.json").read_text())
+    record["warnings"] = ["57 ml of the brain lie outside one visit's field of view."]
+    record["registration"]["correlation"] = 0.8768
+    (folder / "prepare.json").write_text(json.dumps(record))
+    flags = [f"--model={run}", *heads.flags_of(scans), f"--output={tmp_path / 'new.nii.gz'}"]
+    assert predict([*flags, f"--prepare={folder}", f"--report={page}"]) == 0
+    assert capsys.readouterr().out.count("57 ml of the brain lie outside") == 1
+    html = page.read_text()
+    assert html.count("57 ml of the brain lie outside") == 1
+    assert f"{scans / 'time01.nii.gz'} and {scans / 'time02.nii.gz'}" in html
+    assert html.count("correlation") == 1  # of the visits with each other, and said of what
+    assert "correlation of edges" in html
+    assert html.count(f"({record['brain']['ml']:.0f} ml)") == 1
+
+
+def lesions_in(mask: Path) -> list[tuple[np.ndarray, float]]:
+    """Centre in scanner mm and volume in mm3 of each lesion of a file, the largest first."""
+    image = nib.load(mask)
+    labels, count = ndimage.label(np.asarray(image.dataobj))
+    centres = ndimage.center_of_mass(labels > 0, labels, range(1, count + 1))
+    voxels = np.bincount(labels.ravel())[1:]
+    volume_mm3 = np.prod(image.header.get_zooms())
+    centres_mm = nib.affines.apply_affine(image.affine, centres)
+    found = list(zip(centres_mm, voxels * volume_mm3, strict=True))
+    return sorted(found, key=lambda lesion: -lesion[1])
+
+
+def balls(shape, affine) -> np.ndarray:
+    """A probability map: a large lesion on the patient's left, a small one on the right."""
+    indices = np.moveaxis(np.indices(shape), 0, -1)
+    points = nib.affines.apply_affine(affine, indices)
+    middle = nib.affines.apply_affine(affine, (np.array(shape) - 1) / 2)
+    centres = middle + np.array([(-30.0, 21.0, 15.0), (24.0, -33.0, -9.0)])
+    far_mm = [np.linalg.norm(points - centre, axis=-1) for centre in centres]
+    return ((far_mm[0] < 11) | (far_mm[1] < 6)).astype(np.float32)
+
+
+def test_the_report_is_of_the_mask_on_the_scanners_grid(
+    run, scans, prepared, tmp_path, monkeypatch
+):
+    segment = Ensemble.segment
+
+    def segmented(ensemble, patient, pair, *others):
+        probability = balls(pair.brain.shape, pair.time01.affine)
+        return replace(segment(ensemble, patient, pair, *others), probability=probability)
+
+    monkeypatch.setattr(Ensemble, "segment", segmented)
+    mask, page = tmp_path / "new.nii.gz", tmp_path / "page.html"
+    flags = [f"--model={run}", *heads.flags_of(scans), f"--output={mask}", f"--report={page}"]
+    assert predict([*flags, f"--prepare={prepared}"]) == 0
+    html, lesions = page.read_text(), lesions_in(mask)
+    assert len(lesions) == 2
+    assert "<strong>2 new lesions</strong>" in html
+    assert f"{sum(volume_mm3 for _, volume_mm3 in lesions):.0f} mm3 (" in html
+    row = r'</span>P(\d)</td>\s*<td>(\d+)</td><td class="text">(\w+)</td>\s*<td>(.+?)</td>'
+    to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
+    rows = re.findall(row, html)
+    for (centre, volume_mm3), (_, said_mm3, _, said) in zip(lesions, rows, strict=True):
+        assert said_mm3 == f"{volume_mm3:.0f}"
+        said_mm = np.array(said.split(", "), float)
+        assert np.abs(said_mm - centre).max() <= 0.5  # written in whole mm; voxels are 2 mm
+        in_middle = to_scan.GetInverse().TransformPoint((centre * LPS).tolist())
+        assert np.linalg.norm(said_mm - in_middle * LPS) > 4  # half the motion lies between
+    assert [(name, side) for name, _, side, _ in rows] == [("1", "left"), ("2", "right")]
+    assert re.search(r'class="name prediction"[^>]*>P1<', html)
+    title = html.split("<title>")[1].split("</title>")[0]
+    assert "/time01.nii.gz, " in title
+    assert title.endswith("/time02.nii.gz")
+    assert f"of {mask.name}, the mask" in html
+    assert str(tmp_path / "new_on_middle_space.nii.gz") in html
+    assert "z = " not in html  # slices have no height that the scan knows
+
+
+def test_lesions_are_drawn_in_the_middle_space_where_they_are_listed(scans, prepared):
+    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
+    pair = nib.load(prepared / dataset.BRAIN_MASK)
+    middle = np.array(pair.shape) // 2
+    blob, speck = middle + np.array([(10, -8, 6), (-12, -9, -7)])
+    to_voxel = np.linalg.inv(grid.like.affine)
+    points = nib.affines.apply_affine(pair.affine, [blob, speck])
+    to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
+    there = [to_scan.TransformPoint(p) for p in (points * LPS).tolist()]
+    places = nib.affines.apply_affine(to_voxel, np.multiply(there, LPS))
+    labels = np.zeros(grid.like.array.shape, np.int32)
+    i, j, k = np.rint(places[0]).astype(int)
+    labels[i - 3 : i + 4, j - 3 : j + 4, k - 3 : k + 4] = 1
+    labels[tuple(np.rint(places[1]).astype(int))] = 2
+    # Voxels of 6 mm: most of them pass the speck by.
+    coarse = pair.affine @ np.diag([3, 3, 3, 1])
+    for shape, affine, side in ((pair.shape, pair.affine, 1), ((40, 40, 40), coarse, 3)):
+        drawn = grid.draw_in_middle(labels, shape, affine)
+        assert set(np.unique(drawn)) == {0, 1, 2}
+        for number, wanted in ((1, blob), (2, speck)):
+            centre = np.argwhere(drawn == number).mean(axis=0)
+            assert np.abs(centre - np.array(wanted) / side).max() <= 1
+    assert (drawn == 2).sum() == 1
+    np.testing.assert_allclose(
+        grid.points_in_middle(np.array(np.multiply(there, LPS))), points, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("apart_mm", "told", "said"),
+    [(0.4, [], "The visits lie 1.3 mm apart"), (1.4, ["They lie 1.4 mm apart"], "They lie 1.4")],
+)
+def test_how_far_the_visits_lie_apart_is_told_once(apart_mm, told, said):
+    record = {"warnings": told, "registration": {"apart_mm": apart_mm}}
+    quality = Quality(Alignment(1.3, 0.98), 1300.0, None)
+    (warning,) = Preparation(record, (), None).warnings(quality)
+    assert warning.startswith(said)
+
+
+def test_a_scanners_grid_keeps_no_voxels_of_the_scan(scans, prepared):
+    scan = nib.load(scans / "time02.nii.gz")
+    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
+    assert grid.like.array.shape == scan.shape
+    assert grid.like.array.strides == (0, 0, 0)  # one number for all
+    np.testing.assert_array_equal(grid.like.affine, scan.affine)
+    assert grid.like.header.get_xyzt_units() == scan.header.get_xyzt_units()
+
+
+def test_a_map_on_the_grid_of_a_dicom_series_comes_back_as_it_was(tmp_path):
+    voxels = np.random.default_rng(0).integers(0, 100, size=(20, 12, 16)).astype(np.int16)
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing((5.0, 6.0, 4.0))
+    image.SetOrigin((-20.5, 30.0, 7.25))
+    image.SetDirection(TURNED)
+    series = write_series(tmp_path / "series", image)
+    (tmp_path / "transforms").mkdir()
+    still = sitk.Euler3DTransform()
+    sitk.WriteTransform(still, str(tmp_path / "transforms" / "middle_to_time02.txt"))
+    grid = ScannerGrid.of(tmp_path, series, None)
+    np.testing.assert_allclose(grid.like.affine, affine_of(image), atol=1e-4)
+    there = grid.bring(array_of(image), affine_of(image))
+    np.testing.assert_allclose(there[:-1, :-1, :-1], array_of(image)[:-1, :-1, :-1], atol=0.01)
+
+
+def test_the_grid_of_a_scan_is_made_when_its_patients_turn_has_come(
+    run, scans, root, prepared, tmp_path, monkeypatch
+):
+    output, of, there = tmp_path / "out", ScannerGrid.of, {}
+
+    def noted(folder, *others):
+        there[folder.name] = sorted(path.name for path in output.iterdir())
+        return of(folder, *others)
+
+    monkeypatch.setattr(ScannerGrid, "of", noted)
+    copy_scans(scans, root / "bert")
+    for name in ("anna", "bert"):
+        shutil.copytree(prepared, tmp_path / "pairs" / name)
+    flags = [f"--model={run}", f"--dataset={root}", f"--output={output}"]
+    assert predict([*flags, f"--prepare={tmp_path / 'pairs'}"]) == 0
+    assert there == {"anna": [], "bert": ["anna.nii.gz"]}
+
+
+# ------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--brain_mask01=a.nii.gz"], "--brain_mask01 is of --prepare"),
+        (["--prepare", "--mask=a.nii.gz"], "--mask is of a pair on one grid"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(scans, capsys, more, said):
+    with pytest.raises(SystemExit):
+        predict(["--model=run", *heads.flags_of(scans), "--output=new.nii.gz", *more])
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        # The mask on the middle space is called as an input is.
+        (["-o", "flair_time01.nii.gz"], "flair_time01_on_middle_space.nii.gz: is an input"),
+        (["-o", "new.nii.gz", "--brain_mask01=new_on_middle_space.nii.gz"], "is an input"),
+        (["-o", "new.nii.gz", "--brain_mask02=new.nii.gz"], "new.nii.gz: is an input"),
+        (
+            ["-o", "new.nii.gz", "--probability=new_on_middle_space.nii.gz"],
+            "new_on_middle_space.nii.gz, as --probability; wanted two places",
+        ),
+        (["-o", "pair/new.nii.gz", "--prepare=pair"], "pair/new.nii.gz: lies in pair, the folder"),
+        (["-o", "new.nii.gz", "--prepare=."], "new.nii.gz: lies in ., the folder of --prepare"),
+        (["-o", "new.nii.gz", "--prepare=pair", "-t1", "pair/a.nii"], "pair/a.nii: is an input, "),
+    ],
+)
+def test_places_that_a_pair_cannot_have_are_refused(run, tmp_path, capsys, monkeypatch, more, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pair").mkdir()
+    first = tmp_path / dataset.TIME01
+    first.write_bytes(b"years of work")
+    flags = [f"--model={run}", "-t1", first.name, "-t2", "b.nii.gz", "--prepare", *more]
+    assert predict(flags) == 1
+    assert said in capsys.readouterr().err
+    assert first.read_bytes() == b"years of work"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--prepare=scans/pairs"], "scans/pairs: lies among the patients of --dataset"),
+        (["--prepare=scans"], "scans: lies among the patients of --dataset"),
+        (["--prepare", "-o", "scans/out"], "scans/out: lies among the patients of --dataset"),
+        (["--prepare=out"], "out: lies in out, the folder of --prepare"),
+        (["--prepare=pairs", "--report=pairs/pages"], "pairs/pages: lies in pairs, the folder"),
+        (
+            ["--prepare", "--uncertainty=out_on_middle_space"],
+            "is out_on_middle_space, as --uncertainty; wanted two places",
+        ),
+        (["--prepare=file/pairs"], "wanted a folder to write in"),
+    ],
+)
+def test_places_that_a_folder_cannot_have_are_refused(
+    run, root, tmp_path, capsys, monkeypatch, more, said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert predict([f"--model={run}", "--dataset=scans", "--output=out", *more]) == 1
+    assert said in capsys.readouterr().err
+    assert [path.name for path in root.iterdir()] == ["anna"]
+
+
+# ------------------------------------------------------------------- what goes wrong on the way
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("many", [False, True])
+def test_overwrite_is_of_the_prepared_pairs_too(
+    run, scans, root, prepared, tmp_path, monkeypatch, overwrite, many
+):
+    asked = []
+
+    def prepare_patient(request, folder, overwrite, say):
+        asked.append((folder, overwrite))
+        raise PrepareError("that is all")
+
+    monkeypatch.setattr(patient_module, "prepare_patient", prepare_patient)
+    what = [f"--dataset={root}", "-o", tmp_path / "out"]
+    if not many:
+        what = [*heads.flags_of(scans), "-o", tmp_path / "new.nii.gz"]
+    flags = [f"--model={run}", *map(str, what), f"--prepare={tmp_path / 'pairs'}"]
+    assert predict([*flags, *["--overwrite"] * overwrite]) == 1
+    assert asked == [(tmp_path / "pairs" / "anna" if many else tmp_path / "pairs", overwrite)]
+
+
+def test_a_folder_goes_on_after_a_pair_that_cannot_be_prepared(
+    run, scans, root, prepared, tmp_path, capsys, monkeypatch
+):
+    wrong = {
+        "adam": RuntimeError("Exception thrown in SimpleITK"),
+        "bert": OSError("No space left on device"),
+        "carl": PrepareError("the brain mask holds 3 ml"),
+    }
+    for name in wrong:
+        copy_scans(scans, root / name)
+    prepare_patient = patient_module.prepare_patient
+
+    def prepare_some(request, folder, *others):
+        if folder.name in wrong:
+            raise wrong[folder.name]
+        return prepare_patient(request, folder, *others)
+
+    monkeypatch.setattr(patient_module, "prepare_patient", prepare_some)
+    shutil.copytree(prepared, tmp_path / "out_prepared" / "anna")
+    flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
+    assert predict(flags) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["anna.nii.gz"]
+    assert capsys.readouterr().err.endswith(
+        "3 of 4 patients failed:\n"
+        "  adam: RuntimeError: Exception thrown in SimpleITK\n"
+        "  bert: OSError: No space left on device\n"
+        "  carl: the brain mask holds 3 ml\n"
+    )
+
+
+def test_sigterm_while_preparing_leaves_nothing_half_written(run, root, tmp_path):
+    pairs = tmp_path / "out_prepared"
+    flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
+    status, said = heads.stop_when(
+        lambda: pairs.is_dir() and bool(list(pairs.iterdir())), "msseg_jax.predict", *flags
+    )
+    assert status == 1
+    assert said == f"{PROGRAM}: interrupted; the same command goes on\n"
+    assert list(pairs.iterdir()) == list((tmp_path / "out").iterdir()) == []
+
+
+def test_sigterm_is_caught_where_pairs_are_prepared_alone(
+    run, scans, prepared, patients_root, tmp_path, monkeypatch, capsys
+):
+    during = []
+
+    def interrupted(*_, **__):
+        during.append(signal.getsignal(signal.SIGTERM))
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(predict_module, "predict_patient", interrupted)
+    patient = patients_root / "patient_0"
+    on_one_grid = ["-t1", str(patient / dataset.TIME01), "-t2", str(patient / dataset.TIME02)]
+    for what in ([*heads.flags_of(scans), f"--prepare={prepared}"], on_one_grid):
+        assert predict([f"--model={run}", *what, f"--output={tmp_path / 'new.nii.gz'}"]) == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last == f"{PROGRAM}: interrupted; the same command goes on"
+        assert signal.getsignal(signal.SIGTERM) == before
+    assert during == [signal.default_int_handler, before]

@@ -1,0 +1,314 @@
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from msseg_jax.data import cache
+from msseg_jax.data.cache import CacheError
+from msseg_jax.data.packing import unpack_images, unpack_target
+from msseg_jax.data.preprocess import Preprocessing, Settings, resample
+from msseg_jax.data.split import HoldOut, groups_of
+from msseg_jax.data.training_set import prepare
+from msseg_jax.system.errors import InputError
+from msseg_jax.training.loop import check_patients
+from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes.layout import DatasetError, find_patients
+from msseg_jax.volumes.pair import read_pair
+from tests.support.patients import SHAPE, SPACING_MM, save_nifti
+
+SETTINGS = Settings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
+
+
+@pytest.fixture
+def cache_folder(tmp_path):
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+def prepared(root, cache_folder, validation_patients=1, **folds):
+    hold_out = HoldOut(0, validation_patients, **folds)
+    return prepare(root, 2, SETTINGS, hold_out, cache_folder)
+
+
+def test_cached_patients_are_normalised_and_cut_to_the_brain(patients_root, cache_folder):
+    data = prepared(patients_root, cache_folder)
+    patient = cache.open_patient(*data.training[0])
+    assert patient.images.shape[1:] == patient.brain.shape == patient.targets.shape[1:]
+    assert all(n <= s for n, s in zip(patient.brain.shape, SHAPE, strict=True))
+    assert patient.brain[0].any()
+    assert patient.brain[-1].any()
+    for visit in unpack_images(patient.images):
+        assert visit[patient.brain].mean() == pytest.approx(0, abs=1e-4)
+        assert visit[patient.brain].std() == pytest.approx(1, abs=1e-4)
+        assert (visit[~patient.brain] == 0).all()
+    consensus = unpack_target(patient.targets, 0)
+    np.testing.assert_array_equal(np.argwhere(consensus), patient.lesion_voxels)
+
+
+def test_a_cached_patients_affine_places_its_voxels_where_the_files_have_them(
+    patients_root, cache_folder
+):
+    """The middle of the lesion, which the phantom has at voxels 6 to 8, 7 to 9 and 9 to 12."""
+    data = prepared(patients_root, cache_folder)
+    name, folder = next(entry for entry in data.training if entry[0] != "patient_2")
+    patient = cache.open_patient(name, folder)
+    middle_mm = patient.affine @ [*patient.lesion_voxels.mean(axis=0), 1]
+    in_file_mm = np.diag([*SPACING_MM, 1]) @ [7, 8, 10.5, 1] + [-7, 11, 3, 0]
+    # Labels are those of the nearest voxel.
+    np.testing.assert_allclose(middle_mm, in_file_mm, atol=0.5)
+
+
+def test_landmarks_come_from_the_training_patients_alone(patients_root, cache_folder):
+    data = prepared(patients_root, cache_folder)
+    ((name, _),) = data.validation
+    time01 = patients_root / name / dataset.TIME01
+    held_out = read_pair(next(p for p in find_patients(patients_root, 0) if p.name == name))
+    save_nifti(time01, (held_out.time01.array**2).astype(np.float32))
+    assert prepared(patients_root, cache_folder).preprocessing == data.preprocessing
+
+
+def test_a_full_cache_reads_no_file_again(patients_root, cache_folder, monkeypatch):
+    first = prepared(patients_root, cache_folder)
+    monkeypatch.setattr(cache, "read_pair", lambda patient: pytest.fail("read again"))
+    assert prepared(patients_root, cache_folder) == first
+
+
+def test_a_changed_file_or_setting_is_another_entry(patients_root, cache_folder):
+    first = prepared(patients_root, cache_folder, 0)
+    other = prepare(patients_root, 2, Settings(0.9, (1, 50, 99), 8), HoldOut(0), cache_folder)
+    assert not {f for _, f in first.training} & {f for _, f in other.training}
+    changed = patients_root / "patient_0" / dataset.TIME01
+    os.utime(changed, ns=(1, 1))
+    again = prepared(patients_root, cache_folder, 0)
+    assert again.training[0] != first.training[0]
+    assert again.training[1:] == first.training[1:]
+
+
+def test_an_interrupted_entry_is_made_again(patients_root, cache_folder, monkeypatch):
+    save = np.save
+
+    def fail(path, array):
+        if path.name == "brain.npy":
+            raise OSError(28, "No space left on device")
+        save(path, array)
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(CacheError, match=r"cannot be written .*No space left"):
+        prepared(patients_root, cache_folder)
+    (place,) = cache_folder.iterdir()
+    assert not [p for p in place.iterdir() if p.is_dir()]  # nothing half-made is left
+    monkeypatch.undo()
+    assert len(prepared(patients_root, cache_folder).training) == 3
+
+
+def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cache_folder):
+    (patients_root / "patient_0" / dataset.TIME01).write_bytes(b"")
+    (patients_root / "patient_1" / dataset.EXPERT.format(1)).unlink()
+    save_nifti(patients_root / "patient_3" / dataset.CONSENSUS, np.full(SHAPE, 2, np.uint8))
+    with pytest.raises(DatasetError) as error:
+        prepared(patients_root, cache_folder)
+    message = str(error.value)
+    assert message.startswith("3 of 4 patients cannot be used:")
+    assert "patient_0/flair_time01" in message
+    assert "patient_1/ground_truth_expert1.nii.gz: no such file" in message
+    assert "patient_3/ground_truth.nii.gz" in message
+    assert "as config.model.targets (2)" in message
+    assert message.endswith("; where there is a consensus only: --config.model.targets=1")
+    assert not list(cache_folder.rglob("patient_*"))  # and nothing was preprocessed
+
+
+def test_refuses_a_brain_smaller_than_a_patch(patients_root):
+    patient = find_patients(patients_root, 0)[0]
+    with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: the brain measures .* at least 16"):
+        resample(patient, read_pair(patient), Settings(1.0, (1, 99), 16))
+
+
+def test_refuses_a_visit_that_is_constant_inside_the_brain(patients_root, cache_folder):
+    visit = np.full(SHAPE, 5, np.float32)
+    visit[0, 0, 0] = 9  # outside the brain
+    save_nifti(patients_root / "patient_0" / dataset.TIME02, visit)
+    with pytest.raises(DatasetError, match=r"patient_0/flair_time02.*constant inside the brain"):
+        prepared(patients_root, cache_folder)
+
+
+def test_a_map_comes_back_onto_the_grid_of_the_files(patients_root):
+    patient = find_patients(patients_root, 1)[0]
+    pair = read_pair(patient)
+    resampled = resample(patient, pair, SETTINGS)
+    back = resampled.to_file_grid(resampled.targets[0].astype(np.float32))
+    assert back.shape == SHAPE
+    overlap = ((back > 0.5) & (pair.targets[0] == 1)).sum()
+    assert overlap >= 0.7 * pair.targets[0].sum()
+    assert (back > 0.5).sum() <= 1.3 * pair.targets[0].sum()
+
+
+def test_preprocessing_survives_its_file(tmp_path):
+    preprocessing = Preprocessing(SETTINGS, (0.0, 31.25, 100.0), 5.0)
+    preprocessing.save(tmp_path / "p.json")
+    assert Preprocessing.load(tmp_path / "p.json") == preprocessing
+
+
+def test_refuses_training_patients_without_any_new_lesion(patients_root, cache_folder):
+    for folder in patients_root.iterdir():
+        save_nifti(folder / dataset.CONSENSUS, np.zeros(SHAPE, np.uint8))
+    with pytest.raises(DatasetError, match="no training patient has a new-lesion voxel"):
+        prepared(patients_root, cache_folder)
+
+
+def test_refuses_a_brain_that_falls_between_the_voxels_of_the_isotropic_grid(patients_root):
+    brain = np.zeros(SHAPE, np.uint8)
+    brain[7, 7, 3] = 1
+    save_nifti(patients_root / "patient_0" / dataset.BRAIN_MASK, brain)
+    patient = find_patients(patients_root, 0)[0]
+    with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: the brain measures \(0, 0, 0\)"):
+        resample(patient, read_pair(patient), Settings(3.0, (1, 99), 8))
+
+
+def test_refuses_to_hold_out_everybody(patients_root, cache_folder):
+    with pytest.raises(DatasetError, match="validation_patients is 4; wanted 0 to 3"):
+        prepared(patients_root, cache_folder, 4)
+
+
+def test_every_fold_is_held_out_in_its_turn_and_all_runs_know_all_folds(
+    patients_root, cache_folder
+):
+    folds = [prepared(patients_root, cache_folder, 0, folds=3, fold=k) for k in range(3)]
+    names = [[name for name, _ in data.validation] for data in folds]
+    assert sorted(name for held_out in names for name in held_out) == [
+        f"patient_{k}" for k in range(4)
+    ]
+    for data, held_out in zip(folds, names, strict=True):
+        assert data.folds == names
+        assert list(data.split["validation"]) == held_out
+        assert not {name for name, _ in data.training} & set(held_out)
+        assert len(data.training) + len(held_out) == 4
+
+
+def test_refuses_more_folds_than_patients_or_than_patients_with_new_lesions(
+    patients_root, cache_folder
+):
+    with pytest.raises(DatasetError, match=r"patients: config.data.folds is 5; wanted at most 4"):
+        prepared(patients_root, cache_folder, 0, folds=5)
+    with pytest.raises(
+        DatasetError, match=r"config.data.folds is 4, and 3 of the 4 patients .* fewer folds"
+    ):
+        prepared(patients_root, cache_folder, 0, folds=4)
+    assert not list(cache_folder.rglob("patient_*"))  # and nothing was preprocessed
+
+
+def make_of_scans(root, scans):
+    """Let patients be pairs that were made of scans: {patient: scan}."""
+    for name, scan in scans.items():
+        (root / name / dataset.SYNTHETIC).write_text(json.dumps({"source": scan, "number": 0}))
+
+
+def test_pairs_made_of_one_scan_are_trained_on_or_held_out_together(patients_root, cache_folder):
+    scans = {"patient_0": "bea", "patient_1": "carl", "patient_2": "carl", "patient_3": "bea"}
+    make_of_scans(patients_root, scans)
+    together = [["patient_0", "patient_3"], ["patient_1", "patient_2"]]
+    for kwargs in ({"folds": 2}, {"folds": 2, "fold": 1}, {"validation_patients": 1}):
+        data = prepared(patients_root, cache_folder, **{"validation_patients": 0} | kwargs)
+        assert sorted(list(names) for names in data.split.values()) == together
+        assert sorted(data.folds) == (together if "folds" in kwargs else [])
+
+
+def test_a_patient_with_the_name_of_a_scan_stays_with_its_pairs(patients_root):
+    make_of_scans(patients_root, {"patient_0": "patient_1", "patient_3": "patient_1"})
+    assert groups_of(find_patients(patients_root, 2)) == [[0, 1, 3], [2]]
+
+
+def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patients_root):
+    make_of_scans(patients_root, {f"patient_{k}": "bea" if k else "carl" for k in range(4)})
+    for path in patients_root.rglob("*.nii.gz"):
+        path.write_bytes(b"")
+    small_config.data.validation_patients = 2
+    message = r"patients: config.data.validation_patients is 2; wanted 0 to 1: of the 4 patients 3"
+    with pytest.raises(DatasetError, match=message):
+        check_patients(small_config)
+    small_config.data.validation_patients, small_config.data.folds = 0, 3
+    message = r"patients: config.data.folds is 3; wanted at most 2, the number of scans"
+    with pytest.raises(DatasetError, match=message):
+        check_patients(small_config)
+    small_config.data.folds = 2
+    check_patients(small_config)
+    small_config.train.batch_size = 17  # an epoch has 16 patches of the one pair that may be left
+    with pytest.raises(InputError, match=r"wanted at most 16, .* from each of 1 patients"):
+        check_patients(small_config)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ('{"source": "be', "synthetic.json: is damaged"),
+        ("[]", "synthetic.json: its source is None; wanted the name of the scan"),
+        ('{"source": 3}', "synthetic.json: its source is 3; wanted the name of the scan"),
+    ],
+)
+def test_a_pair_that_does_not_say_of_which_scan_it_is_cannot_be_split(
+    patients_root, cache_folder, record, message
+):
+    (patients_root / "patient_1" / dataset.SYNTHETIC).write_text(record)
+    with pytest.raises(InputError, match=f"patient_1/{message}"):
+        prepared(patients_root, cache_folder)
+    assert read_pair(find_patients(patients_root, 1)[1])  # as for a prediction
+
+
+def test_the_disk_that_is_announced_is_what_the_entries_take(patients_root, cache_folder, capsys):
+    data = prepared(patients_root, cache_folder)
+    assert "4 patients to preprocess, 0.00 GiB on disk" in capsys.readouterr().out
+    patients = find_patients(patients_root, 2)
+    measures = cache.measure(patients, SETTINGS, cache.open_cache(cache_folder))
+    entries = dict([*data.training, *data.validation])
+    for patient, measured in zip(patients, measures, strict=True):
+        size = sum(file.stat().st_size for file in entries[patient.name].iterdir())
+        announced = cache._entry_bytes(measured, 2)
+        assert announced < size < announced + 5 * 256  # five headers of files
+    prepared(patients_root, cache_folder)
+    assert capsys.readouterr().out == ""  # nothing is missing
+
+
+def test_a_disk_without_room_is_refused_before_the_work(patients_root, cache_folder, monkeypatch):
+    full = SimpleNamespace(free=1000)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(cache, "_build", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(CacheError, match=r"4 patients to preprocess, .* GiB are free; wanted"):
+        prepared(patients_root, cache_folder)
+
+
+def test_a_cache_of_another_version_is_not_read_and_told_of(patients_root, cache_folder, caplog):
+    other = cache_folder / f"format-{cache.FORMAT - 1}"
+    other.mkdir()
+    data = prepared(patients_root, cache_folder)
+    assert "also holds a cache of another version of this program" in caplog.text
+    assert all(folder.parent != other for _, folder in data.training)
+    assert not list(other.iterdir())
+
+
+def test_what_a_killed_run_left_long_ago_is_cleared_away(patients_root, cache_folder):
+    place = cache.open_cache(cache_folder)
+    old, new = place / ".partial-1-x", place / ".partial-2-y"
+    old.mkdir()
+    new.mkdir()
+    os.utime(old, (1, 1))
+    cache.open_cache(cache_folder)
+    assert not old.exists()
+    assert new.exists()  # perhaps of a run that is at it
+
+
+def test_a_damaged_entry_is_named(patients_root, cache_folder):
+    ((name, folder),) = prepared(patients_root, cache_folder).validation
+    (folder / "images.npy").write_bytes(b"")
+    with pytest.raises(CacheError, match=f"{folder}: this entry of the cache is damaged"):
+        cache.open_patient(name, folder)
+
+
+def test_runs_that_start_together_share_a_cache(patients_root, cache_folder):
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda _: prepared(patients_root, cache_folder), range(3)))
+    assert runs[0] == runs[1] == runs[2]
+    place = cache.open_cache(cache_folder)
+    assert len([p for p in place.iterdir() if p.is_dir()]) == 4
+    assert not list(place.glob(".partial-*"))

@@ -1,0 +1,159 @@
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msseg_jax.cli.predict import main
+from msseg_jax.data.preprocess import resample
+from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.models.folds import Folds
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes import layout as dataset
+from tests.support.patients import SHAPE
+from tests.support.runs import models, save_run
+
+
+def read(path):
+    return np.asarray(nib.load(path).dataobj)
+
+
+def test_mean_and_disagreement_are_those_of_the_members_own_maps(runs, flags, tmp_path, capsys):
+    alone = []
+    for run in runs:
+        path = tmp_path / f"{run.name}.nii.gz"
+        assert main([f"--model={run}", *flags, f"--probability={path}"]) == 0
+        alone.append(read(path))
+    mean, apart = tmp_path / "mean.nii.gz", tmp_path / "apart.nii.gz"
+    capsys.readouterr()
+    together = [*models(runs), *flags, f"--probability={mean}", f"--uncertainty={apart}"]
+    assert main(together) == 0
+    said = capsys.readouterr().out.splitlines()
+    for line, run in zip(said, runs, strict=False):
+        assert line == f"model: {run}, its last checkpoint, step 4"
+
+    np.testing.assert_allclose(read(mean), np.mean(alone, axis=0), atol=1e-6)
+    np.testing.assert_allclose(read(apart), np.std(alone, axis=0), atol=1e-6)
+    assert read(apart).max() > 0.01
+    np.testing.assert_array_equal(read(tmp_path / "new.nii.gz"), read(mean) > np.float32(0.3))
+    visit, image = nib.load(flags[1]), nib.load(apart)
+    assert image.get_data_dtype() == np.float32
+    assert image.shape == SHAPE
+    np.testing.assert_array_equal(image.affine, visit.affine)
+    assert (read(apart)[read(flags[4].split("=")[1]) == 0] == 0).all()
+
+
+def test_one_run_says_what_it_says_without_an_ensemble(runs, patients_root):
+    ensemble = Ensemble(runs[:1])
+    (member,) = ensemble.members
+    patient = dataset.find_patients(patients_root, 0)[0]
+    pair = dataset.read_pair(patient)
+    found = ensemble.segment(patient, pair, ensemble.options())
+    resampled = resample(patient, pair, member.preprocessing.settings)
+    wanted = member.segment(patient, pair, resampled, member.options)
+    np.testing.assert_array_equal(found.probability, wanted)
+    assert np.ptp(wanted) > 0.01
+    assert (found.disagreement == 0).all()
+
+
+def test_networks_of_one_form_are_compiled_once(runs):
+    first, second, third = Ensemble(runs).members
+    assert first._forward is second._forward is third._forward
+    one, other = (jax.tree.leaves(member._variables) for member in (first, second))
+    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+
+
+def test_a_warning_of_several_members_is_given_once(runs, flags, patients_root):
+    ensemble = Ensemble(runs)
+    patient = dataset.find_patients(patients_root, 0)[0]
+    pair = dataset.read_pair(patient)
+    found = ensemble.segment(patient, pair, ensemble.options())
+    warnings = found.quality.warnings()
+    assert sum("first visit's intensities" in warning for warning in warnings) == 1
+    alone = [
+        Ensemble([run]).segment(patient, pair, ensemble.options()).quality.deviations[0]
+        for run in runs
+    ]
+    assert found.quality.deviations[0] == max(alone)  # the bound is the same for all three
+
+
+def test_options_are_the_first_runs_where_they_are_not_given(runs, small_config, tmp_path):
+    small_config.predict.overlap = 3
+    small_config.predict.batch_size = 7
+    other = save_run(tmp_path / "other", small_config)
+    options = Ensemble([*runs, other]).options(batch_size=None)
+    assert (options.threshold, options.overlap, options.batch_size) == (0.3, 2, 4)
+    assert Ensemble([other, *runs]).options(batch_size=5).overlap == 3
+    assert Ensemble([other, *runs]).options(batch_size=5).batch_size == 5
+
+
+@pytest.mark.parametrize(("name", "value"), [("threshold", 0.5), ("min_lesion_mm3", 3.0)])
+def test_runs_that_cut_the_mean_differently_are_refused_unless_told(
+    runs, small_config, tmp_path, name, value
+):
+    own = small_config.predict[name]
+    small_config.predict[name] = value
+    ensemble = Ensemble([*runs, save_run(tmp_path / "other", small_config)])
+    message = f"--{name}: .*one has {own:g}, .*other has {value:g}; .*give --{name}"
+    with pytest.raises(InputError, match=message):
+        ensemble.options()
+    assert getattr(ensemble.options(**{name: value}), name) == value
+
+
+def test_tiles_must_suit_every_member(runs, small_config, tmp_path):
+    small_config.data.patch_size = 4
+    ensemble = Ensemble([*runs, save_run(tmp_path / "small", small_config)])
+    with pytest.raises(InputError, match=r"--overlap is 4; wanted 0 to 3 voxels.*small"):
+        ensemble.options(overlap=4)
+    with pytest.raises(InputError, match=r"--tile is 4; wanted 8 .*one"):
+        ensemble.options(tile=4)
+
+
+def test_the_folder_of_a_cross_validation_is_the_ensemble_of_its_folds(
+    small_config, flags, tmp_path, capsys
+):
+    folds = Folds(tmp_path / "cv")
+    for fold in range(2):
+        save_run(folds.run(fold), small_config, seed=fold)
+    folds.save([["patient_0"], ["patient_1"]])
+    apart, page = tmp_path / "apart.nii.gz", tmp_path / "page.html"
+    output = [f"--uncertainty={apart}", f"--report={page}"]
+    assert main([f"--model={folds.path}", *flags, *output]) == 0
+    said = capsys.readouterr().out
+    html = page.read_text()
+    for fold in range(2):
+        stated = f"{folds.run(fold)}, its last checkpoint, step 4"
+        assert said.splitlines()[fold] == f"model: {stated}"
+        assert stated in html
+    assert "mean of the 2 models" in html
+    assert read(apart).max() > 0.01
+
+
+def test_a_folder_of_patients_wants_every_output(runs, patients_root, tmp_path, capsys):
+    flags = [*models(runs[:2]), f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
+    assert main(flags) == 0
+    flags.append(f"--uncertainty={tmp_path / 'apart'}")
+    assert main(flags) == 0  # not done yet: the maps were not asked for before
+    names = [f"patient_{k}.nii.gz" for k in range(4)]
+    assert sorted(path.name for path in (tmp_path / "apart").iterdir()) == names
+    (tmp_path / "apart" / names[2]).unlink()
+    capsys.readouterr()
+    assert main(flags) == 0
+    assert capsys.readouterr().out.count("done before") == 3
+    assert (tmp_path / "apart" / names[2]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("take", "extra", "message"),
+    [
+        (1, "--uncertainty={out}", "alone has none to disagree with; wanted two or more --model"),
+        (2, "--uncertainty={new}", "as --output; wanted two places"),
+        (2, "--model={first}", "one is given twice; wanted each once"),
+        (2, "--uncertainty={page}", "wanted a name that ends in .nii"),
+    ],
+)
+def test_what_an_ensemble_cannot_do_is_refused(runs, flags, tmp_path, capsys, take, extra, message):
+    out, page = tmp_path / "apart.nii.gz", tmp_path / "apart.html"
+    extra = extra.format(out=out, new=tmp_path / "new.nii.gz", first=runs[0], page=page)
+    assert main([*models(runs[:take]), *flags, extra]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.nii.gz"))

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from msseg_jax.data.patches import crop
+from msseg_jax.inference.tiles import TileAverage, fit_tile, tile_corners
+
+
+def cube(side):
+    return (side,) * 3
+
+
+def test_tiles_step_regularly_and_the_last_is_flush():
+    corners = tile_corners((56, 98, 131), cube(56), 14)
+    assert sorted({c[0] for c in corners}) == [0]
+    assert sorted({c[1] for c in corners}) == [0, 42]
+    assert sorted({c[2] for c in corners}) == [0, 42, 75]
+    assert len(corners) == 6
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "overlap"),
+    [
+        ((13, 14, 15), cube(8), 2),
+        ((8, 9, 31), cube(8), 7),
+        ((10, 8, 8), cube(8), 0),
+        ((13, 14, 15), (16, 8, 12), 3),  # hangs over the first axis
+    ],
+)
+def test_constant_in_constant_out(shape, tile, overlap):
+    average = TileAverage(shape)
+    for corner in tile_corners(shape, tile, overlap):
+        average.add(np.full(tile, 0.3, np.float32), corner)
+    np.testing.assert_allclose(average.mean(), 0.3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tile", [cube(8), (16, 8, 12), cube(24)])
+def test_identity_in_identity_out(tile):
+    volume = np.random.default_rng(0).normal(size=(13, 14, 15)).astype(np.float32)
+    average = TileAverage(volume.shape)
+    for corner in tile_corners(volume.shape, tile, 3):
+        average.add(crop(volume, corner, tile, fill=0), corner)
+    np.testing.assert_allclose(average.mean(), volume, atol=1e-6)
+
+
+def test_overlapping_tiles_are_averaged_and_the_rest_is_zero():
+    average = TileAverage((2, 2, 4))
+    average.add(np.full((2, 2, 2), 1, np.float32), (0, 0, 0))
+    average.add(np.full((2, 2, 2), 4, np.float32), (0, 0, 1))
+    assert average.mean()[0, 0].tolist() == [1, 2.5, 4, 0]
+
+
+def test_refuses_an_overlap_as_large_as_a_tile():
+    with pytest.raises(ValueError, match="overlap is 8; wanted 0 to 7"):
+        tile_corners((9, 9, 9), (16, 8, 16), 8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "largest", "wanted"),
+    [
+        ((100, 100, 100), 112, (104, 104, 104)),  # one tile is enough
+        ((112, 113, 210), 112, (112, 64, 112)),  # 64 + 64 - 14 >= 113, 112 + 112 - 14 >= 210
+        ((5, 8, 9), 56, (8, 8, 16)),
+    ],
+)
+def test_a_fitted_tile_is_no_larger_than_it_must(shape, largest, wanted):
+    assert fit_tile(shape, largest, overlap=14 if largest > 56 else 0, multiple=8) == wanted
+
+
+def test_fitted_tiles_are_as_few_as_the_largest_and_cover_less():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        shape = tuple(int(n) for n in generator.integers(20, 260, 3))
+        largest, overlap = int(8 * generator.integers(3, 16)), int(generator.integers(0, 20))
+        tile = fit_tile(shape, largest, overlap, 8)
+        assert max(tile) <= largest
+        assert not any(side % 8 for side in tile)
+        fitted = tile_corners(shape, tile, overlap)
+        assert len(fitted) == len(tile_corners(shape, cube(largest), overlap))

@@ -1,0 +1,332 @@
+"""Model files: what they hold, what is refused of them, and that old ones stay readable."""
+
+import copy
+import json
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from msseg_jax.models import model_file
+from msseg_jax.models.model_file import About, ModelFileError, read_model_file, write_model_file
+from msseg_jax.models.networks import trained_networks
+from msseg_jax.network.model import build_model
+from tests.support import tiny
+from tests.support.runs import save_run
+
+V1 = Path(__file__).parents[1] / "data" / "model_v1.safetensors"
+ABOUT = About("Tiny", "0.1", "CC0", "the tests", "nothing", "Two networks.\nUntrained.")
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Of two untrained runs, with weights and landmarks of their own."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [save_run(folder / f"run_{k}", tiny.get_config(), k, 40.0 + k) for k in range(2)]
+    return [network for run in runs for network in trained_networks(run)]
+
+
+@pytest.fixture
+def path(networks, tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    write_model_file(path, ABOUT, networks)
+    return path
+
+
+def content(path):
+    """Its description as JSON has it, and its tensors."""
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert header["__metadata__"].keys() == {"msseg_jax"}
+    return json.loads(header["__metadata__"]["msseg_jax"]), load(data)
+
+
+def rewrite(path, document, tensors):
+    text = document if isinstance(document, str) else json.dumps(document)
+    path.write_bytes(save(tensors, metadata={"msseg_jax": text}))
+
+
+def test_what_is_written_is_read(path, networks):
+    file = read_model_file(path)
+    assert (file.path, file.about, file.written_by) == (path, ABOUT, "0.1.0")
+    assert len(file.networks) == 2
+    for number, (one, other) in enumerate(zip(networks, file.networks, strict=True)):
+        jax.tree.map(np.testing.assert_array_equal, one.variables, other.variables)
+        assert other.preprocessing == one.preprocessing
+        assert other.preprocessing.landmarks == (0.0, 40.0 + number, 100.0)
+        assert (other.kind, other.step, other.about) == ("last", 4, ABOUT)
+        assert str(other) == (
+            f"Tiny 0.1 ({path}), network {number} (0 to 1), its last checkpoint, step 4"
+        )
+        assert other.config.model.widths == [3, 2]
+        assert other.config.predict == one.config.predict
+        assert other.config.train == one.config.train
+    kernels = [
+        jax.tree.leaves(network.variables["params"]["segmentation"])[0] for network in file.networks
+    ]
+    assert (kernels[0] != kernels[1]).any()
+
+
+def test_the_same_networks_give_the_same_bytes_for_all_to_read(path, networks, tmp_path):
+    again = tmp_path / "again.safetensors"
+    for _ in range(5):
+        write_model_file(again, ABOUT, networks)
+        assert again.read_bytes() == path.read_bytes()
+    (tmp_path / "any").write_text("")
+    assert again.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_no_path_of_the_machine_goes_with_it(small_config, tmp_path):
+    small_config.data.cache_dir = str(tmp_path / "cache")
+    small_config.init = str(tmp_path / "earlier.safetensors")
+    small_config.init_network = 1
+    path = tmp_path / "one.safetensors"
+    write_model_file(path, ABOUT, trained_networks(save_run(tmp_path / "run", small_config)))
+    assert str(tmp_path).encode() not in path.read_bytes()
+    (entry,) = content(path)[0]["networks"]
+    assert entry["config"]["data"]["root"] == ""
+    assert entry["config"]["data"]["cache_dir"] is None
+    assert (entry["config"]["init"], entry["config"]["init_network"]) == ("", 0)
+    assert str(read_model_file(path).networks[0]).startswith(f"Tiny 0.1 ({path}), its last")
+
+
+def test_a_file_of_the_first_version_says_what_it_always_said():
+    """Numbers of the program that wrote it: whatever changes, they must come out."""
+    file = read_model_file(V1)
+    assert file.about.title == "made up 1.0"
+    assert file.about.description == "Weights from a random number generator, for tests."
+    assert [n.preprocessing.landmarks for n in file.networks] == [(0, 40, 100), (0, 60, 100)]
+    assert [(n.kind, n.step) for n in file.networks] == [("last", 10), ("best", 11)]
+    settings = file.networks[0].preprocessing.settings
+    assert (settings.spacing_mm, settings.percentiles, settings.patch_size) == (1, (1, 50, 99), 8)
+    assert file.networks[0].config.predict.to_dict() == {
+        "overlap": 2, "threshold": 0.6, "min_lesion_mm3": 0.0, "batch_size": 4,
+    }  # fmt: skip
+    visits = np.sin(np.arange(2 * 512, dtype=np.float32)).reshape(2, 1, 8, 8, 8, 1)
+    wanted = [
+        ([0.14047182, 0.18736346], [0.08394726, 0.12031221]),
+        ([0.7806495, 0.7205223], [0.7810891, 0.72181547]),
+    ]
+    for network, (mean, inside) in zip(file.networks, wanted, strict=True):
+        model = build_model(network.config)
+        probabilities = np.asarray(model.apply(network.variables, *visits, train=False))
+        np.testing.assert_allclose(probabilities.mean(axis=(0, 1, 2, 3)), mean, atol=1e-5)
+        np.testing.assert_allclose(probabilities[0, 3, 4, 5], inside, atol=1e-5)
+
+
+def test_a_file_that_records_a_training_in_other_words_is_read(path):
+    """Of another version: what its training was like does not matter to who predicts."""
+    document, tensors = content(path)
+    config = document["networks"][0]["config"]
+    del config["augmentation"], config["init"], config["data"]["workers"]
+    config["train"]["momentum"] = 0.9
+    rewrite(path, document, tensors)
+    assert read_model_file(path).networks[0].config.train.momentum == 0.9
+
+
+def set_to(*keys):
+    """A change of the description: set_to('a', 'b', 1) has its a's b be 1."""
+    *way, last, value = keys
+
+    def change(document, _):
+        for key in way:
+            document = document[key]
+        document[last] = value
+
+    return change
+
+
+def without(*keys):
+    *way, last = keys
+
+    def change(document, _):
+        for key in way:
+            document = document[key]
+        del document[last]
+
+    return change
+
+
+KERNEL = "1/params/refinement/output/kernel"
+FIRST = ("networks", 0)
+CONFIG = (*FIRST, "config")
+FITTED = (*FIRST, "preprocessing")
+DAMAGED = "is damaged: .*wanted a model file, as .*export writes it: copy or download it again"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d, t: t.pop(KERNEL), f"lacks tensors: 1, such as {KERNEL}"),
+        (lambda d, t: t.update(more=np.ones(3, "f4")), "has unknown tensors: 1, such as more"),
+        (lambda d, t: d["networks"].pop(), "has unknown tensors: .*, such as 1/batch_stats"),
+        (lambda d, t: t.update({KERNEL: t[KERNEL][0]}), f"{KERNEL} is .* F32, where .* has"),
+        (lambda d, t: t.update({KERNEL: t[KERNEL].astype("f2")}), f"{KERNEL} is .* F16, where"),
+        (lambda d, t: t.update({KERNEL: t[KERNEL].astype("f8")}), f"{KERNEL} is .* F64, where"),
+        (lambda d, t: t.update({KERNEL: t[KERNEL] * np.nan}), f"{KERNEL} has numbers that are not"),
+        (set_to("format_version", "1"), "its format version is '1'"),
+        (set_to("format_version", 0), "its format version is 0"),
+        (without("format_version"), "its format version is None"),
+        (set_to("more", 1), "its description has unknown more"),
+        (without("written_by"), "its description lacks written_by"),
+        (without("about", "licence"), "its about lacks licence"),
+        (set_to("about", []), "its about is .*, no table of fields"),
+        (set_to("networks", []), "its list of networks is empty"),
+        (set_to("networks", {}), "its list of networks is empty, or none"),
+        (set_to("networks", 0, 1), "its network 0 is 1, no table"),
+        (set_to(*FIRST, "kind", "worst"), "network 0 is of checkpoint 'worst', step 4"),
+        (set_to(*FIRST, "step", None), "network 0 is of checkpoint 'last', step None"),
+        (without(*CONFIG, "predict"), "configuration of network 0 lacks model, data or predict"),
+        (without(*CONFIG, "model", "targets"), "in model, lacks targets"),
+        (set_to(*CONFIG, "model", "depth", 3), "in model, has unknown depth"),
+        (set_to(*CONFIG, "predict", "tile", 3), "in predict, has unknown tile"),
+        (without(*CONFIG, "data", "spacing_mm"), "in data, lacks one of patch_size"),
+        (set_to(*CONFIG, "model", "widths", [3]), "config.model.widths is .* wanted two or more"),
+        (set_to(*CONFIG, "model", "widths", "ab"), "configuration of network 0 builds no network"),
+        (set_to(*CONFIG, "model", "widths", [1] * 99), "config.data.patch_size: patch side 8 is"),
+        (set_to(*CONFIG, "model", "targets", 1.5), "configuration of network 0 builds no network"),
+        (set_to(*CONFIG, "a.b", 1), "configuration of network 0 builds no network"),
+        (set_to(*CONFIG, "data", "patch_size", 9), "patch side 9 is no multiple of 2"),
+        (set_to(*CONFIG, "data", "spacing_mm", 0.5), "is by .*1.0.*its configuration by .*0.5"),
+        (set_to(*CONFIG, "predict", "threshold", "0.5"), "builds no network .TypeError"),
+        (set_to(*CONFIG, "predict", "threshold", 1), "config.predict.threshold is 1; wanted 0 or"),
+        (without(*FITTED, "deviation"), "its preprocessing of network 0 lacks deviation"),
+        (set_to(*FITTED, "fitted", 1), "its preprocessing of network 0 has unknown fitted"),
+        (set_to(*FITTED, "landmarks", [0, 100]), "landmarks .0, 100. and .* not a finite number"),
+        (set_to(*FITTED, "landmarks", [0, "1", 2]), "landmarks .* not a finite number"),
+        (set_to(*FITTED, "landmarks", 7), "preprocessing of network 0 has other fields"),
+        (set_to(*FITTED, "deviation", float("nan")), "deviation nan, not a finite number"),
+        (set_to(*FITTED, "settings", "more", 1), "preprocessing of network 0 has other fields"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together_is_refused(path, change, message):
+    document, tensors = content(path)
+    change(document, tensors)
+    rewrite(path, document, tensors)
+    with pytest.raises(ModelFileError, match=message) as error:
+        read_model_file(path)
+    assert str(error.value).startswith(f"{path}: is damaged: ")
+    assert str(error.value).endswith("export writes it: copy or download it again")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "1", '{"format_version": true}'])
+def test_a_description_that_is_none(path, text):
+    rewrite(path, text, content(path)[1])
+    with pytest.raises(ModelFileError, match=DAMAGED):
+        read_model_file(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("name", "", "its name is empty; wanted a name"),
+        ("name", "a\nb", "its name is 'a\\\\nb'; wanted text that can be printed, in one line"),
+        ("description", "\x1b[2J", "its description is .*; wanted text that can be printed$"),
+        ("version", 1, "its version is 1; wanted text"),
+    ],
+)
+def test_text_that_cannot_be_shown_is_neither_read_nor_written(
+    path, networks, tmp_path, field, text, message
+):
+    document, tensors = content(path)
+    document["about"][field] = text
+    rewrite(path, document, tensors)
+    with pytest.raises(ModelFileError, match=message):
+        read_model_file(path)
+    other = tmp_path / "other.safetensors"
+    with pytest.raises(ModelFileError, match=message):
+        write_model_file(other, replace(ABOUT, **{field: text}), networks)
+    assert not other.exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("1.0\x1b[2J", "written_by is .*; wanted text that can be printed, in one line$"),
+        ("1.0\n2.0", "written_by is .*; wanted text that can be printed, in one line$"),
+        ([1, 0], "written_by is .1, 0.; wanted text$"),
+    ],
+)
+def test_the_version_that_wrote_it_is_text_that_can_be_shown(path, version, message):
+    document, tensors = content(path)
+    rewrite(path, document | {"written_by": version}, tensors)
+    with pytest.raises(ModelFileError, match=message):
+        read_model_file(path)
+
+
+def test_a_file_of_a_newer_version_is_not_called_damaged(path):
+    document, tensors = content(path)
+    document = {"format_version": 2, "whatever": document}
+    rewrite(path, document, tensors)
+    message = "was written by a newer version .* format version is 2; wanted at most 1: update"
+    with pytest.raises(ModelFileError, match=message):
+        read_model_file(path)
+
+
+def test_other_files_are_refused_and_nothing_in_them_is_executed(path, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    whole = path.read_bytes()
+    header = int.from_bytes(whole[:8], "little")
+    no_metadata = save({"weight": np.ones(3, np.float32)})
+    of_another = save({"weight": np.ones(3, np.float32)}, metadata={"format": "pt"})
+    for data in (b"", b"abc", whole[:8], whole[: header // 2], whole[: 8 + header], whole[:-1],
+                 whole + b"0", pickle.dumps(Trap()), b"PK\x03\x04" + bytes(500)):  # fmt: skip
+        path.write_bytes(data)
+        with pytest.raises(ModelFileError, match=r"is no whole safetensors file .* wanted"):
+            read_model_file(path)
+    for data in (no_metadata, of_another):
+        path.write_bytes(data)
+        with pytest.raises(ModelFileError, match="file, but none of ours: its metadata"):
+            read_model_file(path)
+    assert not (tmp_path / "sprung").exists()
+    missing = tmp_path / "nowhere.safetensors"
+    with pytest.raises(ModelFileError, match=f"{missing}: no such file; wanted a model file"):
+        read_model_file(missing)
+    with pytest.raises(ModelFileError, match=f"{tmp_path}: is a folder; wanted a model file"):
+        read_model_file(tmp_path)
+
+
+def test_networks_that_have_gone_wrong_are_not_written(networks, tmp_path):
+    wrong = copy.deepcopy(networks[0].variables)
+    bias = wrong["params"]["refinement"]["output"]
+    bias["bias"] = np.array([0, np.inf], np.float32)
+    path = tmp_path / "wrong.safetensors"
+    with pytest.raises(ModelFileError, match="refinement/output/bias has numbers that are not fin"):
+        write_model_file(path, ABOUT, [replace(networks[0], variables=wrong)])
+    with pytest.raises(ModelFileError, match=r"wrong.npz: wanted a name that ends in .safetensors"):
+        write_model_file(tmp_path / "wrong.npz", ABOUT, networks)
+    assert not list(tmp_path.glob("wrong*"))
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(path, networks, monkeypatch):
+    before = path.read_bytes()
+
+    def fail(partial, data):
+        with partial.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_model_file(path, replace(ABOUT, version="0.2"), networks)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.glob("*.safetensors")] == [path.name]
+    assert not list(path.parent.glob(".partial-*"))
+
+
+def test_a_name_or_a_file_makes_a_model_file(path, tmp_path):
+    assert model_file.is_model_file(path)
+    assert model_file.is_model_file(path.rename(tmp_path / "renamed"))
+    assert model_file.is_model_file(tmp_path / "missing.safetensors")  # so the message is of files
+    assert not model_file.is_model_file(tmp_path)
+    (tmp_path / "run.safetensors").mkdir()
+    assert not model_file.is_model_file(tmp_path / "run.safetensors")
+    assert not model_file.is_model_file(tmp_path / "missing")

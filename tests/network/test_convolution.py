@@ -1,0 +1,184 @@
+"""conv3d against lax.conv_general_dilated: values and both gradients, native and in plain JAX."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from msseg_jax.network import convolution
+
+
+@pytest.fixture
+def conv3d(form):
+    """`convolution.conv3d` of one input, in both forms that a CPU has."""
+    return lambda x, kernel: convolution.conv3d((x,), kernel)
+
+
+def reference(x, kernel):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1, 1),
+        "SAME",
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+def arrays(*shapes):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
+
+
+def value_and_gradients(conv):
+    """One compiled function of (x, kernel, dy) that gives y, dx and dkernel."""
+
+    def run(x, kernel, dy):
+        y, pull = jax.vjp(conv, x, kernel)
+        return y, *pull(dy)
+
+    return jax.jit(run)
+
+
+def assert_all_close(found, wanted):
+    for f, w in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(f, w, rtol=1e-4, atol=1e-4 * float(jnp.abs(w).max()))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_bfloat16_comes_out_as_it_went_in_to_its_own_precision(conv3d, k):
+    x, kernel, dy = arrays((2, 5, 6, 7, 3), (k, k, k, 3, 4), (2, 5, 6, 7, 4))
+    half = [array.astype(jnp.bfloat16) for array in (x, kernel, dy)]
+    found = value_and_gradients(conv3d)(*half)
+    wanted = value_and_gradients(reference)(*(array.astype(jnp.float32) for array in half))
+    for f, w in zip(found, wanted, strict=True):
+        assert f.dtype == jnp.bfloat16
+        np.testing.assert_allclose(
+            f.astype(jnp.float32), w, rtol=2**-7, atol=2**-7 * float(jnp.abs(w).max())
+        )
+
+
+@pytest.mark.parametrize(
+    ("batch", "sides", "c_in", "c_out", "k"),
+    [
+        (2, (5, 6, 7), 3, 2, 3),
+        (1, (13, 14, 15), 1, 6, 3),
+        (3, (9, 4, 4), 6, 1, 3),
+        (1, (1, 1, 1), 8, 8, 3),
+        (2, (2, 2, 2), 2, 3, 3),
+        (1, (3, 1, 2), 2, 3, 3),
+        (2, (5, 6, 7), 3, 2, 1),
+        (1, (9, 17, 35), 25, 7, 3),
+        (1, (4, 5, 6), 3, 19, 3),  # more outputs than fit into one block
+        (2, (11, 5, 6), 10, 11, 1),
+    ],
+)
+def test_values_and_gradients_are_those_of_the_direct_convolution(
+    conv3d, batch, sides, c_in, c_out, k
+):
+    x, kernel, dy = arrays((batch, *sides, c_in), (k, k, k, c_in, c_out), (batch, *sides, c_out))
+    assert_all_close(
+        value_and_gradients(conv3d)(x, kernel, dy), value_and_gradients(reference)(x, kernel, dy)
+    )
+
+
+def test_a_kernel_with_one_tap_moves_the_volume_and_brings_zeros_in(conv3d):
+    x = jnp.arange(1.0, 61.0).reshape(1, 3, 4, 5, 1)
+    kernel = jnp.zeros((3, 3, 3, 1, 1)).at[2, 1, 0].set(1.0)  # next plane, same row, column before
+    wanted = np.zeros((3, 4, 5))
+    wanted[:2, :, 1:] = np.asarray(x)[0, 1:, :, :4, 0]
+    np.testing.assert_array_equal(conv3d(x, kernel)[0, ..., 0], wanted)
+
+
+def test_a_batch_of_kernels_under_vmap(conv3d):
+    x, kernel, dy = arrays((2, 2, 5, 6, 7, 3), (2, 3, 3, 3, 3, 2), (2, 2, 5, 6, 7, 2))
+    assert_all_close(
+        jax.vmap(value_and_gradients(conv3d))(x, kernel, dy),
+        jax.vmap(value_and_gradients(reference))(x, kernel, dy),
+    )
+
+
+def test_without_jit(conv3d):
+    x, kernel = arrays((1, 3, 4, 5, 2), (3, 3, 3, 2, 2))
+    assert_all_close([conv3d(x, kernel)], [reference(x, kernel)])
+
+
+def test_on_four_devices_under_pmap(conv3d):
+    x, kernel, dy = arrays((4, 2, 5, 6, 7, 3), (4, 3, 3, 3, 3, 2), (4, 2, 5, 6, 7, 2))
+    assert_all_close(
+        jax.pmap(value_and_gradients(conv3d))(x, kernel, dy),
+        jax.vmap(value_and_gradients(reference))(x, kernel, dy),
+    )
+
+
+@pytest.mark.usefixtures("conv3d")
+def test_several_inputs_are_as_if_concatenated():
+    x, kernel, dy = arrays((2, 5, 6, 7, 9), (3, 3, 3, 9, 4), (2, 5, 6, 7, 4))
+
+    def in_parts(x, kernel):
+        return convolution.conv3d((x[..., :1], x[..., 1:7], x[..., 7:]), kernel)
+
+    assert_all_close(
+        value_and_gradients(in_parts)(x, kernel, dy), value_and_gradients(reference)(x, kernel, dy)
+    )
+
+
+@pytest.mark.usefixtures("conv3d")
+@pytest.mark.parametrize("relu", [False, True])
+def test_bias_and_relu_in_the_same_pass(relu):
+    x, kernel, bias = arrays((2, 5, 6, 7, 3), (3, 3, 3, 3, 10), (10,))
+    wanted = reference(x, kernel) + bias[None, None, None, None]
+    parts = x[..., :2], x[..., 2:]
+    found = jax.jit(lambda *a: convolution.conv3d_bias(parts, *a, relu=relu))(kernel, bias)
+    assert_all_close([found], [jnp.maximum(wanted, 0) if relu else wanted])
+
+
+@pytest.mark.usefixtures("conv3d")
+def test_what_is_no_number_stays_so_through_relu():
+    x, kernel, bias = arrays((1, 5, 6, 7, 2), (3, 3, 3, 2, 5), (5,))
+    x = x.at[0, 2, 3, 4, 1].set(jnp.nan)
+    found = convolution.conv3d_bias((x,), kernel, bias, relu=True)
+    # The plain form takes blocks of voxels, and spreads it further.
+    assert np.isnan(found[0, 1:4, 2:5, 3:6]).all()
+
+
+def test_the_kernels_gradient_is_the_same_bits_every_time(conv3d):
+    x, kernel, dy = arrays((2, 17, 20, 21, 6), (3, 3, 3, 6, 6), (2, 17, 20, 21, 6))
+    run = value_and_gradients(conv3d)
+    first = run(x, kernel, dy)
+    for _ in range(5):
+        for one, other in zip(first, run(x, kernel, dy), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_program_for_a_cpu_holds_no_3d_convolution_and_one_for_a_gpu_holds_it(conv3d):
+    x, kernel, dy = arrays((1, 8, 8, 8, 2), (3, 3, 3, 2, 2), (1, 8, 8, 8, 2))
+    traced = value_and_gradients(conv3d).trace(x, kernel, dy)
+    for platform, convolutions_3d in (("cpu", 0), ("cuda", 3)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+        found = sum("[b, 0, 1, 2, f]" in line or "0, 1, 2" in line for line in lines)
+        assert found == convolutions_3d, (platform, lines)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "kernel_shape", "message"),
+    [
+        ((1, 8, 8, 8, 2), (5, 5, 5, 2, 2), r"\(5, 5, 5, 2, 2\), wanted \(3, 3, 3"),
+        ((1, 8, 8, 8, 2), (3, 3, 2, 2), r"\(3, 3, 2, 2\), wanted \(3, 3, 3"),
+        ((1, 8, 8, 8, 2), (3, 3, 3, 4, 2), "takes 4 channels, inputs have 2"),
+        ((8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(8, 8, 8, 2\)\], wanted \(B, D, H, W, C\)"),
+    ],
+)
+def test_other_shapes_are_refused_with_what_was_found(x_shape, kernel_shape, message):
+    with pytest.raises(ValueError, match=message):
+        convolution.conv3d((jnp.zeros(x_shape),), jnp.zeros(kernel_shape))
+
+
+def test_other_types_and_biases_are_refused():
+    x, kernel = jnp.zeros((1, 8, 8, 8, 2)), jnp.zeros((3, 3, 3, 2, 4))
+    with pytest.raises(ValueError, match=r"inputs are \['bfloat16'\], the kernel float32"):
+        convolution.conv3d((x.astype(jnp.bfloat16),), kernel)
+    with pytest.raises(ValueError, match=r"bias is float32\(1,\), wanted float32\(4,\)"):
+        convolution.conv3d_bias((x,), kernel, jnp.zeros(1), relu=False)

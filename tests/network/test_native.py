@@ -1,0 +1,125 @@
+"""Whatever becomes of the compiler and its output: the right convolution, and a word about it."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from msseg_jax.network import native
+from tests.support.session import HAS_NATIVE
+
+ROOT = Path(__file__).parents[2]
+CHECK = """
+import jax, jax.numpy as jnp
+from msseg_jax import convolution, native
+x = jnp.arange(5 * 6 * 7 * 2.0).reshape(1, 5, 6, 7, 2)
+kernel = jnp.ones((3, 3, 3, 2, 3))
+y = jax.jit(lambda *a: convolution.conv3d(a[:1], a[1]))(x, kernel)
+inner = float(x[0, 1:4, 2:5, 3:6].sum())
+assert abs(float(y[0, 2, 3, 4, 0]) - inner) < 1e-2, (y[0, 2, 3, 4, 0], inner)
+print(*native.state())
+"""
+# What becomes of a compiler's output cannot be seen without one; a build that fails is no skip.
+needs_compiler = pytest.mark.skipif(not HAS_NATIVE, reason="no C++ compiler, or JAX is on a GPU")
+
+
+def start(cache: Path, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", CHECK], cwd=ROOT, text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache), **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process) -> tuple[str, str]:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output.strip(), errors
+
+
+def test_without_a_compiler_one_line_says_what_to_install(tmp_path):
+    output, errors = finish(start(tmp_path, PATH="", CXX=""))
+    assert output.startswith("False there is no C++ compiler")
+    assert errors.count("\n") == 1
+    assert "apt install g++" in errors
+
+
+@needs_compiler
+def test_a_compiler_that_is_not_there_is_named_and_another_taken(tmp_path):
+    output, errors = finish(start(tmp_path, CXX="no-such-c++"))
+    assert output.startswith("True compiled")
+    assert errors.count("\n") == 1
+    assert "CXX is 'no-such-c++', and there is no such program" in errors
+
+
+def start_with_compiler(tmp_path: Path, script: str):
+    compiler = tmp_path / "odd-c++"
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
+    compiler.chmod(0o755)
+    return start(tmp_path / "cache", CXX=str(compiler))
+
+
+def test_a_compiler_that_fails_is_named(tmp_path):
+    script = "echo this compiler is out of order >&2; exit 1"
+    output, errors = finish(start_with_compiler(tmp_path, script))
+    assert output.startswith("False ")
+    assert "odd-c++ failed: this compiler is out of order" in errors
+    assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+def test_a_compiler_that_writes_rubbish_is_no_disaster(tmp_path):
+    script = 'while [ "$1" != "-o" ]; do shift; done; echo rubbish > "$2"'
+    output, errors = finish(start_with_compiler(tmp_path, script))
+    assert output.startswith("False ")
+    assert "cannot be loaded" in errors
+
+
+# The names are those of x86; on ARM every 64-bit CPU has the NEON that is used there.
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other CPUs have no AVX to do without")
+@pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v2", "haswell"])  # SSE2, SSE4, AVX2
+def test_older_cpus_are_served_too(tmp_path, cpu):
+    compiler = native.find_compiler()
+    output, _ = finish(start_with_compiler(tmp_path, f'exec {compiler} "$@" -march={cpu}'))
+    assert output.startswith("True compiled")
+
+
+def test_the_switch_turns_it_off_without_a_word(tmp_path):
+    output, errors = finish(start(tmp_path, MSSEG_JAX_NATIVE="0"))
+    assert output == "False turned off by MSSEG_JAX_NATIVE=0"
+    assert errors == ""
+
+
+@needs_compiler
+def test_two_processes_at_once_and_then_a_truncated_library(tmp_path):
+    both = [start(tmp_path) for _ in range(2)]
+    for process in both:
+        output, errors = finish(process)
+        assert output.startswith("True compiled")
+        assert errors == ""
+    (library,) = (tmp_path / "msseg_jax").glob("*.so")
+    assert len(list((tmp_path / "msseg_jax").iterdir())) == 2  # it and its digest
+    whole = library.read_bytes()
+    library.write_bytes(whole[: len(whole) // 2])
+    output, _ = finish(start(tmp_path))
+    assert output.startswith("True compiled")
+    assert library.stat().st_size == len(whole)
+
+
+def test_a_user_without_a_home_is_served_too(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(native.Path, "home", no_home)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert native._cache_folder() is None  # and then it is compiled for the process alone
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_made_is_done_without(tmp_path):
+    (tmp_path / "file").write_text("")
+    output, _ = finish(start(tmp_path / "file"))
+    assert output.startswith("True compiled")

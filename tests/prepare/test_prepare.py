@@ -1,0 +1,335 @@
+"""The command line of `msseg_jax.prepare`, on two visits of a phantom head."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from msseg_jax.cli.prepare import PROGRAM, main
+from msseg_jax.prepare import patient as patient_module
+from msseg_jax.prepare import request as request_module
+from msseg_jax.prepare import threads
+from msseg_jax.prepare.registration import compose, on_grid, points_of
+from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes.alignment import Alignment
+from msseg_jax.volumes.layout import patient_in
+from msseg_jax.volumes.pair import read_pair
+from tests.support import heads
+
+FILES = {
+    dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK, "prepare.json", "prepare.png", "transforms",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    return heads.write_heads(tmp_path_factory.mktemp("scans"))
+
+
+@pytest.fixture(scope="module")
+def prepared(scans, tmp_path_factory):
+    """The folder of a patient, as the command line makes it."""
+    folder = tmp_path_factory.mktemp("prepared") / "anna"
+    assert main(flags_of(scans, folder)) == 0
+    return folder
+
+
+def flags_of(scans, output, *more) -> list[str]:
+    return [*heads.flags_of(scans), "-o", str(output), *map(str, more)]
+
+
+def quick(scans) -> list[str]:
+    """With a mask given, no atlas is searched for."""
+    return [f"--brain_mask01={scans / 'brain01.nii.gz'}"]
+
+
+def record_of(folder) -> dict:
+    return json.loads((folder / "prepare.json").read_text())
+
+
+def test_a_prepared_folder_is_whole_and_alone(prepared):
+    assert {path.name for path in prepared.iterdir()} == FILES
+    assert [path.name for path in prepared.parent.iterdir()] == ["anna"]
+
+
+def test_the_pair_passes_every_check_of_a_data_set(prepared):
+    pair = read_pair(patient_in(prepared))
+    assert pair.time01.is_oriented
+    assert pair.time01.header.get_xyzt_units()[0] == "mm"
+    inside = [visit.array[pair.brain] for visit in (pair.time01, pair.time02)]
+    assert np.corrcoef(*inside)[0, 1] > 0.85
+    assert (pair.time01.array[pair.brain] > 0).mean() > 0.99
+
+
+def test_transforms_lead_from_the_middle_to_the_scans_as_sitk_takes_them(scans, prepared):
+    middle = heads.read(prepared / dataset.BRAIN_MASK)
+    first, second, between = (
+        sitk.ReadTransform(str(prepared / "transforms" / f"{name}.txt"))
+        for name in ("middle_to_time01", "middle_to_time02", "time01_to_time02")
+    )
+    points = points_of(middle > 0, 500)
+    assert heads.distances_mm(compose(between, first), second, points).max() < 1e-3
+    assert heads.distances_mm(compose(heads.MOTION, first), second, points).mean() < 0.7
+    there = on_grid(heads.read(scans / "brain01.nii.gz") > 0, middle, first)
+    assert heads.dice(middle, there) > 0.95
+
+
+def test_the_record_says_what_was_done_and_how_well_it_went(scans, prepared):
+    record = record_of(prepared)
+    assert record["time01"]["path"] == str(scans / "time01.nii.gz")
+    assert record["time01"]["spacing_mm"] == [2.0, 2.0, 2.0]
+    assert 0.8 < record["registration"]["correlation"] <= 1
+    assert record["registration"]["gain_by_mirroring"] < -0.1
+    assert record["registration"]["turned_degrees"] == pytest.approx(24.6, abs=1.0)
+    assert record["registration"]["apart_mm"] < 0.5
+    brain = sitk.GetArrayFromImage(heads.read(prepared / dataset.BRAIN_MASK))
+    assert record["brain"]["ml"] == pytest.approx(brain.sum() * 8 / 1000, abs=0.1)
+    assert record["brain"]["source"].startswith("atlas")
+    assert record["bias_field"]["iterations"] == [50, 40, 30]
+    assert set(record["made_by"]) == {"msseg_jax", "SimpleITK", "nilearn", "numpy"}
+    assert sum(record["seconds"].values()) > 0
+
+
+def test_the_picture_shows_both_visits(prepared):
+    from PIL import Image
+
+    picture = np.asarray(Image.open(prepared / "prepare.png").convert("RGB")).astype(int)
+    height, width, _ = picture.shape
+    for column in range(3):
+        part = picture[height // 4 : -height // 4, column * width // 3 : (column + 1) * width // 3]
+        assert part.std() > 30
+        orange = (part[..., 0] > 180) & (part[..., 2] < 90)  # the brain's outline
+        assert orange.sum() > 100
+
+
+def test_what_a_reader_should_know_is_said():
+    def visit(name, spacing_mm, is_oriented):
+        image = sitk.Image(4, 4, 4, sitk.sitkFloat32)
+        image.SetSpacing(spacing_mm)
+        return SimpleNamespace(
+            scan=SimpleNamespace(path=name, image=image, is_oriented=is_oriented)
+        )
+
+    def warnings(visits, unseen_ml, apart_mm):
+        return patient_module._warnings(
+            SimpleNamespace(visits=visits), SimpleNamespace(unseen_ml=unseen_ml), 1400.0,
+            Alignment(apart_mm, 0.9),
+        )  # fmt: skip
+
+    well = visit("a.nii", (1.0, 1.0, 1.0), True), visit("b.nii", (1.0, 1.0, 1.2), True)
+    assert warnings(well, 20.0, 0.9) == []
+    odd = visit("a.nii", (1.0, 1.0, 1.0), False), visit("b.nii", (1.0, 1.0, 3.0), True)
+    said = warnings(odd, 60.0, 1.4)
+    assert len(said) == 4
+    for words in ("a.nii does not say how", "60 ml", "1.4 mm apart", "voxels of 1.0 and 3.0 mm3"):
+        assert any(words in warning for warning in said)
+
+
+@pytest.mark.slow
+def test_the_pair_is_the_same_to_the_bit_whatever_the_number_of_threads(
+    scans, prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(threads, "_threads", 1 if threads._threads > 1 else 3)
+    assert main(flags_of(scans, tmp_path / "anna")) == 0
+    for name in (dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK):
+        one, other = (
+            np.asarray(nib.load(path / name).dataobj) for path in (prepared, tmp_path / "anna")
+        )
+        np.testing.assert_array_equal(one, other)
+    for path in (prepared / "transforms").iterdir():
+        assert path.read_text() == (tmp_path / "anna" / "transforms" / path.name).read_text()
+
+
+def test_what_was_prepared_before_is_not_done_again(scans, prepared, capsys, monkeypatch):
+    def never(*_):
+        raise AssertionError("prepared again")
+
+    monkeypatch.setattr(patient_module, "register_visits", never)
+    before = record_of(prepared)
+    assert main(flags_of(scans, prepared)) == 0
+    assert "done before" in capsys.readouterr().out
+    assert record_of(prepared) == before
+
+
+def test_another_pair_does_not_take_a_folders_place(scans, prepared, capsys):
+    swapped = ["-t1", str(scans / "time02.nii.gz"), "-t2", str(scans / "time01.nii.gz")]
+    assert main([*swapped, "-o", str(prepared)]) == 1
+    assert f"{prepared}: holds a pair that was prepared from other scans" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(scans, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert main(flags_of(scans, tmp_path / "mine", "--overwrite")) == 1
+    assert "was not made by this program" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
+    folder = tmp_path / "anna"
+    shutil.copytree(prepared, folder)
+    assert main(flags_of(scans, folder, "--overwrite", *quick(scans))) == 0
+    assert record_of(folder)["brain"]["source"] == str(scans / "brain01.nii.gz")
+    assert [path.name for path in tmp_path.iterdir()] == ["anna"]
+    brains = [heads.read(path / dataset.BRAIN_MASK) for path in (folder, prepared)]
+    volumes_ml = [sitk.GetArrayFromImage(brain).sum() * 8 / 1000 for brain in brains]
+    assert volumes_ml[0] == pytest.approx(volumes_ml[1], rel=0.05)
+
+
+def test_overwrite_does_not_delete_what_others_added(scans, prepared, tmp_path, capsys):
+    folder = tmp_path / "anna"
+    shutil.copytree(prepared, folder)
+    (folder / dataset.CONSENSUS).write_text("a week of an expert's work")
+    assert main(flags_of(scans, folder, "--overwrite")) == 1
+    assert f"also holds {dataset.CONSENSUS}, not made by this program" in capsys.readouterr().err
+    assert (folder / dataset.CONSENSUS).read_text() == "a week of an expert's work"
+
+
+def test_a_failure_on_the_way_leaves_nothing(scans, tmp_path, monkeypatch, capsys):
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(patient_module, "draw_pair", full_disk)
+    monkeypatch.setattr(patient_module, "register_visits", heads.known_registration(scans))
+    assert main(flags_of(scans, tmp_path / "out" / "anna")) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_implausible_mask_is_refused_with_its_volume(scans, tmp_path, monkeypatch, capsys):
+    small = heads.read(scans / "brain01.nii.gz") > 0
+    small[:, :, : small.GetSize()[2] // 2] = 0
+    sitk.WriteImage(small, str(tmp_path / "half.nii.gz"))
+    volume_ml = sitk.GetArrayFromImage(small).sum() * 8 / 1000
+    assert volume_ml < 800
+    flags = flags_of(scans, tmp_path / "anna", f"--brain_mask01={tmp_path / 'half.nii.gz'}")
+    assert main(flags) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'half.nii.gz'}: the brain mask holds {volume_ml:.0f} ml" in said
+    assert "wanted 800 to 2000 ml" in said
+    assert not (tmp_path / "anna").exists()
+
+
+def test_sigterm_leaves_nothing_half_written(scans, tmp_path):
+    status, said = heads.stop_when(
+        lambda: bool(list(tmp_path.iterdir())),
+        "msseg_jax.prepare", *flags_of(scans, tmp_path / "anna"),
+    )  # fmt: skip
+    assert status == 1
+    # A log, which is no terminal, has a line for each step that was begun.
+    first, *steps, last = said.splitlines()
+    assert first == "preparing: reading"
+    assert all(re.fullmatch("preparing: [a-z ]+", step) for step in steps)
+    assert last == f"{PROGRAM}: interrupted; the same command goes on"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_cleared_away(scans, tmp_path, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    machine = socket.gethostname()
+    kept = {
+        f".partial-{machine}-{os.getpid()}-bert",  # of one that lives
+        f".partial-{machine}-{ended.pid}-anna-maria",  # another patient's
+        f".partial-elsewhere-{ended.pid}-anna",  # of a machine whose processes are not seen here
+    }
+    for name in (*kept, f".partial-{machine}-{ended.pid}-anna"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(patient_module, "register_visits", heads.known_registration(scans))
+    assert main(flags_of(scans, tmp_path / "anna")) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"anna", *kept}
+
+
+def test_a_data_set_goes_on_after_a_patient_that_fails(scans, prepared, tmp_path):
+    root, output = tmp_path / "scans", tmp_path / "out"
+    for name in ("anna", "bert"):
+        (root / name).mkdir(parents=True)
+        for visit in ("time01", "time02"):
+            shutil.copy(scans / f"{visit}.nii.gz", root / name / f"flair_{visit}.nii.gz")
+    broken = root / "bert" / "flair_time02.nii.gz"
+    image = nib.load(broken)
+    voxels = np.asarray(image.dataobj, dtype=np.float32)
+    voxels[3, 4, 5] = np.nan
+    nib.save(nib.Nifti1Image(voxels, image.affine), broken)
+    output.mkdir()
+    shutil.copytree(prepared, output / "anna")
+    # As users start it: the processes of a module that is run differ from those of one imported.
+    command = [sys.executable, "-m", "msseg_jax.prepare", f"--dataset={root}"]
+    done = subprocess.run(
+        [*command, f"--output={output}", "--jobs=2"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert rows["anna"].endswith("done before")
+    assert rows["bert"].endswith("failed")
+    assert f"bert: {broken}: 1 voxels are NaN or infinite" in done.stderr
+    told = [line for line in done.stdout.splitlines() if line.endswith(" of 2)")]
+    assert sorted(line[:6] for line in told) == ["anna: ", "bert: "]
+    assert told[1].endswith("(2 of 2)")
+    assert [path.name for path in output.iterdir()] == ["anna"]
+
+
+def test_what_is_not_there_is_named_before_anything_is_read(scans, tmp_path, capsys, monkeypatch):
+    def never(*_):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(patient_module, "read_scan", never)
+    second, mask = tmp_path / "time02.nii.gz", tmp_path / "brain.nii.gz"
+    flags = ["-t1", str(scans / "time01.nii.gz"), "-t2", str(second), f"--brain_mask02={mask}"]
+    assert main([*flags, "-o", str(tmp_path / "anna")]) == 1
+    assert f"{second}, {mask}: no such file or folder" in capsys.readouterr().err
+
+
+def test_jobs_are_of_a_data_set(scans, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(flags_of(scans, tmp_path / "anna", "--jobs=1"))
+    assert "error: --jobs is of --dataset" in capsys.readouterr().err
+
+
+def test_the_same_scan_twice_is_refused(scans, tmp_path, capsys):
+    first = str(scans / "time01.nii.gz")
+    assert main(["-t1", first, "-t2", first, "-o", str(tmp_path / "anna")]) == 1
+    assert "the same scan was given twice" in capsys.readouterr().err
+
+
+def test_without_the_libraries_one_line_says_what_to_install(scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(request_module, "find_spec", lambda name: None)
+    assert main(flags_of(scans, tmp_path / "anna")) == 1
+    said = capsys.readouterr().err
+    assert "SimpleITK and nilearn" in said
+    assert "pip install -r requirements-prepare.txt" in said
+    assert said.count("\n") == 1
+
+
+def test_prediction_on_pairs_that_lie_on_one_grid_imports_none_of_the_libraries():
+    check = (
+        "import sys, msseg_jax.predict, msseg_jax.prepare.__main__\n"
+        "print([name for name in ('SimpleITK', 'nilearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_data_set_that_is_stopped_stops_its_processes_and_leaves_nothing(scans, tmp_path):
+    root, output = tmp_path / "scans", tmp_path / "out"
+    for name in ("anna", "bert"):
+        (root / name).mkdir(parents=True)
+        for visit in ("time01", "time02"):
+            shutil.copy(scans / f"{visit}.nii.gz", root / name)
+    flags = [f"--dataset={root}", f"--output={output}", "--jobs=2"]
+    status, said = heads.stop_when(
+        lambda: output.is_dir() and len(list(output.iterdir())) == 2,  # both at work
+        "msseg_jax.prepare", *flags,
+    )  # fmt: skip
+    assert status == 1
+    assert said == f"{PROGRAM}: interrupted; the same command goes on\n"
+    assert list(output.iterdir()) == []

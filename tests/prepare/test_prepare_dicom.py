@@ -1,0 +1,337 @@
+import re
+import struct
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from msseg_jax.prepare.dicom import DicomError, list_series, read_series
+from tests.support.dicom import TURNED, check_same, make_image, write_enhanced, write_series
+
+# ------------------------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize("direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), TURNED])
+def test_a_series_is_read_as_the_image_that_was_written(tmp_path, direction):
+    image = make_image(direction=direction)
+    found, said = read_series(write_series(tmp_path, image))
+    check_same(found, image)
+    assert found.GetPixelID() == sitk.sitkFloat32
+    assert said == "series 5: 't2 flair', MR, 12 files, UID 1.2.3"
+
+
+def test_names_of_files_and_folders_do_not_matter(tmp_path):
+    image = make_image(direction=TURNED)
+    folder = tmp_path / "Müller, Jörg  2 (MS)"
+    write_series(folder, image)
+    shuffled = np.random.default_rng(0).permutation(12)
+    for path, number in zip(sorted(folder.iterdir()), shuffled, strict=True):
+        deeper = folder / f"part {number % 3}" / "ä"
+        deeper.mkdir(parents=True, exist_ok=True)
+        path.rename(deeper / f"{number:X}")
+    check_same(read_series(folder)[0], image)
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_slices_are_stacked_upwards_whatever_their_order(tmp_path, axis):
+    """An image whose axes are left-handed: files hold right-handed ones alone."""
+    mirrored = np.array(TURNED).reshape(3, 3)
+    mirrored[:, axis] *= -1
+    image = make_image(direction=mirrored.ravel().tolist())
+    found, _ = read_series(write_series(tmp_path, image))
+    array = sitk.GetArrayFromImage(found)
+    np.testing.assert_array_equal(array, sitk.GetArrayFromImage(image)[::-1])
+    for k in (0, 11):
+        there = image.TransformIndexToPhysicalPoint((3, 2, 11 - k))
+        assert found.TransformIndexToPhysicalPoint((3, 2, k)) == pytest.approx(there, abs=1e-3)
+
+
+@pytest.mark.parametrize(("spacing_mm", "digits", "atol"), [(1.2345, 2, 0.01), (4.0333, 1, 0.1)])
+def test_rounded_positions_are_no_gaps(tmp_path, spacing_mm, digits, atol):
+    image = make_image(30, (1.0, 1.0, spacing_mm))
+    found, _ = read_series(write_series(tmp_path, image, digits=digits))
+    check_same(found, image, atol)
+
+
+def insert_rescale(path, slope, intercept):
+    """Tags that SimpleITK does not write with MR, or as 0 and 1, in front of the voxels."""
+    content = path.read_bytes()
+    voxels = content.index(b"\xe0\x7f\x10\x00")
+    written = content.find(b"\x28\x00\x52\x10")
+    added = b""
+    for element, value in ((0x1052, intercept), (0x1053, slope)):
+        added += struct.pack("<HHI", 0x28, element, 8) + f"{value:<8}".encode()
+    path.write_bytes(content[: written if written > 0 else voxels] + added + content[voxels:])
+
+
+def test_each_slice_is_rescaled_by_its_own_slope_and_intercept(tmp_path):
+    image = make_image()
+    write_series(tmp_path, image)
+    for k, path in enumerate(sorted(tmp_path.iterdir())):
+        insert_rescale(path, 0.5 if k % 2 else 3, -k)
+    found = sitk.GetArrayFromImage(read_series(tmp_path)[0])
+    stored = sitk.GetArrayFromImage(image).astype(float)
+    for k in range(12):
+        np.testing.assert_array_equal(found[k], stored[k] * (0.5 if k % 2 else 3) - k)
+
+
+def compressing():
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG2000")
+    return writer
+
+
+def test_a_compressed_series_is_read(tmp_path):
+    image = make_image()
+    write_series(tmp_path, image, writer=compressing())
+    assert b"1.2.840.10008.1.2.4.90" in (tmp_path / "IM000").read_bytes()
+    check_same(read_series(tmp_path)[0], image)
+
+
+# ---------------------------------------------------------------------------- which series
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Three stacks, as a PACS exports them: one folder for all."""
+    folder = tmp_path_factory.mktemp("study")
+    for factor, number, description, slices in (
+        (1, "4", "t1 mprage", 13), (2, "12", "t2 FLAIR sag post", 12), (3, "5", "t2 FLAIR sag", 11),
+    ):  # fmt: skip
+        image = make_image(slices) * factor
+        write_series(folder, image, f"1.2.{number}", number, description, f"{number}_{{}}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pick", "factor"),
+    [("4", 1), ("12", 2), ("5", 3), ("1.2.12", 2), ("MPRage", 1), ("sag post", 2)],
+)
+def test_a_series_is_picked_by_number_uid_or_part_of_its_description(study, pick, factor):
+    image, _ = read_series(study, pick)
+    array = sitk.GetArrayFromImage(image)
+    assert array.shape[0] == {1: 13, 2: 12, 3: 11}[factor]
+    assert array[0, 0, :4].tolist() == [0, factor, 2 * factor, 3 * factor]
+
+
+@pytest.mark.parametrize(
+    ("pick", "said"),
+    [
+        (None, "3 series in it; wanted one: give --series=NUMBER"),
+        ("flair", "--series=flair names 2 of the series"),
+        ("swi", "--series=swi names 0 of the series"),
+    ],
+)
+def test_all_series_are_listed_where_it_is_open_which(study, pick, said):
+    with pytest.raises(DicomError) as error:
+        read_series(study, pick)
+    first, *listed = str(error.value).splitlines()
+    assert first.startswith(f"{study}: {said}")
+    assert listed == [  # by number, not by text
+        "  series 4: 't1 mprage', MR, 13 files, UID 1.2.4",
+        "  series 5: 't2 FLAIR sag', MR, 11 files, UID 1.2.5",
+        "  series 12: 't2 FLAIR sag post', MR, 12 files, UID 1.2.12",
+    ]
+
+
+def test_a_number_goes_before_a_description_that_has_it_too(tmp_path):
+    write_series(tmp_path, make_image(), "1.2.8", "8", "flair 3 mm", "a{}")
+    write_series(tmp_path, make_image(), "1.2.9", "3", "flair", "b{}")
+    assert "UID 1.2.9" in read_series(tmp_path, "3")[1]
+    assert "UID 1.2.8" in read_series(tmp_path, "3 mm")[1]
+
+
+def test_a_number_that_two_series_have_is_not_enough(tmp_path):
+    write_series(tmp_path, make_image(), "1.2.3", name="a{}")
+    write_series(tmp_path, make_image(), "1.2.4", name="b{}")
+    with pytest.raises(DicomError, match=r"--series=5 names 2 (.|\n)*1\.2\.3\n(.|\n)*1\.2\.4"):
+        read_series(tmp_path, "5")
+    assert "UID 1.2.4" in read_series(tmp_path, "1.2.4")[1]
+
+
+def test_a_scout_beside_a_stack_is_no_obstacle(tmp_path):
+    image = make_image()
+    write_series(tmp_path, image)
+    for k, direction in enumerate([(1, 0, 0, 0, 1, 0, 0, 0, 1), TURNED, TURNED[3:] + TURNED[:3]]):
+        write_series(
+            tmp_path, make_image(1, direction=direction), "1.2.1", "1", "scout", "scout{}", k
+        )
+    assert len(list_series(tmp_path)) == 2
+    check_same(read_series(tmp_path)[0], image)
+
+
+def test_descriptions_are_read_in_the_character_sets_of_europe(tmp_path):
+    write_series(tmp_path, make_image(), description="FLAIR Schädel")
+    for path in tmp_path.iterdir():
+        latin = path.read_bytes().replace("ä".encode() + b"del", b"\xe4del ")
+        path.write_bytes(latin)
+    write_series(tmp_path, make_image(), "1.2.4", "6", "FLAIR Hälfte", "utf{}")
+    write_series(tmp_path, make_image(), "1.2.5", "7", "", "none{}")
+    assert [series.description for series in list_series(tmp_path)] == [
+        "FLAIR Schädel", "FLAIR Hälfte", "",
+    ]  # fmt: skip
+    assert "UID 1.2.3" in read_series(tmp_path, "schädel")[1]
+    with pytest.raises(DicomError, match="series 7: 'no description', MR"):
+        read_series(tmp_path)
+
+
+# -------------------------------------------------------------------------- what is refused
+
+
+def test_missing_slices_are_named_by_what_lies_around_them(tmp_path):
+    write_series(tmp_path, make_image())  # from 7.25 mm upwards, by 4 mm
+    (tmp_path / "IM005").unlink()
+    with pytest.raises(DicomError) as error:
+        read_series(tmp_path)
+    assert "series 5: 't2 flair', MR, 11 files" in str(error.value)
+    assert "slices are 4.00 mm apart but not everywhere" in str(error.value)
+    assert "between IM004 (23.2 mm) and IM006 (31.2 mm); wanted all slices" in str(error.value)
+
+
+def test_of_many_gaps_the_first_are_named(tmp_path):
+    write_series(tmp_path, make_image(30))
+    for k in (2, 5, 8, 11, 14, 17, 20):
+        (tmp_path / f"IM{k:03}").unlink()
+    with pytest.raises(DicomError, match=r"IM013 .* and IM015 .* and 2 more; wanted") as error:
+        read_series(tmp_path)
+    assert str(error.value).count("between") == 5
+
+
+def test_refuses_slices_whose_distance_changes(tmp_path):
+    image = make_image()
+    upper = image[:, :, 6:]
+    upper.SetOrigin((-20.5, 30.0, 7.25 + 6 * 4 + 0.42))
+    write_series(tmp_path, image[:, :, :6])
+    write_series(tmp_path, upper, first=6)
+    with pytest.raises(DicomError, match=r"IM005 \(27\.2 mm\) and IM006 \(31\.7 mm\); wanted"):
+        read_series(tmp_path)
+
+
+def test_refuses_a_slice_that_is_there_twice(tmp_path):
+    write_series(tmp_path, make_image())
+    (tmp_path / "copy").write_bytes((tmp_path / "IM007").read_bytes())
+    with pytest.raises(DicomError, match=r"1 slices lie where another lies \((.*)\)") as error:
+        read_series(tmp_path)
+    assert "IM007" in str(error.value)
+    assert "copy" in str(error.value)
+
+
+def test_refuses_two_volumes_in_a_series(tmp_path):
+    write_series(tmp_path, make_image())
+    write_series(tmp_path, make_image(), first=12)
+    with pytest.raises(DicomError, match=r"24 files.*12 slices lie where another lies"):
+        read_series(tmp_path)
+
+
+def test_refuses_slices_of_another_orientation(tmp_path):
+    write_series(tmp_path, make_image())
+    write_series(tmp_path, make_image(1, direction=TURNED), first=12)
+    with pytest.raises(DicomError, match=r"13 files.*differ in orientation or size"):
+        read_series(tmp_path)
+
+
+def test_refuses_slices_of_another_size(tmp_path):
+    image = make_image(13)
+    write_series(tmp_path, image[:, :, :12])
+    write_series(tmp_path, image[:7, :, 12:], first=12)
+    with pytest.raises(DicomError, match="differ in orientation or size"):
+        read_series(tmp_path)
+
+
+def test_refuses_a_stack_that_leans_but_not_one_whose_header_is_rounded(tmp_path):
+    write_series(tmp_path / "leans", make_image(), shift_mm=(0, 0.7053, 0))  # 4 mm * tan 10 deg
+    with pytest.raises(DicomError, match=r"leans by 10\.0 degrees \(a tilted gantry\)"):
+        read_series(tmp_path / "leans")
+    write_series(tmp_path / "rounded", make_image(), shift_mm=(0, 0.007, 0))  # 0.1 degrees
+    assert read_series(tmp_path / "rounded")[0].GetSize() == (8, 6, 12)
+
+
+def test_refuses_frames_in_one_file_and_says_how_to_convert_them(tmp_path):
+    write_enhanced(tmp_path / "IM000", make_image(20))
+    with pytest.raises(DicomError) as error:
+        read_series(tmp_path)
+    assert "1 files of 20 frames, UID 1.2.9: has several frames per file" in str(error.value)
+    assert "dcm2niix" in str(error.value)
+
+
+def test_frames_in_one_file_are_not_passed_over_for_another_series(tmp_path):
+    write_enhanced(tmp_path / "flair", make_image(20))
+    write_series(tmp_path, make_image(), description="t1 mprage")
+    with pytest.raises(DicomError, match="2 series in it") as error:
+        read_series(tmp_path)
+    assert "1 files of 20 frames, UID 1.2.9" in str(error.value)
+    assert "t1 mprage" in str(error.value)
+    check_same(read_series(tmp_path, "5")[0], make_image())
+
+
+def test_refuses_colours(tmp_path):
+    grey = sitk.Cast(make_image(), sitk.sitkUInt8)
+    write_series(tmp_path, sitk.Compose(grey, grey, grey))
+    with pytest.raises(DicomError, match="voxels are colours; wanted grey values"):
+        read_series(tmp_path)
+
+
+def test_refuses_a_few_slices(tmp_path):
+    write_series(tmp_path, make_image(9))
+    with pytest.raises(DicomError, match=r"9 files.*wanted at least 10 slices of a head"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("number", [0, 5, 11])
+@pytest.mark.parametrize("length", [400, -1])
+def test_refuses_a_file_that_was_cut_off_wherever_it_lies(tmp_path, number, length):
+    """At an end of the stack nothing else would show that a slice is missing."""
+    path = write_series(tmp_path, make_image()) / f"IM{number:03}"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(DicomError, match=f"cut off or damaged: {path.name}; wanted whole files"):
+        read_series(tmp_path)
+
+
+def test_refuses_a_folder_of_files_that_were_all_cut_off(tmp_path):
+    write_series(tmp_path, make_image(7))
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DicomError, match="IM000, IM001, IM002, IM003, IM004 and 2 more"):
+        read_series(tmp_path)
+
+
+def test_refuses_voxels_that_cannot_be_decompressed(tmp_path):
+    write_series(tmp_path, make_image(), writer=compressing())
+    path = tmp_path / "IM003"
+    content = path.read_bytes()
+    start = content.index(b"\xff\x4f\xff\x51")  # of the JPEG 2000 stream
+    path.write_bytes(content[:start] + bytes(40) + content[start + 40 :])
+    with pytest.raises(DicomError, match=r"cannot be read .*damaged, or compressed"):
+        read_series(tmp_path)
+
+
+# ------------------------------------------------------------------------- what is passed over
+
+
+def add_stray_files(folder):
+    """What lies about in exports: texts, nothing, an index and a report that are cut off."""
+    (folder / "README.txt").write_text("exported on Monday")
+    (folder / "empty").write_bytes(b"")
+    (folder / "._IM0001").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X" + bytes(100))
+    for name, kind in (
+        ("DICOMDIR", b"1.2.840.10008.1.3.10"),
+        ("SR", b"1.2.840.10008.5.1.4.1.1.88"),
+    ):
+        group = struct.pack("<HH2sH", 2, 2, b"UI", len(kind)) + kind
+        length = struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(group))
+        (folder / name).write_bytes(bytes(128) + b"DICM" + length + group + b"\x04\x00")
+    return folder
+
+
+def test_files_that_are_no_slices_are_passed_over(tmp_path):
+    image = make_image()
+    write_series(tmp_path, image)
+    check_same(read_series(add_stray_files(tmp_path))[0], image)
+
+
+@pytest.mark.parametrize("fill", [lambda folder: folder, add_stray_files])
+def test_a_folder_without_slices_is_named(tmp_path, fill):
+    with pytest.raises(DicomError, match=f"^{re.escape(str(fill(tmp_path)))}: no DICOM image"):
+        read_series(tmp_path)

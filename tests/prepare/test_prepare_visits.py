@@ -1,0 +1,185 @@
+"""Two visits of a phantom head, registered once for all tests of this file."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from msseg_jax.prepare import visits
+from msseg_jax.prepare.atlas import brain_by_atlas, fit_atlas, load_atlas, seen
+from msseg_jax.prepare.bias import correct_bias
+from msseg_jax.prepare.brain_mask import find_brain
+from msseg_jax.prepare.registration import compose, matrix_of, on_grid, points_of, rigid
+from msseg_jax.prepare.scan import read_scan
+from msseg_jax.prepare.visits import RegistrationError, look_at, register_visits
+from tests.support import heads
+
+SPACING_MM = 2.0
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = heads.write_heads(tmp_path_factory.mktemp("heads"))
+    scans = tuple(read_scan(folder / f"time0{k}.nii.gz") for k in (1, 2))
+    return SimpleNamespace(
+        scans=scans, brain=heads.read(folder / "brain01.nii.gz") > 0, folder=folder
+    )
+
+
+@pytest.fixture(scope="module")
+def found(pair):
+    return register_visits(pair.scans)
+
+
+def test_the_motion_between_the_visits_is_found(pair, found):
+    # The phantom's own visits lie up to half a millimetre apart, as real ones do.
+    off_mm = heads.distances_mm(found.transform, heads.MOTION, points_of(pair.brain, 2000))
+    assert off_mm.mean() < 0.7
+    assert off_mm.max() < 1.2
+    assert found.correlation > 0.8
+
+
+def test_the_transform_is_rigid(found):
+    matrix, _ = matrix_of(found.transform)
+    np.testing.assert_allclose(matrix.T @ matrix, np.eye(3), atol=1e-9)
+    assert np.linalg.det(matrix) == pytest.approx(1)
+
+
+def test_the_brain_is_found_in_both_visits(pair, found):
+    assert heads.dice(found.visits[0].brain, pair.brain) > 0.95
+    there = on_grid(pair.brain, pair.scans[1].image, heads.MOTION.GetInverse())
+    assert heads.dice(found.visits[1].brain, there) > 0.95
+
+
+def test_the_image_shows_the_brains_edge_better_than_the_atlas_alone(pair, found):
+    visit = found.visits[0]
+    by_atlas = brain_by_atlas(load_atlas(), visit.to_atlas, visit.flat)
+    assert heads.dice(visit.brain, pair.brain) > heads.dice(by_atlas, pair.brain) + 0.01
+
+
+def test_a_scalp_brighter_than_the_brain_and_a_vertex_out_of_view_do_not_mislead(pair, tmp_path):
+    image, brain = heads.with_bright_fat(pair.scans[0].image, pair.brain, cut_mm=16)
+    visit = look_at(heads.scan_of(image, tmp_path, "fat"))
+    assert heads.dice(visit.brain, brain) > 0.95
+
+
+def test_fat_outside_the_atlas_is_no_brain_and_a_lesion_inside_it_is():
+    z, y, x = np.ogrid[:50, :60, :60]
+    radius = np.sqrt((z - 20) ** 2 + (y - 30) ** 2 + (x - 30) ** 2) * SPACING_MM
+    brain, orbit = radius < 30, (abs(z - 39) < 5) & (abs(y - 30) < 8) & (abs(x - 30) < 8)
+    lesion = (abs(z - 20) < 4) & (abs(y - 30) < 4) & (abs(x - 43) < 3)  # at the edge
+
+    def image_of(array):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing((SPACING_MM,) * 3)
+        return image
+
+    values = np.where(orbit & ~brain, 2.0, brain * 1.0) + 1.0 * (lesion & brain)
+    prior = image_of((radius < 28).astype(np.uint8))
+    found = find_brain(image_of(values.astype(np.float32)), prior)
+    assert heads.dice(found, image_of(brain.astype(np.uint8))) > 0.98
+    assert sitk.GetArrayFromImage(found)[lesion & (radius < 28)].all()
+
+
+@pytest.mark.parametrize("stretch", [0.75, 1.3])
+def test_an_average_brain_stretched_out_of_proportion_is_refused(pair, stretch):
+    wrong = rigid(np.diag([1.0, 1.0, stretch]), np.zeros(3))
+    with pytest.raises(RegistrationError, match=rf"time01.nii.gz: no head.*to {stretch} times"):
+        visits._find_in(load_atlas(), pair.scans[0], (wrong, 0.9))
+
+
+def test_exchanging_the_visits_gives_the_motion_back(pair, found):
+    other_way = visits._match_brains(found.visits[::-1], found.transform.GetInverse())
+    both_ways = compose(other_way.transform, found.transform)
+    still = rigid(np.eye(3), np.zeros(3))
+    assert heads.distances_mm(both_ways, still, points_of(pair.brain, 2000)).max() < 0.3
+
+
+def mirrored(image: sitk.Image) -> sitk.Image:
+    """Left and right exchanged, as a file with a wrong header shows them."""
+    across = np.abs(np.array(image.GetDirection()).reshape(3, 3)[0]).argmax()  # the axis along x
+    return sitk.Flip(image, [bool(axis == across) for axis in range(3)], False)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["masks found", "masks given"])
+def test_a_visit_whose_sides_are_exchanged_is_refused(pair, found, given):
+    assert found.mirror_gain < -0.1
+    first, second = found.visits
+    # Where the heads meet best, mirrored as they are.
+    image = heads.move(pair.scans[0].image, heads.MOTION)
+    brain = on_grid(pair.brain, image, heads.MOTION.GetInverse())
+    turned = {"flat": visits.without_peaks(mirrored(image)), "brain": mirrored(brain)}
+    for visit in turned.values():
+        visit.CopyInformation(image)
+    if given:
+        turned |= {"to_atlas": None, "atlas_correlation": None, "grey_to_white": None}
+    with pytest.raises(RegistrationError, match=r"left and right of one visit are exchanged"):
+        visits._match_brains((first, replace(second, **turned)), found.transform)
+
+
+def test_visits_that_have_nothing_in_common_are_refused(found, monkeypatch):
+    monkeypatch.setattr(visits, "FINE_MM", (6.0,))  # there is nothing to find, however fine
+    second = found.visits[1]
+    noise = np.random.default_rng(0).normal(size=second.flat.GetSize()[::-1]).astype(np.float32)
+    image = sitk.GetImageFromArray(noise)
+    image.CopyInformation(second.flat)
+    with pytest.raises(RegistrationError, match=r"time01.*time02.*do not match inside the brain"):
+        visits._match_brains((found.visits[0], replace(second, flat=image)), found.transform)
+
+
+def test_a_t1_weighted_image_is_refused(tmp_path):
+    from nilearn.datasets import load_mni152_template
+
+    load_mni152_template(resolution=2).to_filename(tmp_path / "t1.nii.gz")
+    scan = read_scan(tmp_path / "t1.nii.gz")
+    fit = fit_atlas(load_atlas(), seen(scan.image), [rigid(np.eye(3), np.zeros(3))])
+    with pytest.raises(RegistrationError, match=r"t1.nii.gz: grey matter is 0\.\d+ times"):
+        visits._find_in(load_atlas(), scan, fit)
+
+
+def test_what_is_no_head_is_refused(tmp_path):
+    generator = np.random.default_rng(0)
+    noise = generator.normal(100, 30, (40, 50, 50)).astype(np.float32)
+    image = sitk.GetImageFromArray(noise)
+    image.SetSpacing((4.0, 4.0, 4.0))
+    scan = heads.scan_of(image, tmp_path, "bottle")
+    fit = fit_atlas(load_atlas(), seen(scan.image), [rigid(np.eye(3), np.zeros(3))])
+    with pytest.raises(RegistrationError, match=r"bottle.nii.gz: no head was found"):
+        visits._find_in(load_atlas(), scan, fit)
+
+
+def test_masks_that_are_given_are_used_and_no_atlas_is_asked(pair, monkeypatch):
+    def no_atlas():
+        raise AssertionError("the atlas was asked for")
+
+    monkeypatch.setattr(visits, "load_atlas", no_atlas)
+    given = register_visits(pair.scans, (pair.brain, None))
+    assert heads.dice(given.visits[0].brain, pair.brain) == 1
+    # The second visit's is the first one's, brought there.
+    there = on_grid(pair.brain, pair.scans[1].image, heads.MOTION.GetInverse())
+    assert heads.dice(given.visits[1].brain, there) > 0.97
+    assert heads.distances_mm(given.transform, heads.MOTION, points_of(pair.brain, 500)).max() < 1.2
+    assert given.mirror_gain < -0.1
+
+
+def test_a_known_bias_field_is_divided_out(pair):
+    """Within the brain, to what N4's smooth field can follow."""
+    clean = pair.scans[0].image
+    x = np.linspace(-1, 1, clean.GetSize()[0], dtype=np.float32)
+    field = np.exp(0.5 * x)[None, None] * np.ones(clean.GetSize()[::-1], np.float32)
+    image = sitk.GetImageFromArray(sitk.GetArrayFromImage(clean) * field)
+    image.CopyInformation(clean)
+    inside = sitk.GetArrayFromImage(pair.brain) > 0
+
+    def spread(biased):
+        flat = sitk.GetArrayFromImage(correct_bias(biased, pair.brain))
+        ratio = flat[inside] / np.maximum(
+            sitk.GetArrayFromImage(correct_bias(clean, pair.brain))[inside], 1
+        )
+        return np.std(ratio / ratio.mean())
+
+    before = np.std(field[inside] / field[inside].mean())
+    assert before > 0.15
+    assert spread(image) < 0.2 * before

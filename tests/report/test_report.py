@@ -1,0 +1,261 @@
+import re
+from html.parser import HTMLParser
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msseg_jax.evaluation.evaluate import evaluate
+from msseg_jax.report.evaluation import write_evaluation_report
+from msseg_jax.report.page import make_section, side_of, write_page
+from msseg_jax.report.slices import MOST_SLICES, choose_slices, make_slices, outline_path
+from msseg_jax.report.view import AxialView
+from msseg_jax.volumes.lesions import describe_lesions
+from tests.support.patients import SHAPE, save_nifti
+
+CODES = ["RAS", "LPS", "ASR", "IPL", "SRA", "PIR"]  # directions in which a file's axes grow
+
+
+def grid_of(codes: str, size_mm=(1.0, 2.0, 3.0), shape=(6, 8, 10)):
+    """An affine whose axes grow as `codes` says, and its shape; sizes and shape are those of
+    (right, front, head), in this order."""
+    ornt = nib.orientations.axcodes2ornt(tuple(codes))
+    affine = np.zeros((4, 4))
+    sides = []
+    for axis, (world, sign) in enumerate(ornt.astype(int)):
+        affine[world, axis] = sign * size_mm[world]
+        sides.append(shape[world])
+    affine[:, 3] = (5, -7, 11, 1)
+    return affine, tuple(sides)
+
+
+def voxel_at(affine, world_mm):
+    return tuple(np.rint(np.linalg.inv(affine) @ [*world_mm, 1])[:3].astype(int))
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_the_patients_left_is_on_the_right_and_the_front_is_up(codes):
+    affine, shape = grid_of(codes)
+    view = AxialView.of(affine, shape)
+    centre = affine @ [*((np.array(shape) - 1) / 2), 1]
+    marked = np.zeros(shape)
+    marked[voxel_at(affine, np.add(centre[:3], (-2.4, 0.9, -13.4)))] = 1  # left, front, foot
+    shown = view(marked)
+    assert shown.shape == view.shape == (10, 8, 6)  # slices, rows, columns
+    ((number, row, column),) = np.argwhere(shown)
+    assert number == 0  # the lowest slice
+    assert row < 4  # the upper half
+    assert column == 5  # the right edge
+    assert view.pixel_mm == (2.0, 1.0)
+    assert view.height_mm(number) == pytest.approx(centre[2] - 4.5 * 3)
+    assert view.tilt_degrees == pytest.approx(0)
+
+
+def test_an_oblique_grid_says_by_how_much():
+    turn = np.radians(20)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    assert AxialView.of(affine, (4, 5, 6)).tilt_degrees == pytest.approx(20)
+
+
+def test_sides():
+    assert [side_of(offset) for offset in (-30, -4, 0, 4, 30)] == [
+        "left", "middle", "middle", "middle", "right",
+    ]  # fmt: skip
+
+
+def test_an_outline_runs_along_the_pixel_edges():
+    mask = np.zeros((5, 6), bool)
+    mask[1:3, 2:5] = True
+    edges = re.findall(r"M(\d+) (\d+)([HV])(\d+)", outline_path(mask))
+    assert {tuple(edge) for edge in edges} == {
+        ("2", "1", "H", "5"), ("2", "3", "H", "5"), ("2", "1", "V", "3"), ("5", "1", "V", "3"),
+    }  # fmt: skip
+
+
+def test_an_outline_keeps_holes_and_touches_the_border():
+    mask = np.ones((3, 3), bool)
+    mask[1, 1] = False
+    edges = re.findall(r"M(\d+) (\d+)([HV])(\d+)", outline_path(mask))
+    assert sum(abs(int(end) - int(x if way == "H" else y)) for x, y, way, end in edges) == 12 + 4
+
+
+def labels_of(*boxes, shape=(30, 10, 10)):
+    labels = np.zeros(shape, int)
+    for number, box in enumerate(boxes, start=1):
+        labels[box] = number
+    return labels
+
+
+def test_every_lesion_is_shown_in_few_slices():
+    reference = labels_of(np.s_[3:9, 1:5, 1:5], np.s_[20:22, 1:3, 1:3])
+    reference[5, 1:6, 1:6] = 1  # slice 5 has most of the first
+    prediction = labels_of(np.s_[5:6, 7:9, 7:9])
+    labels = {"reference": reference, "prediction": prediction}
+    chosen, shown_in = choose_slices(labels, np.ones((30, 10, 10), bool))
+    assert chosen == {5, 20}
+    assert shown_in == {"R1": 5, "R2": 20, "P1": 5}
+
+
+def test_more_lesions_than_slices_are_cut_off_from_the_small_ones():
+    boxes = [np.s_[k, : 1 + (k < MOST_SLICES), 0] for k in range(MOST_SLICES + 3)]
+    labels = {"prediction": labels_of(*boxes)}
+    chosen, shown_in = choose_slices(labels, np.ones((30, 10, 10), bool))
+    assert chosen == set(range(MOST_SLICES))
+    assert f"P{MOST_SLICES}" in shown_in
+    assert f"P{MOST_SLICES + 1}" not in shown_in
+
+
+def test_without_a_lesion_the_middle_of_the_brain_is_shown():
+    brain = np.zeros((30, 10, 10), bool)
+    brain[6:25] = True
+    chosen, shown_in = choose_slices({"prediction": labels_of()}, brain)
+    assert chosen == {12, 15, 18}
+    assert shown_in == {}
+
+
+def test_pictures_are_cut_to_the_brain_and_to_scale():
+    affine, shape = grid_of("RAS", size_mm=(0.5, 0.5, 3.0), shape=(80, 90, 12))
+    brain = np.zeros(shape, bool)
+    brain[30:50, 30:60, 2:10] = True
+    image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+    lesion = np.zeros(shape, int)
+    lesion[32:36, 50:56, 4] = 1
+    view = AxialView.of(affine, shape)
+    (shown,), shown_in = make_slices(view, (image, image), brain, {"prediction": lesion})
+    assert shown.pixels == (20 + 24, 30 + 24)  # 6 mm around the brain
+    assert shown.size_mm == (22.0, 27.0)
+    assert shown_in == {"P1": shown.number}
+    (outline,) = shown.outlines
+    assert outline.name == "P1"
+    column, _ = outline.label
+    assert column == 12 + (50 - 32)  # the lesion's left end: columns run to the patient's left
+
+
+class Links(HTMLParser):
+    """Everything that a page refers to, and every id in it."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.targets, self.ids, self.tags = [], set(), set()
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.add(tag)
+        self.ids |= {attributes["id"]} if "id" in attributes else set()
+        self.targets += [attributes[a] for a in ("href", "src") if a in attributes]
+
+
+def check_self_contained(html):
+    links = Links(html)
+    assert "script" not in links.tags
+    assert "link" not in links.tags
+    for target in links.targets:
+        assert target.startswith("data:image/") or target[1:] in links.ids, target[:80]
+    return links
+
+
+def test_a_lesion_on_the_patients_left_is_said_and_drawn_there(tmp_path):
+    affine, shape = grid_of("LPS", size_mm=(1.0, 1.0, 3.0), shape=(60, 70, 12))
+    brain = np.zeros(shape, bool)
+    brain[5:55, 5:65, 1:11] = True
+    image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+    lesion = np.zeros(shape, int)
+    centre = affine @ [*((np.array(shape) - 1) / 2), 1]
+    lesion[voxel_at(affine, np.add(centre[:3], (-15, 10, 0)))] = 1
+    row = {"lesion": 1, "volume_mm3": 3.0, "x_mm": centre[0] - 15, "y_mm": centre[1] + 10,
+           "z_mm": centre[2], "mean_probability": 0.9}  # fmt: skip
+    section = make_section(
+        "patient <1>", "patient-1", (image, image), brain, affine,
+        {"prediction": lesion}, {"prediction": [row]}, ["Look & see."], [("model", "runs/x")],
+    )  # fmt: skip
+    page = tmp_path / "page.html"
+    write_page(page, "prediction.html", section=section, total_mm3=3.0)
+    html = page.read_text()
+    links = check_self_contained(html)
+    assert "patient-1-P1" in links.ids
+    assert "patient &lt;1&gt;" in html
+    assert "Look &amp; see." in html
+    assert '<td class="text">left</td>' in html
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', html)[1])
+    name_x = float(re.search(r'class="name prediction" x="([\d.]+)"', html)[1])
+    assert name_x > width / 2  # the right half of the picture, under the letter L
+    left, right = re.findall(r'class="edge" x="([\d.]+)" y="[\d.]+">[RL]<', html)[:2]
+    assert float(left) < float(right)
+    assert re.findall(r">([RL])</text>", html)[:2] == ["R", "L"]
+
+
+def test_a_page_of_an_evaluation_shows_every_patient(patients_root, tmp_path):
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[6:9, 7:10, 9:15] = 1
+    for k in range(3):
+        save_nifti(predictions / f"patient_{k}.nii.gz", mask)
+    evaluation = evaluate(patients_root, predictions)
+    page = tmp_path / "report.html"
+    write_evaluation_report(page, evaluation, patients_root, predictions)
+    html = page.read_text()
+    links = check_self_contained(html)
+    assert {"patient-1", "patient-2", "patient-3"} <= links.ids
+    assert "2 of 2 new lesions found" in html
+    assert "patient_3: " in html  # not scored
+    assert html.count(">detected</td>") == 2
+    assert html.count(">false</td>") == 1
+    # The phantoms of these tests are no brains, and the page says so.
+    assert html.count("an adult&#39;s brain has 800 to 2000 ml") == 3
+
+
+def test_a_patient_whose_visits_are_damaged_is_scored_and_the_page_says_why(
+    patients_root, tmp_path
+):
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    save_nifti(predictions / "patient_0.nii.gz", np.zeros(SHAPE, np.uint8))
+    (patients_root / "patient_0" / "flair_time02_on_middle_space.nii.gz").unlink()
+    evaluation = evaluate(patients_root, predictions, names=["patient_0"])
+    page = tmp_path / "report.html"
+    write_evaluation_report(page, evaluation, patients_root, predictions)
+    assert "The visits cannot be shown" in page.read_text()
+    assert "0 of 1 new lesions found" in page.read_text()
+
+
+def test_visits_on_another_grid_than_the_masks_are_not_drawn(patients_root, tmp_path):
+    """Left and right would be those of the masks' grid."""
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    save_nifti(predictions / "patient_0.nii.gz", np.zeros(SHAPE, np.uint8))
+    for name in ("flair_time01_on_middle_space", "flair_time02_on_middle_space", "brain_mask"):
+        path = patients_root / "patient_0" / f"{name}.nii.gz"
+        image = nib.load(path)
+        flipped = image.affine @ np.diag([-1, 1, 1, 1])
+        array = np.asarray(image.dataobj)
+        nib.save(nib.Nifti1Image(array, flipped), path)
+    evaluation = evaluate(patients_root, predictions, names=["patient_0"])
+    page = tmp_path / "report.html"
+    write_evaluation_report(page, evaluation, patients_root, predictions)
+    assert "The visits cannot be shown" in page.read_text()
+    assert "mm away" in page.read_text()
+    assert "<svg" not in page.read_text()
+
+
+@pytest.mark.parametrize("degrees", [0, 15, 25, -25])
+def test_word_and_picture_agree_on_a_turned_grid(degrees):
+    """A lesion 14 voxels left and 60 in front of the brain's middle, on a grid that is turned."""
+    turn = np.radians(degrees)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    shape = (150, 180, 9)
+    brain = np.ones(shape, bool)
+    image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+    lesion = np.zeros(shape, int)
+    lesion[75 - 14, 90 + 60, 4] = 1
+    rows = describe_lesions(lesion, affine, (1, 1, 1))
+    section = make_section(
+        "one", "one", (image, image), brain, affine,
+        {"prediction": lesion}, {"prediction": rows}, [], [],
+    )  # fmt: skip
+    assert section.lesions[0]["side"] == "left"
+    (shown,) = section.slices
+    assert shown.outlines[0].label[0] > shown.pixels[0] / 2  # under the L

@@ -1,0 +1,392 @@
+"""Folders of scans and masks to a data set that can be trained on."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
+
+from msseg_jax.cli.synthetic import main, parse_arguments
+from msseg_jax.data.split import groups_of
+from msseg_jax.simulate.synthetic import writer
+from msseg_jax.simulate.synthetic.source import Files, SourceError, find_sources, read_source
+from msseg_jax.simulate.synthetic.writer import Request, write_synthetic
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes.layout import find_patients
+from msseg_jax.volumes.pair import read_pair
+from tests.support.brains import MNI_SHIFT_MM, make_source
+from tests.support.heads import read, write_heads
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return paths[0]
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """A folder with one mask in MNI space: three cubes of 216 mm3 around the middle of `brains`."""
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    array = np.zeros((120, 120, 120), np.uint8)
+    for centre in ((28, 0, 0), (-28, 0, 0), (0, 30, 0)):
+        i, j, k = np.add(60 + MNI_SHIFT_MM, centre).astype(int)
+        array[i - 3 : i + 3, j - 3 : j + 3, k - 3 : k + 3] = 1
+    affine = nib.affines.from_matvec(np.eye(3), (-60, -60, -60))
+    nib.save(nib.Nifti1Image(array, affine), folder / "anna.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def scans(tmp_path, monkeypatch):
+    """A folder with two scans, which are balls when they are read."""
+    monkeypatch.setattr(
+        writer,
+        "read_source",
+        lambda files, find_brain: make_source((3.0, 3.0, 3.0), 0.02, files.name),
+    )
+    folder = tmp_path / "scans"
+    touch(folder / "bea.nii.gz", folder / "carl" / "FLAIR.nii.gz")
+    return folder
+
+
+def write_all(request) -> list[dict]:
+    """The records of all pairs, of which none may have failed."""
+    outcomes = write_synthetic(request)
+    assert not any(outcome.failure for outcome in outcomes)
+    return [record for outcome in outcomes for record in outcome.records]
+
+
+def request(scans, masks, output, **fields):
+    return Request((scans,), (masks,), output, **{"pairs": 2, "jobs": 1} | fields)
+
+
+def test_scans_and_pairs_are_found_with_their_masks(tmp_path):
+    touch(
+        tmp_path / "anna.nii.gz",
+        tmp_path / "bea" / "FLAIR.nii.gz",
+        tmp_path / "bea" / "brain_mask.nii.gz",
+        tmp_path / "bea" / "lesion_mask_mni.nii.gz",
+        tmp_path / "carl" / dataset.TIME01,
+        tmp_path / "carl" / dataset.TIME02,
+        tmp_path / "carl" / "change_mask.nii.gz",
+        tmp_path / "carl" / dataset.CONSENSUS,
+        tmp_path / "notes.txt",
+    )
+    anna, bea, carl = find_sources(tmp_path)
+    assert anna == Files("anna", (tmp_path / "anna.nii.gz",))
+    folder = tmp_path / "bea"
+    assert bea == Files(
+        "bea", (folder / "FLAIR.nii.gz",), folder / "brain_mask.nii.gz",
+        folder / "lesion_mask_mni.nii.gz",
+    )  # fmt: skip
+    assert [path.name for path in carl.scans] == [dataset.TIME01, dataset.TIME02]
+    assert carl.change_mask == tmp_path / "carl" / "change_mask.nii.gz"
+
+
+def test_every_folder_that_will_not_do_is_named(tmp_path):
+    touch(
+        tmp_path / "anna" / "one.nii.gz",
+        tmp_path / "anna" / "two.nii.gz",
+        tmp_path / "bea" / dataset.TIME01,
+        tmp_path / "bea" / dataset.TIME02,
+        tmp_path / "carl" / "FLAIR.nii.gz",
+        tmp_path / "carl" / "brain_mask.nii.gz",
+        tmp_path / "carl" / "brain_mask2.nii.gz",
+    )
+    with pytest.raises(SourceError) as error:
+        find_sources(tmp_path)
+    one, two, three = str(error.value).splitlines()
+    assert "anna: 2 scans in it" in one
+    assert "one.nii.gz, two.nii.gz" in one
+    assert "bea: is a pair without change_mask.nii.gz" in two
+    assert "carl: 2 files begin with brain_mask" in three
+    with pytest.raises(SourceError, match="no such folder"):
+        find_sources(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="no scan in it"):
+        find_sources(tmp_path / "empty")
+
+
+def test_a_data_set_is_written_in_the_layout_that_training_reads(scans, masks, tmp_path):
+    output = tmp_path / "root"
+    records = write_all(request(scans, masks, output))
+    patients = find_patients(output, targets=1)
+    names = ["bea_000", "bea_001", "carl_000", "carl_001"]
+    assert [patient.name for patient in patients] == names
+    assert [record["patient"] for record in records] == names
+    for patient, record in zip(patients, records, strict=True):
+        pair = read_pair(patient)
+        assert (pair.targets.sum() > 0) == (record["new_lesions"] > 0)
+        stored = json.loads((output / patient.name / dataset.SYNTHETIC).read_text())
+        assert {"patient": patient.name} | stored == record
+    assert groups_of(patients) == [[0, 1], [2, 3]]
+    assert {path.name for path in output.iterdir()} == set(names), "nothing is left over"
+
+
+def test_pairs_do_not_depend_on_how_many_are_made_nor_on_other_scans(scans, masks, tmp_path):
+    write_synthetic(request(scans, masks, tmp_path / "two"))
+    write_synthetic(request(scans, masks, tmp_path / "one", pairs=1, leave_out=("bea",)))
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["carl_000"]
+    for file in (tmp_path / "one" / "carl_000").glob("*.nii.gz"):
+        assert file.read_bytes() == (tmp_path / "two" / "carl_000" / file.name).read_bytes()
+
+
+def test_a_mask_that_is_left_out_is_not_read(scans, masks, tmp_path):
+    (masks / "dora.nii.gz").write_text("damaged")
+    with pytest.raises(InputError, match=r"dora\.nii\.gz"):
+        write_synthetic(request(scans, masks, tmp_path / "root"))
+    assert write_all(request(scans, masks, tmp_path / "root", leave_out=("dora",)))
+
+
+def test_a_name_to_leave_out_that_nothing_has_is_refused(scans, masks, tmp_path):
+    with pytest.raises(InputError, match=r"--leave_out=Bea: no scan .*: anna, bea, carl$"):
+        write_synthetic(request(scans, masks, tmp_path / "root", leave_out=("Bea",)))
+
+
+def test_scan_and_mask_of_one_name_are_left_out_together(scans, masks, tmp_path):
+    touch(scans / "eva.2.nii.gz")
+    (masks / "eva.2.nii.gz").write_text("damaged")  # it would be an error to read it
+    records = write_all(request(scans, masks, tmp_path / "root", leave_out=("eva.2",)))
+    assert {record["source"] for record in records} == {"bea", "carl"}
+    assert all(record["left_out"] == ["eva.2"] for record in records)
+
+
+def test_who_leaves_out_a_scan_is_told_that_no_mask_has_its_name(scans, masks, tmp_path, caplog):
+    """Else a patient to be tested on might be trained on by his mask."""
+    write_all(request(scans, masks, tmp_path / "root", leave_out=("bea",)))
+    (warning,) = caplog.messages
+    assert warning.startswith("--leave_out=bea: no mask is called so")
+
+
+def test_after_a_scan_is_left_out_the_pairs_of_the_others_are_kept(scans, masks, tmp_path):
+    write_all(request(scans, masks, tmp_path / "root"))
+    for k in range(2):
+        shutil.rmtree(tmp_path / "root" / f"bea_{k:03d}")
+    records = write_all(request(scans, masks, tmp_path / "root", leave_out=("bea",)))
+    assert [record["patient"] for record in records] == ["carl_000", "carl_001"]
+
+
+def test_pairs_made_of_other_files_are_not_mixed_in(scans, masks, tmp_path):
+    write_all(request(scans, masks, tmp_path / "root"))
+    (scans / "bea.nii.gz").write_bytes(b"another scan")
+    with pytest.raises(InputError, match=r"bea_000, made otherwise \(of other files\)"):
+        write_synthetic(request(scans, masks, tmp_path / "root"))
+
+
+def test_pairs_of_another_run_are_not_mixed_in(scans, masks, tmp_path):
+    output = tmp_path / "root"
+    write_synthetic(request(scans, masks, output))
+    with pytest.raises(InputError, match="also holds bea_000, which is none of the pairs"):
+        write_synthetic(request(scans, masks, output, leave_out=("bea",), overwrite=True))
+
+
+def test_a_folder_that_was_not_made_here_is_never_replaced(scans, masks, tmp_path):
+    note = touch(tmp_path / "root" / "bea_000" / "notes.txt")
+    with pytest.raises(InputError, match="bea_000 was not made by this program"):
+        write_synthetic(request(scans, masks, tmp_path / "root", overwrite=True))
+    assert note.is_file()
+
+
+@pytest.mark.parametrize(
+    ("fields", "difference"),
+    [
+        ({"seed": 1}, "seed 0, now 1"),
+        ({"brain_size": 0.9}, "brain_size 1.0, now 0.9"),
+        ({"find_brains": True}, "found_brain False, now True"),
+    ],
+)
+def test_pairs_that_were_made_otherwise_are_not_mixed_in(
+    scans, masks, tmp_path, fields, difference
+):
+    output = tmp_path / "root"
+    write_all(request(scans, masks, output))
+    with pytest.raises(InputError, match=rf"bea_000, made otherwise \({difference}\)"):
+        write_synthetic(request(scans, masks, output, **fields))
+
+
+def test_what_was_interrupted_goes_on(scans, masks, tmp_path):
+    output = tmp_path / "root"
+    records = write_all(request(scans, masks, output))
+    lost, kept = (output / name / dataset.TIME02 for name in ("carl_001", "bea_001"))
+    before, made = lost.read_bytes(), kept.stat().st_mtime_ns
+    shutil.rmtree(lost.parent)
+    assert write_all(request(scans, masks, output)) == records
+    assert lost.read_bytes() == before
+    assert kept.stat().st_mtime_ns == made, "what is there is not made again"
+
+
+def test_pairs_that_are_there_are_replaced_where_that_is_asked_for(scans, masks, tmp_path):
+    output = tmp_path / "root"
+    write_synthetic(request(scans, masks, output))
+    before = (output / "bea_001" / dataset.TIME02).read_bytes()
+    write_synthetic(request(scans, masks, output, seed=1, overwrite=True))
+    assert (output / "bea_001" / dataset.TIME02).read_bytes() != before
+
+
+def test_a_scan_that_cannot_be_used_stops_no_other(scans, masks, tmp_path, monkeypatch, capsys):
+    def read(files, find_brain):
+        if files.name == "bea":
+            raise SourceError(f"{files.scans[0]}: no head was found in it")
+        return make_source((3.0, 3.0, 3.0), 0.02, files.name)
+
+    monkeypatch.setattr(writer, "read_source", read)
+    arguments = [f"--scans={scans}", f"--masks={masks}", f"--output={tmp_path / 'root'}"]
+    assert main([*arguments, "--pairs=1", "--jobs=1"]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["carl_000"]
+    assert "1 of 2 scans failed:\n  bea: " in err
+    assert f"{scans / 'bea.nii.gz'}: no head was found in it" in err
+
+
+def test_pairs_are_never_written_among_the_scans(scans, masks):
+    for output in (scans, scans / "pairs"):
+        with pytest.raises(InputError, match=r"lies in --scans=.*wanted a folder elsewhere"):
+            write_synthetic(request(scans, masks, output))
+    assert sorted(path.name for path in scans.iterdir()) == ["bea.nii.gz", "carl"]
+
+
+def test_two_scans_of_one_name_are_refused(scans, masks, tmp_path):
+    touch(tmp_path / "more" / "bea.nii.gz")
+    with pytest.raises(InputError, match="another scan is called bea as well"):
+        write_synthetic(Request((scans, tmp_path / "more"), (masks,), tmp_path / "root"))
+    with pytest.raises(InputError, match="no scan is left"):
+        write_synthetic(request(scans, masks, tmp_path / "root", leave_out=("bea", "carl")))
+
+
+def test_an_interrupted_pair_leaves_nothing_behind(scans, masks, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(writer, "write_volume", fail)
+    output = tmp_path / "root"
+    with pytest.raises(OSError, match="no space"):
+        write_synthetic(request(scans, masks, output))
+    assert not list(output.iterdir())
+
+
+def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, capsys):
+    arguments = [f"--scans={scans}", f"--masks={masks}", f"--output={tmp_path / 'root'}"]
+    assert main([*arguments[:1], f"--masks={tmp_path / 'nowhere'}", arguments[2]]) == 1
+    assert "nowhere: no such folder; wanted one with lesion masks" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_arguments([*arguments, "--pairs=0"])
+    assert "--pairs is 0; wanted 1 or more" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_arguments([*arguments, "--brain_size=90"])
+    assert "--brain_size is 90; wanted 0.7 to 1.3" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_arguments([*arguments, "--least_contrast=1.5"])
+    assert "--least_contrast is 1.5; wanted 0 or more, below 1" in capsys.readouterr().err
+    options = ("--brain_size=0.9", "--find_brains", "--leave_out=bea", "--least_contrast=0.3")
+    assert parse_arguments([*arguments, *options]) == Request(
+        (scans,), (masks,), tmp_path / "root", leave_out=("bea",), brain_size=0.9,
+        find_brains=True, least_contrast=0.3,
+    )  # fmt: skip
+    assert main([*arguments, "--pairs=1", "--jobs=1", "--seed=3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["bea_000", "carl_000"]
+
+
+def test_a_scan_is_read_with_its_brain_and_with_where_mni_space_lies_in_it(tmp_path):
+    heads = write_heads(tmp_path)
+    scan = tmp_path / "scans" / "anna" / "FLAIR.nii.gz"
+    scan.parent.mkdir(parents=True)
+    sitk.WriteImage(read(heads / "time02.nii.gz"), str(scan))  # which is turned by 25 degrees
+    (files,) = find_sources(tmp_path / "scans")
+    source = read_source(files)
+    volume_ml = source.brain.sum() * np.prod(source.spacing_mm) / 1000
+    assert 900 < volume_ml < 1800
+    assert np.median(source.images[0][source.brain]) == pytest.approx(1, abs=1e-3)
+    # The brain's middle and its ends, in MNI space: there it measures 130 x 165 x 130 mm or so.
+    voxels = np.argwhere(source.brain)
+    places = nib.affines.apply_affine(source.to_mni @ source.affine, voxels)
+    np.testing.assert_allclose(np.median(places, axis=0), (0, -20, 12), atol=12)
+    low, high = np.percentile(places, [1, 99], axis=0)
+    np.testing.assert_allclose((high - low) / (130, 165, 130), 0.95, atol=0.2)
+
+    (scan.parent / "brain_mask.nii.gz").write_bytes((heads / "brain01.nii.gz").read_bytes())
+    (files,) = find_sources(tmp_path / "scans")
+    given = read_source(files)
+    mask = nib.load(files.brain_mask).get_fdata() > 0
+    image = nib.load(files.scans[0]).get_fdata()
+    assert given.brain.sum() == (mask & (image > 0)).sum()
+    found = read_source(files, find_brain=True)
+    np.testing.assert_array_equal(found.brain, source.brain)
+
+    empty = nib.load(files.brain_mask)
+    few = np.zeros(empty.shape, np.uint8)
+    few[:2, :2, :2] = 1
+    nib.save(nib.Nifti1Image(few, empty.affine), files.brain_mask)
+    with pytest.raises(
+        InputError, match=r"brain_mask\.nii\.gz: the brain mask holds 0 ml.*--leave_out=anna"
+    ):
+        read_source(files)
+
+
+def test_a_pair_is_read_with_both_visits_and_where_they_differ(tmp_path):
+    heads = write_heads(tmp_path)
+    folder = tmp_path / "scans" / "anna"
+    folder.mkdir(parents=True)
+    (pair,) = (path for path in (heads / "phantoms").iterdir() if path.is_dir())
+    for name in (dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK):
+        shutil.copy(pair / name, folder / name)
+    shutil.copy(pair / dataset.CONSENSUS, folder / "change_mask.nii.gz")
+    source = read_source(find_sources(tmp_path / "scans")[0])
+    assert source.is_pair
+    for image in source.images:
+        assert np.median(image[source.brain]) == pytest.approx(1, abs=1e-3)
+    change = nib.load(pair / dataset.CONSENSUS)
+    assert 0 < source.lesions.sum() <= (change.get_fdata() > 0).sum()
+    # The box that was cut out lies where it lay: lesions are where the file has them.
+    own, theirs = (
+        np.median(nib.affines.apply_affine(affine, np.argwhere(mask)), axis=0)
+        for affine, mask in (
+            (source.affine, source.lesions), (change.affine, change.get_fdata() > 0),
+        )
+    )  # fmt: skip
+    np.testing.assert_allclose(own, theirs, atol=1e-3)
+    first, second = source.images
+    assert (second - first)[source.lesions].mean() > 0.1, "the second visit is the brighter one"
+
+
+def test_mni_space_is_found_where_the_average_brain_was_put(tmp_path):
+    """ICBM 152's own tissues, as a FLAIR shows them, turned, moved and shrunk."""
+    from nilearn import datasets
+
+    turn = Rotation.from_euler("xyz", (8, -5, 12), degrees=True).as_matrix()
+    to_head = nib.affines.from_matvec(0.92 * turn, (6, -9, 14))  # MNI mm to scanner mm
+    grey, white = (
+        load(resolution=2)
+        for load in (datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
+    )
+    image = (1.1 * grey.get_fdata() + 0.9 * white.get_fdata()).astype(np.float32)
+    (tmp_path / "scans").mkdir()
+    nib.save(nib.Nifti1Image(image, to_head @ grey.affine), tmp_path / "scans" / "average.nii.gz")
+    source = read_source(find_sources(tmp_path / "scans")[0])
+    brain = np.argwhere(source.brain)[::50]
+    there = nib.affines.apply_affine(source.affine, brain)  # in the scanner
+    found = nib.affines.apply_affine(source.to_mni, there)
+    off_mm = found - nib.affines.apply_affine(np.linalg.inv(to_head), there)
+    assert np.median(np.linalg.norm(off_mm, axis=1)) < 3
+    size = np.linalg.det(source.to_mni[:3, :3]) ** (1 / 3)
+    assert size == pytest.approx(1 / 0.92, abs=0.03)
+
+
+def test_pairs_do_not_depend_on_how_many_processes_make_them(masks, tmp_path):
+    heads = write_heads(tmp_path)
+    for name in ("anna", "bea"):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        shutil.copy(heads / "time01.nii.gz", tmp_path / "scans" / name / "FLAIR.nii.gz")
+    two = request(tmp_path / "scans", masks, tmp_path / "two", pairs=1, jobs=2)
+    assert [record["patient"] for record in write_all(two)] == ["anna_000", "bea_000"]
+    write_all(request(tmp_path / "scans", masks, tmp_path / "one", pairs=1, leave_out=("bea",)))
+    for name in (dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK, dataset.CONSENSUS):
+        made = [(tmp_path / root / "anna_000" / name).read_bytes() for root in ("one", "two")]
+        assert made[0] == made[1]

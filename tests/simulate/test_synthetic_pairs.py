@@ -1,0 +1,294 @@
+"""One pair: what visits differ by, and what is labelled of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from msseg_jax.simulate.synthetic import pair as pairs
+from msseg_jax.simulate.synthetic.fields import smooth_field
+from msseg_jax.simulate.synthetic.pair import make_pair
+from msseg_jax.simulate.synthetic.plan import Kind, Session, draw_lesion, draw_sessions
+from msseg_jax.simulate.synthetic.visit import Grid, scan, slice_profile
+from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, TIME01, TIME02
+from tests.support.brains import MNI_SHIFT_MM, make_bank, make_lesion, make_shape, make_source
+
+
+def quiet(spacing_mm, **fields) -> Session:
+    """A session that changes nothing, but for what is given."""
+    nothing = Session(
+        np.array(spacing_mm), np.eye(4), np.eye(4), distortion_mm=0.0, blur_mm=0.0,
+        local_contrast=0.0, gamma=1.0,
+        tones=(0.0,) * 6, gain=1.0, bias=0.0, noise=0.0, flow=0.0, seed=0,
+    )  # fmt: skip
+    return replace(nothing, **fields)
+
+
+def scanned(source, session, grid=None):
+    grid = grid or Grid(source.brain.shape, np.eye(4))
+    return scan(source.images[0], source.brain, source.spacing_mm, session, grid)
+
+
+@pytest.mark.parametrize("scale_mm", [12.0, 30.0, 80.0])
+def test_a_field_is_smooth_over_its_scale_with_deviation_one(scale_mm):
+    # Of many fields, for one has few independent values.
+    fields = [
+        smooth_field(np.random.default_rng(k), (40, 30, 20), np.array([2.0, 2, 3]), scale_mm)
+        for k in range(60)
+    ]
+    values = np.stack(fields)
+    assert values.shape == (60, 40, 30, 20)
+    assert abs(values.mean()) < 0.2
+    assert values.std() == pytest.approx(1, abs=0.2)
+    step = np.abs(np.diff(values, axis=1)).max()
+    assert step < 2 * 7 / scale_mm, "no jumps"
+
+
+def test_a_session_that_changes_nothing_gives_the_head_back():
+    source = make_source((1.5, 2.0, 3.0))
+    np.testing.assert_allclose(
+        scanned(source, quiet(source.spacing_mm)), source.images[0], atol=1e-6
+    )
+
+
+def test_a_head_that_was_turned_in_the_scanner_is_brought_back():
+    source = make_source()
+    pose = np.eye(4)
+    pose[:3, :3] = [[np.cos(0.07), -np.sin(0.07), 0], [np.sin(0.07), np.cos(0.07), 0], [0, 0, 1]]
+    pose[:3, 3] = (0.7, -0.4, 0.9)
+    seen = scanned(source, quiet(source.spacing_mm, pose=pose))
+    inside = ndimage.binary_erosion(source.brain, iterations=2)
+    assert np.abs(seen - source.images[0])[inside].mean() < 0.01
+    np.testing.assert_allclose(
+        ndimage.center_of_mass(seen), ndimage.center_of_mass(source.images[0]), atol=0.02
+    )
+
+
+def test_what_registration_leaves_moves_the_visit_by_that_much():
+    source = make_source((2.0, 2.0, 3.0))
+    error = np.eye(4)
+    error[:3, 3] = (0.8, 0.0, -0.6)
+    moved = scanned(source, quiet(source.spacing_mm, error=error))
+    shift = np.subtract(ndimage.center_of_mass(source.images[0]), ndimage.center_of_mass(moved)) * (
+        2,
+        2,
+        3,
+    )
+    np.testing.assert_allclose(shift, (0.8, 0.0, -0.6), atol=0.05)
+
+
+def test_intensities_follow_gamma_bias_and_noise():
+    source = make_source()
+    tissue = ndimage.binary_erosion(source.images[0] > 0.9, iterations=2)
+    source.images[0][tissue] = 0.8
+    assert scanned(source, quiet((2, 2, 2), gamma=2.0))[tissue].mean() == pytest.approx(0.64)
+    noisy = scanned(source, quiet((2, 2, 2), noise=0.03))[tissue]
+    assert noisy.std() == pytest.approx(0.03, rel=0.05)
+    biased = np.log(scanned(source, quiet((2, 2, 2), bias=0.1))[tissue] / 0.8)
+    assert 0.02 < np.ptp(biased) < 0.5
+
+
+def test_another_protocol_shows_each_tissue_otherwise_and_nothing_stays_nothing():
+    source = make_source()
+    tissue = ndimage.binary_erosion(source.images[0] > 0.9, iterations=2)
+    fluid = ndimage.binary_erosion((source.images[0] < 0.3) & source.brain)
+    outside = ndimage.binary_erosion(~source.brain, iterations=2)
+    tones = (-0.06, 0.0, 0.02, 0.08, 0.0, 0.0)  # of fluid, ..., of white and of grey matter
+    seen = scanned(source, quiet((2, 2, 2), tones=tones))
+    np.testing.assert_allclose(seen[tissue], 1.05, atol=1e-5)  # between white and grey matter
+    np.testing.assert_allclose(seen[fluid], 0.2 - 0.04, atol=1e-5)  # between nothing and fluid
+    np.testing.assert_array_equal(seen[outside], 0)
+
+
+def test_flowing_fluid_is_bright_and_tissue_is_not():
+    source = make_source()
+    fluid = (source.images[0] < 0.3) & source.brain
+    tissue = ndimage.binary_erosion(source.images[0] > 0.9, iterations=2)
+    seen = [scanned(source, quiet((2, 2, 2), flow=0.5, seed=k)) for k in range(8)]
+    assert max(image[fluid].max() for image in seen) > 0.35
+    for image in seen:
+        np.testing.assert_allclose(image[tissue], 1.0, atol=1e-6)
+
+
+def test_thick_slices_see_the_mean_of_what_they_hold():
+    source = make_source((1.0, 1.0, 1.0))
+    image = np.zeros_like(source.images[0])
+    image[54, 54, 54] = 1
+    session = quiet((1.0, 1.0, 4.0))
+    profile = slice_profile(image, source.spacing_mm, session)[54, 54]
+    assert profile.sum() == pytest.approx(1, abs=1e-3)
+    width = np.sqrt((profile * (np.arange(len(profile)) - 54) ** 2).sum())
+    assert width == pytest.approx(np.sqrt(4**2 - 1) / 2.355, rel=0.1)
+    assert slice_profile(image, source.spacing_mm, quiet((1.0, 1.0, 1.0))) is image
+
+
+def test_a_grid_over_a_field_of_view_keeps_its_middle():
+    grid = Grid.over((40, 40, 41), np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 4.0]))
+    assert grid.shape == (40, 20, 10)
+    ends = [
+        grid.to_source[:3, :3] @ np.array(v) + grid.to_source[:3, 3]
+        for v in ((0, 0, 0), (39, 19, 9))
+    ]
+    np.testing.assert_allclose(np.mean(ends, axis=0), (19.5, 19.5, 20))
+
+
+def test_sessions_of_one_patient_never_have_voxels_smaller_than_the_scan(rng):
+    for spacing_mm in ((1.0, 1.0, 1.0), (0.7, 0.7, 3.0)):
+        for _ in range(50):
+            for session in draw_sessions(np.array(spacing_mm), False, rng):
+                assert (session.spacing_mm >= np.array(spacing_mm) - 1e-9).all()
+                assert np.linalg.norm(session.error[:3, 3]) <= 1.01, "misregistered by 1 mm at most"
+
+
+# ------------------------------------------------------------------------------------- pairs
+
+
+@pytest.fixture(scope="module")
+def source():
+    return make_source((2.0, 2.0, 3.0), noise=0.03)
+
+
+def only(monkeypatch, *kinds):
+    """Let lesions of these kinds alone be drawn, and visits be scanned without any difference."""
+    monkeypatch.setattr(
+        pairs, "draw_lesions", lambda bank, rng: [draw_lesion(kind, bank, rng) for kind in kinds]
+    )
+    monkeypatch.setattr(
+        pairs, "draw_sessions", lambda spacing_mm, is_pair, rng: (quiet(spacing_mm),) * 2
+    )
+
+
+def test_a_pair_is_a_function_of_seed_scan_and_number(source):
+    one, same, other = (make_pair(source, make_bank(), 5, k) for k in (3, 3, 4))
+    for name, volume in one.volumes.items():
+        np.testing.assert_array_equal(volume, same.volumes[name])
+    assert (one.volumes[TIME01] != other.volumes[TIME01]).any()
+    renamed = make_pair(replace(source, name="other"), make_bank(), 5, 3)
+    assert (one.volumes[TIME01].shape != renamed.volumes[TIME01].shape) or (
+        one.volumes[TIME01] != renamed.volumes[TIME01]
+    ).any()
+
+
+def test_a_new_lesion_is_labelled_where_the_second_visit_alone_is_bright(source, monkeypatch):
+    only(monkeypatch, Kind.NEW, Kind.NEW, Kind.NEW)
+    for number in range(4):
+        made = make_pair(source, make_bank(), 0, number)
+        label = made.volumes[CONSENSUS] > 0
+        first, second = (made.volumes[name].astype(float) / 300 for name in (TIME01, TIME02))
+        assert made.record["painted"]["new"] == 3
+        assert 1 <= made.record["new_lesions"] <= 3
+        assert (label <= (made.volumes[BRAIN_MASK] > 0)).all()
+        assert (second - first)[label].mean() > 0.1
+        bright = second - first > 0.15
+        assert (ndimage.binary_dilation(label, iterations=1) >= bright).all(), "and nowhere else"
+
+
+def test_a_label_lies_where_the_second_visit_shows_the_lesion(source, monkeypatch):
+    """Also where registration and distortion have left that visit somewhere else."""
+    only(monkeypatch, Kind.NEW)
+    error = np.eye(4)
+    error[:3, 3] = (3.0, -2.0, 4.0)
+    still, moved = (
+        quiet(source.spacing_mm),
+        quiet(source.spacing_mm, error=error, distortion_mm=1.5, seed=4),
+    )
+    places = []
+    for second in (still, moved):
+        monkeypatch.setattr(pairs, "draw_sessions", lambda *_, second=second: (still, second))
+        made = make_pair(source, make_bank(), 0, 1)
+        label = made.volumes[CONSENSUS] > 0
+        bright = (made.volumes[TIME02] > 1.25 * 300) & ndimage.binary_dilation(label, iterations=3)
+        places.append(
+            [ndimage.center_of_mass(mask) * source.spacing_mm for mask in (label, bright)]
+        )
+        np.testing.assert_allclose(*places[-1], atol=1.2)
+    assert np.linalg.norm(places[1][0] - places[0][0]) > 3, "it has moved with the visit"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.NEW])
+def test_other_changes_are_there_and_are_not_labelled(source, monkeypatch, kind):
+    only(monkeypatch, kind, kind)
+    made = make_pair(source, make_bank(), 0, 1)
+    assert made.record["painted"][kind.value] == 2
+    assert not made.volumes[CONSENSUS].any()
+    first, second = (made.volumes[name].astype(float) / 300 for name in (TIME01, TIME02))
+    difference, brightest = second - first, max(first.max(), second.max())
+    assert brightest > 1.15
+    if kind is Kind.VANISHES:
+        assert difference.min() < -0.1
+    elif kind is Kind.PERSISTS:
+        assert np.abs(difference).max() < 0.12
+    else:
+        assert np.abs(difference).max() > 0.03
+
+
+@pytest.mark.parametrize("slices_mm", [3.0, 9.0])
+def test_what_the_second_visit_shows_too_faintly_is_not_labelled(source, monkeypatch, slices_mm):
+    lesion = make_lesion(make_shape(6, np.add(MNI_SHIFT_MM, (28, 0, 0))), contrasts=(0, 0.3))
+    monkeypatch.setattr(pairs, "draw_lesions", lambda *_: [lesion])
+    sessions = (quiet(source.spacing_mm), quiet((2.0, 2.0, slices_mm)))
+    monkeypatch.setattr(pairs, "draw_sessions", lambda *_: sessions)
+    made = make_pair(source, make_bank(), 0, 0, 0.0)
+    label = made.volumes[CONSENSUS] > 0
+    rise = (made.volumes[TIME02].astype(float) - made.volumes[TIME01])[label].max() / 300
+    assert (rise > 0.3) == (slices_mm == 3.0), "thick slices show it fainter"
+    for least_contrast, labelled in ((rise - 0.1, True), (rise + 0.1, False)):
+        again = make_pair(source, make_bank(), 0, 0, least_contrast)
+        assert again.volumes[CONSENSUS].any() == labelled
+        np.testing.assert_array_equal(again.volumes[TIME02], made.volumes[TIME02])
+
+
+def test_another_lesion_is_placed_by_the_visit_that_shows_that_one_best(source, monkeypatch):
+    shape = make_shape(6, (28.0, 0.0, 0.0))
+    fading, growing = (
+        make_lesion(shape, Kind.FADES, contrasts) for contrasts in ((0.4, 0.2), (0.2, 0.4))
+    )
+    asked = []
+
+    def place(lesion, source, head, taken):
+        asked.append((lesion, head))
+        return lesion if lesion is growing else None
+
+    monkeypatch.setattr(pairs, "place", place)
+    monkeypatch.setattr(pairs, "draw_lesion", lambda *_: growing)
+    pairs._find_place(fading, make_bank(), source, ["first", "second"], None, None)
+    assert asked == [(fading, "first"), (growing, "second")]
+
+
+def test_nothing_new_is_an_empty_label(source, monkeypatch):
+    only(monkeypatch)
+    made = make_pair(source, make_bank(), 0, 0)
+    assert not made.volumes[CONSENSUS].any()
+    assert made.record["new_lesions"] == 0
+    np.testing.assert_array_equal(made.volumes[TIME01], made.volumes[TIME02])
+
+
+def test_a_lesion_that_a_scan_has_is_taken_out_of_its_first_visit(monkeypatch):
+    source = make_source((2.0, 2.0, 2.0), noise=0.02)
+    lesions = np.zeros(source.brain.shape, bool)
+    lesions[38:42, 26:30, 26:30] = True
+    source.images[0][lesions] *= 1.5
+    only(monkeypatch)
+    monkeypatch.setattr(pairs, "REAL_PROBABILITY", 1.0)
+    monkeypatch.setattr(pairs, "REAL_VANISHES", 0.0)
+    made = make_pair(replace(source, lesions=lesions), make_bank(), 0, 0)
+    assert made.record["of_the_scan"]["new"] == 1
+    np.testing.assert_array_equal(made.volumes[CONSENSUS] > 0, lesions)
+    first, second = (made.volumes[name].astype(float) / 300 for name in (TIME01, TIME02))
+    assert first[lesions].mean() == pytest.approx(1.0, abs=0.03)
+    assert second[lesions].mean() == pytest.approx(1.5, abs=0.03)
+
+
+def test_where_a_real_pair_differs_by_a_lesion_it_is_made_alike_and_not_labelled(monkeypatch):
+    source = make_source((2.0, 2.0, 2.0), noise=0.02)
+    change = np.zeros(source.brain.shape, bool)
+    change[38:42, 26:30, 26:30] = True
+    second = source.images[0] * np.where(change, np.float32(1.6), np.float32(1))
+    images = np.stack([source.images[0], second])
+    only(monkeypatch)
+    for number in range(4):  # whichever visit comes first, and whichever is shown
+        made = make_pair(replace(source, images=images, lesions=change), make_bank(), 0, number)
+        assert not made.volumes[CONSENSUS].any()
+        first, second = (made.volumes[name].astype(float) / 300 for name in (TIME01, TIME02))
+        assert np.abs(second - first).max() < 0.12

@@ -1,0 +1,54 @@
+"""A brain to make pairs of: a ball of tissue with a fluid core, and the lesions to put into it."""
+
+import nibabel as nib
+import numpy as np
+
+from msseg_jax.simulate.synthetic.bank import Bank, Shape
+from msseg_jax.simulate.synthetic.plan import Kind, Lesion
+from msseg_jax.simulate.synthetic.source import Source
+
+RADIUS_MM, FLUID_MM = 46.0, 8.0
+MNI_SHIFT_MM = np.array([3.0, -5.0, 7.0])  # where the middle of the brain lies in MNI space
+
+
+def make_source(spacing_mm=(2.0, 2.0, 2.0), noise: float = 0.0, name: str = "ball") -> Source:
+    """Tissue is 1, the fluid in the middle 0.2, what is around it 0."""
+    spacing_mm = np.array(spacing_mm)
+    shape = tuple(np.ceil(2 * (RADIUS_MM + 8) / spacing_mm).astype(int))
+    affine = nib.affines.from_matvec(np.diag(spacing_mm), -spacing_mm * (np.array(shape) - 1) / 2)
+    places = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    radius = np.linalg.norm(nib.affines.apply_affine(affine, places), axis=-1)
+    brain = radius < RADIUS_MM
+    image = np.where(radius < FLUID_MM, 0.2, 1.0) * brain
+    image = image + noise * np.random.default_rng(0).standard_normal(shape) * brain
+    to_mni = nib.affines.from_matvec(np.eye(3), MNI_SHIFT_MM)
+    return Source(
+        name, image[None].astype(np.float32), brain, np.zeros(shape, bool), affine, to_mni
+    )
+
+
+def make_shape(side: int, centre_mm=(0.0, 0.0, 0.0), spacing_mm=(1.0, 1.0, 1.0)) -> Shape:
+    """A cube of so many voxels a side."""
+    mask = np.ones((side,) * 3, np.float32)
+    middle = np.full(3, (side - 1) / 2)
+    centre = None if centre_mm is None else np.array(centre_mm)
+    return Shape(mask, np.diag(spacing_mm), middle, centre, side**3 * float(np.prod(spacing_mm)))
+
+
+def make_bank() -> Bank:
+    """Cubes of three sizes, around the middle of the brain."""
+    places = [(28, 0, 0), (-28, 0, 0), (0, 28, 0), (0, -28, 0), (0, 0, 28), (0, 0, -28)]
+    shapes = [
+        make_shape(side, np.array(place) + MNI_SHIFT_MM) for side in (4, 6, 9) for place in places
+    ]
+    return Bank(tuple(shapes))
+
+
+def make_lesion(shape: Shape, kind: Kind = Kind.NEW, contrasts=(0.0, 0.4), **fields) -> Lesion:
+    """A lesion as the shape is, at its place, with a sharp border."""
+    return Lesion(
+        **{
+            "kind": kind, "shape": shape, "centre_mm": shape.centre_mm, "matrix": np.eye(3),
+            "border_mm": 0.05, "contrasts": contrasts, "sizes": (1.0, 1.0), "texture_seed": 0,
+        } | fields
+    )  # fmt: skip

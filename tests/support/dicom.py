@@ -1,0 +1,81 @@
+"""Write DICOM series for the tests, and compare images."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+TURNED = (0.96, -0.28, 0.0, 0.168, 0.576, -0.8, 0.224, 0.768, 0.6)  # a rotation; columns are axes
+
+
+def make_image(slices=12, spacing_mm=(1.5, 1.0, 4.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)):
+    """8 x 6 voxels a slice, each another number."""
+    array = np.arange(slices * 6 * 8, dtype=np.int16).reshape(slices, 6, 8)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing_mm)
+    image.SetDirection(direction)
+    image.SetOrigin((-20.5, 30.0, 7.25))
+    return image
+
+
+def write_series(
+    folder, image, uid="1.2.3", number="5", description="t2 flair", name="IM{:03}", first=0,
+    digits=6, shift_mm=(0, 0, 0), writer=None, **tags,
+):  # fmt: skip
+    """A file per slice, as an MR scanner writes them.
+
+    Args:
+      name: of a file, from the number of its slice, which counts from `first`.
+      digits: behind the point, in positions.
+      shift_mm: by which each slice lies further than right above the one before.
+      tags: more of them, "0028|1050" as _0028_1050.
+    """
+    array = sitk.GetArrayFromImage(image)
+    axes = np.array(image.GetDirection()).reshape(3, 3)
+    if writer is None:
+        writer = sitk.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    for k in range(image.GetDepth()):
+        position = image.TransformIndexToPhysicalPoint((0, 0, k)) + k * np.array(shift_mm)
+        slice_ = sitk.GetImageFromArray(array[k], isVector=array.ndim == 4)
+        slice_.SetSpacing(image.GetSpacing()[:2])
+        said = {
+            "0008|0018": f"{uid}.{first + k}",
+            "0008|0060": "MR",
+            "0008|103e": description,
+            "0020|000d": "1.2",
+            "0020|000e": uid,
+            "0020|0011": number,
+            "0020|0032": "\\".join(f"{mm:.{digits}f}" for mm in position),
+            "0020|0037": "\\".join(f"{cosine:.6f}" for cosine in axes[:, :2].T.ravel()),
+            "0028|1050": "100",  # the window, which is for display alone
+            "0028|1051": "50",
+            **{key[1:].replace("_", "|"): value for key, value in tags.items()},
+        }
+        for key, value in said.items():
+            slice_.SetMetaData(key, value)
+        path = folder / name.format(first + k)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer.SetFileName(str(path))
+        writer.Execute(slice_)
+    return folder
+
+
+def write_enhanced(path, image, uid="1.2.9"):
+    """All slices in a file, as newer scanners write them."""
+    image = sitk.Image(image)
+    image.SetMetaData("0008|0060", "MR")
+    image.SetMetaData("0020|000e", uid)
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(path))
+    writer.Execute(image)
+
+
+def check_same(found, image, atol=1e-4):
+    """The voxels, and where they lie."""
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(image))
+    assert found.GetSpacing() == pytest.approx(image.GetSpacing(), abs=atol)
+    assert found.GetOrigin() == pytest.approx(image.GetOrigin(), abs=atol)
+    assert found.GetDirection() == pytest.approx(image.GetDirection(), abs=atol)

@@ -1,0 +1,122 @@
+"""Heads to prepare: a phantom, moved and scanned as scanners do; and preparing that is stopped."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from msseg_jax.prepare.registration import on_grid, rigid
+from msseg_jax.prepare.scan import Scan, read_scan
+from msseg_jax.prepare.visits import Registered, Visit
+from msseg_jax.simulate.phantom import write_phantoms
+from msseg_jax.volumes import layout as dataset
+
+SPACING_MM = 2.0
+FAT_FROM_MM, FAT_TO_MM = 8.0, 16.0  # outside the brain: the scalp
+MOTION = rigid(Rotation.from_euler("xyz", (14, -9, 17), degrees=True).as_matrix(), (12, -15, 9))
+
+
+def write_heads(folder: Path) -> Path:
+    """Two visits of a phantom and its brain mask in `folder`, the second visit moved by MOTION.
+
+    time01.nii.gz, time02.nii.gz, brain01.nii.gz (on the first visit's grid)
+    """
+    write_phantoms(folder / "phantoms", 1, 0, spacing_mm=SPACING_MM)
+    (patient,) = (path for path in (folder / "phantoms").iterdir() if path.is_dir())
+    first, second = (read(patient / name) for name in (dataset.TIME01, dataset.TIME02))
+    sitk.WriteImage(first, str(folder / "time01.nii.gz"))
+    sitk.WriteImage(move(second, MOTION), str(folder / "time02.nii.gz"))
+    sitk.WriteImage(read(patient / dataset.BRAIN_MASK) > 0, str(folder / "brain01.nii.gz"))
+    return folder
+
+
+def flags_of(folder: Path) -> list[str]:
+    """Both visits of `write_heads`, as the command lines take them."""
+    return ["-t1", str(folder / "time01.nii.gz"), "-t2", str(folder / "time02.nii.gz")]
+
+
+def stop_when(at_work: Callable[[], bool], *arguments: str) -> tuple[int, str]:
+    """Start `python -m` with the arguments, and send SIGTERM once it is at work.
+
+    Returns:
+      Its exit status, and what it said on standard error.
+    """
+    command = [sys.executable, "-m", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not at_work():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def read(path: Path) -> sitk.Image:
+    return sitk.ReadImage(str(path), sitk.sitkFloat32)
+
+
+def move(image: sitk.Image, motion: sitk.Transform) -> sitk.Image:
+    """The head after the motion, in a scanner whose field of view stays where it was."""
+    return sitk.Resample(image, image, motion.GetInverse(), sitk.sitkLinear, 0.0)
+
+
+def with_bright_fat(image: sitk.Image, brain: sitk.Image, cut_mm: float):
+    """The head under a scalp twice as bright as the brain, its vertex cut: image, brain in view."""
+    array, inside = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(brain) > 0
+    away_mm = ndimage.distance_transform_edt(~inside, image.GetSpacing()[::-1])
+    scalp = (away_mm > FAT_FROM_MM) & (away_mm < FAT_TO_MM)
+    fat = sitk.GetImageFromArray(np.where(scalp, 2 * np.median(array[inside]), array))
+    fat.CopyInformation(image)
+    up = np.array(image.GetDirection()).reshape(3, 3)[2]  # of each axis
+    axis = int(np.abs(up).argmax())
+    filled = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {2 - axis})))
+    cut = round(cut_mm / image.GetSpacing()[axis])
+    kept = [slice(None)] * 3
+    kept[axis] = (
+        slice(0, int(filled[-1]) - cut) if up[axis] > 0 else slice(int(filled[0]) + cut, None)
+    )
+    return fat[kept], brain[kept]
+
+
+def scan_of(image: sitk.Image, folder: Path, name: str) -> Scan:
+    path = folder / f"{name}.nii.gz"
+    sitk.WriteImage(image, str(path))
+    return read_scan(path)
+
+
+def distances_mm(one: sitk.Transform, other: sitk.Transform, points: np.ndarray) -> np.ndarray:
+    """How far apart two transforms bring each of the points."""
+    return np.array(
+        [
+            np.linalg.norm(np.subtract(one.TransformPoint(p), other.TransformPoint(p)))
+            for p in points.tolist()
+        ]
+    )
+
+
+def dice(one: sitk.Image, other: sitk.Image) -> float:
+    a, b = (sitk.GetArrayFromImage(mask) > 0 for mask in (one, other))
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def known_registration(folder: Path):
+    """A `register_visits` that need not search: it knows how `write_heads` moved the head."""
+
+    def register(pair, _):
+        first = read(folder / "brain01.nii.gz") > 0
+        second = on_grid(first, pair[1].image, MOTION.GetInverse())
+        visits = tuple(
+            Visit(scan, scan.image, brain, None, None, None)
+            for scan, brain in zip(pair, (first, second), strict=True)
+        )
+        return Registered(visits, MOTION, 0.9, -0.3)
+
+    return register

@@ -1,0 +1,49 @@
+"""Start the program as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.session import COMPILED, ROOT
+
+
+class Launch:
+    """launch.py as a user types it, with `tests/support/tiny.py` and a working folder."""
+
+    def __init__(self, root: Path, devices: int = 1):
+        self._started: list[subprocess.Popen] = []
+        self._command = [
+            sys.executable, "launch.py", "--config=tests/support/tiny.py",
+            f"--config.data.root={root}",
+        ]  # fmt: skip
+        self._environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+        self._environment.pop("PYTHONUNBUFFERED", None)  # which users do not have
+        # What one process has compiled serves the next.
+        self._environment["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+        self._environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+    def start(self, workdir: Path, *flags: str) -> subprocess.Popen:
+        """Output and errors come together, as text."""
+        process = subprocess.Popen(
+            [*self._command, f"--workdir={workdir}", *flags], cwd=ROOT,
+            env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self._started.append(process)
+        return process
+
+    def run(self, workdir: Path, *flags: str) -> tuple[int, str]:
+        """(exit status, output) when it has ended."""
+        process = self.start(workdir, *flags)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Nothing that a failing test leaves behind goes on."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+            process.stdout.close()

@@ -1,0 +1,54 @@
+"""Small patients in the MSSEG-2 layout."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from msseg_jax.volumes import layout as dataset
+
+# The files of a patient in the MSSEG-2 layout.
+PATIENT_FILES = {dataset.TIME01, dataset.TIME02, dataset.CONSENSUS, dataset.BRAIN_MASK} | {
+    dataset.EXPERT.format(n) for n in (1, 2, 3, 4)
+}
+SHAPE = (14, 15, 20)
+SPACING_MM = (1.0, 1.0, 0.8)
+
+
+def save_nifti(path: Path, array: np.ndarray, spacing_mm=SPACING_MM) -> Path:
+    """A NIfTI file with an oblique-free affine, in mm."""
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = (-7, 11, 3)
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+    return path
+
+
+def make_patient(root: Path, name: str, *, lesion: bool, targets: int = 2, seed: int = 0) -> Path:
+    """An ellipsoidal brain of textured intensity 100, with a bright new lesion if wanted."""
+    generator = np.random.default_rng(seed)
+    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
+    brain = sum(axis**2 for axis in axes) < 0.95
+    texture = generator.normal(100, 10, (2, *SHAPE))
+    new = np.zeros(SHAPE, dtype=bool)
+    if lesion:
+        new[6:9, 7:10, 9:13] = True
+        texture[1][new] += 100
+    folder = root / name
+    folder.mkdir(parents=True)
+    visits = (texture * brain).astype(np.float32)
+    save_nifti(folder / dataset.TIME01, visits[0])
+    save_nifti(folder / dataset.TIME02, visits[1])
+    save_nifti(folder / dataset.BRAIN_MASK, brain.astype(np.uint8))
+    save_nifti(folder / dataset.CONSENSUS, new.astype(np.uint8))
+    for k in range(1, targets):
+        save_nifti(folder / dataset.EXPERT.format(k), new.astype(np.uint8))
+    return folder
+
+
+def make_patients(root: Path) -> Path:
+    """Four patients, three of them with a new lesion."""
+    for k in range(4):
+        make_patient(root, f"patient_{k}", lesion=k != 2, seed=k)
+    return root

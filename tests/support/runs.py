@@ -1,0 +1,104 @@
+"""Small runs: make them, train them, and read what they store."""
+
+import json
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from msseg_jax.data.preprocess import Preprocessing
+from msseg_jax.models.checkpoints import Checkpoints
+from msseg_jax.models.configuration import save_config, settings_of
+from msseg_jax.models.run_folder import RunFolder
+from msseg_jax.network.model import build_model, initial_variables
+from msseg_jax.training.batches import prepare_data
+from msseg_jax.training.devices import AXIS
+from msseg_jax.training.log import TrainingLog
+from msseg_jax.training.loop import check_patients, check_training, restore_last, train
+from msseg_jax.training.step import create_state
+from msseg_jax.training.warm_start import initial_network
+
+
+def with_random_output(variables: dict) -> dict:
+    """The variables of an untrained network, whose output kernel is zero, with another one."""
+    output = variables["params"]["refinement"]["output"]
+    random = np.random.default_rng(1).normal(size=output["kernel"].shape)
+    output["kernel"] = random.astype(np.float32)
+    return variables
+
+
+def save_run(folder: Path, config: ConfigDict, seed: int = 0, middle: float = 50.0) -> Path:
+    """A run's folder with an untrained network, and `middle` as the landmark of the median."""
+    run = RunFolder(folder)
+    run.path.mkdir(parents=True)
+    config = config.copy_and_resolve_references()
+    config.data.percentiles = (1, 50, 99)
+    save_config(config, run.config_file)
+    Preprocessing(settings_of(config), (0.0, middle, 100.0), 5.0).save(run.preprocessing_file)
+    variables = with_random_output(initial_variables(build_model(config), seed))
+    with Checkpoints(run.checkpoints / "last", keep=1) as checkpoints:
+        checkpoints.save(4, variables, {"moments": np.zeros(1)}, {})
+    return folder
+
+
+def models(paths) -> list[str]:
+    """Flags that name them."""
+    return [f"--model={path}" for path in paths]
+
+
+def train_run(config: ConfigDict, run: RunFolder) -> None:
+    """What `run_experiment` does of it, up to the end of the training."""
+    check_training(config, jax.devices())
+    initial = initial_network(config, run)
+    check_patients(config)
+    run.create_or_continue(config)
+    train(config, run, prepare_data(config, run, initial), initial)
+
+
+def newest_step(workdir: Path) -> int:
+    """Step of a run's newest complete checkpoint; 0 if there is none yet."""
+    folder = RunFolder(workdir).checkpoints / "last"
+    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
+
+
+def stored(workdir: Path) -> tuple[int, dict]:
+    """Step and content of a run's newest checkpoint, as NumPy arrays."""
+    folder = RunFolder(workdir).checkpoints / "last"
+    step = newest_step(workdir)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # orbax: no shapes were given
+        restore = ocp.StandardCheckpointer().restore
+        return step, {item: restore(folder / str(step) / item) for item in ("model", "optimiser")}
+
+
+def logged(workdir: Path, field: str) -> dict[int, object]:
+    """A field of a run's log, by step."""
+    lines = map(json.loads, RunFolder(workdir).log_file.read_text().splitlines())
+    return {line["step"]: line[field] for line in lines if field in line}
+
+
+def kill_at(step: int, monkeypatch) -> None:
+    """Let a training die as it logs that step, until `monkeypatch.undo()`."""
+    add = TrainingLog.add
+
+    def die(log, at, metrics):
+        if at == step:
+            raise KeyboardInterrupt
+        add(log, at, metrics)
+
+    monkeypatch.setattr(TrainingLog, "add", die)
+
+
+def final_state(config: ConfigDict, run: RunFolder):
+    """State of a run's newest checkpoint that can be read, and what is known of its best one."""
+    state = create_state(config, build_model(config, axis_name=AXIS), lambda step: 0.01)
+    with Checkpoints(run.checkpoints / "last", keep=2) as last:
+        return restore_last(last, state)
+
+
+def assert_trees_equal(one, other) -> None:
+    """To the bit."""
+    jax.tree.map(np.testing.assert_array_equal, one, other)

@@ -1,0 +1,25 @@
+"""`configs/msseg2.py` made small enough to train in seconds: `--config=tests/support/tiny.py`."""
+
+from ml_collections import ConfigDict
+
+from configs import msseg2
+
+
+def get_config() -> ConfigDict:
+    config = msseg2.get_config()
+    config.model.widths = (3, 2)
+    config.model.node_convolutions = 1
+    config.model.refinement_width = 2
+    config.model.refinement_convolutions = 1
+    config.model.targets = 2
+    config.data.spacing_mm = 1.0
+    config.data.patch_size = 8
+    config.data.patches_per_patient = 16
+    config.data.validation_patients = 1
+    config.train.batch_size = 4
+    config.train.max_steps = 6
+    config.train.log_every_steps = 2
+    config.train.validate_every_steps = 3
+    config.train.checkpoint_every_steps = 3
+    config.predict.overlap = 2
+    return config

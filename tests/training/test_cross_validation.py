@@ -1,0 +1,178 @@
+"""A cross-validation from patients to scores, stopped on its way and taken up again."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msseg_jax.cli.predict import main as predict
+from msseg_jax.models.configuration import ConfigError
+from msseg_jax.models.folds import Folds
+from msseg_jax.models.run_folder import RunError
+from msseg_jax.system.errors import InputError
+from msseg_jax.training import experiment
+from msseg_jax.training.experiment import cross_validate, run_experiment
+from msseg_jax.volumes.layout import CONSENSUS, DatasetError
+from tests.support.patients import SHAPE, save_nifti
+
+PATIENTS = [f"patient_{k}" for k in range(4)]
+
+
+@pytest.fixture
+def config(small_config):
+    small_config.data.validation_patients = 0
+    small_config.data.folds = 2
+    small_config.train.max_steps = 4
+    small_config.train.validate_every_steps = 2
+    small_config.train.checkpoint_every_steps = 2
+    return small_config
+
+
+@pytest.fixture
+def folds(tmp_path):
+    return Folds(tmp_path / "cv")
+
+
+def files(folder):
+    """Content and time of change of every file under a folder."""
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
+    config, folds, tmp_path, monkeypatch, capsys
+):
+    train, trained = experiment.train, []
+
+    def stop_before_the_second_fold(own, *rest):
+        if own.data.fold == 1:
+            raise KeyboardInterrupt
+        return train(own, *rest)
+
+    monkeypatch.setattr(experiment, "train", stop_before_the_second_fold)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(config, folds.path)
+    first, predicted = files(folds.run(0) / "checkpoints"), files(folds.predictions)
+    assert sorted(path.name for path in predicted) == [f"{n}.nii.gz" for n in folds.load()[0]]
+
+    def count(own, *rest):
+        trained.append(own.data.fold)
+        return train(own, *rest)
+
+    monkeypatch.setattr(experiment, "train", count)
+    capsys.readouterr()
+    cross_validate(config, folds.path)
+    said = capsys.readouterr().out
+    # The complete fold is neither trained nor predicted again.
+    assert trained == [0, 1]
+    assert said.count("the run has all its 4 steps") == 1
+    assert said.count("its held-out patients are predicted") == 1
+    assert files(folds.run(0) / "checkpoints") == first
+    assert predicted.items() <= files(folds.predictions).items()
+
+    names = folds.load()
+    assert sorted(name for fold in names for name in fold) == PATIENTS
+    for fold, held_out in enumerate(names):
+        run = folds.run(fold)
+        split = json.loads((run / "split.json").read_text())
+        assert list(split["validation"]) == held_out
+        assert sorted(split["training"]) == sorted(set(PATIENTS) - set(held_out))
+        assert json.loads((run / "config.json").read_text())["data"]["fold"] == fold
+        # What is judged by the held-out patients was not chosen by them.
+        assert not any((run / "checkpoints" / "best").iterdir())
+        flags = [
+            f"--model={run}",
+            f"--dataset={config.data.root}",
+            f"--output={tmp_path / 'masks'}",
+        ]
+        assert predict([*flags, f"--probability={tmp_path / run.name}"]) == 0
+        for name in held_out:
+            alone, pooled = (
+                np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj)
+                for folder in (tmp_path / run.name, folds.probabilities)
+            )
+            np.testing.assert_array_equal(pooled, alone)
+            assert alone.max() > 0
+    evaluation = json.loads((folds.evaluation / "evaluation.json").read_text())
+    assert sorted({row["patient"] for row in evaluation["scores"]}) == PATIENTS
+    assert evaluation["left_out"] == {}
+    assert "3 new lesions found" in said
+    page = (folds.evaluation / "report.html").read_text()
+    assert all(f"<h2>{name}</h2>" in page for name in PATIENTS)
+    assert len(list((folds.path / "cache").rglob("patient_*"))) == 8  # of both folds, in one place
+
+    # A fold that has gone on since is predicted again.
+    config.train.max_steps = 6
+    cross_validate(config, folds.path)
+    assert not predicted.items() & files(folds.predictions).items()
+    with pytest.raises(InputError, match="holds a cross-validation; wanted --mode=cross_validate"):
+        run_experiment(config, folds.path)
+
+
+def test_a_fold_is_continued_as_that_fold_alone(config, folds):
+    config.data.fold = 1
+    run_experiment(config, folds.run(0))  # by hand, into the wrong place
+    config.data.fold = 0
+    with pytest.raises(RunError, match=r"fold_0 holds .*\nconfig.data.fold is 0, the run has 1"):
+        cross_validate(config, folds.path)
+    assert not folds.exist
+    config.data.folds = 3
+    with pytest.raises(RunError, match=r"config.data.folds is 3, the run has 2"):
+        cross_validate(config, folds.path)
+
+
+def test_other_patients_than_it_was_begun_with_are_refused(config, folds, patients_root):
+    config.train.max_steps = 1
+    cross_validate(config, folds.path)
+    before = folds.load()
+    (patients_root / PATIENTS[0]).rename(patients_root / "patient_9")
+    with pytest.raises(InputError, match=r"folds.json: .* begun with other patients"):
+        cross_validate(config, folds.path)
+    assert folds.load() == before
+
+
+def test_the_folder_of_a_run_is_not_taken_for_a_cross_validation(config, folds):
+    run_experiment(config, folds.path)
+    with pytest.raises(InputError, match="holds a run; wanted --mode=train"):
+        cross_validate(config, folds.path)
+
+
+def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
+    config.data.phantom_patients = 4
+    config.data.root = ""
+    made = []
+
+    def copy(folder, patients, seed, spacing_mm):
+        made.append((patients, seed))
+        folder.mkdir()
+        raise OSError("that will do")
+
+    monkeypatch.setattr(experiment, "write_phantoms", copy)
+    with pytest.raises(OSError, match="that will do"):
+        cross_validate(config, folds.path)
+    assert made == [(4, 0)]
+    assert (folds.path / ".partial-phantoms").is_dir()
+    assert not list(folds.path.glob("fold_*/*"))
+
+
+@pytest.mark.parametrize(
+    ("fold", "count", "message"),
+    [
+        (0, 0, "config.data.folds is 0 and config.data.fold is 0; --mode=cross_validate trains"),
+        (1, 2, "config.data.folds is 2 and config.data.fold is 1; --mode=cross_validate trains"),
+        (2, 2, "config.data.fold is 2; wanted 0 to 1"),
+    ],
+)
+def test_every_fold_is_meant_and_there_are_two_or_more(config, folds, fold, count, message):
+    config.data.fold, config.data.folds = fold, count
+    with pytest.raises(ConfigError, match=message):
+        cross_validate(config, folds.path)
+    assert not folds.path.exists()
+
+
+def test_a_fold_without_new_lesions_ends_it_before_any_training(config, folds, patients_root):
+    for name in PATIENTS[1:]:
+        save_nifti(patients_root / name / CONSENSUS, np.zeros(SHAPE, np.uint8))
+    with pytest.raises(DatasetError, match="folds is 2, and 1 of the 4 patients"):
+        cross_validate(config, folds.path)
+    assert not folds.exist

@@ -1,0 +1,98 @@
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, Share
+from msseg_jax.data.preprocess import Settings
+from msseg_jax.data.split import HoldOut
+from msseg_jax.data.training_set import prepare
+from msseg_jax.models.run_folder import RunFolder
+from msseg_jax.training import resident_volumes as device_data
+from tests.support.runs import assert_trees_equal, final_state, train_run
+
+
+@pytest.fixture
+def patients(patients_root, tmp_path):
+    settings = Settings(1.0, (1, 50, 99), 8)
+    return prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache").training
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_patches_cut_on_the_device_are_those_cut_on_the_host_to_the_bit(patients, seed):
+    # So large that nearly all hang over the volume's edge, on either side.
+    places, share = Places(patients, Sampling(seed, 12, 0.8)), Share(16)
+    host, device = PatchBatches(places, share, 3), PlaceBatches(places, share, 3)
+    volumes = device_data.read_volumes(patients)
+    on_device = jax.device_put(volumes)
+    cut = jax.jit(partial(device_data.cut, patch_size=12))
+    for step in range(3):
+        wanted, found = host[step], cut(on_device, device[step])
+        assert wanted.keys() == found.keys()
+        for name, array in wanted.items():
+            assert array.dtype == found[name].dtype
+            np.testing.assert_array_equal(array, found[name])
+        assert wanted["targets"].any()
+    corners = np.concatenate([device[step]["corners"] for step in range(3)])
+    assert (corners < 0).any()
+    assert (corners + 12 > volumes["shapes"][device[0]["patients"][0]]).any()
+
+
+def test_a_patient_smaller_than_the_largest_is_padded_with_background():
+    volumes = {
+        "images": np.full((2, 2, 6, 6, 6), 7, np.int16),  # 7 also beyond the patient's own voxels
+        "targets": np.full((2, 1, 6, 6, 6), 3, np.uint8),
+        "shapes": np.array([[6, 6, 6], [4, 5, 6]], np.int32),
+    }
+    batch = {
+        "patients": np.array([1], np.int32),
+        "corners": np.array([[2, 2, 2]], np.int32),
+        "patch_ids": np.array([9], np.int32),
+    }
+    patch = device_data.cut(jax.device_put(volumes), batch, 4)
+    inside = np.zeros((4, 4, 4), bool)
+    inside[:2, :3, :4] = True
+    for visit in range(2):
+        np.testing.assert_array_equal(patch["images"][0, visit], np.where(inside, 7, 0))
+    np.testing.assert_array_equal(patch["targets"][0, 0], np.where(inside, 3, 0))
+
+
+def test_the_memory_that_is_announced_is_what_the_volumes_take(patients):
+    volumes = device_data.read_volumes(patients)
+    assert device_data.volumes_bytes(patients) == sum(a.nbytes for a in volumes.values())
+
+
+@pytest.mark.parametrize(("needed", "fits"), [(400, True), (401, False)])
+def test_half_of_what_a_device_has_free_is_left_to_the_network(needed, fits):
+    stats = {"bytes_limit": 1000, "bytes_in_use": 200}
+    assert device_data.fits(needed, SimpleNamespace(memory_stats=lambda: stats)) == fits
+
+
+def test_a_device_that_does_not_tell_its_memory_is_tried():
+    assert device_data.fits(10**15, SimpleNamespace(memory_stats=lambda: None))
+
+
+def test_data_on_the_device_train_to_the_same_bits(small_config, tmp_path, capsys):
+    host, device = RunFolder(tmp_path / "host"), RunFolder(tmp_path / "device")
+    train_run(small_config, host)
+    assert "device-resident" not in capsys.readouterr().out
+    small_config.data.device_resident = True
+    train_run(small_config, device)
+    assert "device-resident data: 0.00 GiB on each device" in capsys.readouterr().out
+    one, other = (final_state(small_config, run)[0] for run in (host, device))
+    assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
+
+
+def test_a_device_without_room_for_the_data_has_patches_cut_on_the_host(
+    small_config, tmp_path, monkeypatch, caplog
+):
+    small_config.data.device_resident = True
+    small_config.train.max_steps = 1
+    monkeypatch.setattr(device_data, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(device_data, "read_volumes", lambda patients: pytest.fail("no room"))
+    run = RunFolder(tmp_path / "run")
+    train_run(small_config, run)
+    assert int(final_state(small_config, run)[0].step) == 1
+    assert "that is more than half of what is free: cut on the host" in caplog.text

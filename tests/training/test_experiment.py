@@ -1,0 +1,74 @@
+"""End to end, as a user types it: phantoms, training, predictions, scores; then once more."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from configs import demo
+from msseg_jax.system.errors import InputError
+from msseg_jax.training.experiment import use_phantoms
+from msseg_jax.volumes.layout import TIME01
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_demo_in_small_runs_from_nothing_to_its_table(tmp_path):
+    run = tmp_path / "run"
+    command = [
+        sys.executable, "launch.py", "--config=configs/demo.py", f"--workdir={run}",
+        "--config.model.widths=(2, 2)", "--config.model.node_convolutions=1",
+        "--config.model.refinement_convolutions=1", "--config.data.phantom_patients=4",
+        "--config.data.phantom_spacing_mm=4.0", "--config.data.spacing_mm=4.0",
+        "--config.data.validation_patients=2", "--config.data.patch_size=16",
+        "--config.train.max_steps=3", "--config.train.log_every_steps=1",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "step 3/3" in done.stdout
+    assert "leaked" not in done.stderr
+    table = done.stdout.split("held-out patients")[1].splitlines()
+    assert table[1].split()[:5] == ["patient", "Dice", "F1", "found", "missed"]
+    names = [line.split()[0] for line in table[2:4]]
+    assert "new lesions found" in table[4]
+    report = (run / "evaluation" / "report.html").read_text()
+    assert all(f"<h2>{name}</h2>" in report for name in names)
+    for name in names:
+        mask = nib.load(run / "predictions" / f"{name}.nii.gz")
+        visit = nib.load(run / "phantoms" / name / TIME01)
+        assert mask.shape == visit.shape
+        np.testing.assert_array_equal(mask.affine, visit.affine)
+
+    log = (run / "log.jsonl").read_text()
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "the run has all its 3 steps" in again.stdout
+    assert again.stdout.split("held-out patients")[1] == done.stdout.split("held-out patients")[1]
+    assert (run / "log.jsonl").read_text() == log
+
+
+def test_a_folder_called_phantoms_that_is_the_users_own_is_left_alone(tmp_path):
+    config = demo.get_config()
+    own = tmp_path / "phantoms" / "patient"
+    own.mkdir(parents=True)
+    with pytest.raises(InputError, match="phantoms: was not made by this run"):
+        use_phantoms(config, tmp_path)
+    assert own.is_dir()
+
+
+def test_phantoms_are_made_once_and_again_for_another_seed(tmp_path):
+    config = demo.get_config()
+    config.data.phantom_patients = 1
+    config.data.phantom_spacing_mm = 4.0
+    use_phantoms(config, tmp_path)
+    visit = tmp_path / "phantoms" / "phantom_001" / TIME01
+    made, first = visit.stat().st_mtime_ns, visit.read_bytes()
+    use_phantoms(config, tmp_path)
+    assert visit.stat().st_mtime_ns == made
+    config.seed = 1
+    use_phantoms(config, tmp_path)
+    assert visit.read_bytes() != first
+    assert config.data.root == str(tmp_path / "phantoms")

@@ -1,0 +1,349 @@
+"""Trainings that begin with a trained network: what they take of it, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import finetune
+from msseg_jax.cli.export import main as export
+from msseg_jax.data.preprocess import Preprocessing
+from msseg_jax.models import networks as trained
+from msseg_jax.models import released as weights
+from msseg_jax.models.configuration import ConfigError, check_config, load_config, save_config
+from msseg_jax.models.folds import Folds
+from msseg_jax.models.model_file import read_model_file
+from msseg_jax.models.networks import trained_networks
+from msseg_jax.models.run_folder import RunError, RunFolder
+from msseg_jax.system.errors import InputError
+from msseg_jax.training import experiment
+from msseg_jax.training.experiment import cross_validate, run_experiment
+from msseg_jax.training.warm_start import initial_network
+from tests.support import tiny
+from tests.support.launching import Launch
+from tests.support.patients import make_patients
+from tests.support.runs import assert_trees_equal, save_run, stored, train_run
+
+FILE = Path(__file__).parents[1] / "data" / "model_v1.safetensors"  # two networks, all of it random
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A copy, to be moved."""
+    return Path(shutil.copy(FILE, tmp_path / "two.safetensors"))
+
+
+def one_step_from(file) -> ConfigDict:
+    """A configuration of one step, so small that not a bit of the network changes."""
+    config = tiny.get_config()
+    config.data.percentiles = (1, 50, 99)
+    config.init = str(file)
+    config.train.max_steps = 1
+    config.train.learning_rate = 1e-30
+    config.model.norm_momentum = 1 - 1e-12
+    return config
+
+
+@pytest.fixture
+def config(patients_root, file):
+    config = one_step_from(file)
+    config.data.root = str(patients_root)
+    return config
+
+
+def preprocessing_of(path):
+    return Preprocessing.load(RunFolder(path).preprocessing_file)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_run_begins_with_the_parameters_statistics_and_landmarks_of_the_network(
+    config, file, tmp_path, number, capsys
+):
+    config.init_network = number
+    train_run(config, RunFolder(tmp_path / "new"))
+    network = read_model_file(file).networks[number]
+    assert f"beginning with {network}\n" in capsys.readouterr().out
+    step, state = stored(tmp_path / "new")
+    assert step == 1
+    assert_trees_equal(state["model"], network.variables)
+    assert preprocessing_of(tmp_path / "new") == network.preprocessing
+    moments = [leaf for leaf in jax.tree.leaves(state["optimiser"]) if np.ndim(leaf)]
+    assert max(np.abs(leaf).max() for leaf in moments) > 0  # of one step
+    counts = [int(leaf) for leaf in jax.tree.leaves(state["optimiser"]) if not np.ndim(leaf)]
+    assert set(counts) == {1}
+
+
+def test_statistics_are_trained_on_from_those_of_the_network(config, file, tmp_path):
+    """A step takes them a tenth of the way; from a new network's they would end elsewhere."""
+    config.model.norm_momentum = 0.9
+    train_run(config, RunFolder(tmp_path / "tenth"))
+    config.model.norm_momentum = 0.5
+    train_run(config, RunFolder(tmp_path / "half"))
+    start = read_model_file(file).networks[0].variables["batch_stats"]
+    tenth, half = (stored(tmp_path / name)[1]["model"]["batch_stats"] for name in ("tenth", "half"))
+    jax.tree.map(
+        lambda a, b, c: np.testing.assert_allclose(a + 5 * (b - a), c, atol=1e-4),
+        start, tenth, half,
+    )  # fmt: skip
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), start, tenth)
+    assert max(jax.tree.leaves(moved)) > 0.01
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory) -> Folds:
+    """A run of `config` for each of the file's networks."""
+    folder = tmp_path_factory.mktemp("folds")
+    config, folds = one_step_from(FILE), Folds(folder / "cv")
+    config.data.root = str(make_patients(folder / "patients"))
+    for fold in range(2):
+        config.init_network = fold
+        train_run(config, RunFolder(folds.run(fold)))
+    folds.save([["patient_0"], ["patient_1"]])
+    return folds
+
+
+@pytest.mark.parametrize("what", ["run", "cross-validation", "released"])
+def test_it_may_be_a_run_a_fold_or_the_released_weights(
+    config, file, folds, tmp_path, monkeypatch, what
+):
+    monkeypatch.setattr(weights, "_FILE", file)
+    init = {"run": folds.run(1), "cross-validation": folds.path, "released": "weights"}
+    config.init, config.init_network = str(init[what]), int(what != "run")
+    train_run(config, RunFolder(tmp_path / "new"))
+    network = read_model_file(file).networks[1]
+    assert_trees_equal(stored(tmp_path / "new")[1]["model"], network.variables)
+    assert preprocessing_of(tmp_path / "new") == network.preprocessing
+    assert network.preprocessing.landmarks[1] == 60
+
+
+def test_patches_may_have_another_size(config, tmp_path):
+    config.data.patch_size = 10
+    train_run(config, RunFolder(tmp_path / "new"))
+    fitted = preprocessing_of(tmp_path / "new")
+    assert fitted.settings.patch_size == 10
+    assert fitted.landmarks == (0, 40, 100)
+
+
+@pytest.mark.parametrize("work", [run_experiment, cross_validate])
+def test_each_run_reads_it_once(config, tmp_path, monkeypatch, work):
+    reads = []
+
+    def count(path):
+        reads.append(path)
+        return read_model_file(path)
+
+    monkeypatch.setattr(trained, "read_model_file", count)
+    monkeypatch.setattr(experiment, "print_scores", lambda *_: None)
+    if work is cross_validate:
+        config.data.validation_patients, config.data.folds = 0, 2
+    work(config, tmp_path / "new")
+    assert reads == [Path(config.init)] * (2 if work is cross_validate else 1)
+
+
+def test_a_run_goes_on_from_its_own_state_when_the_network_is_gone(config, file, tmp_path, capsys):
+    config.train.learning_rate = 0.004
+    config.train.max_steps = 6
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    train_run(config, whole)
+    config.train.max_steps = 3
+    train_run(config, parts)
+    config.train.max_steps = 6
+    file.rename(tmp_path / "moved.safetensors")
+    capsys.readouterr()
+    train_run(config, parts)
+    said = capsys.readouterr().out
+    assert "continuing after step 3" in said
+    assert "beginning with" not in said
+    assert_trees_equal(stored(whole.path), stored(parts.path))
+    assert preprocessing_of(parts.path).landmarks == (0, 40, 100)
+    for run in (whole, parts):
+        record = json.loads(run.initial_file.read_text())
+        assert record["network"].startswith(f"made up 1.0 ({file}), network 0")
+    # It remains the run that it was begun as.
+    config.init = str(tmp_path / "moved.safetensors")
+    with pytest.raises(RunError, match=r"config.init is .*moved.safe.*, the run has .*two.safe"):
+        train_run(config, parts)
+    config.init = ""
+    with pytest.raises(RunError, match=r"config.init is , the run has .*two.safetensors"):
+        train_run(config, parts)
+
+
+def test_a_run_of_a_time_before_the_fields_goes_on(small_config, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    small_config.train.max_steps = 1
+    train_run(small_config, run)
+    earlier = load_config(run.config_file)
+    with earlier.unlocked():
+        del earlier["init"], earlier["init_network"]
+    save_config(earlier, run.config_file)
+    run.create_or_continue(small_config)
+    small_config.init = "weights"
+    with pytest.raises(RunError, match=r"config.init is weights, the run has \n"):
+        run.create_or_continue(small_config)
+
+
+def test_a_run_whose_landmarks_were_changed_is_refused(config, patients_root, tmp_path):
+    """The split is compared as ever, though the preprocessing is not fitted."""
+    run = RunFolder(tmp_path / "new")
+    train_run(config, run)
+    (patients_root / "patient_0").rename(patients_root / "patient_9")
+    with pytest.raises(RunError, match="begun with other data than"):
+        train_run(config, run)
+
+
+def test_a_run_that_was_given_up_before_its_first_step_forgets_the_network(config, tmp_path):
+    run = RunFolder(tmp_path / "new")
+    run.create_or_continue(config)
+    run.initial_file.write_text("{}")
+    config.init = ""
+    train_run(config, run)
+    assert not run.initial_file.exists()
+
+
+def test_what_is_trained_on_keeps_the_terms_of_what_it_began_with(config, tmp_path):
+    train_run(config, RunFolder(tmp_path / "new"))
+    path = tmp_path / "tuned.safetensors"
+    assert export([f"--model={tmp_path / 'new'}", f"--output={path}", "--version=2"]) == 0
+    about = read_model_file(path).about
+    assert (about.title, about.licence, about.attribution) == ("tuned 2", "none", "nobody")
+    RunFolder(tmp_path / "new").initial_file.write_text('{"about": {"title": "?"}}')
+    with pytest.raises(InputError, match=r"initial.json: is damaged .*; give back a copy"):
+        trained_networks(tmp_path / "new")
+
+
+def test_every_field_that_differs_is_named_with_what_to_do(config, file, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "check_patients", lambda *_: pytest.fail("patients are read"))
+    monkeypatch.setattr(experiment, "use_phantoms", lambda *_: pytest.fail("phantoms are made"))
+    config.model.targets = 5
+    config.model.widths = (4, 2)
+    config.data.spacing_mm = 0.8
+    config.data.percentiles = (1, 99)
+    config.model.dropout_rate = 0.3  # free
+    config.model.initial_probability = 0.1  # free
+    for work in (run_experiment, cross_validate):
+        if work is cross_validate:
+            config.data.validation_patients, config.data.folds = 0, 2
+        with pytest.raises(ConfigError) as error:
+            work(config, tmp_path / "new")
+        lines = str(error.value).splitlines()
+        assert lines[0] == f"config.init={file} cannot begin a run of this configuration:"
+        assert sorted(lines[1:-1]) == [
+            "config.data.percentiles is [1, 99]; wanted [1, 50, 99]",
+            "config.data.spacing_mm is 0.8; wanted 1.0",
+            "config.model.targets is 5; wanted 2",
+            "config.model.widths is [4, 2]; wanted [3, 2]",
+        ]
+        assert f"as in made up 1.0 ({file}), network 0 (0 to 1)" in lines[-1]
+        assert "--config=configs/open_ms.py, of the released weights" in lines[-1]
+        assert "--config.model.targets=2" in lines[-1]
+        assert "--config.model.widths='(3,2)'" in lines[-1]
+        assert "--config.data.percentiles='(1,50,99)'" in lines[-1]
+        assert not (tmp_path / "new").exists()
+
+
+def test_a_field_that_the_network_knows_nothing_of_is_named(config, tmp_path):
+    with config.unlocked():
+        config.model.attention_heads = 4
+    config.model.targets = 5
+    with pytest.raises(ConfigError) as error:
+        initial_network(config, RunFolder(tmp_path / "new"))
+    lines = str(error.value).splitlines()
+    assert sorted(lines[1:-1]) == [
+        "config.model.attention_heads is 4; wanted no such field",
+        "config.model.targets is 5; wanted 2",
+    ]
+    assert lines[-1].endswith("(--config=configs/open_ms.py, of the released weights)")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "model.norm_epsilon",
+        "model.targets",
+        "model.node_convolutions",
+        "data.percentiles",
+        "predict.min_lesion_mm3",
+    ],
+)
+def test_a_run_whose_configuration_lacks_a_field_is_refused(config, tmp_path, field):
+    run = RunFolder(save_run(tmp_path / "old", config))
+    document = json.loads(run.config_file.read_text())
+    section, name = field.split(".")
+    del document[section][name]
+    run.config_file.write_text(json.dumps(document))
+    config.init = str(run.path)
+    message = f"config.json: is of another version of this program .it lacks {name}.; train"
+    with pytest.raises(InputError, match=message):
+        initial_network(config, RunFolder(tmp_path / "new"))
+
+
+def test_the_configuration_of_finetuning_fits_each_of_the_released_networks(tmp_path):
+    config = finetune.get_config()
+    networks = read_model_file(weights.released()).networks
+    for number, network in enumerate(networks):
+        config.init_network = number
+        check_config(config)
+        assert str(initial_network(config, RunFolder(tmp_path / "new"))) == str(network)
+        for name in ("threshold", "min_lesion_mm3"):
+            assert config.predict[name] == network.config.predict[name], name
+
+
+@pytest.mark.parametrize(
+    ("init", "number", "message"),
+    [
+        ("{file}", 2, "config.init_network is 2; wanted 0 to 1, as config.init=.* holds 2"),
+        ("{tmp}/nowhere", 0, "nowhere: no such folder; wanted that of a run"),
+        ("{tmp}/nowhere.safetensors", 0, "nowhere.safetensors: no such file; wanted a model file"),
+        ("weights", 0, "no such file; wanted the released weights"),
+    ],
+)
+def test_a_network_that_is_not_there(config, file, tmp_path, monkeypatch, init, number, message):
+    monkeypatch.setattr(weights, "_FILE", tmp_path / "none.safetensors")
+    config.init, config.init_network = init.format(file=file, tmp=tmp_path), number
+    with pytest.raises(InputError, match=message):
+        run_experiment(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("init", "number", "message"),
+    [
+        ("weights", -1, "config.init_network is -1; wanted 0 or more"),
+        ("", 1, "config.init_network is 1; wanted 0 without config.init"),
+    ],
+)
+def test_fields_that_cannot_be(small_config, init, number, message):
+    small_config.init, small_config.init_network = init, number
+    with pytest.raises(ConfigError, match=message):
+        check_config(small_config)
+
+
+def test_every_fold_of_a_cross_validation_begins_with_it(config, file, tmp_path):
+    config.data.validation_patients, config.data.folds = 0, 2
+    config.init_network = 1
+    cross_validate(config, tmp_path / "cv")
+    network = read_model_file(file).networks[1]
+    for fold in range(2):
+        run = Folds(tmp_path / "cv").run(fold)
+        assert_trees_equal(stored(run)[1]["model"], network.variables)
+        assert preprocessing_of(run) == network.preprocessing
+    evaluation = json.loads((tmp_path / "cv" / "evaluation" / "evaluation.json").read_text())
+    assert {row["patient"] for row in evaluation["scores"]} == {f"patient_{k}" for k in range(4)}
+
+
+def test_it_can_be_asked_for_on_the_command_line(config, file, patients_root, tmp_path):
+    """And what was trained from it predicts."""
+    flags = [
+        f"--config.init={file}", "--config.init_network=1",
+        "--config.data.percentiles=(1,50,99)", "--config.train.max_steps=2",
+    ]  # fmt: skip
+    with Launch(patients_root) as launch:
+        status, said = launch.run(tmp_path / "new", *flags)
+    assert status == 0, said
+    assert f"beginning with made up 1.0 ({file}), network 1 (0 to 1)" in said
+    assert "step 2/2" in said
+    assert (tmp_path / "new" / "evaluation" / "report.html").is_file()

@@ -1,0 +1,328 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from msseg_jax.data.loader import load_batches
+from msseg_jax.models.run_folder import RunFolder
+from msseg_jax.network.model import build_model
+from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED
+from msseg_jax.training import processes as parallel
+from msseg_jax.training.batches import prepare_data, training_data
+from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
+from msseg_jax.training.processes import ProcessError, join_processes
+from msseg_jax.training.schedule import learning_rate, make_schedule
+from msseg_jax.training.step import create_state, loaded_step
+
+
+def packed_batch(number, patches=8):
+    generator = np.random.default_rng(number)
+    return {
+        "images": generator.integers(-3000, 3000, (patches, 2, 8, 8, 8)).astype(np.int16),
+        "targets": generator.integers(0, 4, (patches, 1, 8, 8, 8)).astype(np.uint8),
+        "patch_ids": np.arange(patches, dtype=np.int32),
+    }
+
+
+@pytest.fixture
+def compilations():
+    """Counts what XLA compiles while the test runs."""
+    counted = []
+
+    def count(event, duration_s, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            counted.append(duration_s)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    yield counted
+    jax.monitoring.clear_event_listeners()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_training_step_is_compiled_once_and_takes_the_memory_of_the_state(
+    small_config, compilations, dtype
+):
+    devices = jax.local_devices()
+    state = create_state(small_config, build_model(small_config, AXIS, dtype), lambda step: 0.01)
+    state = on_every_device(state, devices)
+    step = parallel_step(partial(loaded_step, seed=7, targets=2, patch_size=8), devices)
+    for number in range(4):
+        before = len(compilations)
+        old = state
+        state, metrics, stop = step(state, packed_batch(number), {}, flag=False)
+        jax.block_until_ready((state, metrics, stop))
+        assert (len(compilations) > before) == (number == 0)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves((old.params, old.opt_state)))
+    for leaf in jax.tree.leaves((state.params, state.batch_stats, state.opt_state, metrics)):
+        assert leaf.dtype in (jnp.float32, jnp.int32)
+    assert int(state.step) == 4
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The shapes of arrays that the host reads; on a CPU no guard would complain of it."""
+    array, read = type(jnp.zeros(())), []
+
+    class Spy:
+        def __get__(self, own, _, value=array._value):
+            read.append(own.shape)
+            return value.__get__(own)
+
+    monkeypatch.setattr(array, "_value", Spy())
+    return read
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_nothing_is_read_back_while_the_first_step_of_a_training_is_compiled(
+    small_config, reads, tmp_path, resident
+):
+    small_config.data.device_resident = resident
+    devices = jax.local_devices()
+    data = prepare_data(small_config, RunFolder(tmp_path / "run"), None)
+    rate = learning_rate(small_config, make_schedule(small_config, len(data.training)))
+    state = create_state(small_config, build_model(small_config, AXIS), rate)
+    batches, volumes = training_data(small_config, data, 1, devices)
+    assert bool(volumes) is resident
+    state = on_every_device(state, devices)
+    step = parallel_step(partial(loaded_step, seed=7, targets=2, patch_size=8), devices)
+    (batch,) = load_batches(batches, 0, 1)
+    reads.clear()
+    result = step(state, batch, volumes)
+    assert reads == []
+    jax.device_get(result)
+    assert reads  # it sees what is read
+
+
+def test_nothing_is_copied_from_the_host_inside_a_step():
+    devices = jax.local_devices()
+    step = parallel_step(lambda state, batch, shared: (state + shared, jnp.sum(batch)), devices)
+    state = on_every_device(jnp.zeros(()), devices)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        step(state, np.zeros(4), np.float32(1))  # `shared` was not brought to the devices
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_every_device_knows_of_a_flag(flag):
+    devices = jax.local_devices()
+    step = parallel_step(lambda state, batch, shared: (state, jax.lax.pmean(0.0, AXIS)), devices)
+    *_, raised = step(on_every_device(jnp.zeros(()), devices), np.zeros(4), flag=flag)
+    assert bool(raised) is flag
+
+
+def test_devices_get_the_patches_in_order():
+    devices = jax.local_devices()
+    rows = parallel.spread_over_devices({"a": np.arange(8)}, devices)["a"]
+    assert rows.shape == (4, 2)
+    for device, shard in zip(devices, rows.addressable_shards, strict=True):
+        assert shard.device == device
+    np.testing.assert_array_equal(rows, np.arange(8).reshape(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("host:1", None, 2), "--process_id not given"),
+        ((None, 0, None), "--coordinator and --num_processes not given"),
+        (("host:1", 2, 2), "--process_id is 2 and --num_processes is 2"),
+        (("host:1", 0, 0), "--num_processes is 0"),
+        (("host", 0, 2), "--coordinator is 'host'; wanted HOST:PORT"),
+        (("host:0", 0, 2), "--coordinator is 'host:0'; .* a port from 1 to 65535"),
+        (("host:99999", 1, 2), "--coordinator is 'host:99999'; .* a port from 1 to 65535"),
+        (("::1:80", 1, 2), "--coordinator is '::1:80'; .* an IPv6 address in brackets"),
+        (("[]:80", 1, 2), "--coordinator is '..:80'; wanted HOST:PORT"),
+        (("host:port", 0, 2), "--coordinator is 'host:port'; wanted HOST:PORT"),
+    ],
+)
+def test_what_is_missing_or_wrong_in_the_flags_is_named(given, message, monkeypatch):
+    set_environment(monkeypatch, {})
+    with pytest.raises(ProcessError, match=message):
+        join_processes(*given)
+
+
+def test_a_coordinator_that_does_not_answer_is_given_up(monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "JOIN_S", 1)
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ProcessError, match=f"--coordinator={address} cannot be reached"):
+            join_processes(address, 1, 2)
+    assert capsys.readouterr().out == f"waiting for process 0 at {address}, for 1 s\n"
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_is_reached_without_its_brackets(monkeypatch):
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        address = f"[::1]:{server.getsockname()[1]}"
+        join_processes(address, 1, 2)
+    assert [given["coordinator_address"] for given in started] == [address]
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1"])
+def test_a_port_that_is_taken_is_named(host, capfd):
+    with socket.create_server((host, 0)) as server:
+        port = server.getsockname()[1]
+        message = f"--coordinator=127.0.0.1:{port}: port {port} cannot be opened .* a free one"
+        with pytest.raises(ProcessError, match=message):
+            join_processes(f"127.0.0.1:{port}", 0, 2)
+    assert "waiting" not in capfd.readouterr().out
+
+
+def test_a_port_that_the_scheduler_chose_and_is_taken_ends_in_a_message(monkeypatch):
+    set_environment(monkeypatch, SLURM)
+
+    def fail(**_):
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Failed to start RPC server")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(ProcessError, match=r"Failed to start RPC server.*JAX_COORDINATOR_PORT"):
+        join_processes(None, None, None)
+
+
+def test_processes_that_do_not_come_together_are_told_what_may_be_wrong():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    program = (
+        "from msseg_jax import parallel; parallel.JOIN_S = 1; "
+        f"parallel.join_processes({address!r}, 0, 2)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"--num_processes=2 at --coordinator={address} did not come together" in done.stderr
+    assert "the same --num_processes" in done.stderr
+    assert done.stdout == f"waiting for 1 more process at {address}\n"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said", "traceback"),
+    [
+        (
+            jax.errors.JaxRuntimeError("UNAVAILABLE: connection lost"), 1,
+            "ends: perhaps because another process died: UNAVAILABLE: connection lost\n"
+            "if so, the same command goes on from the last checkpoint\n", False,
+        ),
+        (ProcessError("the port is taken"), 1, "ends: the port is taken\n", False),
+        (KeyboardInterrupt(), EXIT_STATUS, f"ends: {INTERRUPTED}\n", False),
+        (RuntimeError("a fault of ours"), 1, "ends: a fault of ours\n", True),
+    ],
+)  # fmt: skip
+def test_one_of_several_processes_says_why_it_ends(
+    monkeypatch, capsys, error, status, said, traceback
+):
+    ended = []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(parallel.os, "_exit", ended.append)
+    try:
+        raise error
+    except BaseException as raised:
+        parallel.leave(raised)
+    assert ended == [status]
+    errors = capsys.readouterr().err
+    assert errors.endswith(said)
+    assert ("Traceback" in errors) == traceback
+
+
+def test_a_signal_is_heeded_while_a_process_waits_for_the_others():
+    here = threading.main_thread().ident
+    never = threading.Event()
+    threading.Timer(0.2, signal.pthread_kill, (here, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        parallel._heeding_signals(lambda: never.wait(60))
+    never.set()
+
+
+def test_what_goes_wrong_while_a_process_waits_is_not_lost():
+    with pytest.raises(ProcessError, match="that will do"):
+        parallel._heeding_signals(lambda: (_ for _ in ()).throw(ProcessError("that will do")))
+    assert parallel._heeding_signals(lambda: 7) == 7
+
+
+def test_a_training_says_how_many_processes_and_devices_take_part(monkeypatch, capsys):
+    devices = [SimpleNamespace(process_index=k, device_kind="H100") for k in (0, 0, 1, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    parallel.agree_on("the same")
+    wanted = "2 processes train together on 4 devices (H100): 2 in each\n"
+    assert capsys.readouterr().out == wanted
+    monkeypatch.setattr(jax, "devices", lambda: devices[:2])
+    parallel.agree_on("the same")
+    assert capsys.readouterr().out == ""
+
+
+def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
+    devices = [SimpleNamespace(process_index=k) for k in (0, 0, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    with pytest.raises(ProcessError, match="process 0 has 2, process 1 has 1"):
+        parallel.agree_on("the same")
+
+
+def set_environment(monkeypatch, environment):
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "OMPI_")) or name == parallel.OWN_GPUS:
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+SLURM = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_TASKS": "2"}
+OPEN_MPI_5 = {
+    "OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "2"
+}  # fmt: skip
+
+
+def test_open_mpi_5_needs_to_be_told_the_coordinator_alone(monkeypatch):
+    set_environment(monkeypatch, OPEN_MPI_5)
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    with pytest.raises(ProcessError, match="wanted --coordinator=HOST:PORT, the same for all"):
+        join_processes(None, None, None)
+    join_processes("host:1", None, None)
+    (given,) = started
+    assert (given["coordinator_address"], given["process_id"]) == ("host:1", 0)
+    assert given["num_processes"] == 3
+    assert given["local_device_ids"] == [2]  # one GPU for each process
+
+
+def test_who_says_which_gpus_a_process_takes_is_obeyed_under_open_mpi_5(monkeypatch):
+    set_environment(monkeypatch, OPEN_MPI_5 | {parallel.OWN_GPUS: "0"})
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    join_processes("host:1", None, None)
+    assert started[0]["local_device_ids"] is None  # so JAX goes by the variable
+
+
+def test_with_all_three_flags_a_process_takes_every_gpu_it_sees(monkeypatch):
+    set_environment(monkeypatch, OPEN_MPI_5)
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    join_processes("host:1", 0, 3)
+    assert started[0]["local_device_ids"] is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes"),
+    [
+        ({}, 0),
+        (SLURM, 2),
+        ({"SLURM_STEP_NODELIST": "node1", "SLURM_STEP_NUM_TASKS": "1"}, 1),
+        ({"SLURM_NTASKS": "4"}, 0),  # in a job, but not started by srun
+        ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "3"}, 3),
+    ],
+)
+def test_what_slurm_and_open_mpi_start_is_recognised(monkeypatch, environment, processes):
+    set_environment(monkeypatch, environment)
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    join_processes(None, None, None)
+    assert bool(started) == (processes > 1)

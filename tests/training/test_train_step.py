@@ -1,0 +1,131 @@
+"""One step of a training, and how its rate falls over the steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from msseg_jax.models.configuration import ConfigError
+from msseg_jax.network.model import build_model
+from msseg_jax.training.devices import AXIS, check_batch_size, on_every_device, parallel_step
+from msseg_jax.training.schedule import Schedule, learning_rate, make_schedule
+from msseg_jax.training.step import TrainState, create_state, train_step
+
+RATE = 0.01
+
+
+def random_batch(seed=0, patches=4):
+    """A batch in which the targets can be read off the second visit."""
+    generator = np.random.default_rng(seed)
+    visits = generator.normal(size=(2, patches, 8, 8, 8, 1)).astype(np.float32)
+    targets = (visits[1] > 1).astype(np.uint8).repeat(2, axis=-1)
+    ids = np.arange(patches, dtype=np.int32)
+    return {"time01": visits[0], "time02": visits[1], "targets": targets, "patch_ids": ids}
+
+
+def on_patches(state, batch, shared):
+    """`train_step` on patches that are not packed."""
+    return train_step(state, batch, seed=7)
+
+
+def run_steps(config, devices, steps, compute_dtype="float32"):
+    """State and metrics after some steps on the first few devices."""
+    devices = jax.devices()[:devices]
+    state = create_state(config, build_model(config, AXIS, compute_dtype), lambda step: RATE)
+    state = on_every_device(state, devices)
+    step = parallel_step(on_patches, devices)
+    history = []
+    for k in range(steps):
+        state, metrics, _ = step(state, random_batch(k))
+        history.append(jax.device_get(metrics))
+    return jax.device_get(state), history
+
+
+def assert_trees_close(one, other, atol):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), one, other)
+
+
+def test_four_devices_give_what_one_gives(small_config):
+    one, one_history = run_steps(small_config, 1, 3)
+    four, four_history = run_steps(small_config, 4, 3)
+    assert_trees_close(one_history, four_history, atol=1e-5)
+    assert_trees_close(one.batch_stats, four.batch_stats, atol=1e-5)
+    # Adam divides by the gradient's own size, so what counts is that updates of 3 x RATE agree.
+    assert_trees_close(one.params, four.params, atol=0.02 * RATE)
+
+
+def test_the_step_is_adam_on_the_gradient_of_the_batch_loss(small_config):
+    """Adam's first update is the sign of the gradient times the learning rate."""
+    model = build_model(small_config, axis_name=AXIS)
+    before = create_state(small_config, model, lambda step: RATE)
+    after, history = run_steps(small_config, 4, 1)
+    updates = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, before.params)
+    assert max(jax.tree.leaves(updates)) == pytest.approx(RATE, rel=1e-3)
+    assert -1 < history[0]["loss"] < 0
+    assert history[0]["gradient_norm"] > 0
+    assert int(after.step) == 1
+
+
+def test_the_gradient_is_that_of_the_loss(small_config):
+    """Following the gradient for a little way lowers the loss by its norm times the way."""
+    small_config.model.dropout_rate = 0.0
+    model = build_model(small_config, axis_name=AXIS)
+    way = 1e-3
+    # Gradient descent whose first step has the length `way` shows the gradient by its effect.
+    state = create_state(small_config, model, lambda step: RATE)
+    descent = optax.chain(optax.normalize_by_update_norm(), optax.sgd(way))
+    state = TrainState.create(
+        apply_fn=model.apply, params=state.params, batch_stats=state.batch_stats, tx=descent
+    )
+    state = on_every_device(state.replace(step=jnp.zeros((), jnp.int32)), jax.devices())
+    step = parallel_step(on_patches, jax.devices())
+    after, before, _ = step(state, random_batch())
+    _, later, _ = step(after, random_batch())
+    fall = float(before["loss"] - later["loss"])
+    assert fall == pytest.approx(float(before["gradient_norm"]) * way, rel=0.05)
+
+
+def test_the_network_learns_what_can_be_read_off_the_second_visit(small_config):
+    small_config.model.dropout_rate = 0.0  # the small network has no map to spare
+    _, history = run_steps(small_config, 4, 200)
+    first, last = (np.mean([h["loss"] for h in part]) for part in (history[:5], history[-5:]))
+    assert last < first - 0.3
+
+
+def test_bfloat16_learns_as_float32_does(small_config):
+    small_config.model.dropout_rate = 0.0
+    small_config.model.widths = (8, 8)
+    _, full_history = run_steps(small_config, 4, 60)
+    half, half_history = run_steps(small_config, 4, 60, "bfloat16")
+    losses = np.array([[h["loss"] for h in history] for history in (full_history, half_history)])
+    assert losses[0, -1] < losses[0, 0] - 0.1  # there is something to compare
+    # Near to each other all along, and not the same: 8 bits were lost on the way.
+    np.testing.assert_allclose(losses[1], losses[0], atol=0.05)
+    assert np.abs(losses[1] - losses[0]).max() > 1e-4
+    for leaf in jax.tree.leaves((half.params, half.batch_stats, half_history)):
+        assert leaf.dtype == np.float32
+
+
+def test_the_papers_schedule(small_config):
+    small_config.data.patches_per_patient = 872
+    small_config.train.batch_size = 40
+    small_config.train.epochs = 40
+    small_config.train.max_steps = 0
+    schedule = make_schedule(small_config, training_patients=40)
+    assert schedule == Schedule(steps_per_epoch=872, total_steps=34_880)
+    rate = learning_rate(small_config, schedule)
+    assert float(rate(0)) == float(rate(871)) == pytest.approx(0.004)
+    assert float(rate(872)) == pytest.approx(0.004 * 0.9)
+    assert float(rate(34_879)) == pytest.approx(0.004 * 0.9**39, rel=1e-4)
+
+
+def test_refuses_a_batch_larger_than_an_epoch(small_config):
+    small_config.train.batch_size = 400
+    with pytest.raises(ConfigError, match="batch_size is 400; wanted at most 16"):
+        make_schedule(small_config, training_patients=1)
+
+
+def test_refuses_a_batch_that_does_not_divide_by_the_devices():
+    with pytest.raises(ValueError, match=r"batch_size is 6, .* 4 devices; .* such as 4 or 8"):
+        check_batch_size(6, 4)

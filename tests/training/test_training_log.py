@@ -1,0 +1,32 @@
+import jax.numpy as jnp
+import pytest
+
+from msseg_jax.training.log import TrainingError, TrainingLog
+
+RATE = 0.01
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_too(tmp_path):
+    with TrainingLog(tmp_path / "log.jsonl", 4, 9, lambda step: RATE) as log:
+        log.begin(0)
+        log.add(1, {"loss": jnp.float32(-0.5), "gradient_norm": jnp.float32("inf")})
+        with pytest.raises(TrainingError, match="the gradient_norm of step 1 is inf"):
+            log.write()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
+    with TrainingLog(tmp_path / "log.jsonl", 4, 9, lambda step: RATE) as log:
+        log.begin(0)
+        for step, loss in ((1, -0.5), (2, float("nan")), (3, float("nan"))):
+            log.add(step, {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(1)})
+        with pytest.raises(TrainingError, match="the loss of step 2 is nan"):
+            log.write()
+    assert (tmp_path / "log.jsonl").read_text() == ""
+
+
+def test_what_a_continued_run_does_again_is_logged_once(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 2}\n{"step": 4}\n{"step": 5, "validation": {}}\n{"st')
+    with TrainingLog(path, 4, 9, lambda step: RATE) as log:
+        log.begin(4)
+    assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
