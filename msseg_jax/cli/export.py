@@ -5,15 +5,11 @@ python -m msseg_jax.export --show FILE.safetensors
 """
 
 import argparse
-import logging
-import sys
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import jax
 
-from msseg_jax.cli.ending import run_command
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.models.folds import runs_of
 from msseg_jax.models.model_file import (
@@ -27,8 +23,6 @@ from msseg_jax.models.model_file import (
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.models.released import WEIGHTS, released
 from msseg_jax.system.errors import InputError
-
-PROGRAM = "python -m msseg_jax.export"
 
 
 def export(
@@ -126,68 +120,7 @@ def _rows(network: TrainedNetwork) -> list[tuple[str, str]]:
     ]
 
 
-# ---------------------------------------------------------------------------- command line
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        PROGRAM,
-        allow_abbrev=False,
-        description="Trained networks into one file, to be handed on: weights, preprocessing and "
-        "what they are, and no path of this machine. --show prints what a file says of itself.",
-    )
-    parser.add_argument(
-        "--model", type=Path, action="append", metavar="MODEL",
-        help="folder of a run of launch.py or of a cross-validation, or a model file; several go "
-        "into one file, as an ensemble",
-    )  # fmt: skip
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="model file to write (.safetensors)"
-    )
-    for name, what in (
-        ("name", "what it is called; default: as the file"),
-        ("version", "of the weights"),
-        ("licence", "under which they may be used"),
-        ("attribution", "whom to name"),
-        ("training_data", "what they were trained on"),
-        ("description", "anything else"),
-    ):
-        parser.add_argument(f"--{name}", metavar="TEXT", help=what)
-    own = "default: the networks' own"
-    parser.add_argument(
-        "--threshold", type=float, metavar="P",
-        help=f"probability above which a voxel is new lesion, for predict; {own}",
-    )  # fmt: skip
-    parser.add_argument(
-        "--min_lesion_mm3", type=float, metavar="MM3",
-        help=f"smaller lesions are dropped by predict; {own}",
-    )  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    parser.add_argument(
-        "--show", nargs="?", type=Path, const=Path(WEIGHTS), metavar="FILE",
-        help="print what a model file says of itself; without FILE, the released weights",
-    )  # fmt: skip
-    flags = parser.parse_args(arguments)
-    if flags.show is None:
-        if not flags.model or flags.output is None:
-            parser.error("wanted --model and --output (to write a file), or --show")
-    elif flags.model or flags.output:
-        parser.error("--show and --model, --output exclude each other: give one or the other")
-    for name, high in (("threshold", 1), ("min_lesion_mm3", None)):
-        value = getattr(flags, name)
-        if value is not None and not (value >= 0 and (high is None or value < high)):
-            wanted = "0 or more" + (f" and less than {high}" if high else "")
-            parser.error(f"--{name} is {value}; wanted {wanted}")
-    return flags
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, or 1 if anything stopped it."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    return run_command(PROGRAM, partial(_export, parse_arguments(arguments)))
-
-
-def _export(flags: argparse.Namespace) -> int:
+def run(flags: argparse.Namespace) -> int:
     if flags.show is None:
         _write(flags)
     path = flags.show or flags.output
@@ -207,7 +140,3 @@ def _write(flags: argparse.Namespace) -> None:
 
     texts = given("name", "version", "licence", "attribution", "training_data", "description")
     export(flags.model, output, texts, given("threshold", "min_lesion_mm3"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

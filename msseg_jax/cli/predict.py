@@ -11,15 +11,14 @@ For research, not for clinical use.
 
 import argparse
 import contextlib
-import logging
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from msseg_jax.cli.ending import run_command, status_after
+from msseg_jax.cli.ending import status_after
+from msseg_jax.configuration.options import Options
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.patient import (
     Outputs,
@@ -28,148 +27,27 @@ from msseg_jax.inference.patient import (
     predict_patients,
     reason_of,
 )
-from msseg_jax.inference.predictor import Options
 from msseg_jax.models.folds import runs_of
 from msseg_jax.models.released import WEIGHTS
 from msseg_jax.prepare.request import (
     Request,
-    add_arguments,
-    check_arguments,
     check_libraries,
     find_scans,
     request_of,
 )
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
-from msseg_jax.system.machine import keep_freed_memory, limit_threads
 from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed, steps
 from msseg_jax.volumes.layout import Patient, find_patients, patient_in
 from msseg_jax.volumes.nifti import SUFFIXES, check_output
 
-PROGRAM = "python -m msseg_jax.predict"
 # What is added to the name of --output, of a file or of a folder:
 PREPARED = "_prepared"  # for prepared pairs, where --prepare names no folder
 IN_MIDDLE = "_on_middle_space"  # for masks on their grid
 
 
-# ---------------------------------------------------------------------------- command line
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        PROGRAM,
-        allow_abbrev=False,
-        description="New multiple-sclerosis lesions between two FLAIR visits. For research, not "
-        "for clinical use.",
-        epilog="Either -t1 and -t2, or --dataset. The visits must lie on one grid, but for "
-        "--prepare.",
-    )
-    parser.add_argument(
-        "--model", type=Path, action="append", metavar="MODEL",
-        help="folder of a run of launch.py or of a cross-validation, or a model file; several "
-        "networks are an ensemble, whose probabilities are averaged; default: 'weights', the "
-        "released ones",
-    )  # fmt: skip
-    one = parser.add_argument_group("one pair")
-    one.add_argument("-t1", "--time01", type=Path, metavar="FILE", help="FLAIR of the first visit")
-    one.add_argument("-t2", "--time02", type=Path, metavar="FILE", help="FLAIR of the second visit")
-    one.add_argument(
-        "--mask", type=Path, metavar="FILE",
-        help="brain mask; without it the brain is what is non-zero in either visit",
-    )  # fmt: skip
-    many = parser.add_argument_group("a whole folder")
-    many.add_argument(
-        "--dataset", type=Path, metavar="ROOT", help="folder in the MSSEG-2 layout (no targets)"
-    )
-    parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="OUT",
-        help="mask to write (.nii.gz); with --dataset the folder for <patient>.nii.gz",
-    )  # fmt: skip
-    parser.add_argument(
-        "--probability", type=Path, metavar="OUT",
-        help="probability map to write; with --dataset the folder for <patient>.nii.gz",
-    )  # fmt: skip
-    parser.add_argument(
-        "--uncertainty", type=Path, metavar="OUT",
-        help="standard deviation of the probability over the models of an ensemble, to write as a "
-        "map; with --dataset the folder for <patient>.nii.gz",
-    )  # fmt: skip
-    parser.add_argument(
-        "--report", type=Path, metavar="OUT",
-        help="page to open in a browser (.html): lesion list, pictures, warnings; with --dataset "
-        "the folder for <patient>.html",
-    )  # fmt: skip
-    parser.add_argument(
-        "--prepare", nargs="?", type=Path, const=True, metavar="DIR",
-        help="take scans as they left the scanner (see python -m msseg_jax.prepare), bring the "
-        "visits together in this folder (default: OUT_prepared), and write maps on the grid of the "
-        "second visit; the mask also on the prepared pair's (OUT_on_middle_space)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--overwrite", action="store_true",
-        help="do again what is done already: with --dataset patients, with --prepare pairs",
-    )  # fmt: skip
-    add_arguments(parser)
-    own = "default: the (first) model's own"
-    parser.add_argument(
-        "--overlap", type=int, metavar="VOXELS", help=f"shared by neighbouring tiles; {own}"
-    )
-    parser.add_argument(
-        "--tile", type=int, metavar="VOXELS",
-        help="largest side of a tile, a multiple of 8 for the paper's network: large ones overlap "
-        "less, which is faster, takes more memory, changes probabilities near their borders, and "
-        "is compiled for each patient; default: the model's patch size",
-    )  # fmt: skip
-    parser.add_argument(
-        "--threshold", type=float, metavar="P",
-        help=f"probability above which a voxel is new lesion; {own}",
-    )  # fmt: skip
-    parser.add_argument(
-        "--min_lesion_mm3", type=float, metavar="MM3",
-        help=f"drop smaller lesions (6-connected components); {own}",
-    )  # fmt: skip
-    parser.add_argument(
-        "--batch_size", type=int, metavar="TILES",
-        help=f"tiles of the model's patch size per call of the network; {own}",
-    )  # fmt: skip
-    parser.add_argument("--threads", type=int, metavar="N", help="processors to use; default: all")
-    flags = parser.parse_args(arguments)
-
-    if flags.dataset is not None:
-        if flags.time01 or flags.time02 or flags.mask:
-            parser.error("--dataset and -t1, -t2, --mask exclude each other: give one or the other")
-    elif flags.time01 is None or flags.time02 is None:
-        parser.error("wanted -t1 and -t2 (one pair), or --dataset (a folder)")
-    check_arguments(parser, flags)
-    if flags.prepare is None:
-        for name in ("series", "brain_mask01", "brain_mask02", "brain_mask_command"):
-            if getattr(flags, name):
-                parser.error(f"--{name} is of --prepare; wanted both, or a pair on one grid")
-    elif flags.mask:
-        parser.error("--mask is of a pair on one grid; with --prepare give --brain_mask01 and 02")
-    for name, low, high in (
-        ("overlap", 0, None), ("tile", 1, None), ("threshold", 0, 1), ("min_lesion_mm3", 0, None),
-        ("batch_size", 1, None), ("threads", 1, None),
-    ):  # fmt: skip
-        value = getattr(flags, name)
-        if value is not None and not (value >= low and (high is None or value < high)):
-            wanted = f"{low} or more" + (f" and less than {high}" if high else "")
-            parser.error(f"--{name} is {value}; wanted {wanted}")
-    return flags
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, or 1 if anything failed or stopped it."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    flags = parse_arguments(arguments)
-    keep_freed_memory()
-    if flags.threads:
-        limit_threads(flags.threads)
-    return run_command(PROGRAM, partial(_predict, flags))
-
-
-def _predict(flags: argparse.Namespace) -> int:
+def run(flags: argparse.Namespace) -> int:
     if flags.prepare is not None:
         check_libraries()
     flags.models = runs_of(flags.model or [Path(WEIGHTS)])
@@ -325,7 +203,3 @@ def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path 
         ensemble, patients, options, outputs, flags.overwrite, preparations
     )
     return status_after(failures, len(requests or patients), "patients")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from msseg_jax.configuration.options import Options
 from msseg_jax.data import preprocess
 from msseg_jax.data.quality import Quality, assess
-from msseg_jax.inference.predictor import Options, Predictor
+from msseg_jax.inference.predictor import Predictor
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair

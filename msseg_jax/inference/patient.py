@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from msseg_jax.configuration.options import Options
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, Quality
 from msseg_jax.inference.ensemble import Ensemble
-from msseg_jax.inference.predictor import Options
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.lesions import CENTRE, describe_lesions, number_lesions, voxel_mm3

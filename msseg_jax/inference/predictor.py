@@ -1,11 +1,11 @@
 """One trained network, ready to segment, with its preprocessing and its options."""
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from msseg_jax.configuration.options import Options
 from msseg_jax.data import preprocess
 from msseg_jax.data.preprocess import Resampled
 from msseg_jax.inference.tiles import fit_tile, tile_corners
@@ -14,17 +14,6 @@ from msseg_jax.volumes.pair import Pair
 
 if TYPE_CHECKING:
     from msseg_jax.models.model_file import TrainedNetwork  # which imports JAX
-
-
-@dataclass(frozen=True)
-class Options:
-    """What turns probabilities into a mask."""
-
-    overlap: int  # voxels shared by neighbouring tiles
-    threshold: float  # probability above which a voxel is new lesion
-    min_lesion_mm3: float  # smaller components are dropped
-    batch_size: int  # tiles of the model's patch size per call of the network
-    tile: int | None = None  # largest side of a tile, voxels; None: the model's patch size
 
 
 class Predictor:

@@ -8,7 +8,6 @@ import orbax.checkpoint as ocp
 
 from msseg_jax.models.run_folder import RunError, RunFolder, logger
 from msseg_jax.system.atomic import write_beside
-from msseg_jax.training.processes import is_main
 
 
 class Checkpoints:
@@ -24,7 +23,7 @@ class Checkpoints:
         # Orbax would have all processes save together what is spread over them. Here each has all
         # of it, so each acts alone: the main one writes, and all read.
         alone = jax.process_index()
-        main = is_main()
+        main = alone == 0
         options = ocp.CheckpointManagerOptions(
             read_only=not main, max_to_keep=keep if main else None,
             save_interval_steps=1 if main else 0,  # else orbax warns that it is not read-only

@@ -26,8 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 import msseg_jax
+from msseg_jax.configuration.options import Options
 from msseg_jax.data.preprocess import Preprocessing
-from msseg_jax.inference.predictor import Options
 from msseg_jax.models.configuration import ConfigError, check_network, settings_of
 from msseg_jax.models.released import WEIGHTS
 from msseg_jax.network.model import SiameseMPUNet, build_model, variable_shapes

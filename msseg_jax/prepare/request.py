@@ -38,41 +38,6 @@ def check_libraries() -> None:
         )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that say how to prepare, on one command line or another."""
-    group = parser.add_argument_group("how scans are prepared")
-    group.add_argument(
-        "--series", action="append", metavar="S",
-        help="of a DICOM folder with several series: the number, the UID or a part of the "
-        "description of the one to take; given twice, for the first visit and for the second",
-    )  # fmt: skip
-    for visit, which in zip(VISITS, ("first", "second"), strict=True):
-        group.add_argument(
-            f"--brain_mask{visit[-2:]}", type=Path, metavar="FILE",
-            help=f"brain mask of the {which} visit, on its own grid; default: found in the scans",
-        )  # fmt: skip
-    group.add_argument(
-        "--brain_mask_command",
-        metavar="COMMAND",
-        help='a program that makes the masks, such as "mri_synthstrip -i {input} -m {output}"',
-    )
-
-
-def check_arguments(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Ends in the parser's error for flags that contradict each other."""
-    if flags.series and len(flags.series) > 2:
-        parser.error(f"--series is given {len(flags.series)} times; wanted once, or once per visit")
-    if flags.brain_mask_command and (flags.brain_mask01 or flags.brain_mask02):
-        parser.error(
-            "--brain_mask_command and --brain_mask01, --brain_mask02 exclude each other: give one "
-            "or the other"
-        )
-    if flags.dataset and (flags.brain_mask01 or flags.brain_mask02):
-        parser.error(
-            "--brain_mask01 and --brain_mask02 are of one pair; wanted none with --dataset"
-        )
-
-
 def request_of(flags: argparse.Namespace, time01: Path, time02: Path) -> Request:
     """The request for one pair, with what the flags say about how."""
     series = flags.series or [None]

@@ -25,7 +25,7 @@ def say_left_out(evaluation: Evaluation) -> None:
             print(f"  {name}: {reason}", file=sys.stderr)
 
 
-def run(
+def write_evaluation(
     reference: Path,
     prediction: Path,
     output: Path,

@@ -13,7 +13,7 @@ from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.evaluation.raters import WITH, WITHOUT
 from msseg_jax.evaluation.tables import format_summary, format_table, write_tables
 from msseg_jax.models.folds import Folds
-from msseg_jax.report.evaluation_folder import run
+from msseg_jax.report.evaluation_folder import write_evaluation
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout as dataset
 from tests.support.patients import SHAPE, save_nifti
@@ -227,7 +227,7 @@ def test_intensities_are_compared_with_the_training_that_predicted(
     monkeypatch.setattr(
         "msseg_jax.report.evaluation.write_evaluation_report", lambda *args: given.update(args[-1])
     )
-    run(patients_root, predictions, tmp_path / "out", models=[folds.path, other])
+    write_evaluation(patients_root, predictions, tmp_path / "out", models=[folds.path, other])
     landmarks = {name: [one.landmarks[1] for one in fitted] for name, fitted in given.items()}
     assert landmarks == {
         "patient_0": [50, 60], "patient_1": [51, 60], "patient_2": [50, 51, 60],

@@ -5,11 +5,11 @@ import pytest
 
 from msseg_jax.cli import predict as predict_module
 from msseg_jax.cli.predict import main
+from msseg_jax.configuration.options import Options
 from msseg_jax.data import preprocess
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.forward import compile_forward, segment_volume
 from msseg_jax.inference.patient import lesion_mask
-from msseg_jax.inference.predictor import Options
 from msseg_jax.models.checkpoints import Checkpoints
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.network.model import build_model, initial_variables

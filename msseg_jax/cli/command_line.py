@@ -1,0 +1,43 @@
+"""From arguments to the flags of one command."""
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help begins with examples."""
+
+    def __init__(self, program: str, examples: Sequence[str], **settings):
+        super().__init__(
+            program,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **settings,
+        )
+        self._examples = examples
+
+    def format_help(self) -> str:
+        lines = "".join(f"  {self.prog} {example}\n" for example in self._examples)
+        return f"examples:\n{lines}\n{super().format_help()}"
+
+
+def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespace:
+    """Return the flags of a command.
+
+    A command that sets `OVERRIDES` also takes flags that begin with that text. They are returned,
+    as they were given, in `flags.overrides`.
+
+    Args:
+      name: of the command.
+      program: how the user calls it, for messages.
+    """
+    declared = import_module(f"msseg_jax.cli.flags.{name}")
+    parser = Parser(program, declared.EXAMPLES, description=declared.DESCRIPTION)
+    declared.add_flags(parser)
+    if getattr(declared, "OVERRIDES", None) is None:
+        flags = parser.parse_args(arguments)
+    else:
+        flags, flags.overrides = parser.parse_known_args(arguments)
+    declared.check(parser, flags)
+    return flags

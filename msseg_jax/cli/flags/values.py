@@ -1,0 +1,35 @@
+"""Types of flag values: each converts a text, or says what was expected."""
+
+import argparse
+from collections.abc import Callable
+
+
+def number(
+    low: float, high: float | None = None, *, below: float | None = None
+) -> Callable[[str], float]:
+    """Return a converter to a float from `low` to `high`, or smaller than `below`."""
+    return _in_range(float, low, high, below)
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a converter to an int from `low` to `high`."""
+    return _in_range(int, low, high, None)
+
+
+def _in_range(kind, low, high, below):
+    noun = "a whole number" if kind is int else "a number"
+    expected = f"{noun}, {low:g} or more" if high is None else f"{noun} from {low:g} to {high:g}"
+    if below is not None:
+        expected = f"{noun}, {low:g} or more and less than {below:g}"
+
+    def convert(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
+        inside = value >= low and (high is None or value <= high)
+        if not (inside and (below is None or value < below)):  # NaN is not inside either
+            raise argparse.ArgumentTypeError(f"{text} is out of range; expected {expected}")
+        return value
+
+    return convert

@@ -1,0 +1,1 @@
+"""The configuration: every field with its name, unit, range and default, defined once."""
