@@ -24,11 +24,11 @@ class Predictor:
         import jax
 
         from msseg_jax.inference.forward import compile_forward
-        from msseg_jax.network.model import build_model
+        from msseg_jax.network.model import SiameseMPUNet
 
         self.network = network
         self.config, self.preprocessing = network.config, network.preprocessing
-        model = build_model(self.config)
+        model = SiameseMPUNet(self.config.model)
         self.side_multiple = model.side_multiple
         self._variables = jax.device_put(network.variables, jax.local_devices()[0])
         self._forward = compile_forward(model)
@@ -39,7 +39,7 @@ class Predictor:
     @property
     def options(self) -> Options:
         """The network's own."""
-        return Options(**self.config.predict.to_dict())
+        return Options(**self.config.predict.model_dump())
 
     def segment(
         self,

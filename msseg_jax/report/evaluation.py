@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data import preprocess
-from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.quality import assess
 from msseg_jax.evaluation.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
 from msseg_jax.evaluation.raters import PREDICTION, REFERENCE, read_masks
@@ -20,7 +21,7 @@ from msseg_jax.volumes.pair import read_pair
 from msseg_jax.volumes.volume import VolumeError
 
 # For the checks, where there is no model whose settings could be used.
-SETTINGS = Settings(spacing_mm=GRID_MM, percentiles=(1.0, 99.0), patch_size=1)
+SETTINGS = PreprocessingSettings(spacing_mm=GRID_MM, percentiles=(1.0, 99.0), patch_size=1)
 
 
 def write_evaluation_report(

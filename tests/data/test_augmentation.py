@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from configs import msseg2, msseg2_augmented
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data.augmentation import (
     Augmentation,
     AugmentationSettings,
@@ -18,7 +19,6 @@ from msseg_jax.data.cache import CachedPatient
 from msseg_jax.data.loader import PatchBatches, Places, Sampling, Share, load_batches
 from msseg_jax.data.packing import pack_images, pack_targets, unpack_target
 from msseg_jax.data.patches import crop, draw_corner
-from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
 from msseg_jax.models.configuration import ConfigError, check_config
@@ -53,7 +53,7 @@ def patient() -> CachedPatient:
 
 @pytest.fixture
 def entries(patients_root, tmp_path):
-    settings = Settings(1.0, (1, 50, 99), 8)
+    settings = PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
     return prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache").training
 
 

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data import cache
 from msseg_jax.data.cache import CacheError
 from msseg_jax.data.packing import unpack_images, unpack_target
-from msseg_jax.data.preprocess import Preprocessing, Settings, resample
+from msseg_jax.data.preprocess import Preprocessing, resample
 from msseg_jax.data.split import HoldOut, groups_of
 from msseg_jax.data.training_set import prepare
 from msseg_jax.system.errors import InputError
@@ -19,7 +20,7 @@ from msseg_jax.volumes.layout import DatasetError, find_patients
 from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE, SPACING_MM, save_nifti
 
-SETTINGS = Settings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
+SETTINGS = PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
 
 
 @pytest.fixture
@@ -78,7 +79,13 @@ def test_a_full_cache_reads_no_file_again(patients_root, cache_folder, monkeypat
 
 def test_a_changed_file_or_setting_is_another_entry(patients_root, cache_folder):
     first = prepared(patients_root, cache_folder, 0)
-    other = prepare(patients_root, 2, Settings(0.9, (1, 50, 99), 8), HoldOut(0), cache_folder)
+    other = prepare(
+        patients_root,
+        2,
+        PreprocessingSettings(spacing_mm=0.9, percentiles=(1, 50, 99), patch_size=8),
+        HoldOut(0),
+        cache_folder,
+    )
     assert not {f for _, f in first.training} & {f for _, f in other.training}
     changed = patients_root / "patient_0" / dataset.TIME01
     os.utime(changed, ns=(1, 1))
@@ -123,7 +130,11 @@ def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cach
 def test_refuses_a_brain_smaller_than_a_patch(patients_root):
     patient = find_patients(patients_root, 0)[0]
     with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: the brain measures .* at least 16"):
-        resample(patient, read_pair(patient), Settings(1.0, (1, 99), 16))
+        resample(
+            patient,
+            read_pair(patient),
+            PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 99), patch_size=16),
+        )
 
 
 def test_refuses_a_visit_that_is_constant_inside_the_brain(patients_root, cache_folder):
@@ -146,7 +157,7 @@ def test_a_map_comes_back_onto_the_grid_of_the_files(patients_root):
 
 
 def test_preprocessing_survives_its_file(tmp_path):
-    preprocessing = Preprocessing(SETTINGS, (0.0, 31.25, 100.0), 5.0)
+    preprocessing = Preprocessing(settings=SETTINGS, landmarks=(0.0, 31.25, 100.0), deviation=5.0)
     preprocessing.save(tmp_path / "p.json")
     assert Preprocessing.load(tmp_path / "p.json") == preprocessing
 
@@ -164,7 +175,11 @@ def test_refuses_a_brain_that_falls_between_the_voxels_of_the_isotropic_grid(pat
     save_nifti(patients_root / "patient_0" / dataset.BRAIN_MASK, brain)
     patient = find_patients(patients_root, 0)[0]
     with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: the brain measures \(0, 0, 0\)"):
-        resample(patient, read_pair(patient), Settings(3.0, (1, 99), 8))
+        resample(
+            patient,
+            read_pair(patient),
+            PreprocessingSettings(spacing_mm=3.0, percentiles=(1, 99), patch_size=8),
+        )
 
 
 def test_refuses_to_hold_out_everybody(patients_root, cache_folder):
