@@ -13,6 +13,7 @@ sections that `read` returns.
 
 import re
 from collections.abc import Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import NoneType
 from typing import get_args
@@ -90,26 +91,44 @@ def typed(config: ConfigDict) -> Configuration:
 
 
 def _load(file: Path, overrides: Sequence[str]) -> ConfigDict:
-    arguments = ["", f"--config={file}", *overrides]
+    config = _run(file)
+    arguments = ["", *overrides]
     values = flags.FlagValues()  # its own, so that nothing depends on the flags of the process
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
+        holder = config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=arguments
+        )
         rest = values(arguments)
-        config = holder.value
-        _ = config.seed  # ml_collections reports a file that it cannot load when it is used
     except flags.Error as error:
         raise InputError(str(error)) from error
     except (AttributeError, KeyError) as error:
         # ml_collections quotes the field, and Python its message, once more.
         reason = re.sub(r"\\n|\n", " ", str(error.args[0]))
         reason = re.sub(r"[\\\"']", "", reason).replace(" Did you mean", "; did you mean")
-        raise InputError(
-            f"an override, or {file}, names a field that does not exist: {reason}"
-        ) from error
-    except OSError as error:
-        raise InputError(f"--config={file} cannot be loaded: {error}") from error
+        raise InputError(f"an override names a field that does not exist: {reason}") from error
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r} is not a flag; write flags as --name=value")
+    return holder.value
+
+
+def _run(file: Path) -> ConfigDict:
+    """Return what get_config() of a file returns."""
+    spec = spec_from_file_location("configuration_file", file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"--config={file}: expected a Python file (.py)")
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except (AttributeError, KeyError) as error:
+        reason = re.sub(r"\s+", " ", str(error.args[0]))
+        raise InputError(
+            f"--config={file}: {reason}; expected get_config() that sets fields that exist"
+        ) from error
+    except (OSError, SyntaxError, ImportError) as error:
+        raise InputError(f"--config={file} cannot be loaded: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"--config={file}: get_config() returns no ConfigDict: {config!r:.80}")
     return config
 
 

@@ -48,10 +48,6 @@ ABANDONED_S = 3600.0  # a partial entry this old is of a run that was killed: it
 logger = logging.getLogger(__name__)
 
 
-class CacheError(InputError):
-    """A cache that cannot be used, or not be filled."""
-
-
 class Measures(Section):
     """What must be known of all patients before the first can be normalised."""
 
@@ -82,13 +78,13 @@ def open_patient(name: str, folder: Path) -> CachedPatient:
     """Map an entry of the cache; nothing is read until it is used.
 
     Raises:
-      CacheError: the entry is damaged.
+      InputError: the entry is damaged.
     """
     fields = ("images", "targets", "brain", "lesion_voxels", "affine")
     try:
         return CachedPatient(name, *(np.load(folder / f"{f}.npy", mmap_mode="r") for f in fields))
     except (OSError, EOFError, ValueError) as error:
-        raise CacheError(
+        raise InputError(
             f"{folder}: this entry of the cache is damaged ({error}); delete the folder, and it is "
             "made again"
         ) from error
@@ -100,7 +96,7 @@ def open_cache(folder: Path) -> Path:
     Entries of another format are never read; that they are there is said, as they take room.
 
     Raises:
-      CacheError: the folder cannot be written.
+      InputError: the folder cannot be written.
     """
     place = folder / f"format-{FORMAT}"
     try:
@@ -108,7 +104,7 @@ def open_cache(folder: Path) -> Path:
         others = [p for p in folder.iterdir() if p.name.startswith("format-")]
         abandoned = [p for p in place.glob(".partial-*") if _age_s(p) > ABANDONED_S]
     except OSError as error:
-        raise CacheError(f"{folder}: {error}; wanted a folder to write in") from error
+        raise InputError(f"{folder}: {error}; wanted a folder to write in") from error
     if any(other.name != place.name for other in others):
         logger.warning(
             "%s also holds a cache of another version of this program, which is not used: what is "
@@ -161,7 +157,7 @@ def build(
     """The cache folders of the patients, made where they are missing.
 
     Raises:
-      CacheError: the disk has too little room for what is missing; nothing is made then.
+      InputError: the disk has too little room for what is missing; nothing is made then.
     """
     entries = [cache / f"{p.name}-{_key(p, preprocessing)}" for p in patients]
     missing = [k for k, entry in enumerate(entries) if not entry.is_dir()]
@@ -170,7 +166,7 @@ def build(
         free = shutil.disk_usage(cache).free
         said = f"{cache}: {len(missing)} patients to preprocess, {needed / 2**30:.2f} GiB on disk"
         if needed > free:
-            raise CacheError(
+            raise InputError(
                 f"{said}, and {free / 2**30:.2f} GiB are free; wanted room for them: free some, or "
                 "choose another place (--config.data.cache_dir)"
             )
@@ -236,7 +232,7 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
         os.replace(partial_entry, entry)
     except OSError as error:
         if not entry.is_dir():  # otherwise another run was faster, with the same bytes
-            raise CacheError(
+            raise InputError(
                 f"{entry}: cannot be written ({error}); wanted room on the disk and the right to "
                 "write: what is complete stays, and the same command goes on"
             ) from error

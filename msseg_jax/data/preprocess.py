@@ -12,12 +12,12 @@ from pydantic import model_validator
 from msseg_jax.configuration.section import Section
 from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data.intensity import (
-    IntensityError,
     fit_landmarks,
     histogram_deviation,
     measure_percentiles,
     normalise,
 )
+from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.volumes.grids import bounding_box
 from msseg_jax.volumes.layout import DatasetError, Patient
@@ -117,7 +117,7 @@ def histograms(
     for path, image in zip((patient.time01, patient.time02), resampled.images, strict=True):
         try:
             measured.append(measure_percentiles(image, resampled.brain, settings.percentiles))
-        except IntensityError as error:
+        except InputError as error:
             raise DatasetError(f"{path}: {error}; export it again") from error
     return np.stack(measured)
 

@@ -92,7 +92,7 @@ def assess(
         training is heard. Empty: no histograms.
 
     Raises:
-      IntensityError: a visit is constant inside the brain.
+      InputError: a visit is constant inside the brain.
     """
     settings, first = next(iter(resampled.items()))
     by_network = [_deviations(resampled[one.settings], one) for one in fitted]

@@ -53,7 +53,7 @@ def prepare(
     Raises:
       InputError: as `find_enough`.
       DatasetError: with every problem of every patient, before anything is preprocessed.
-      CacheError: the cache cannot be written, or has too little room.
+      InputError: the cache cannot be written, or has too little room.
     """
     patients, groups = find_enough(root, targets, hold_out)
     place = cache.open_cache(cache_folder)

@@ -145,7 +145,8 @@ def write_model_file(path: Path, about: About, networks: list[TrainedNetwork]) -
     """
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: expected a name that ends in {SUFFIX}")
-    about = About.of(about.model_dump(), f"{path}: about")  # a changed copy was not checked
+    # A changed copy was not checked yet.
+    about = About.of(about.model_dump(warnings=False), f"{path}: about")
     tensors = {}
     for number, network in enumerate(networks):
         for name, array in flatten_dict(network.variables, sep="/").items():

@@ -12,10 +12,10 @@ from msseg_jax.inference.forward import compile_forward, segment_volume
 from msseg_jax.inference.patient import lesion_mask
 from msseg_jax.models.checkpoints import Checkpoints
 from msseg_jax.models.networks import trained_networks
-from msseg_jax.network.model import build_model, initial_variables
+from msseg_jax.network.model import initial_variables
 from msseg_jax.volumes import layout as dataset
 from tests.support.patients import SHAPE, save_nifti
-from tests.support.runs import save_run, with_random_output
+from tests.support.runs import build_model, save_run, with_random_output
 
 
 @pytest.fixture

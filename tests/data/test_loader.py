@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from msseg_jax.configuration.sections import PreprocessingSettings
-from msseg_jax.data.cache import CacheError
 from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, Share, load_batches
 from msseg_jax.data.packing import unpack_batch
 from msseg_jax.data.patches import crop
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
+from msseg_jax.system.errors import InputError
 
 SHARE = Share(batch_size=8)
 
@@ -98,7 +98,7 @@ def test_a_damaged_entry_is_told_of_before_any_batch(patients_root, tmp_path):
     data = prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache")
     name, folder = data.training[-1]
     (folder / "images.npy").write_bytes(b"cut short")
-    with pytest.raises(CacheError, match=name):
+    with pytest.raises(InputError, match=name):
         Places(data.training, Sampling(0, 8, 0.8))
 
 
