@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,8 @@ MEASURES_WITHOUT = ("NbTestedLesions", "VolTestedLesions")
 class Evaluation:
     """Everything that was found about the predictions of a folder."""
 
+    reference: Path  # folder in the MSSEG-2 layout
+    prediction: Path  # folder of <patient>.nii.gz
     scores: pd.DataFrame  # a row per patient, reference and rater
     lesions: pd.DataFrame  # a row per lesion of the consensus and of the prediction
     curve: pd.DataFrame  # a row per patient and threshold; empty without probability maps

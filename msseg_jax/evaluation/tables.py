@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -27,10 +28,12 @@ def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
         if table.empty:
             path.unlink(missing_ok=True)  # of an earlier evaluation
             continue
-        write_beside(path, lambda file, table=table: table.to_csv(file, index=False))
+        write_beside(path, partial(table.to_csv, index=False))
         written.append(path)
-    everything = {name: _records(table) for name, table in tables.items()}
-    everything["left_out"] = evaluation.left_out
+    everything = {
+        **{name: _records(table) for name, table in tables.items()},
+        "left_out": evaluation.left_out,
+    }
     path = output / "evaluation.json"
     write_beside(path, lambda file: file.write_text(json.dumps(everything, indent=1) + "\n"))
     return [*written, path]
