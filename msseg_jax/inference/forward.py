@@ -1,27 +1,42 @@
 """Whole volumes through the network, tile by tile, with one compiled shape."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import jax
 import numpy as np
 
 from msseg_jax.data.intensity import BACKGROUND
 from msseg_jax.data.patches import crop
-from msseg_jax.inference.tiles import TileAverage, tile_corners
+from msseg_jax.inference.tiles import Shape, TileAverage, tile_corners
+from msseg_jax.network.model import SiameseMPUNet
 
 # (model variables, time01, time02), each visit (B, D, H, W, 1) -> (B, D, H, W): the consensus'
 # probability
 Forward = Callable[[dict, np.ndarray, np.ndarray], jax.Array]
 
+# Takes the batches of one volume, each a list of tile corners, and gives them one by one.
+Progress = Callable[[list[list[Shape]]], Iterable[list[Shape]]]
+
+
+def no_bar(batches: list[list[Shape]]) -> list[list[Shape]]:
+    """Return the batches: the `Progress` that shows nothing."""
+    return batches
+
 
 @functools.cache
-def compile_forward(model) -> Forward:
-    """The network in inference mode; compiled once per shape of its input, whatever the weights."""
+def compile_forward(model: SiameseMPUNet) -> Forward:
+    """Return the network in inference mode.
+
+    It is compiled once per shape of its input, whatever the weights.
+    """
 
     @jax.jit
-    def forward(variables, time01, time02):
-        return model.apply(variables, time01, time02, train=False)[..., 0]  # consensus alone
+    def forward(variables: dict, time01: jax.Array, time02: jax.Array) -> jax.Array:
+        # Flax gives a tuple only where variables may change.
+        maps = cast(jax.Array, model.apply(variables, time01, time02, train=False))
+        return maps[..., 0]  # only the consensus
 
     return forward
 
@@ -32,12 +47,12 @@ def segment_volume(
     images: np.ndarray,
     brain: np.ndarray,
     *,
-    tile: tuple[int, int, int],
+    tile: Shape,
     overlap: int,
     batch_size: int,
-    progress: Callable = lambda batches: batches,
+    progress: Progress = no_bar,
 ) -> np.ndarray:
-    """The probability of new lesion of a whole pair.
+    """Return the probability of new lesion in a whole pair.
 
     Args:
       forward, variables: the network from `compile_forward`, and its parameters and statistics.
@@ -62,7 +77,7 @@ def segment_volume(
         inputs = np.full((2, batch_size, *tile, 1), BACKGROUND, dtype=np.float32)
         for k, corner in enumerate(batch):
             inputs[:, k, ..., 0] = crop(images, corner, tile, BACKGROUND)
-        outputs = np.asarray(forward(variables, *inputs))
+        outputs = np.asarray(forward(variables, inputs[0], inputs[1]))
         for output, corner in zip(outputs, batch, strict=False):
             average.add(output, corner)
     return average.mean() * brain

@@ -6,6 +6,7 @@ import io
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msseg_jax.evaluation.raters import PREDICTION, REFERENCE
@@ -74,7 +75,7 @@ def threshold_curve(curve: pd.DataFrame, scores: pd.DataFrame) -> str:
     return _svg(figure)
 
 
-def _figure():
+def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")  # inches
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)

@@ -139,7 +139,7 @@ def _write(picture: Image.Image, left: int, *rows: list[tuple[str, str]]) -> Non
     """Rows of (text, colour) above the visit that begins at column `left`."""
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(LETTERS)
     for number, row in enumerate(rows):
-        column = left + GAP
+        column = float(left + GAP)
         for text, colour in row:
             draw.text((column, (number + 0.5) * BAR / len(rows)), text, colour, font, anchor="lm")
             column += draw.textlength(text + "    ", font)

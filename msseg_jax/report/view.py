@@ -30,10 +30,10 @@ class AxialView:
     def of(affine: np.ndarray, shape: tuple[int, int, int]) -> "AxialView":
         """The view of a grid."""
         transform = ornt_transform(io_orientation(affine), ORIENTATION)
-        viewed = [0, 0, 0]
-        for axis, (target, _) in enumerate(transform):
-            viewed[int(target)] = shape[axis]
-        return AxialView(transform, affine @ inv_ornt_aff(transform, shape), tuple(viewed))
+        slices, rows, columns = (shape[axis] for axis in np.argsort(transform[:, 0]))
+        return AxialView(
+            transform, affine @ inv_ornt_aff(transform, shape), (slices, rows, columns)
+        )
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
         """(D, H, W) on the grid to (slices, rows, columns)."""

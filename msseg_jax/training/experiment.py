@@ -10,11 +10,21 @@ import jax
 from ml_collections import ConfigDict
 
 from msseg_jax.data.training_set import TrainingSet
+from msseg_jax.evaluation.evaluate import evaluate
+from msseg_jax.evaluation.tables import format_table
 from msseg_jax.inference.ensemble import Ensemble
-from msseg_jax.inference.patient import Outputs, predict_patients
+from msseg_jax.inference.outputs import Outputs
+from msseg_jax.inference.patients import predict_patients
 from msseg_jax.models.configuration import ConfigError
+from msseg_jax.models.fitted import fitted_by_patient
 from msseg_jax.models.folds import Folds
 from msseg_jax.models.run_folder import RunFolder
+from msseg_jax.report.evaluation_folder import (
+    check_evaluation_folder,
+    report_file,
+    say_left_out,
+    write_evaluation,
+)
 from msseg_jax.simulate.phantom import write_phantoms
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
@@ -158,14 +168,13 @@ def _predict(ensemble: Ensemble, root: Path, names: list[str], outputs: Outputs)
 
 def print_scores(root: Path, place: RunFolder | Folds, names: list[str]) -> None:
     """Evaluate what a run, or a cross-validation, predicted of some patients; print the table."""
-    from msseg_jax.cli import evaluate  # its imports take seconds, and a training can do without
-
-    evaluation = evaluate.run(
-        root, place.predictions, place.evaluation, place.probabilities, names, models=[place.path]
-    )
-    print(evaluate.format_table(evaluation))
-    evaluate.say_left_out(evaluation)
-    print(f"report: {evaluate.report_file(place.evaluation)}")
+    check_evaluation_folder(place.evaluation, root)
+    evaluation = evaluate(root, place.predictions, place.probabilities, names)
+    fitted = fitted_by_patient([place.path], evaluation.patients)
+    write_evaluation(evaluation, place.evaluation, fitted)
+    print(format_table(evaluation))
+    say_left_out(evaluation)
+    print(f"report: {report_file(place.evaluation)}")
 
 
 def use_phantoms(config: ConfigDict, workdir: Path) -> None:
