@@ -55,7 +55,6 @@ def _predict_pair(
     if prepared is None:
         _check_no_folder(flags.time01, flags.time02)
     ensemble, options = _load(flags, models)
-
     bar = partial(followed, name="batches of tiles")
     if prepared is None:
         name = ", ".join(_short(path) for path in (flags.time01, flags.time02))

@@ -55,7 +55,7 @@ class Masks:
 def read_masks(
     folder: Path, prediction: Path, probability: Path | None = None, experts: bool = True
 ) -> Masks:
-    """The reference maps of a patient's folder, its prediction, and its probability map if any.
+    """Read the reference maps of a patient's folder, its prediction, and any probability map.
 
     Args:
       experts: whether to read the experts' maps that there are, beside the consensus.
@@ -100,7 +100,7 @@ def _probability_problem(volume: Volume) -> str | None:
 
 
 def score_raters(masks: Masks) -> list[dict]:
-    """A row for the prediction and each expert against the consensus and each other expert."""
+    """Score the prediction and each expert against the consensus and each other expert: rows."""
     references = [name for name in masks.raters if name != PREDICTION]
     raters = [name for name in masks.raters if name != REFERENCE]
     distances = {}  # they are the same both ways, and cost most
@@ -140,7 +140,7 @@ def _scores(reference: np.ndarray, rater: np.ndarray, spacing_mm: Spacing) -> di
 
 
 def list_lesions(masks: Masks) -> list[dict]:
-    """A row per lesion of the consensus and of the prediction, the largest first."""
+    """Return a row per lesion of the consensus and of the prediction, the largest first."""
     reference, prediction = masks.raters[REFERENCE], masks.raters[PREDICTION]
     agreement = compare_lesions(reference, prediction, masks.spacing_mm)
     return [
@@ -158,7 +158,7 @@ def list_lesions(masks: Masks) -> list[dict]:
 
 
 def count_over_thresholds(masks: Masks) -> list[dict]:
-    """For each threshold of the probability map: lesions detected, and false ones."""
+    """Return how many lesions are detected and false, for each threshold of the probability."""
     reference, probability = masks.raters[REFERENCE], masks.probability
     if probability is None:
         return []

@@ -61,7 +61,7 @@ def challenge_scores(
     spacing_mm: Spacing,
     agreement: Agreement | None = None,
 ) -> dict[str, float]:
-    """The measures of one pair of masks, under the scoring program's names.
+    """Return the measures of one pair of masks, under the scoring program's names.
 
     Args:
       reference, prediction: (D, H, W), bool or 0 and 1.
@@ -107,13 +107,13 @@ def challenge_scores(
 
 
 def dice(reference: np.ndarray, prediction: np.ndarray) -> float:
-    """2 |R and P| / (|R| + |P|) of two bool masks; NaN if both are empty."""
+    """Return 2 |R and P| / (|R| + |P|) of two bool masks; NaN if both are empty."""
     total = int(np.count_nonzero(reference) + np.count_nonzero(prediction))
     return _ratio(2 * int(np.count_nonzero(reference & prediction)), total)
 
 
 def find_lesions(mask: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, int]:
-    """The lesions of a bool mask (D, H, W) that count: those of more than LEAST_MM3, numbered.
+    """Return the lesions of a bool mask (D, H, W) that count: those of more than LEAST_MM3.
 
     Returns:
       As `number_lesions`.
@@ -124,7 +124,7 @@ def find_lesions(mask: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, int
 def compare_lesions(
     reference: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing
 ) -> Agreement:
-    """Which lesions of two bool masks (D, H, W) agree, by the challenge's rule.
+    """Find which lesions of two bool masks (D, H, W) agree, by the challenge's rule.
 
     A reference lesion is detected if more than COVERED_SHARE of it is covered by predicted
     lesions, and those that make up EXPLAINED_SHARE of the cover, the largest overlap first, are
@@ -145,7 +145,7 @@ def compare_lesions(
 
 
 def count_lesions(agreement: Agreement) -> dict[str, int]:
-    """Reference lesions detected and missed, predicted lesions that are not confirmed."""
+    """Count the reference lesions detected and missed, and the predicted ones not confirmed."""
     detected = int(agreement.detected.sum())
     return {
         "detected": detected,
@@ -155,7 +155,7 @@ def count_lesions(agreement: Agreement) -> dict[str, int]:
 
 
 def _accepted(overlap: np.ndarray) -> np.ndarray:
-    """Which of the lesions 1, 2 ... along the first axis the lesions along the second accept."""
+    """Find which lesions 1, 2 ... of the first axis are accepted by those of the second."""
     sizes = overlap.sum(axis=1)
     other_sizes = overlap.sum(axis=0)
     outside = overlap[0] / np.maximum(other_sizes, 1)  # share of each other lesion
@@ -175,9 +175,10 @@ def _accepted(overlap: np.ndarray) -> np.ndarray:
 def surface_distances(
     reference: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing
 ) -> dict[str, float]:
-    """Distances between the surfaces of two bool masks (D, H, W), mm; NaN where one is empty.
+    """Measure distances between the surfaces of two bool masks (D, H, W); NaN if one is empty.
 
     Returns:
+      In mm:
       Hausdorff95: the larger of the two directed distances that 95 % of a surface's area lies
         within.
       SurfaceDistance: the mean of the two directed mean distances, each over a surface's area.

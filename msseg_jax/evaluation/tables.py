@@ -15,7 +15,7 @@ from msseg_jax.system.atomic import write_beside
 
 
 def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
-    """scores.csv, lesions.csv, summary.csv, curve.csv where there is one, and evaluation.json."""
+    """Write scores.csv, lesions.csv, summary.csv, any curve.csv, and evaluation.json."""
     tables = {
         "scores": evaluation.scores,
         "lesions": evaluation.lesions,
@@ -40,7 +40,7 @@ def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
 
 
 def _records(table: pd.DataFrame) -> list[dict]:
-    """Rows as dicts; what is not defined is None, as JSON has no NaN."""
+    """Return rows as dicts; what is not defined is None, as JSON has no NaN."""
     return [
         {
             key: None if isinstance(value, float) and math.isnan(value) else value
@@ -51,7 +51,7 @@ def _records(table: pd.DataFrame) -> list[dict]:
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """The prediction against the consensus: a row per patient, then the means."""
+    """Return the prediction against the consensus as text: a row per patient, then the means."""
     table = evaluation.of_prediction
     width = max(len("patient"), *(len(name) for name in table["patient"]))
     lines = [f"{'patient':<{width}}   Dice     F1  found  missed  false  reference  predicted"]
@@ -75,7 +75,7 @@ def format_table(evaluation: Evaluation) -> str:
 
 
 def format_summary(evaluation: Evaluation) -> str:
-    """The means of `summary_tables`: the prediction's with its interval, then the experts'."""
+    """Return `summary_tables` as text: the prediction with its interval, then the experts."""
     lines = []
     for title, raters, table in summary_tables(evaluation):
         heads = [f"{rater:>12}" for rater in raters]

@@ -94,7 +94,7 @@ def predict_scan_pairs(
 
 
 def bring_to_scanner(prediction: Prediction, scans: ScanPair) -> Prediction:
-    """Return a prediction with its result on the second scan's own grid as well.
+    """Return a prediction with its result also on the second scan's own grid.
 
     Both maps are interpolated and the mask is made anew from the probability. The warnings become
     those of preparing and predicting together.

@@ -15,7 +15,7 @@ def fit_tile(shape: Shape, largest: int, overlap: int, multiple: int) -> Shape:
 
     Args:
       shape: (D, H, W) of the volume.
-      largest: side of the largest tile wanted, voxels.
+      largest: largest side of a tile, voxels.
       overlap: voxels that neighbouring tiles share, less than `largest`.
       multiple: each side of the tile is a multiple of this; so must `largest` be.
     """

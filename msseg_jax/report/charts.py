@@ -17,7 +17,7 @@ BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
 
 
 def volume_scatter(scores: pd.DataFrame) -> str:
-    """Predicted against reference volume of new lesions, a point per row of scores."""
+    """Draw predicted against reference volumes of new lesions, a point per row of scores."""
     reference, predicted = scores["reference_mm3"] / 1000, scores["rater_mm3"] / 1000
     figure, axes = _figure()
     least = 0.01  # ml; below it the axes are linear, so that 0 has a place
@@ -37,7 +37,7 @@ def volume_scatter(scores: pd.DataFrame) -> str:
 
 
 def threshold_curve(curve: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """Share of lesions detected against false lesions per patient, over thresholds.
+    """Draw the share of lesions detected against false lesions per patient, over thresholds.
 
     Args:
       curve: of the patients that have a probability map; there is a reference lesion among them.
@@ -83,7 +83,7 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure) -> str:
-    """A data URI: ids inside one picture cannot meet those of another."""
+    """Return a data URI: ids inside one picture cannot meet those of another."""
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "msseg_jax"}):
         figure.savefig(file, format="svg", metadata={"Date": None})

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from msseg_jax.data import preprocess
@@ -30,18 +29,19 @@ SETTINGS = Settings(spacing_mm=GRID_MM, percentiles=(1.0, 99.0), patch_size=1)
 def write_evaluation_report(
     path: Path,
     evaluation: Evaluation,
-    fitted: Mapping[str, Sequence[Preprocessing]] = MappingProxyType({}),
+    fitted: Mapping[str, Sequence[Preprocessing]],
 ) -> None:
     """Write scores, plots, and per patient pictures, lesions and warnings into one HTML file.
 
     Args:
       fitted: by patient, the preprocessing of the networks that predicted it; with it the visits'
-        intensities are compared with those of the training.
+        intensities are compared with those of the training. May be empty.
     """
     scored = set(evaluation.patients)
     patients = [p for p in find_patients(evaluation.reference, 0) if p.name in scored]
     work = partial(_section, evaluation, fitted)
     sections = for_each(work, list(enumerate(patients, start=1)), "report")
+
     scores = evaluation.of_prediction
     charts = [{"title": "Volume of new lesions", "uri": volume_scatter(scores)}]
     if not evaluation.curve.empty and evaluation.curve[["detected", "missed"]].to_numpy().any():

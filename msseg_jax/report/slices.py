@@ -50,7 +50,7 @@ def make_slices(
     brain: np.ndarray,
     lesions: dict[str, np.ndarray],
 ) -> tuple[list[PageSlice], dict[str, int]]:
-    """The slices of a pair that matter, from the head down.
+    """Draw the slices of a pair that matter, from the head down.
 
     Args:
       visits: the first and the second, (D, H, W).
@@ -89,14 +89,14 @@ def make_slices(
 
 
 def lesion_name(kind: str, number: int) -> str:
-    """R1 is the largest lesion of the reference, P1 of the prediction."""
+    """Return R1 for the largest lesion of the reference, P1 for that of the prediction."""
     return f"{kind[0].upper()}{number}"
 
 
 def choose_slices(
     labels: dict[str, np.ndarray], brain: np.ndarray
 ) -> tuple[set[int], dict[str, int]]:
-    """Few slices that show every lesion; the largest lesions first, at most MOST_SLICES.
+    """Choose few slices that show every lesion; the largest lesions first, at most MOST_SLICES.
 
     Without a lesion: the slices at a third, a half and two thirds of the brain's height.
 
@@ -128,7 +128,7 @@ def choose_slices(
 
 
 def outline_path(mask: np.ndarray) -> str:
-    """The pixel edges around a mask (rows, columns), as an SVG path in pixels."""
+    """Return the pixel edges around a mask (rows, columns), as an SVG path in pixels."""
     return "".join(
         f"M{left} {top}H{right}" if top == bottom else f"M{left} {top}V{bottom}"
         for left, top, right, bottom in outline_edges(mask)
@@ -136,7 +136,7 @@ def outline_path(mask: np.ndarray) -> str:
 
 
 def outline_edges(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """The pixel edges around a mask (rows, columns): straight lines (left, top, right, bottom)."""
+    """Return the pixel edges around a mask (rows, columns): lines (left, top, right, bottom)."""
     padded = np.pad(mask, 1)
     edges = []
     horizontal = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (rows + 1, columns): edge above a pixel
@@ -150,7 +150,7 @@ def outline_edges(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
 
 
 def _runs(flags: np.ndarray) -> list[list[int]]:
-    """Where each run of true begins and ends."""
+    """Return where each run of true begins and ends."""
     return np.flatnonzero(np.diff(np.pad(flags.astype(np.int8), 1))).reshape(-1, 2).tolist()
 
 
@@ -176,7 +176,7 @@ def _with_margin(box: tuple[slice, ...], view: AxialView) -> tuple[slice, ...]:
 
 
 def to_grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Black at `low` and below, white at `high` and above, uint8."""
+    """Return grey values, uint8: black at `low` and below, white at `high` and above."""
     scaled = (image - low) * (255 / max(high - low, 1e-12))
     return np.clip(scaled, 0, 255).astype(np.uint8)
 

@@ -28,7 +28,7 @@ class AxialView:
 
     @staticmethod
     def of(affine: np.ndarray, shape: tuple[int, int, int]) -> "AxialView":
-        """The view of a grid."""
+        """Return the view of a grid."""
         transform = ornt_transform(io_orientation(affine), ORIENTATION)
         slices, rows, columns = (shape[axis] for axis in np.argsort(transform[:, 0]))
         return AxialView(
@@ -36,7 +36,7 @@ class AxialView:
         )
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
-        """(D, H, W) on the grid to (slices, rows, columns)."""
+        """Turn (D, H, W) on the grid into (slices, rows, columns)."""
         return apply_orientation(array, self.transform)
 
     @property
@@ -51,7 +51,7 @@ class AxialView:
         return float(np.degrees(nib.affines.obliquity(self.affine).max()))
 
     def height_mm(self, number: int) -> float:
-        """Scanner z of the middle of a slice."""
+        """Return the scanner z of the middle of a slice."""
         _, rows, columns = self.shape
         middle = (number, (rows - 1) / 2, (columns - 1) / 2)
         return float(nib.affines.apply_affine(self.affine, middle)[2])

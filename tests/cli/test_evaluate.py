@@ -1,6 +1,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -205,6 +207,12 @@ def test_the_command_writes_everything_and_says_what_was_left_out(
     assert names == {"scores.csv", "lesions.csv", "summary.csv", "evaluation.json", "report.html"}
     (predictions / "patient_3.nii.gz").unlink()
     assert main(flags) == 0
+
+
+def test_scores_need_no_jax():
+    """It takes seconds to import."""
+    code = "import sys, msseg_jax.cli.evaluate; print('jax' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
 def test_the_summary_names_prediction_and_experts(patients_root, predictions):

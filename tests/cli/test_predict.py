@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import nibabel as nib
 import numpy as np
@@ -321,6 +324,11 @@ def test_flags_that_cannot_be_are_refused(flags, message, capsys):
         predict(["--model=m", "-o", "o.nii.gz", *flags])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_pairs_on_one_grid_need_no_library_for_preparing():
+    code = "import sys, msseg_jax.cli.predict; print('SimpleITK' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
 def test_best_is_preferred_to_last(run, small_config):

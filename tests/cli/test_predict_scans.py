@@ -445,7 +445,7 @@ def test_sigterm_is_caught_where_pairs_are_prepared_alone(
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(predict_module, "write_results", interrupted)
+    monkeypatch.setattr(predict_module, "Ensemble", interrupted)
     patient = patients_root / "patient_0"
     on_one_grid = ["-t1", str(patient / dataset.TIME01), "-t2", str(patient / dataset.TIME02)]
     for what in ([*heads.flags_of(scans), f"--prepare={prepared}"], on_one_grid):

@@ -205,7 +205,7 @@ def test_a_page_of_an_evaluation_shows_every_patient(patients_root, tmp_path):
         save_nifti(predictions / f"patient_{k}.nii.gz", mask)
     evaluation = evaluate(patients_root, predictions)
     page = tmp_path / "report.html"
-    write_evaluation_report(page, evaluation)
+    write_evaluation_report(page, evaluation, {})
     html = page.read_text()
     links = check_self_contained(html)
     assert {"patient-1", "patient-2", "patient-3"} <= links.ids
@@ -226,7 +226,7 @@ def test_a_patient_whose_visits_are_damaged_is_scored_and_the_page_says_why(
     (patients_root / "patient_0" / "flair_time02_on_middle_space.nii.gz").unlink()
     evaluation = evaluate(patients_root, predictions, names=["patient_0"])
     page = tmp_path / "report.html"
-    write_evaluation_report(page, evaluation)
+    write_evaluation_report(page, evaluation, {})
     assert "The visits cannot be shown" in page.read_text()
     assert "0 of 1 new lesions found" in page.read_text()
 
@@ -244,7 +244,7 @@ def test_visits_on_another_grid_than_the_masks_are_not_drawn(patients_root, tmp_
         nib.save(nib.Nifti1Image(array, flipped), path)
     evaluation = evaluate(patients_root, predictions, names=["patient_0"])
     page = tmp_path / "report.html"
-    write_evaluation_report(page, evaluation)
+    write_evaluation_report(page, evaluation, {})
     assert "The visits cannot be shown" in page.read_text()
     assert "mm away" in page.read_text()
     assert "<svg" not in page.read_text()
