@@ -1,6 +1,7 @@
 """One trained network, ready to segment, with its preprocessing and its options."""
 
 import math
+from functools import partial
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ from msseg_jax.configuration.options import Options
 from msseg_jax.data import preprocess
 from msseg_jax.data.preprocess import Resampled
 from msseg_jax.inference.forward import Progress, compile_forward, no_bar, segment_volume
-from msseg_jax.inference.tiles import Shape, fit_tile, tile_corners
+from msseg_jax.inference.tiles import Shape, Tiling, fit_tile, tile_corners
 from msseg_jax.models.agreed_options import own_options
 from msseg_jax.models.model_file import TrainedNetwork
 from msseg_jax.network.model import build_model
@@ -55,20 +56,19 @@ class Predictor:
         Raises:
           InputError: a visit is constant inside the brain.
         """
-        tile, batch_size = self._tiles(resampled.brain.shape, options)
         images = preprocess.apply(self.preprocessing, patient, resampled)
-        probability = segment_volume(
-            self._forward, self._variables, images, resampled.brain,
-            tile=tile, overlap=options.overlap, batch_size=batch_size, progress=progress,
-        )  # fmt: skip
+        tiling = self._tiling(resampled.brain.shape, options)
+        network = partial(self._forward, self._variables)
+        probability = segment_volume(network, images, resampled.brain, tiling, progress)
         return resampled.to_file_grid(probability) * pair.brain
 
-    def _tiles(self, shape: Shape, options: Options) -> tuple[Shape, int]:
-        """Return the shape of a tile, and how many hold as many voxels as a batch of patches."""
+    def _tiling(self, shape: Shape, options: Options) -> Tiling:
+        """Return how to cut a volume; a batch holds at most the voxels of a batch of patches."""
         patch_size = self.preprocessing.settings.patch_size
         if options.tile is None:
-            return (patch_size, patch_size, patch_size), options.batch_size
+            patch = (patch_size, patch_size, patch_size)
+            return Tiling(patch, options.overlap, options.batch_size)
         tile = fit_tile(shape, options.tile, options.overlap, self.side_multiple)
         as_many_voxels = options.batch_size * patch_size**3 // math.prod(tile)
         there_are = len(tile_corners(shape, tile, options.overlap))
-        return tile, min(max(1, as_many_voxels), there_are)
+        return Tiling(tile, options.overlap, min(max(1, as_many_voxels), there_are))

@@ -2,12 +2,22 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from msseg_jax.system.errors import InputError
 
 Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a volume is cut into tiles."""
+
+    tile: Shape  # of a tile, voxels; the network must be able to halve it
+    overlap: int  # voxels that neighbouring tiles share
+    batch_size: int  # tiles per call of the network
 
 
 def fit_tile(shape: Shape, largest: int, overlap: int, multiple: int) -> Shape:

@@ -13,6 +13,7 @@ from msseg_jax.data import preprocess
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.forward import compile_forward, segment_volume
 from msseg_jax.inference.new_lesions import lesion_mask
+from msseg_jax.inference.tiles import Tiling
 from msseg_jax.models.checkpoints import Checkpoints
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.network.model import build_model, initial_variables
@@ -47,15 +48,14 @@ def pair_flags(run, patients_root, tmp_path):
 
 def stand_in(value_of):
     """A network that answers with a function of the second visit."""
-    return lambda variables, time01, time02: value_of(time02[..., 0])
+    return lambda time01, time02: value_of(time02[..., 0])
 
 
 def test_every_brain_voxel_is_segmented_once_and_nothing_outside():
     generator = np.random.default_rng(0)
     images = generator.normal(size=(2, 13, 14, 20)).astype(np.float32)
     brain = generator.random((13, 14, 20)) < 0.7
-    options = {"tile": (8, 8, 8), "overlap": 3, "batch_size": 4}
-    identity = segment_volume(stand_in(lambda x: x), {}, images, brain, **options)
+    identity = segment_volume(stand_in(lambda x: x), images, brain, Tiling((8, 8, 8), 3, 4))
     np.testing.assert_allclose(identity, images[1] * brain, atol=1e-6)
 
 
@@ -69,7 +69,7 @@ def test_tiles_without_brain_are_not_computed():
     brain = np.zeros((8, 8, 64), bool)
     brain[:, :, :8] = True
     images = np.zeros((2, *brain.shape), np.float32)
-    segment_volume(stand_in(count), {}, images, brain, tile=(8, 8, 8), overlap=0, batch_size=3)
+    segment_volume(stand_in(count), images, brain, Tiling((8, 8, 8), 0, 3))
     assert calls == [(3, 8, 8, 8)]  # one tile of eight, in a batch filled up to its one shape
 
 
@@ -78,9 +78,7 @@ def test_batch_size_and_overlap_of_a_local_network_do_not_matter():
     images = generator.normal(size=(2, 20, 20, 20)).astype(np.float32)
     brain = np.ones((20, 20, 20), bool)
     results = [
-        segment_volume(
-            stand_in(np.tanh), {}, images, brain, tile=(8, 8, 8), overlap=overlap, batch_size=batch
-        )
+        segment_volume(stand_in(np.tanh), images, brain, Tiling((8, 8, 8), overlap, batch))
         for overlap, batch in ((0, 1), (4, 5), (6, 3))
     ]
     np.testing.assert_allclose(results[0], results[1], atol=1e-6)
