@@ -8,7 +8,7 @@ import jax
 
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.inference.ensemble import Ensemble
-from msseg_jax.inference.patient import Outputs
+from msseg_jax.inference.outputs import Outputs
 from msseg_jax.models.folds import Folds
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.atomic import write_beside

@@ -2,12 +2,20 @@
 
 from pathlib import Path
 
+from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.evaluation.tables import format_table
 from msseg_jax.inference.ensemble import Ensemble
-from msseg_jax.inference.patient import Outputs, predict_patients
+from msseg_jax.inference.outputs import Outputs
+from msseg_jax.inference.patients import predict_patients
+from msseg_jax.models.fitted import fitted_by_patient
 from msseg_jax.models.folds import Folds
 from msseg_jax.models.run_folder import RunFolder
-from msseg_jax.report.evaluation_folder import report_file, say_left_out, write_evaluation
+from msseg_jax.report.evaluation_folder import (
+    check_evaluation_folder,
+    report_file,
+    say_left_out,
+    write_evaluation,
+)
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.layout import find_patients
 
@@ -28,9 +36,10 @@ def predict(ensemble: Ensemble, root: Path, names: list[str], outputs: Outputs) 
 
 def print_scores(root: Path, place: RunFolder | Folds, names: list[str]) -> None:
     """Evaluate what a run or a cross-validation predicted of some patients; print the table."""
-    evaluation = write_evaluation(
-        root, place.predictions, place.evaluation, place.probabilities, names, models=[place.path]
-    )
+    check_evaluation_folder(place.evaluation, root)
+    evaluation = evaluate(root, place.predictions, place.probabilities, names)
+    fitted = fitted_by_patient([place.path], evaluation.patients)
+    write_evaluation(evaluation, place.evaluation, fitted)
     print(format_table(evaluation))
     say_left_out(evaluation)
     print(f"report: {report_file(place.evaluation)}")

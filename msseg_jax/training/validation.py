@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ from msseg_jax.data.cache import open_patient
 from msseg_jax.data.packing import unpack_images, unpack_target
 from msseg_jax.evaluation.scores import compare_lesions, count_lesions
 from msseg_jax.inference.forward import compile_forward, segment_volume
+from msseg_jax.inference.tiles import Tiling
 from msseg_jax.network.model import SiameseMPUNet
 from msseg_jax.report.snapshot import Snapshot, draw_snapshot
 from msseg_jax.training import processes
@@ -49,6 +51,9 @@ class Validation:
         spacing_mm = (data.spacing_mm,) * 3
         # On one device: what lies on all of them would have each compute every tile.
         variables = jax.device_put(variables, jax.local_devices()[0])
+        network = partial(self._forward, variables)
+        side = data.patch_size
+        tiling = Tiling((side, side, side), predict.overlap, predict.batch_size)
         counts = Counter(overlap=0, total=0, detected=0, missed=0, false=0)
         snapshot = None
         for name, folder in self._patients:
@@ -56,11 +61,7 @@ class Validation:
                 return None
             patient = open_patient(name, folder)
             images = unpack_images(patient.images)
-            probability = segment_volume(
-                self._forward, variables, images, patient.brain,
-                tile=(data.patch_size,) * 3,
-                overlap=predict.overlap, batch_size=predict.batch_size,
-            )  # fmt: skip
+            probability = segment_volume(network, images, patient.brain, tiling)
             prediction = probability > predict.threshold
             reference = unpack_target(patient.targets, 0) == 1
             counts["overlap"] += int((prediction & reference).sum())
