@@ -56,7 +56,7 @@ def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(smal
     assert not run.config_file.exists()
     small_config.model.targets = 2
     small_config.train.batch_size = 400
-    with pytest.raises(InputError, match="batch_size is 400; wanted at most 48"):
+    with pytest.raises(InputError, match="batch_size is 400; expected at most 48"):
         train_run(small_config, run)
     small_config.train.batch_size = 4
     small_config.train.max_steps = 1
@@ -97,5 +97,5 @@ def test_a_damaged_configuration_is_named(small_config, begun, tmp_path):
 
 def test_a_work_folder_that_cannot_be_written_is_refused(small_config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"--workdir=.*file/run: .*wanted a folder to write in"):
+    with pytest.raises(InputError, match=r"--workdir=.*file/run: .*expected a folder to write in"):
         RunFolder(tmp_path / "file" / "run").create_or_continue(typed(small_config))
