@@ -1,7 +1,7 @@
 """Ours beside PyTorch, TorchIO and OpenVINO on a CPU: the same network, weights, data and threads.
 
 Usage: python -m benchmarks.cpu [--patient FOLDER] [--model RUN] [--repeats 5]
-Needs requirements-benchmarks.txt. The forward pass and the training step take turns with their
+Needs the extra `benchmarks`. The forward pass and the training step take turns with their
 peers in one process, and the medians are compared; one patient from files to mask (a folder in the
 MSSEG-2 layout; without --patient a phantom) takes turns in a process for each.
 """

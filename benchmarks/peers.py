@@ -1,6 +1,6 @@
 """The same network in PyTorch, with our weights: what the speed of ours is compared with.
 
-Needs requirements-benchmarks.txt. Arrays are PyTorch's own, (B, C, D, H, W).
+Needs the extra `benchmarks`. Arrays are PyTorch's own, (B, C, D, H, W).
 """
 
 import numpy as np
