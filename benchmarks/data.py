@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from ml_collections import ConfigDict
 
-from msseg_jax.data.preprocess import Settings
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import TrainingSet, prepare
 from msseg_jax.simulate.phantom import write_phantoms
@@ -25,7 +25,9 @@ def training_patients(config: ConfigDict, root: Path | None, phantoms: int, cach
             root = Path(temporary) / "patients"
             write_phantoms(root, phantoms, seed=0, spacing_mm=config.data.spacing_mm)
         data = config.data
-        settings = Settings(data.spacing_mm, tuple(data.percentiles), data.patch_size)
+        settings = PreprocessingSettings(
+            spacing_mm=data.spacing_mm, percentiles=data.percentiles, patch_size=data.patch_size
+        )
         cache = cache or Path(temporary) / "cache"
         yield prepare(root, config.model.targets, settings, HoldOut(config.seed), cache)
 

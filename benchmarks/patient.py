@@ -53,12 +53,15 @@ def prepare_ours(run: Path, folder: Path):
 
     keep_freed_memory()
     from msseg_jax.inference.ensemble import Ensemble
-    from msseg_jax.inference.patient import Outputs, predict_patient
+    from msseg_jax.inference.outputs import Outputs
+    from msseg_jax.inference.prediction import predict
+    from msseg_jax.inference.results import write_results
 
     ensemble = Ensemble([run])
     patient = dataset.patient_in(folder)
     outputs = Outputs(run / "ours.nii.gz")
-    return lambda: predict_patient(ensemble, patient, ensemble.options(), outputs)
+    options = ensemble.options()
+    return lambda: write_results(predict(ensemble, patient, options), outputs)
 
 
 def write_for_torchio(run: Path) -> None:

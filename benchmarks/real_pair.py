@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import difference
 from msseg_jax.evaluation.scores import compare_lesions, dice, find_lesions
-from msseg_jax.inference.patient import lesion_mask
+from msseg_jax.inference.new_lesions import lesion_mask
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, patient_in

@@ -11,11 +11,11 @@ works from end to end; of real patients they say nothing.
 
 from ml_collections import ConfigDict
 
-from configs import msseg2
+from msseg_jax.configuration.files import shipped
 
 
 def get_config() -> ConfigDict:
-    config = msseg2.get_config()
+    config = shipped("msseg2")
     config.model.initial_probability = 0.005
     config.model.dropout_rate = 0.0  # a short training has nothing to forget
     config.model.norm_momentum = 0.95  # small batches, so their statistics are averaged for longer

@@ -9,11 +9,11 @@ paper trains from random weights.
 
 from ml_collections import ConfigDict
 
-from configs import open_ms
+from msseg_jax.configuration.files import shipped
 
 
 def get_config() -> ConfigDict:
-    config = open_ms.get_config()
+    config = shipped("open_ms")
     config.init = "weights"
     config.data.root = "data/mine"
     config.data.phantom_patients = 0

@@ -9,10 +9,10 @@ scores: not measured (the challenge's data are needed). All limits are in `msseg
 
 from ml_collections import ConfigDict
 
-from configs import msseg2
+from msseg_jax.configuration.files import shipped
 
 
 def get_config() -> ConfigDict:
-    config = msseg2.get_config()
+    config = shipped("msseg2")
     config.augmentation.enabled = True
     return config

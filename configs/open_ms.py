@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/open_ms.py --config.data.root=ROOT
 
-ROOT holds what `python -m msseg_jax.data.synthetic` makes of the scans and lesion masks of the
+ROOT holds what `msseg synthetic` makes of the scans and lesion masks of the
 University of Ljubljana (CC-BY); `open_ms_second` goes on from there. MODEL_CARD.md has the
 commands, the time and the scores.
 
@@ -14,11 +14,11 @@ operating point (threshold, smallest lesion) is given when it is exported.
 
 from ml_collections import ConfigDict
 
-from configs import msseg2
+from msseg_jax.configuration.files import shipped
 
 
 def get_config() -> ConfigDict:
-    config = msseg2.get_config()
+    config = shipped("msseg2")
     config.model.targets = 1
     config.model.initial_probability = 0.005
     config.model.dropout_rate = 0.0  # the training is short, and its patches never come twice

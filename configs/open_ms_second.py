@@ -10,11 +10,11 @@ holds other pairs, in which they are not. MODEL_CARD.md has the commands, the ti
 
 from ml_collections import ConfigDict
 
-from configs import open_ms
+from msseg_jax.configuration.files import shipped
 
 
 def get_config() -> ConfigDict:
-    config = open_ms.get_config()
+    config = shipped("open_ms")
     config.init = "runs/open_ms"
     config.data.patches_per_patient = 10
     config.train.epochs = 5

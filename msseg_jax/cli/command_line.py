@@ -25,8 +25,8 @@ class Parser(argparse.ArgumentParser):
 def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespace:
     """Return the flags of a command.
 
-    A command that sets `OVERRIDES` also takes flags that begin with that text. They are returned,
-    as they were given, in `flags.overrides`.
+    A command that sets `OVERRIDES` also takes flags that are not declared. They are returned as
+    they were given, in `flags.overrides`.
 
     Args:
       name: of the command.

@@ -2,20 +2,36 @@
 
 import argparse
 import logging
+from pathlib import Path
 
+from msseg_jax.data.preprocess import Preprocessing
+from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.evaluation.tables import format_summary, format_table
-from msseg_jax.report.evaluation_folder import say_left_out, write_evaluation
+from msseg_jax.report.evaluation_folder import (
+    check_evaluation_folder,
+    say_left_out,
+    write_evaluation,
+)
+from msseg_jax.volumes.layout import find_patients
 
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 1 if a patient could not be scored, else 0."""
     logging.getLogger("msseg_jax").setLevel(logging.ERROR)  # the report has the warnings
-    evaluation = write_evaluation(
-        flags.reference, flags.prediction, flags.output, flags.probability,
-        models=flags.model, report=not flags.no_report,
-    )  # fmt: skip
+    fitted = _fitted(flags.model, flags.reference) if flags.model else {}
+    check_evaluation_folder(flags.output, flags.reference)
+    evaluation = evaluate(flags.reference, flags.prediction, flags.probability)
+    write_evaluation(evaluation, flags.output, fitted, report=not flags.no_report)
     print(format_table(evaluation))
     print(format_summary(evaluation))
     print(f"\nwritten: {flags.output}")
     say_left_out(evaluation)
     return 1 if evaluation.left_out else 0
+
+
+def _fitted(models: list[Path], reference: Path) -> dict[str, list[Preprocessing]]:
+    """Return what was fitted for the models, by patient."""
+    # It imports JAX, which takes long; scores need it only where models are given.
+    from msseg_jax.models.fitted import fitted_by_patient
+
+    return fitted_by_patient(models, [patient.name for patient in find_patients(reference, 0)])

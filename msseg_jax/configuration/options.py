@@ -1,14 +1,12 @@
-"""How a trained network is applied to a pair."""
+"""How trained networks are applied to a pair."""
 
-from dataclasses import dataclass
+from msseg_jax.configuration.section import setting
+from msseg_jax.configuration.sections import PredictSettings
 
 
-@dataclass(frozen=True)
-class Options:
-    """What turns probabilities into a mask."""
+class Options(PredictSettings):
+    """The settings of a network for predicting, and what only a command line can choose."""
 
-    overlap: int  # voxels shared by neighbouring tiles
-    threshold: float  # probability above which a voxel is new lesion
-    min_lesion_mm3: float  # smaller components are dropped
-    batch_size: int  # tiles of the model's patch size per call of the network
-    tile: int | None = None  # largest side of a tile, voxels; None: the model's patch size
+    tile: int | None = setting(
+        None, "largest side of a tile, voxels; None: the model's patch size", ge=1
+    )

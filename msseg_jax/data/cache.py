@@ -22,7 +22,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -30,9 +30,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from msseg_jax.configuration.section import Section
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data import preprocess
 from msseg_jax.data.packing import BITS, pack_images, pack_targets
-from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
@@ -46,12 +48,7 @@ ABANDONED_S = 3600.0  # a partial entry this old is of a run that was killed: it
 logger = logging.getLogger(__name__)
 
 
-class CacheError(InputError):
-    """A cache that cannot be used, or not be filled."""
-
-
-@dataclass(frozen=True)
-class Measures:
+class Measures(Section):
     """What must be known of all patients before the first can be normalised."""
 
     histograms: tuple[tuple[float, ...], tuple[float, ...]]  # (2, P), intensities by visit
@@ -81,13 +78,13 @@ def open_patient(name: str, folder: Path) -> CachedPatient:
     """Map an entry of the cache; nothing is read until it is used.
 
     Raises:
-      CacheError: the entry is damaged.
+      InputError: the entry is damaged.
     """
     fields = ("images", "targets", "brain", "lesion_voxels", "affine")
     try:
         return CachedPatient(name, *(np.load(folder / f"{f}.npy", mmap_mode="r") for f in fields))
     except (OSError, EOFError, ValueError) as error:
-        raise CacheError(
+        raise InputError(
             f"{folder}: this entry of the cache is damaged ({error}); delete the folder, and it is "
             "made again"
         ) from error
@@ -99,15 +96,15 @@ def open_cache(folder: Path) -> Path:
     Entries of another format are never read; that they are there is said, as they take room.
 
     Raises:
-      CacheError: the folder cannot be written.
+      InputError: the folder cannot be written.
     """
     place = folder / f"format-{FORMAT}"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        others = [p for p in folder.iterdir() if p.name.startswith(("format-", "measures-"))]
+        others = [p for p in folder.iterdir() if p.name.startswith("format-")]
         abandoned = [p for p in place.glob(".partial-*") if _age_s(p) > ABANDONED_S]
     except OSError as error:
-        raise CacheError(f"{folder}: {error}; wanted a folder to write in") from error
+        raise InputError(f"{folder}: {error}; wanted a folder to write in") from error
     if any(other.name != place.name for other in others):
         logger.warning(
             "%s also holds a cache of another version of this program, which is not used: what is "
@@ -128,7 +125,9 @@ def _age_s(path: Path) -> float:
         return 0.0
 
 
-def measure(patients: list[Patient], settings: Settings, cache: Path) -> list[Measures]:
+def measure(
+    patients: list[Patient], settings: PreprocessingSettings, cache: Path
+) -> list[Measures]:
     """Check and measure every patient, from the cache where that was done before.
 
     Raises:
@@ -158,7 +157,7 @@ def build(
     """The cache folders of the patients, made where they are missing.
 
     Raises:
-      CacheError: the disk has too little room for what is missing; nothing is made then.
+      InputError: the disk has too little room for what is missing; nothing is made then.
     """
     entries = [cache / f"{p.name}-{_key(p, preprocessing)}" for p in patients]
     missing = [k for k, entry in enumerate(entries) if not entry.is_dir()]
@@ -167,7 +166,7 @@ def build(
         free = shutil.disk_usage(cache).free
         said = f"{cache}: {len(missing)} patients to preprocess, {needed / 2**30:.2f} GiB on disk"
         if needed > free:
-            raise CacheError(
+            raise InputError(
                 f"{said}, and {free / 2**30:.2f} GiB are free; wanted room for them: free some, or "
                 "choose another place (--config.data.cache_dir)"
             )
@@ -190,11 +189,13 @@ def _entry_bytes(measures: Measures, targets: int) -> int:
     return int(np.prod(measures.shape)) * (images + maps + brain) + 12 * measures.lesion_voxels
 
 
-def _measured(patient: Patient, settings: Settings, cache: Path) -> Measures | DatasetError:
+def _measured(
+    patient: Patient, settings: PreprocessingSettings, cache: Path
+) -> Measures | DatasetError:
     entry = cache / f"measures-{_key(patient, settings)}.json"
     if entry.is_file():
-        with contextlib.suppress(InputError, TypeError):  # damaged: it is made again
-            return Measures(**read_json(entry))
+        with contextlib.suppress(InputError):  # damaged: it is made again
+            return Measures.of(read_json(entry), str(entry))
     try:
         pair = read_pair(patient)
         resampled = preprocess.resample(patient, pair, settings)
@@ -202,8 +203,13 @@ def _measured(patient: Patient, settings: Settings, cache: Path) -> Measures | D
     except DatasetError as error:
         return error  # returned, not raised, so that all patients' problems come together
     lesion_voxels = int(resampled.targets[0].sum())
-    measures = Measures(histograms.tolist(), lesion_voxels, resampled.brain.shape, _digest(pair))
-    write_beside(entry, lambda path: path.write_text(json.dumps(asdict(measures))))
+    measures = Measures(
+        histograms=tuple(map(tuple, histograms.tolist())),
+        lesion_voxels=lesion_voxels,
+        shape=resampled.brain.shape,
+        digest=_digest(pair),
+    )
+    write_beside(entry, lambda path: path.write_text(measures.model_dump_json()))
     return measures
 
 
@@ -226,7 +232,7 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
         os.replace(partial_entry, entry)
     except OSError as error:
         if not entry.is_dir():  # otherwise another run was faster, with the same bytes
-            raise CacheError(
+            raise InputError(
                 f"{entry}: cannot be written ({error}); wanted room on the disk and the right to "
                 "write: what is complete stays, and the same command goes on"
             ) from error
@@ -247,11 +253,11 @@ def _digest(pair: Pair) -> str:
     return digest.hexdigest()[:16]
 
 
-def _key(patient: Patient, settings: Settings | Preprocessing) -> str:
+def _key(patient: Patient, settings: PreprocessingSettings | Preprocessing) -> str:
     files = [
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         for path in patient.files
         if path.is_file()  # one that is missing is a problem, for `read_pair` to tell of
     ]
-    content = json.dumps([FORMAT, files, asdict(settings)])
+    content = json.dumps([FORMAT, files, settings.model_dump()])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

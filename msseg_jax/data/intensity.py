@@ -12,19 +12,15 @@ SCALE = (0.0, 100.0)  # standard intensities of the first and the last percentil
 BACKGROUND = 0.0  # what surrounds the brain: its mean, which is also what zero padding adds
 
 
-class IntensityError(InputError):
-    """Intensities that cannot be standardised."""
-
-
 def measure_percentiles(image: np.ndarray, brain: np.ndarray, percentiles) -> np.ndarray:
     """Intensities at `percentiles` (ascending, in per cent) inside the brain: (P,) float64.
 
     Raises:
-      IntensityError: the image has one value (nearly) everywhere inside the brain.
+      InputError: the image has one value (nearly) everywhere inside the brain.
     """
     values = np.percentile(image[brain], percentiles)
     if not values[-1] > values[0]:
-        raise IntensityError(
+        raise InputError(
             f"the image is constant inside the brain: its {percentiles[0]} % and "
             f"{percentiles[-1]} % percentiles are both {values[0]:g}; wanted a FLAIR image"
         )

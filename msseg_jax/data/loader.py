@@ -13,11 +13,8 @@ from pathlib import Path
 import grain
 import numpy as np
 
-from msseg_jax.data.augmentation import (
-    AugmentationSettings,
-    cut_augmented,
-    draw_augmentation,
-)
+from msseg_jax.configuration.sections import AugmentationSettings
+from msseg_jax.data.augmentation import cut_augmented, draw_augmentation
 from msseg_jax.data.cache import CachedPatient, open_patient
 from msseg_jax.data.packing import PACKED_BACKGROUND
 from msseg_jax.data.patches import crop, draw_corner, draw_patient

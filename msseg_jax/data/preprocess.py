@@ -1,15 +1,17 @@
 """From a checked pair to what the network sees: resampled, cut to the brain, normalised."""
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import nibabel as nib
 import numpy as np
+from pydantic import model_validator
 
+from msseg_jax.configuration.section import Section
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data.intensity import (
-    IntensityError,
     fit_landmarks,
     histogram_deviation,
     measure_percentiles,
@@ -23,42 +25,30 @@ from msseg_jax.volumes.pair import Pair
 from msseg_jax.volumes.resampling import Resampling, resampling_to
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What preprocessing depends on, beside the landmarks."""
+class Preprocessing(Section):
+    """What was fitted on the training patients; it is stored with the model."""
 
-    spacing_mm: float  # isotropic voxel side
-    percentiles: tuple[float, ...]  # per cent, ascending
-    patch_size: int  # voxels; a brain must hold one
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Fitted on the training patients and stored with the model."""
-
-    settings: Settings
+    settings: PreprocessingSettings
     landmarks: tuple[float, ...]  # standard intensity of each percentile
     deviation: float  # of the training visit whose histogram is furthest from the landmarks
 
+    @model_validator(mode="after")
+    def _check_count(self) -> Self:
+        if len(self.landmarks) != len(self.settings.percentiles):
+            raise ValueError(
+                f"the preprocessing has {len(self.landmarks)} landmarks; expected "
+                f"{len(self.settings.percentiles)}, one for each percentile"
+            )
+        return self
+
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        """Write it as JSON."""
+        path.write_text(self.model_dump_json(indent=1) + "\n")
 
-    @staticmethod
-    def of(fields: dict) -> "Preprocessing":
-        """From what `asdict` gives, by way of JSON; KeyError or TypeError for anything else."""
-        settings = dict(fields["settings"])
-        settings["percentiles"] = tuple(settings["percentiles"])
-        landmarks, deviation = tuple(fields["landmarks"]), fields["deviation"]
-        return Preprocessing(Settings(**settings), landmarks, deviation)
-
-    @staticmethod
-    def load(path: Path) -> "Preprocessing":
-        try:
-            return Preprocessing.of(read_json(path))
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: is of another version of this program ({error!r}); train the run anew"
-            ) from error
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote. Raises InputError if the file is missing or damaged."""
+        return cls.of(read_json(path), str(path))
 
 
 @dataclass(frozen=True)
@@ -79,7 +69,7 @@ class Resampled:
         return self.resampling.backward(whole)
 
 
-def resample(patient: Patient, pair: Pair, settings: Settings) -> Resampled:
+def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> Resampled:
     """Bring a pair onto the isotropic grid; images linear, masks nearest.
 
     Raises:
@@ -109,13 +99,15 @@ def resample(patient: Patient, pair: Pair, settings: Settings) -> Resampled:
 
 
 def resample_by_each(
-    patient: Patient, pair: Pair, settings: Iterable[Settings]
-) -> dict[Settings, Resampled]:
+    patient: Patient, pair: Pair, settings: Iterable[PreprocessingSettings]
+) -> dict[PreprocessingSettings, Resampled]:
     """`resample` by several settings, once by those that are the same."""
     return {one: resample(patient, pair, one) for one in dict.fromkeys(settings)}
 
 
-def histograms(patient: Patient, resampled: Resampled, settings: Settings) -> np.ndarray:
+def histograms(
+    patient: Patient, resampled: Resampled, settings: PreprocessingSettings
+) -> np.ndarray:
     """Percentiles of both visits inside the brain: (2, P).
 
     Raises:
@@ -125,17 +117,19 @@ def histograms(patient: Patient, resampled: Resampled, settings: Settings) -> np
     for path, image in zip((patient.time01, patient.time02), resampled.images, strict=True):
         try:
             measured.append(measure_percentiles(image, resampled.brain, settings.percentiles))
-        except IntensityError as error:
+        except InputError as error:
             raise DatasetError(f"{path}: {error}; export it again") from error
     return np.stack(measured)
 
 
-def fit(measured: list, settings: Settings) -> Preprocessing:
+def fit(measured: list, settings: PreprocessingSettings) -> Preprocessing:
     """Landmarks that serve both visits, from the (2, P) histograms of the training patients."""
     visits = [np.asarray(visit) for patient in measured for visit in patient]
     landmarks = fit_landmarks(visits)
     deviation = max(histogram_deviation(visit, landmarks) for visit in visits)
-    return Preprocessing(settings, tuple(float(value) for value in landmarks), deviation)
+    return Preprocessing(
+        settings=settings, landmarks=tuple(map(float, landmarks)), deviation=deviation
+    )
 
 
 def apply(preprocessing: Preprocessing, patient: Patient, resampled: Resampled) -> np.ndarray:

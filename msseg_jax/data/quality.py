@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data.intensity import histogram_deviation, measure_percentiles
-from msseg_jax.data.preprocess import Preprocessing, Resampled, Settings
+from msseg_jax.data.preprocess import Preprocessing, Resampled
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
 from msseg_jax.volumes.lesions import voxel_mm3
 from msseg_jax.volumes.pair import Pair
@@ -80,7 +81,7 @@ class Quality:
 
 
 def assess(
-    pair: Pair, resampled: dict[Settings, Resampled], fitted: Sequence[Preprocessing]
+    pair: Pair, resampled: dict[PreprocessingSettings, Resampled], fitted: Sequence[Preprocessing]
 ) -> Quality:
     """Measure a pair's alignment on the first of its isotropic grids, and its intensities for each
     network.
@@ -91,7 +92,7 @@ def assess(
         training is heard. Empty: no histograms.
 
     Raises:
-      IntensityError: a visit is constant inside the brain.
+      InputError: a visit is constant inside the brain.
     """
     settings, first = next(iter(resampled.items()))
     by_network = [_deviations(resampled[one.settings], one) for one in fitted]

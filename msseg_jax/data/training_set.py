@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data import cache, preprocess
-from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.split import Groups, HoldOut, groups_of
 from msseg_jax.volumes.layout import DatasetError, Patient, find_patients
 
@@ -39,7 +40,7 @@ def find_enough(root: Path, targets: int, hold_out: HoldOut) -> tuple[list[Patie
 def prepare(
     root: Path,
     targets: int,
-    settings: Settings,
+    settings: PreprocessingSettings,
     hold_out: HoldOut,
     cache_folder: Path,
     given: Preprocessing | None = None,
@@ -52,7 +53,7 @@ def prepare(
     Raises:
       InputError: as `find_enough`.
       DatasetError: with every problem of every patient, before anything is preprocessed.
-      CacheError: the cache cannot be written, or has too little room.
+      InputError: the cache cannot be written, or has too little room.
     """
     patients, groups = find_enough(root, targets, hold_out)
     place = cache.open_cache(cache_folder)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,8 @@ MEASURES_WITHOUT = ("NbTestedLesions", "VolTestedLesions")
 class Evaluation:
     """Everything that was found about the predictions of a folder."""
 
+    reference: Path  # folder in the MSSEG-2 layout
+    prediction: Path  # folder of <patient>.nii.gz
     scores: pd.DataFrame  # a row per patient, reference and rater
     lesions: pd.DataFrame  # a row per lesion of the consensus and of the prediction
     curve: pd.DataFrame  # a row per patient and threshold; empty without probability maps
@@ -44,7 +47,9 @@ class Evaluation:
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over patients with their bootstrap intervals: a row per reference, rater and measure.
+    """Return means over patients with their bootstrap intervals.
+
+    There is a row per reference, rater and measure.
 
     The patients with and without new lesions (by the reference) are kept apart. A patient where a
     measure is not defined is left out of its mean; `patients` says how many remain.
@@ -70,7 +75,7 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean(values: pd.Series) -> tuple[float, float, float, int]:
-    """Mean, ends of its interval (percentile bootstrap; NaN for one patient), number."""
+    """Return the mean, the ends of its bootstrap interval (NaN for one patient), and the number."""
     values = values.dropna().to_numpy(float)
     if not values.size:
         return np.nan, np.nan, np.nan, 0
@@ -88,8 +93,12 @@ def _mean(values: pd.Series) -> tuple[float, float, float, int]:
 
 
 def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
-    """The means against the consensus, to be read: of each group of patients its title, the
-    raters, and (measure, [mean and interval by rater]) for each measure."""
+    """Return the means against the consensus as text.
+
+    Returns:
+      For each group of patients: its title, the raters, and (measure, [mean and interval by
+      rater]) for each measure.
+    """
     summary = evaluation.summary[evaluation.summary["reference"] == REFERENCE]
     raters = list(summary["rater"].unique())
     tables = []
@@ -112,7 +121,7 @@ def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
 
 
 def mean_and_interval(row: pd.Series, everyone: int) -> tuple[str, str]:
-    """'0.512' and '0.401 to 0.623'; '-' where the mean, '' where the interval is not defined.
+    """Return '0.512' and '0.401 to 0.623'; '-' and '' for what is not defined.
 
     Where fewer than `everyone` patients have the measure, their number follows: '0.512 (7)'.
     """
@@ -124,5 +133,5 @@ def mean_and_interval(row: pd.Series, everyone: int) -> tuple[str, str]:
 
 
 def format_number(value: float, digits: int) -> str:
-    """'0.512', or '-' for NaN."""
+    """Return '0.512', or '-' for NaN."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"

@@ -1,5 +1,6 @@
 """Score the predicted masks of a folder against its reference maps."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,25 @@ from msseg_jax.volumes.layout import CONSENSUS, find_patients
 SUFFIX = ".nii.gz"
 
 
+@dataclass(frozen=True)
+class ScoredFiles:
+    """What one patient's scores are made of."""
+
+    name: str
+    reference: Path  # folder
+    prediction: Path  # mask
+    probability: Path | None
+
+
+@dataclass(frozen=True)
+class PatientScores:
+    """The rows that one patient adds to the tables of an `Evaluation`."""
+
+    scores: list[dict]
+    lesions: list[dict]
+    curve: list[dict]
+
+
 def evaluate(
     reference: Path,
     prediction: Path,
@@ -28,11 +48,11 @@ def evaluate(
 
     Args:
       probability: folder of <patient>.nii.gz, probability maps; some patients may lack one.
-      names: the patients to score; None for all, and then patients that one side lacks are
-        reported in `left_out`, as those are whose files cannot be used.
+      names: the patients to score; None for all. Patients without a reference or a prediction, or
+        with files that cannot be used, are reported in `left_out`.
 
     Raises:
-      InputError: a folder is missing or empty, or no patient at all could be scored.
+      InputError: a folder is missing or empty, or no patient could be scored.
     """
     folders = {patient.name: reference / patient.name for patient in find_patients(reference, 0)}
     masks = _files_in(prediction)
@@ -41,40 +61,54 @@ def evaluate(
     maps = {} if probability is None else _files_in(probability)
     if probability is not None and not maps.keys() & set(names):
         raise InputError(
-            f"{probability}: no file in it is called as a patient is; wanted <patient>{SUFFIX}, "
+            f"{probability}: no file in it has the name of a patient; expected <patient>{SUFFIX}, "
             f"such as {names[0]}{SUFFIX}"
         )
-
-    def score(name: str) -> tuple[str, tuple | str]:
+    reasons: dict[str, str] = {}
+    files = []
+    for name in names:
         if name not in masks:
-            return name, f"{prediction / (name + SUFFIX)}: no such prediction"
-        if name not in folders:
-            return name, f"{reference / name / CONSENSUS}: no such reference"
-        try:
-            patient = read_masks(folders[name], masks[name], maps.get(name))
-        except InputError as error:
-            return name, str(error)
-        return name, (score_raters(patient), list_lesions(patient), count_over_thresholds(patient))
-
-    rows, left_out = ([], [], []), {}
-    for name, result in for_each(score, names, "scores"):
+            reasons[name] = f"{prediction / (name + SUFFIX)}: no such prediction"
+        elif name not in folders:
+            reasons[name] = f"{reference / name / CONSENSUS}: no such reference"
+        else:
+            files.append(ScoredFiles(name, folders[name], masks[name], maps.get(name)))
+    scores: list[dict] = []
+    lesions: list[dict] = []
+    curve: list[dict] = []
+    for one, result in zip(files, for_each(score_patient, files, "scores"), strict=True):
         if isinstance(result, str):
-            left_out[name] = result
+            reasons[one.name] = result
             continue
-        for table, part in zip(rows, result, strict=True):
-            table += [{"patient": name, **row} for row in part]
-    if not rows[0]:
+        scores += [{"patient": one.name, **row} for row in result.scores]
+        lesions += [{"patient": one.name, **row} for row in result.lesions]
+        curve += [{"patient": one.name, **row} for row in result.curve]
+    left_out = {name: reasons[name] for name in names if name in reasons}
+    if not scores:
         raise InputError(
             f"no patient of {reference} could be scored:\n" + "\n".join(left_out.values())
         )
-    scores, lesions, curve = (pd.DataFrame(table) for table in rows)
-    return Evaluation(scores, lesions, curve, summarise(scores), left_out)
+    table = pd.DataFrame(scores)
+    return Evaluation(
+        reference, prediction, table, pd.DataFrame(lesions), pd.DataFrame(curve),
+        summarise(table), left_out,
+    )  # fmt: skip
+
+
+def score_patient(files: ScoredFiles) -> PatientScores | str:
+    """Return the scores of one patient, or why its files cannot be used."""
+    try:
+        masks = read_masks(files.reference, files.prediction, files.probability)
+    except InputError as error:
+        return str(error)
+    return PatientScores(score_raters(masks), list_lesions(masks), count_over_thresholds(masks))
 
 
 def _files_in(folder: Path) -> dict[str, Path]:
+    """Return the masks or maps of a folder by patient."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; wanted one with <patient>{SUFFIX}")
+        raise InputError(f"{folder}: no such folder; expected one with <patient>{SUFFIX}")
     files = sorted(p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith("."))
     if not files:
-        raise InputError(f"{folder}: no {SUFFIX} file in it; wanted <patient>{SUFFIX}")
+        raise InputError(f"{folder}: no {SUFFIX} file in it; expected <patient>{SUFFIX}")
     return {path.name.removesuffix(SUFFIX): path for path in files}

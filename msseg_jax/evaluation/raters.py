@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from msseg_jax.evaluation.scores import (
+    Spacing,
     challenge_scores,
     compare_lesions,
     count_lesions,
     surface_distances,
 )
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import bounding_box
 from msseg_jax.volumes.layout import CONSENSUS, EXPERT
 from msseg_jax.volumes.lesions import describe_lesions, voxel_mm3
 from msseg_jax.volumes.masks import mask_problem
 from msseg_jax.volumes.nifti import read_checked
-from msseg_jax.volumes.volume import Volume, VolumeError
+from msseg_jax.volumes.volume import Volume
 
 REFERENCE = "consensus"
 PREDICTION = "prediction"
@@ -44,43 +46,48 @@ class Masks:
         return self.consensus.affine
 
     @property
-    def spacing_mm(self) -> tuple[float, ...]:
+    def spacing_mm(self) -> Spacing:
         """As the header states it, which is what the challenge's program reads."""
-        return tuple(float(side) for side in self.consensus.header.get_zooms()[:3])
+        depth, height, width = self.consensus.header.get_zooms()[:3]
+        return float(depth), float(height), float(width)
 
 
 def read_masks(
     folder: Path, prediction: Path, probability: Path | None = None, experts: bool = True
 ) -> Masks:
-    """The reference maps of a patient's folder, its prediction, and its probability map if any.
+    """Read the reference maps of a patient's folder, its prediction, and any probability map.
 
     Args:
       experts: whether to read the experts' maps that there are, beside the consensus.
 
     Raises:
-      VolumeError: with every file that is missing, damaged, no binary mask, or on another grid.
+      InputError: with every file that is missing, damaged, no binary mask, or on another grid.
     """
     paths = {REFERENCE: folder / CONSENSUS, PREDICTION: prediction}
     for path in sorted(folder.glob(EXPERT.format("*"))) if experts else []:
         paths[path.name.removeprefix("ground_truth_").removesuffix(".nii.gz")] = path
     problems: list[str] = []
-    volumes: dict[str, Volume | None] = {}
+    consensus: Volume | None = None
+    raters: dict[str, np.ndarray] = {}
     for name, path in paths.items():
-        volume = read_checked(path, volumes.get(REFERENCE), problems)
-        if volume and (problem := mask_problem(path, volume.array)):
+        volume = read_checked(path, consensus, problems)
+        if name == REFERENCE:
+            consensus = volume
+        if volume is None:
+            continue
+        if problem := mask_problem(path, volume.array):
             problems.append(problem)
-        volumes[name] = volume
+        raters[name] = volume.array != 0
     likelihood = None
     if probability is not None:
-        likelihood = read_checked(probability, volumes[REFERENCE], problems)
+        likelihood = read_checked(probability, consensus, problems)
         if likelihood and (problem := _probability_problem(likelihood)):
             problems.append(problem)
-    if problems:
-        raise VolumeError("\n".join(problems))
-    raters = {name: volume.array != 0 for name, volume in volumes.items()}
+    if consensus is None or problems:
+        raise InputError("\n".join(problems))
     return Masks(
         raters,
-        replace(volumes[REFERENCE], array=raters[REFERENCE]),
+        replace(consensus, array=raters[REFERENCE]),
         None if likelihood is None else likelihood.array,
     )
 
@@ -89,11 +96,11 @@ def _probability_problem(volume: Volume) -> str | None:
     low, high = float(volume.array.min()), float(volume.array.max())
     if low >= 0 and high <= 1:
         return None
-    return f"{volume.path}: its values are from {low:g} to {high:g}; wanted probabilities, 0 to 1"
+    return f"{volume.path}: its values are from {low:g} to {high:g}; expected probabilities, 0 to 1"
 
 
 def score_raters(masks: Masks) -> list[dict]:
-    """A row for the prediction and each expert against the consensus and each other expert."""
+    """Score the prediction and each expert against the consensus and each other expert: rows."""
     references = [name for name in masks.raters if name != PREDICTION]
     raters = [name for name in masks.raters if name != REFERENCE]
     distances = {}  # they are the same both ways, and cost most
@@ -115,7 +122,7 @@ def score_raters(masks: Masks) -> list[dict]:
     return rows
 
 
-def _scores(reference: np.ndarray, rater: np.ndarray, spacing_mm: np.ndarray) -> dict:
+def _scores(reference: np.ndarray, rater: np.ndarray, spacing_mm: Spacing) -> dict:
     box = bounding_box(reference | rater)
     agreement = compare_lesions(reference[box], rater[box], spacing_mm)
     scores = challenge_scores(reference, rater, spacing_mm, agreement)
@@ -133,7 +140,7 @@ def _scores(reference: np.ndarray, rater: np.ndarray, spacing_mm: np.ndarray) ->
 
 
 def list_lesions(masks: Masks) -> list[dict]:
-    """A row per lesion of the consensus and of the prediction, the largest first."""
+    """Return a row per lesion of the consensus and of the prediction, the largest first."""
     reference, prediction = masks.raters[REFERENCE], masks.raters[PREDICTION]
     agreement = compare_lesions(reference, prediction, masks.spacing_mm)
     return [
@@ -151,7 +158,7 @@ def list_lesions(masks: Masks) -> list[dict]:
 
 
 def count_over_thresholds(masks: Masks) -> list[dict]:
-    """For each threshold of the probability map: lesions detected, and false ones."""
+    """Return how many lesions are detected and false, for each threshold of the probability."""
     reference, probability = masks.raters[REFERENCE], masks.probability
     if probability is None:
         return []

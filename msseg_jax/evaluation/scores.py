@@ -24,9 +24,7 @@ COVERED_SHARE = 0.10  # more than this share of a detected lesion is covered by 
 EXPLAINED_SHARE = 0.65  # of that cover; the lesions that make it up are looked at
 OUTSIDE_SHARE = 0.70  # none of them lies outside the other mask's lesions by more than this share
 
-
-class ScoreError(InputError):
-    """Masks that cannot be scored."""
+Spacing = tuple[float, float, float]  # voxel sides in mm
 
 
 @dataclass(frozen=True)
@@ -60,10 +58,10 @@ class Agreement:
 def challenge_scores(
     reference: np.ndarray,
     prediction: np.ndarray,
-    spacing_mm: tuple[float, float, float],
+    spacing_mm: Spacing,
     agreement: Agreement | None = None,
 ) -> dict[str, float]:
-    """The measures of one pair of masks, under the scoring program's names.
+    """Return the measures of one pair of masks, under the scoring program's names.
 
     Args:
       reference, prediction: (D, H, W), bool or 0 and 1.
@@ -78,7 +76,7 @@ def challenge_scores(
       With an empty reference only NbTestedLesions and VolTestedLesions (mm3), of the prediction.
 
     Raises:
-      ScoreError: masks of different shapes, or with other values than 0 and 1.
+      InputError: masks of different shapes, or with other values than 0 and 1.
     """
     reference, prediction = _checked(reference, prediction)
     volume_mm3 = voxel_mm3(spacing_mm)
@@ -88,8 +86,8 @@ def challenge_scores(
             "NbTestedLesions": float(count),
             "VolTestedLesions": np.count_nonzero(lesions) * volume_mm3,
         }
-    both = np.count_nonzero(reference & prediction)
-    positive, predicted = np.count_nonzero(reference), np.count_nonzero(prediction)
+    both = int(np.count_nonzero(reference & prediction))
+    positive, predicted = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
     neither = reference.size - positive - predicted + both
     if agreement is None:
         box = bounding_box(reference | prediction)
@@ -109,13 +107,13 @@ def challenge_scores(
 
 
 def dice(reference: np.ndarray, prediction: np.ndarray) -> float:
-    """2 |R and P| / (|R| + |P|) of two bool masks; NaN if both are empty."""
-    total = np.count_nonzero(reference) + np.count_nonzero(prediction)
-    return _ratio(2 * np.count_nonzero(reference & prediction), total)
+    """Return 2 |R and P| / (|R| + |P|) of two bool masks; NaN if both are empty."""
+    total = int(np.count_nonzero(reference) + np.count_nonzero(prediction))
+    return _ratio(2 * int(np.count_nonzero(reference & prediction)), total)
 
 
-def find_lesions(mask: np.ndarray, spacing_mm) -> tuple[np.ndarray, int]:
-    """The lesions of a bool mask (D, H, W) that count: those of more than LEAST_MM3, numbered.
+def find_lesions(mask: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, int]:
+    """Return the lesions of a bool mask (D, H, W) that count: those of more than LEAST_MM3.
 
     Returns:
       As `number_lesions`.
@@ -123,8 +121,10 @@ def find_lesions(mask: np.ndarray, spacing_mm) -> tuple[np.ndarray, int]:
     return number_lesions(mask, math.floor(LEAST_MM3 / voxel_mm3(spacing_mm)) + 1)
 
 
-def compare_lesions(reference: np.ndarray, prediction: np.ndarray, spacing_mm) -> Agreement:
-    """Which lesions of two bool masks (D, H, W) agree, by the challenge's rule.
+def compare_lesions(
+    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing
+) -> Agreement:
+    """Find which lesions of two bool masks (D, H, W) agree, by the challenge's rule.
 
     A reference lesion is detected if more than COVERED_SHARE of it is covered by predicted
     lesions, and those that make up EXPLAINED_SHARE of the cover, the largest overlap first, are
@@ -145,7 +145,7 @@ def compare_lesions(reference: np.ndarray, prediction: np.ndarray, spacing_mm) -
 
 
 def count_lesions(agreement: Agreement) -> dict[str, int]:
-    """Reference lesions detected and missed, predicted lesions that are not confirmed."""
+    """Count the reference lesions detected and missed, and the predicted ones not confirmed."""
     detected = int(agreement.detected.sum())
     return {
         "detected": detected,
@@ -155,7 +155,7 @@ def count_lesions(agreement: Agreement) -> dict[str, int]:
 
 
 def _accepted(overlap: np.ndarray) -> np.ndarray:
-    """Which of the lesions 1, 2 ... along the first axis the lesions along the second accept."""
+    """Find which lesions 1, 2 ... of the first axis are accepted by those of the second."""
     sizes = overlap.sum(axis=1)
     other_sizes = overlap.sum(axis=0)
     outside = overlap[0] / np.maximum(other_sizes, 1)  # share of each other lesion
@@ -173,11 +173,12 @@ def _accepted(overlap: np.ndarray) -> np.ndarray:
 
 
 def surface_distances(
-    reference: np.ndarray, prediction: np.ndarray, spacing_mm
+    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing
 ) -> dict[str, float]:
-    """Distances between the surfaces of two bool masks (D, H, W), mm; NaN where one is empty.
+    """Measure distances between the surfaces of two bool masks (D, H, W); NaN if one is empty.
 
     Returns:
+      In mm:
       Hausdorff95: the larger of the two directed distances that 95 % of a surface's area lies
         within.
       SurfaceDistance: the mean of the two directed mean distances, each over a surface's area.
@@ -196,12 +197,12 @@ def _checked(*masks: np.ndarray) -> list[np.ndarray]:
     for name, mask in zip(("reference", "prediction"), masks, strict=True):
         mask = np.asarray(mask)
         if mask.ndim != 3 or mask.shape != np.shape(masks[0]):
-            raise ScoreError(
-                f"{name} has shape {mask.shape}; wanted (D, H, W), the same for both masks"
+            raise InputError(
+                f"{name} has shape {mask.shape}; expected (D, H, W), the same for both masks"
             )
         if mask.dtype != bool:
             if problem := mask_problem(name, mask):
-                raise ScoreError(problem)
+                raise InputError(problem)
             mask = mask != 0
         checked.append(mask)
     return checked

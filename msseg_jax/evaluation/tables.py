@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from msseg_jax.system.atomic import write_beside
 
 
 def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
-    """scores.csv, lesions.csv, summary.csv, curve.csv where there is one, and evaluation.json."""
+    """Write scores.csv, lesions.csv, summary.csv, any curve.csv, and evaluation.json."""
     tables = {
         "scores": evaluation.scores,
         "lesions": evaluation.lesions,
@@ -27,17 +28,19 @@ def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
         if table.empty:
             path.unlink(missing_ok=True)  # of an earlier evaluation
             continue
-        write_beside(path, lambda file, table=table: table.to_csv(file, index=False))
+        write_beside(path, partial(table.to_csv, index=False))
         written.append(path)
-    everything = {name: _records(table) for name, table in tables.items()}
-    everything["left_out"] = evaluation.left_out
+    everything = {
+        **{name: _records(table) for name, table in tables.items()},
+        "left_out": evaluation.left_out,
+    }
     path = output / "evaluation.json"
     write_beside(path, lambda file: file.write_text(json.dumps(everything, indent=1) + "\n"))
     return [*written, path]
 
 
 def _records(table: pd.DataFrame) -> list[dict]:
-    """Rows as dicts; what is not defined is None, as JSON has no NaN."""
+    """Return rows as dicts; what is not defined is None, as JSON has no NaN."""
     return [
         {
             key: None if isinstance(value, float) and math.isnan(value) else value
@@ -48,7 +51,7 @@ def _records(table: pd.DataFrame) -> list[dict]:
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """The prediction against the consensus: a row per patient, then the means."""
+    """Return the prediction against the consensus as text: a row per patient, then the means."""
     table = evaluation.of_prediction
     width = max(len("patient"), *(len(name) for name in table["patient"]))
     lines = [f"{'patient':<{width}}   Dice     F1  found  missed  false  reference  predicted"]
@@ -72,7 +75,7 @@ def format_table(evaluation: Evaluation) -> str:
 
 
 def format_summary(evaluation: Evaluation) -> str:
-    """The means of `summary_tables`: the prediction's with its interval, then the experts'."""
+    """Return `summary_tables` as text: the prediction with its interval, then the experts."""
     lines = []
     for title, raters, table in summary_tables(evaluation):
         heads = [f"{rater:>12}" for rater in raters]

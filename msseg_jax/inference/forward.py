@@ -1,59 +1,70 @@
 """Whole volumes through the network, tile by tile, with one compiled shape."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import jax
 import numpy as np
 
 from msseg_jax.data.intensity import BACKGROUND
 from msseg_jax.data.patches import crop
-from msseg_jax.inference.tiles import TileAverage, tile_corners
+from msseg_jax.inference.tiles import Shape, TileAverage, Tiling, tile_corners
+from msseg_jax.network.model import SiameseMPUNet
 
-# (model variables, time01, time02), each visit (B, D, H, W, 1) -> (B, D, H, W): the consensus'
-# probability
+# (time01, time02), each (B, D, H, W, 1) -> (B, D, H, W): the consensus' probability
+Network = Callable[[np.ndarray, np.ndarray], jax.Array]
+# The same of (model variables, time01, time02)
 Forward = Callable[[dict, np.ndarray, np.ndarray], jax.Array]
+
+# Takes the batches of one volume, each a list of tile corners, and gives them one by one.
+Progress = Callable[[list[list[Shape]]], Iterable[list[Shape]]]
+
+
+def no_bar(batches: list[list[Shape]]) -> list[list[Shape]]:
+    """Return the batches: the `Progress` that shows nothing."""
+    return batches
 
 
 @functools.cache
-def compile_forward(model) -> Forward:
-    """The network in inference mode; compiled once per shape of its input, whatever the weights."""
+def compile_forward(model: SiameseMPUNet) -> Forward:
+    """Return the network in inference mode.
+
+    It is compiled once per shape of its input, whatever the weights.
+    """
 
     @jax.jit
-    def forward(variables, time01, time02):
-        return model.apply(variables, time01, time02, train=False)[..., 0]  # consensus alone
+    def forward(variables: dict, time01: jax.Array, time02: jax.Array) -> jax.Array:
+        # Flax gives a tuple only where variables may change.
+        maps = cast(jax.Array, model.apply(variables, time01, time02, train=False))
+        return maps[..., 0]  # only the consensus
 
     return forward
 
 
 def segment_volume(
-    forward: Forward,
-    variables: dict,
+    network: Network,
     images: np.ndarray,
     brain: np.ndarray,
-    *,
-    tile: tuple[int, int, int],
-    overlap: int,
-    batch_size: int,
-    progress: Callable = lambda batches: batches,
+    tiling: Tiling,
+    progress: Progress = no_bar,
 ) -> np.ndarray:
-    """The probability of new lesion of a whole pair.
+    """Return the probability of new lesion in a whole pair.
 
     Args:
-      forward, variables: the network from `compile_forward`, and its parameters and statistics.
+      network: from `compile_forward`, bound to its variables.
       images: (2, D, H, W) float32, normalised.
       brain: (D, H, W) bool. Tiles without a brain voxel are not computed.
-      tile: its shape (voxels), which the network must be able to halve.
-      overlap: what neighbouring tiles share, voxels.
-      batch_size: tiles per call of `forward`; the last call is filled up with background.
+      tiling: the last batch is filled up with background.
       progress: wraps the list of batches, to show a bar.
 
     Returns:
       (D, H, W) float32: overlapping tiles averaged, 0 outside the brain.
     """
+    tile, batch_size = tiling.tile, tiling.batch_size
     corners = [
         corner
-        for corner in tile_corners(brain.shape, tile, overlap)
+        for corner in tile_corners(brain.shape, tile, tiling.overlap)
         if brain[tuple(slice(c, c + side) for c, side in zip(corner, tile, strict=True))].any()
     ]
     average = TileAverage(brain.shape)
@@ -62,7 +73,7 @@ def segment_volume(
         inputs = np.full((2, batch_size, *tile, 1), BACKGROUND, dtype=np.float32)
         for k, corner in enumerate(batch):
             inputs[:, k, ..., 0] = crop(images, corner, tile, BACKGROUND)
-        outputs = np.asarray(forward(variables, *inputs))
+        outputs = np.asarray(network(inputs[0], inputs[1]))
         for output, corner in zip(outputs, batch, strict=False):
             average.add(output, corner)
     return average.mean() * brain

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,25 +11,38 @@ from msseg_jax.system.errors import InputError
 Shape = tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How a volume is cut into tiles."""
+
+    tile: Shape  # of a tile, voxels; the network must be able to halve it
+    overlap: int  # voxels that neighbouring tiles share
+    batch_size: int  # tiles per call of the network
+
+
 def fit_tile(shape: Shape, largest: int, overlap: int, multiple: int) -> Shape:
-    """The smallest tile that covers a volume with as few tiles as `largest` ones would.
+    """Return the smallest tile that covers a volume with as few tiles as `largest` ones would.
 
     Args:
       shape: (D, H, W) of the volume.
-      largest: side of the largest tile wanted, voxels.
+      largest: largest side of a tile, voxels.
       overlap: voxels that neighbouring tiles share, less than `largest`.
       multiple: each side of the tile is a multiple of this; so must `largest` be.
     """
-    sides = []
-    for length in shape:
+
+    def side(length: int) -> int:
         count = max(1, math.ceil((length - overlap) / (largest - overlap)))
         least = max((length + (count - 1) * overlap) / count, overlap + 1)
-        sides.append(multiple * math.ceil(least / multiple))
-    return tuple(sides)
+        return multiple * math.ceil(least / multiple)
+
+    depth, height, width = shape
+    return side(depth), side(height), side(width)
 
 
 def tile_corners(shape: Shape, tile: Shape, overlap: int) -> list[Shape]:
-    """Corners of the tiles that cover a volume: a regular grid, the last tile flush with the edge.
+    """Return the corners of tiles that cover a volume.
+
+    They lie on a regular grid; the last tile is flush with the edge.
 
     Args:
       shape: (D, H, W). Where it is smaller than a tile, the tile hangs over its end.
@@ -40,7 +54,7 @@ def tile_corners(shape: Shape, tile: Shape, overlap: int) -> list[Shape]:
     """
     if not 0 <= overlap < min(tile):
         raise InputError(
-            f"overlap is {overlap}; wanted 0 to {min(tile) - 1}, less than a tile's side"
+            f"overlap is {overlap}; expected 0 to {min(tile) - 1}, less than a tile's side"
         )
     starts = [
         [*range(0, length - side, side - overlap), max(0, length - side)]

@@ -14,23 +14,15 @@ RUN/predictions/, RUN/probabilities/, RUN/evaluation/    of the held-out patient
 """
 
 import json
-import logging
 import os
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
+from msseg_jax.configuration.comparison import differences
+from msseg_jax.configuration.sections import Configuration
 from msseg_jax.data.preprocess import Preprocessing
-from msseg_jax.models.configuration import differences, load_config, save_config
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
-
-logger = logging.getLogger(__name__)
-
-
-class RunError(InputError):
-    """A run's folder that cannot be used; the message says what is missing and what to do."""
 
 
 class RunFolder:
@@ -54,73 +46,83 @@ class RunFolder:
         """Whether there is a state to continue from: then the configuration is fixed."""
         return any(path.name.isdigit() for path in (self.checkpoints / "last").glob("*"))
 
-    def create_or_continue(self, config: ConfigDict) -> None:
-        """Make the folder for a new run, or see that it holds a run of this configuration.
+    def create_or_continue(self, config: Configuration) -> None:
+        """Make the folder for a new run, or check that it holds a run of this configuration.
 
         Raises:
-          RunError: the folder cannot be written, or its run has another configuration.
+          InputError: the folder cannot be written, or its run has another configuration.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             writable = os.access(self.path, os.W_OK)
         except OSError as error:
-            raise RunError(
-                f"--workdir={self.path}: {error}; wanted a folder to write in"
+            raise InputError(
+                f"--workdir={self.path}: {error}; expected a folder to write in"
             ) from error
         if not writable:
-            raise RunError(f"--workdir={self.path}: cannot be written; wanted a folder to write in")
-        if self.begun and (changed := differences(config, load_config(self.config_file))):
-            raise RunError(
+            raise InputError(
+                f"--workdir={self.path}: cannot be written; expected a folder to write in"
+            )
+        if self.begun and (changed := differences(config, self._config())):
+            raise InputError(
                 f"--workdir={self.path} holds a run of another configuration:\n"
                 + "\n".join(changed)
-                + "\nwanted the same: give back the old values, or another --workdir"
+                + "\nexpected the same: give the old values, or another --workdir"
             )
 
     def keep(
         self,
-        config: ConfigDict,
+        config: Configuration,
         preprocessing: Preprocessing,
-        split: dict,
-        initial: dict | None = None,
+        split: dict[str, dict[str, str]],
+        initial: dict[str, object] | None = None,
     ) -> None:
-        """Begin the run with this, or see that it is what the run was begun with.
+        """Store what a new run begins with, or check that a begun run has the same.
 
         Args:
-          initial: of a new run, what to remember of the network with which it begins.
+          initial: what to remember of the network with which a new run begins.
 
         Raises:
-          RunError: the data have changed since the run began.
+          InputError: the data have changed since the run began.
         """
         if self.begun:
             stored = read_json(self.split_file)
             if split != stored or preprocessing != Preprocessing.load(self.preprocessing_file):
-                raise RunError(
+                raise InputError(
                     f"{self.split_file}: the run was begun with other data than "
-                    f"{config.data.root} holds now: patients were added, removed or changed; give "
-                    "the old data back, or choose another --workdir"
+                    f"{config.data.root} holds now: patients were added, removed or changed; "
+                    "restore the old data, or choose another --workdir"
                 )
         elif initial is None:
             self.initial_file.unlink(missing_ok=True)  # of a run that was given up at once
         else:
-            write_beside(self.initial_file, lambda path: path.write_text(json.dumps(initial)))
-        write_beside(self.config_file, lambda path: save_config(config, path))
-        write_beside(self.split_file, lambda path: path.write_text(json.dumps(split, indent=1)))
+            _write_json(self.initial_file, initial)
+        _write_json(self.config_file, config.model_dump(mode="json"))
+        _write_json(self.split_file, split)
         write_beside(self.preprocessing_file, preprocessing.save)
 
-    def load(self) -> tuple[ConfigDict, Preprocessing]:
-        """Configuration and preprocessing of a trained run.
+    def load(self) -> tuple[Configuration, Preprocessing]:
+        """Return the configuration and the preprocessing of a trained run.
 
         Raises:
-          RunError: this is no folder of a run.
+          InputError: this is no folder of a run.
         """
         if not self.path.is_dir():
-            raise RunError(
-                f"{self.path}: no such folder; wanted that of a run of launch.py, or a model "
-                "file: check the path"
+            raise InputError(
+                f"{self.path}: no such folder; expected the folder of a run of launch.py, or a "
+                "model file: check the path"
             )
         if not self.begun:
-            raise RunError(
-                f"{self.path}: no trained run in it; wanted the folder of a run of launch.py, with "
-                "config.json, preprocessing.json and checkpoints, or a model file: check the path"
+            raise InputError(
+                f"{self.path}: no trained run in it; expected the folder of a run of launch.py, "
+                "with config.json, preprocessing.json and checkpoints, or a model file: check the "
+                "path"
             )
-        return load_config(self.config_file), Preprocessing.load(self.preprocessing_file)
+        return self._config(), Preprocessing.load(self.preprocessing_file)
+
+    def _config(self) -> Configuration:
+        return Configuration.of(read_json(self.config_file), f"{self.config_file}: config")
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_beside(path, lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n"))

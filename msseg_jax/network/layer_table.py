@@ -1,25 +1,23 @@
-"""The network of a configuration as a table: one line per convolution."""
+"""The layers of a network as a table: one line per convolution."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
 
-from msseg_jax.models.configuration import check_config
+from msseg_jax.configuration.sections import NetworkSettings
 from msseg_jax.network import native
-from msseg_jax.network.model import Convolution, build_model
+from msseg_jax.network.model import Convolution, SiameseMPUNet
 
 
-def describe(config: ConfigDict) -> str:
-    """The layer table, in the order of computation, and the totals; nothing is computed.
+def layer_table(settings: NetworkSettings, patch_size: int) -> str:
+    """Return the layers in the order of computation, and the totals; nothing is computed.
 
-    Raises:
-      ConfigError: with every field whose value cannot work.
+    Args:
+      patch_size: side of the input, voxels.
     """
-    check_config(config)
-    model = build_model(config)
-    side = config.data.patch_size
+    model = SiameseMPUNet(settings)
+    side = patch_size
     visit = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
     rows = []
 

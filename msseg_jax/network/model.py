@@ -9,13 +9,14 @@ Arrays are channels last, (B, D, H, W, C): B patch pairs, D H W voxels, C featur
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from msseg_jax.configuration.sections import NetworkSettings, patch_problems
 from msseg_jax.network.batch_norm import BatchNorm
 from msseg_jax.network.convolution import conv3d, conv3d_bias
 from msseg_jax.system.errors import InputError
@@ -207,36 +208,29 @@ class SiameseMPUNet(nn.Module):
     parameters, the two figures that the paper gives.
     """
 
-    widths: tuple[int, ...]  # feature maps of a node, by depth
-    targets: int  # output maps: consensus first, then the experts
-    node_convolutions: int  # convolutions in each node
-    refinement_width: int  # feature maps in the refinement block
-    refinement_convolutions: int
-    initial_probability: float  # of new lesion, where the network is untrained
-    dropout_rate: float  # share of whole feature maps dropped in training
-    norm_momentum: float  # decay of batch norm's running statistics, per step
-    norm_epsilon: float
+    settings: NetworkSettings
     axis_name: str | None = None  # pmap axis over which batch statistics are taken
     compute_dtype: str = "float32"  # of feature maps; parameters, statistics, output are float32
 
     @property
     def side_multiple(self) -> int:
-        """Patch sides must be multiples of this many voxels: one halving per depth."""
-        return 2 ** (len(self.widths) - 1)
+        """Voxels of which a patch's side must be a multiple: it is halved once per depth."""
+        return self.settings.side_multiple
 
     def setup(self):
+        settings = self.settings
         unit = partial(
             Normalised,
-            norm_momentum=self.norm_momentum,
-            norm_epsilon=self.norm_epsilon,
+            norm_momentum=settings.norm_momentum,
+            norm_epsilon=settings.norm_epsilon,
             axis_name=self.axis_name,
         )
         self.segmentation = SegmentationBlock(
-            self.widths, self.node_convolutions, unit, self.dropout_rate
+            settings.widths, settings.node_convolutions, unit, settings.dropout_rate
         )
         self.refinement = RefinementBlock(
-            self.targets, self.refinement_width, self.refinement_convolutions,
-            self.initial_probability, unit, self.dropout_rate,
+            settings.targets, settings.refinement_width, settings.refinement_convolutions,
+            settings.initial_probability, unit, settings.dropout_rate,
         )  # fmt: skip
 
     def __call__(self, time01, time02, *, train: bool, patch_ids=None):
@@ -267,7 +261,7 @@ class SiameseMPUNet(nn.Module):
         if train:
             visit_ids = jnp.concatenate([2 * patch_ids, 2 * patch_ids + 1])  # (2B,)
             split = self.segmentation.dropped_maps
-            decoders = len(self.widths) - 1
+            decoders = len(self.settings.widths) - 1
             draws = dropout_draws(self.make_rng("dropout"), visit_ids, split + 2 * decoders)
             segmentation_draws = draws[:, :split]
             refinement_draws = draws[: len(patch_ids), split:]
@@ -281,15 +275,10 @@ class SiameseMPUNet(nn.Module):
         return self.refinement(both, refinement_draws, train)
 
 
-def check_patch_size(sides, multiple: int) -> None:
-    """Raises InputError unless each of `sides`, in voxels, is a positive multiple of `multiple`."""
-    wrong = [side for side in sides if side < multiple or side % multiple]
-    if wrong:
-        raise InputError(
-            f"patch side {wrong[0]} is no multiple of {multiple}, which this network wants because "
-            f"it halves a patch {multiple.bit_length() - 1} times; the nearest that fit are "
-            f"{max(wrong[0] // multiple, 1) * multiple} and {(wrong[0] // multiple + 1) * multiple}"
-        )
+def check_patch_size(sides: Sequence[int], multiple: int) -> None:
+    """Raise InputError unless each of `sides`, in voxels, is a positive multiple of `multiple`."""
+    if problems := patch_problems(sides, multiple):
+        raise InputError("\n".join(problems))
 
 
 def initial_variables(model: SiameseMPUNet, seed: int) -> dict:
@@ -312,24 +301,4 @@ def variable_shapes(model: SiameseMPUNet) -> dict:
     visit = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
     return jax.eval_shape(
         lambda key, visit: model.init(key, visit, visit, train=False), jax.random.key(0), visit
-    )
-
-
-def build_model(
-    config, axis_name: str | None = None, compute_dtype: str = "float32"
-) -> SiameseMPUNet:
-    """The network that `config.model` describes (see `configs/msseg2.py`)."""
-    model = config.model
-    return SiameseMPUNet(
-        widths=tuple(model.widths),
-        targets=model.targets,
-        node_convolutions=model.node_convolutions,
-        refinement_width=model.refinement_width,
-        refinement_convolutions=model.refinement_convolutions,
-        initial_probability=model.initial_probability,
-        dropout_rate=model.dropout_rate,
-        norm_momentum=model.norm_momentum,
-        norm_epsilon=model.norm_epsilon,
-        axis_name=axis_name,
-        compute_dtype=compute_dtype,
     )

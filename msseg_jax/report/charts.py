@@ -6,6 +6,7 @@ import io
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msseg_jax.evaluation.raters import PREDICTION, REFERENCE
@@ -16,7 +17,7 @@ BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
 
 
 def volume_scatter(scores: pd.DataFrame) -> str:
-    """Predicted against reference volume of new lesions, a point per row of scores."""
+    """Draw predicted against reference volumes of new lesions, a point per row of scores."""
     reference, predicted = scores["reference_mm3"] / 1000, scores["rater_mm3"] / 1000
     figure, axes = _figure()
     least = 0.01  # ml; below it the axes are linear, so that 0 has a place
@@ -36,7 +37,7 @@ def volume_scatter(scores: pd.DataFrame) -> str:
 
 
 def threshold_curve(curve: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """Share of lesions detected against false lesions per patient, over thresholds.
+    """Draw the share of lesions detected against false lesions per patient, over thresholds.
 
     Args:
       curve: of the patients that have a probability map; there is a reference lesion among them.
@@ -74,7 +75,7 @@ def threshold_curve(curve: pd.DataFrame, scores: pd.DataFrame) -> str:
     return _svg(figure)
 
 
-def _figure():
+def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")  # inches
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -82,7 +83,7 @@ def _figure():
 
 
 def _svg(figure: Figure) -> str:
-    """A data URI: ids inside one picture cannot meet those of another."""
+    """Return a data URI: ids inside one picture cannot meet those of another."""
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "msseg_jax"}):
         figure.savefig(file, format="svg", metadata={"Date": None})

@@ -1,52 +1,47 @@
 """An evaluation as a page: the cohort first, then every patient with the slices that matter."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data import preprocess
-from msseg_jax.data.preprocess import Preprocessing, Settings
+from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.quality import assess
 from msseg_jax.evaluation.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
 from msseg_jax.evaluation.raters import PREDICTION, REFERENCE, read_masks
 from msseg_jax.evaluation.scores import find_lesions
 from msseg_jax.report.charts import threshold_curve, volume_scatter
-from msseg_jax.report.page import Section, make_section, write_page
+from msseg_jax.report.page import write_page
+from msseg_jax.report.section import Section, ShownLesions, add_pictures
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.processes import for_each
 from msseg_jax.volumes.alignment import GRID_MM
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, find_patients
 from msseg_jax.volumes.pair import read_pair
-from msseg_jax.volumes.volume import VolumeError
 
 # For the checks, where there is no model whose settings could be used.
-SETTINGS = Settings(spacing_mm=GRID_MM, percentiles=(1.0, 99.0), patch_size=1)
+SETTINGS = PreprocessingSettings(spacing_mm=GRID_MM, percentiles=(1.0, 99.0), patch_size=1)
 
 
 def write_evaluation_report(
     path: Path,
     evaluation: Evaluation,
-    reference: Path,
-    prediction: Path,
-    preprocessings: Mapping[str, Sequence[Preprocessing]] | None = None,
+    fitted: Mapping[str, Sequence[Preprocessing]],
 ) -> None:
-    """Scores, plots, and per patient pictures, lesions and warnings, in one HTML file.
+    """Write scores, plots, and per patient pictures, lesions and warnings into one HTML file.
 
     Args:
-      reference: folder in the MSSEG-2 layout, with the visits.
-      prediction: folder of <patient>.nii.gz.
-      preprocessings: by patient, of the runs that predicted it; with them the visits' intensities
-        are compared with those of their training.
+      fitted: by patient, the preprocessing of the networks that predicted it; with it the visits'
+        intensities are compared with those of the training. May be empty.
     """
-    patients = [p for p in find_patients(reference, 0) if p.name in set(evaluation.patients)]
-
-    def section(number: int) -> Section:
-        anchor = f"patient-{number + 1}"  # names may hold anything
-        patient = patients[number]
-        fitted = (preprocessings or {}).get(patient.name, ())
-        return _section(patient, anchor, evaluation, prediction, fitted)
-
-    sections = for_each(section, range(len(patients)), "report")
+    scored = set(evaluation.patients)
+    patients = [p for p in find_patients(evaluation.reference, 0) if p.name in scored]
+    work = partial(_section, evaluation, fitted)
+    sections = for_each(work, list(enumerate(patients, start=1)), "report")
 
     scores = evaluation.of_prediction
     charts = [{"title": "Volume of new lesions", "uri": volume_scatter(scores)}]
@@ -56,7 +51,8 @@ def write_evaluation_report(
     by_name = {section.name: section for section in sections}
     write_page(
         path, "evaluation.html",
-        reference=str(reference), prediction=str(prediction), left_out=evaluation.left_out,
+        reference=str(evaluation.reference), prediction=str(evaluation.prediction),
+        left_out=evaluation.left_out,
         found=int(scores["detected"].sum()), total=int(scores["reference_lesions"].sum()),
         false_lesions=int((scores["rater_lesions"] - scores["confirmed"]).sum()),
         charts=charts, confidence=CONFIDENCE,
@@ -73,7 +69,8 @@ def write_evaluation_report(
     )  # fmt: skip
 
 
-def _cells(row) -> list[str]:
+def _cells(row: Any) -> list[str]:
+    """Return the scores of a patient as text; `row` is a row of `Evaluation.of_prediction`."""
     return [
         format_number(row.Dice, 3), format_number(row.F1_score, 3),
         str(row.detected), str(row.reference_lesions - row.detected),
@@ -84,47 +81,48 @@ def _cells(row) -> list[str]:
 
 
 def _section(
-    patient: Patient,
-    anchor: str,
     evaluation: Evaluation,
-    prediction: Path,
-    fitted: Sequence[Preprocessing],
+    fitted: Mapping[str, Sequence[Preprocessing]],
+    numbered: tuple[int, Patient],
 ) -> Section:
-    mask = prediction / f"{patient.name}.nii.gz"
-    masks = read_masks(patient.time01.parent, mask, experts=False)
-    spacing_mm = masks.spacing_mm
-    lesions = {
-        kind: find_lesions(masks.raters[rater], spacing_mm)[0]
-        for kind, rater in (("reference", REFERENCE), ("prediction", PREDICTION))
-    }
-    found = evaluation.lesions
-    if not found.empty:
-        found = found[found["patient"] == patient.name]
-    rows = {
-        kind: [] if found.empty else found[found["mask"] == kind].to_dict("records")
-        for kind in lesions
-    }
+    """Return the part of a numbered patient; without pictures where its visits cannot be shown."""
+    number, patient = numbered
+    masks = read_masks(
+        evaluation.reference / patient.name,
+        evaluation.prediction / f"{patient.name}.nii.gz",
+        experts=False,
+    )
     scores = evaluation.of_prediction.set_index("patient").loc[patient.name]
-    facts = [
-        (
-            "Against the consensus",
-            f"Dice {format_number(scores.Dice, 3)}, {scores.detected} of "
-            f"{scores.reference_lesions} new lesions found, "
-            f"{scores.rater_lesions - scores.confirmed} false",
-        )
-    ]
+    agreement = (
+        f"Dice {format_number(scores.Dice, 3)}, {scores.detected} of {scores.reference_lesions} "
+        f"new lesions found, {scores.rater_lesions - scores.confirmed} false"
+    )
+    anchor = f"patient-{number}"  # names may hold anything
+    section = Section(patient.name, anchor, [], [("Against the consensus", agreement)])
     try:
         pair = read_pair(patient)
         if difference := grid_difference(pair.time01, masks.consensus):
-            raise VolumeError(difference)
-        settings = [one.settings for one in fitted] or [SETTINGS]
+            raise InputError(difference)
+        preprocessings = fitted.get(patient.name, ())
+        settings = [one.settings for one in preprocessings] or [SETTINGS]
         resampled = preprocess.resample_by_each(patient, pair, settings)
-        warnings = assess(pair, resampled, fitted).warnings()
+        warnings = assess(pair, resampled, preprocessings).warnings()
     except InputError as error:
         # Scored all the same, as the masks are in order; there is only nothing to show.
-        warning = f"The visits cannot be shown: {error}"
-        return Section(patient.name, anchor, [], [], [warning], 0.0, facts)
-    return make_section(
-        patient.name, anchor, (pair.time01.array, pair.time02.array), pair.brain, masks.affine,
-        lesions, rows, warnings, facts,
-    )  # fmt: skip
+        return replace(section, warnings=[f"The visits cannot be shown: {error}"])
+    lesions = {
+        kind: ShownLesions(
+            find_lesions(masks.raters[rater], masks.spacing_mm)[0],
+            _rows(evaluation, patient.name, kind),
+        )
+        for kind, rater in (("reference", REFERENCE), ("prediction", PREDICTION))
+    }
+    return add_pictures(replace(section, warnings=warnings), pair, lesions)
+
+
+def _rows(evaluation: Evaluation, patient: str, kind: str) -> list[dict]:
+    """Return the lesions of a patient that `list_lesions` has found, of one kind."""
+    found = evaluation.lesions
+    if found.empty:
+        return []
+    return found[(found["patient"] == patient) & (found["mask"] == kind)].to_dict("records")

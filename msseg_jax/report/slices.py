@@ -18,7 +18,7 @@ JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
-class Outline:
+class LesionOutline:
     """The edge of a lesion in one slice, in pixels from the picture's upper left corner."""
 
     name: str  # of the lesion, such as P1
@@ -28,7 +28,7 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Slice:
+class PageSlice:
     """One axial slice of both visits."""
 
     number: int  # from the lowest, 1
@@ -36,12 +36,12 @@ class Slice:
     pictures: tuple[str, str]  # data URIs, first and second visit
     pixels: tuple[int, int]  # columns and rows
     pixel_mm: tuple[float, float]  # width and height of a pixel
-    outlines: tuple[Outline, ...]
+    outlines: tuple[LesionOutline, ...]
 
     @property
     def size_mm(self) -> tuple[float, float]:
         """Width and height."""
-        return tuple(n * mm for n, mm in zip(self.pixels, self.pixel_mm, strict=True))
+        return self.pixels[0] * self.pixel_mm[0], self.pixels[1] * self.pixel_mm[1]
 
 
 def make_slices(
@@ -49,8 +49,8 @@ def make_slices(
     visits: tuple[np.ndarray, np.ndarray],
     brain: np.ndarray,
     lesions: dict[str, np.ndarray],
-) -> tuple[list[Slice], dict[str, int]]:
-    """The slices of a pair that matter, from the head down.
+) -> tuple[list[PageSlice], dict[str, int]]:
+    """Draw the slices of a pair that matter, from the head down.
 
     Args:
       visits: the first and the second, (D, H, W).
@@ -69,19 +69,19 @@ def make_slices(
     row_mm, column_mm = view.pixel_mm
     slices = []
     for number in sorted(chosen, reverse=True):
-        crops = [
+        first, second = (
             to_grey(visit[number][box[1:]], *window)
             for visit, window in zip(viewed, windows, strict=True)
-        ]
+        )
         outlines = [
             outline
             for kind, array in labels.items()
             for outline in _outlines(kind, array[number][box[1:]])
         ]
-        rows, columns = crops[0].shape
+        rows, columns = first.shape
         slices.append(
-            Slice(
-                number + 1, view.height_mm(number), tuple(_jpeg(crop) for crop in crops),
+            PageSlice(
+                number + 1, view.height_mm(number), (_jpeg(first), _jpeg(second)),
                 (columns, rows), (column_mm, row_mm), tuple(outlines),
             )
         )  # fmt: skip
@@ -89,12 +89,14 @@ def make_slices(
 
 
 def lesion_name(kind: str, number: int) -> str:
-    """R1 is the largest lesion of the reference, P1 of the prediction."""
+    """Return R1 for the largest lesion of the reference, P1 for that of the prediction."""
     return f"{kind[0].upper()}{number}"
 
 
-def choose_slices(labels: dict[str, np.ndarray], brain: np.ndarray) -> tuple[set[int], dict]:
-    """Few slices that show every lesion; the largest lesions first, at most MOST_SLICES.
+def choose_slices(
+    labels: dict[str, np.ndarray], brain: np.ndarray
+) -> tuple[set[int], dict[str, int]]:
+    """Choose few slices that show every lesion; the largest lesions first, at most MOST_SLICES.
 
     Without a lesion: the slices at a third, a half and two thirds of the brain's height.
 
@@ -105,7 +107,7 @@ def choose_slices(labels: dict[str, np.ndarray], brain: np.ndarray) -> tuple[set
       Slice numbers, and {name of a lesion: the chosen slice with most of it}. Lesions that no
       chosen slice shows are not in it.
     """
-    areas = {}  # name of a lesion: (slices,) voxels
+    areas: dict[str, np.ndarray] = {}  # name of a lesion: (slices,) voxels
     for kind, array in labels.items():
         count = int(array.max(initial=0))
         slices, flat = np.nonzero(array)[0], array[array > 0]
@@ -126,7 +128,7 @@ def choose_slices(labels: dict[str, np.ndarray], brain: np.ndarray) -> tuple[set
 
 
 def outline_path(mask: np.ndarray) -> str:
-    """The pixel edges around a mask (rows, columns), as an SVG path in pixels."""
+    """Return the pixel edges around a mask (rows, columns), as an SVG path in pixels."""
     return "".join(
         f"M{left} {top}H{right}" if top == bottom else f"M{left} {top}V{bottom}"
         for left, top, right, bottom in outline_edges(mask)
@@ -134,7 +136,7 @@ def outline_path(mask: np.ndarray) -> str:
 
 
 def outline_edges(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """The pixel edges around a mask (rows, columns): straight lines (left, top, right, bottom)."""
+    """Return the pixel edges around a mask (rows, columns): lines (left, top, right, bottom)."""
     padded = np.pad(mask, 1)
     edges = []
     horizontal = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (rows + 1, columns): edge above a pixel
@@ -148,11 +150,11 @@ def outline_edges(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
 
 
 def _runs(flags: np.ndarray) -> list[list[int]]:
-    """Where each run of true begins and ends."""
+    """Return where each run of true begins and ends."""
     return np.flatnonzero(np.diff(np.pad(flags.astype(np.int8), 1))).reshape(-1, 2).tolist()
 
 
-def _outlines(kind: str, labels: np.ndarray) -> list[Outline]:
+def _outlines(kind: str, labels: np.ndarray) -> list[LesionOutline]:
     outlines = []
     for number in np.unique(labels[labels > 0]):
         mask = labels == number
@@ -160,7 +162,8 @@ def _outlines(kind: str, labels: np.ndarray) -> list[Outline]:
         # The reference's names stand left of their lesions, the prediction's right.
         column = columns.min() if kind == "reference" else columns.max() + 1
         label = float(column), float((rows.min() + rows.max() + 1) / 2)
-        outlines.append(Outline(lesion_name(kind, number), kind, outline_path(mask), label))
+        name = lesion_name(kind, number)
+        outlines.append(LesionOutline(name, kind, outline_path(mask), label))
     return outlines
 
 
@@ -173,7 +176,7 @@ def _with_margin(box: tuple[slice, ...], view: AxialView) -> tuple[slice, ...]:
 
 
 def to_grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Black at `low` and below, white at `high` and above, uint8."""
+    """Return grey values, uint8: black at `low` and below, white at `high` and above."""
     scaled = (image - low) * (255 / max(high - low, 1e-12))
     return np.clip(scaled, 0, 255).astype(np.uint8)
 

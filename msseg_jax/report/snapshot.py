@@ -35,7 +35,7 @@ def draw_snapshot(
     reference: np.ndarray,
     prediction: np.ndarray,
 ) -> Snapshot:
-    """Both visits side by side in one slice, with the outlines of the lesions on the second.
+    """Draw both visits side by side in one slice, with the outlines of the lesions on the second.
 
     The slice and its grey values follow from the visits, the brain and the reference: the
     pictures of a training differ in the prediction and in nothing else.
@@ -70,7 +70,7 @@ def draw_snapshot(
 
 
 def choose_slice(reference: np.ndarray, brain: np.ndarray) -> int:
-    """The slice with most of the reference; without one, at half the brain's height.
+    """Choose the slice with most of the reference; without one, at half the brain's height.
 
     Args:
       reference, brain: (slices, rows, columns) bool.
@@ -82,7 +82,7 @@ def choose_slice(reference: np.ndarray, brain: np.ndarray) -> int:
 
 
 def _grey(visit: np.ndarray, brain: np.ndarray, number: int) -> np.ndarray:
-    """A slice in grey; black outside the brain, where normalised images are 0, which is grey."""
+    """Return a slice in grey; black outside the brain, where normalised images are 0: grey."""
     low, high = np.percentile(visit[brain], WINDOW)
     return to_grey(np.where(brain[number], visit[number], low), low, high)
 
@@ -94,7 +94,7 @@ def _enlarge(grey: np.ndarray, scale: int) -> Image.Image:
 
 
 def _with_outlines(picture: Image.Image, masks: dict[str, np.ndarray], scale: int) -> Image.Image:
-    """The picture with the outlines of masks (rows, columns), drawn as in the HTML reports."""
+    """Draw the outlines of masks (rows, columns) on a picture, as in the HTML reports."""
     pixels = np.array(picture)
     lines = {kind: _lines(picture.size, mask, LINE, scale) for kind, mask in masks.items()}
     for mask in masks.values():
@@ -109,7 +109,7 @@ def _with_outlines(picture: Image.Image, masks: dict[str, np.ndarray], scale: in
 
 
 def _lines(size: tuple[int, int], mask: np.ndarray, width: int, scale: int) -> np.ndarray:
-    """Where the outline of a mask lies in a picture of `size`: (rows, columns) bool."""
+    """Return where the outline of a mask lies in a picture of `size`: (rows, columns) bool."""
     image = Image.new("1", size)
     draw, half = ImageDraw.Draw(image), width // 2
     for left, top, right, bottom in scale * np.array(outline_edges(mask)).reshape(-1, 4):
@@ -119,7 +119,7 @@ def _lines(size: tuple[int, int], mask: np.ndarray, width: int, scale: int) -> n
 
 
 def _framed(picture: Image.Image) -> Image.Image:
-    """The picture in a black frame that names the patient's sides."""
+    """Return the picture in a black frame that names the patient's sides."""
     framed = ImageOps.expand(picture, FRAME)
     width, height = framed.size
     middle = FRAME / 2
@@ -136,10 +136,10 @@ def _framed(picture: Image.Image) -> Image.Image:
 
 
 def _write(picture: Image.Image, left: int, *rows: list[tuple[str, str]]) -> None:
-    """Rows of (text, colour) above the visit that begins at column `left`."""
+    """Write rows of (text, colour) above the visit that begins at column `left`."""
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(LETTERS)
     for number, row in enumerate(rows):
-        column = left + GAP
+        column = float(left + GAP)
         for text, colour in row:
             draw.text((column, (number + 0.5) * BAR / len(rows)), text, colour, font, anchor="lm")
             column += draw.textlength(text + "    ", font)

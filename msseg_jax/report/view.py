@@ -28,15 +28,15 @@ class AxialView:
 
     @staticmethod
     def of(affine: np.ndarray, shape: tuple[int, int, int]) -> "AxialView":
-        """The view of a grid."""
+        """Return the view of a grid."""
         transform = ornt_transform(io_orientation(affine), ORIENTATION)
-        viewed = [0, 0, 0]
-        for axis, (target, _) in enumerate(transform):
-            viewed[int(target)] = shape[axis]
-        return AxialView(transform, affine @ inv_ornt_aff(transform, shape), tuple(viewed))
+        slices, rows, columns = (shape[axis] for axis in np.argsort(transform[:, 0]))
+        return AxialView(
+            transform, affine @ inv_ornt_aff(transform, shape), (slices, rows, columns)
+        )
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
-        """(D, H, W) on the grid to (slices, rows, columns)."""
+        """Turn (D, H, W) on the grid into (slices, rows, columns)."""
         return apply_orientation(array, self.transform)
 
     @property
@@ -51,7 +51,7 @@ class AxialView:
         return float(np.degrees(nib.affines.obliquity(self.affine).max()))
 
     def height_mm(self, number: int) -> float:
-        """Scanner z of the middle of a slice."""
+        """Return the scanner z of the middle of a slice."""
         _, rows, columns = self.shape
         middle = (number, (rows - 1) / 2, (columns - 1) / 2)
         return float(nib.affines.apply_affine(self.affine, middle)[2])

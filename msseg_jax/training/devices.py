@@ -5,6 +5,7 @@ replaced, only this file changes.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,29 +15,28 @@ from msseg_jax.system.errors import InputError
 
 AXIS = "devices"  # the name under which batch norm, loss and gradients meet
 
-
-# -------------------------------------------------------------------------------------- devices
+Tree = Any  # of arrays
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:
-    """Raises InputError unless the global batch divides by the devices."""
+    """Raise InputError unless the global batch divides by the number of devices."""
     if batch_size % devices:
         below = batch_size - batch_size % devices
         raise InputError(
             f"config.train.batch_size is {batch_size}, which does not divide by the {devices} "
-            f"devices; wanted a multiple of {devices}, such as {below or devices} or "
+            f"devices; expected a multiple of {devices}, such as {below or devices} or "
             f"{below + devices}"
         )
 
 
-def on_every_device(tree, devices: list):
-    """The arrays, whole, on each of this process's devices: as `parallel_step` takes them."""
+def on_every_device(tree: Tree, devices: list[jax.Device]) -> Tree:
+    """Return the arrays, whole, on each of this process's devices: for `parallel_step`."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def spread_over_devices(batch, devices: list):
-    """This process's (B, ...) arrays to (devices, B / devices, ...), each row on its device."""
+def spread_over_devices(batch: Tree, devices: list[jax.Device]) -> Tree:
+    """Return this process's (B, ...) arrays as (devices, B / devices, ...), a row per device."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
     rows = jax.tree.map(
         lambda a: a.reshape(len(devices), a.shape[0] // len(devices), *a.shape[1:]), batch
@@ -44,23 +44,25 @@ def spread_over_devices(batch, devices: list):
     return jax.device_put(rows, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def parallel_step(step: Callable, devices: list) -> Callable:
-    """Run `step(state, batch, shared) -> (state, metrics)` on every device of every process.
+def parallel_step(
+    step: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]], devices: list[jax.Device]
+) -> Callable[..., tuple[Tree, Tree, jax.Array]]:
+    """Return a function that runs `step(state, batch, shared)` on every device of every process.
 
-    The function returned takes
+    The function takes
 
-      state: whole, from `on_every_device`. Its memory is taken for the new state.
+      state: whole, from `on_every_device`. Its memory is reused for the new state.
       batch: this process's share, (B, ...) NumPy arrays.
       shared: what every device needs whole, from `on_every_device`.
-      flag: a truth value of this process;
+      flag: a truth value of this process.
 
-    and returns the new state, the metrics, and whether any process has its flag set, all of it the
-    same everywhere. `step` must bring the devices together over AXIS, so that each arrives at the
-    same new state. What it takes is brought to the devices before it starts: nothing is copied
+    It returns the new state, the metrics, and whether any process has its flag set: the same
+    everywhere. `step` must bring the devices together over AXIS, so that each arrives at the same
+    new state. The arguments are brought to the devices before the step starts: nothing is copied
     from or to them inside.
     """
 
-    def on_device(state, batch, shared, flag):
+    def on_device(state: Tree, batch: Tree, shared: Tree, flag: jax.Array) -> tuple[Tree, ...]:
         state, metrics = step(state, batch, shared)
         return state, metrics, jax.lax.pmax(flag[0], AXIS)
 
@@ -69,7 +71,9 @@ def parallel_step(step: Callable, devices: list) -> Callable:
         devices=jax.devices() if jax.process_count() > 1 else devices, donate_argnums=(0,),
     )  # fmt: skip
 
-    def run(state, batch, shared=(), flag=False):
+    def run(
+        state: Tree, batch: Tree, shared: Tree = (), flag: bool = False
+    ) -> tuple[Tree, Tree, jax.Array]:
         flags = np.full(len(devices), flag, np.int32)
         batch, flags = spread_over_devices((batch, flags), devices)
         with jax.transfer_guard("disallow"):

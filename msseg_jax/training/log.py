@@ -19,10 +19,6 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.training.tensorboard import EventFile
 
 
-class TrainingError(InputError):
-    """A training that cannot go on."""
-
-
 class TrainingLog:
     """Collects the metrics of steps and writes one line per interval.
 
@@ -118,7 +114,7 @@ class TrainingLog:
         """Write what has come since the last line.
 
         Raises:
-          TrainingError: at the first step whose loss or gradient is not finite.
+          InputError: at the first step whose loss or gradient is not finite.
         """
         if not self._pending:
             return
@@ -126,7 +122,7 @@ class TrainingLog:
         for step, values in metrics:
             for name, value in values.items():
                 if not math.isfinite(value):
-                    raise TrainingError(
+                    raise InputError(
                         f"the {name} of step {step} is {value}; wanted a finite number: begin anew "
                         "in another --workdir with a lower --config.train.learning_rate, or look "
                         "for extreme intensities in the images"
@@ -179,7 +175,7 @@ class TrainingLog:
             if self._events is not None:
                 self._events.write(line)
         except OSError as error:
-            raise TrainingError(
+            raise InputError(
                 f"{self._path} and what TensorBoard reads beside it cannot be written ({error}); "
                 "wanted room on the disk and the right to write: when there is, the same command "
                 "goes on from the last checkpoint"

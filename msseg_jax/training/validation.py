@@ -3,18 +3,20 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
+from msseg_jax.configuration.sections import TrainedSettings
 from msseg_jax.data.cache import open_patient
 from msseg_jax.data.packing import unpack_images, unpack_target
 from msseg_jax.evaluation.scores import compare_lesions, count_lesions
 from msseg_jax.inference.forward import compile_forward, segment_volume
-from msseg_jax.network.model import build_model
+from msseg_jax.inference.tiles import Tiling
+from msseg_jax.network.model import SiameseMPUNet
 from msseg_jax.report.snapshot import Snapshot, draw_snapshot
-from msseg_jax.training import processes as parallel
+from msseg_jax.training import processes
 
 
 class Validation:
@@ -24,12 +26,12 @@ class Validation:
     first. Several processes share the patients; the main one has the picture.
     """
 
-    def __init__(self, config: ConfigDict, patients: list[tuple[str, Path]]):
-        self._config = config
+    def __init__(self, settings: TrainedSettings, patients: list[tuple[str, Path]]):
+        self._settings = settings
         # A stable sort: the one that is shown comes first, and so to the main process.
         shown_first = sorted(patients, key=lambda entry: not open_patient(*entry).has_lesions)
         self._patients = shown_first[jax.process_index() :: jax.process_count()]
-        self._forward = compile_forward(build_model(config))
+        self._forward = compile_forward(SiameseMPUNet(settings.model))
 
     def __call__(
         self, variables: dict, given_up: Callable[[], bool] = lambda: False
@@ -45,9 +47,13 @@ class Validation:
             result is None. Never where several processes share the patients, as they wait for each
             other at the end.
         """
-        predict, spacing_mm = self._config.predict, (self._config.data.spacing_mm,) * 3
+        predict, data = self._settings.predict, self._settings.data
+        spacing_mm = (data.spacing_mm,) * 3
         # On one device: what lies on all of them would have each compute every tile.
         variables = jax.device_put(variables, jax.local_devices()[0])
+        network = partial(self._forward, variables)
+        side = data.patch_size
+        tiling = Tiling((side, side, side), predict.overlap, predict.batch_size)
         counts = Counter(overlap=0, total=0, detected=0, missed=0, false=0)
         snapshot = None
         for name, folder in self._patients:
@@ -55,20 +61,16 @@ class Validation:
                 return None
             patient = open_patient(name, folder)
             images = unpack_images(patient.images)
-            probability = segment_volume(
-                self._forward, variables, images, patient.brain,
-                tile=(self._config.data.patch_size,) * 3,
-                overlap=predict.overlap, batch_size=predict.batch_size,
-            )  # fmt: skip
+            probability = segment_volume(network, images, patient.brain, tiling)
             prediction = probability > predict.threshold
             reference = unpack_target(patient.targets, 0) == 1
             counts["overlap"] += int((prediction & reference).sum())
             counts["total"] += int(prediction.sum()) + int(reference.sum())
             counts.update(count_lesions(compare_lesions(reference, prediction, spacing_mm)))
-            if snapshot is None and parallel.is_main():
+            if snapshot is None and processes.is_main():
                 snapshot = draw_snapshot(
                     name, patient.affine, images, patient.brain, reference, prediction
                 )
-        counts = parallel.sum_over_processes(counts)
+        counts = processes.sum_over_processes(counts)
         overlap, total = counts.pop("overlap"), counts.pop("total")
         return {"dice": 2 * overlap / total if total else math.nan, **counts}, snapshot

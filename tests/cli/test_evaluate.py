@@ -1,19 +1,21 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
-from msseg_jax.cli.evaluate import main
+from msseg_jax.cli.main import main
 from msseg_jax.evaluation.cohort import summarise
 from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.evaluation.raters import WITH, WITHOUT
 from msseg_jax.evaluation.tables import format_summary, format_table, write_tables
+from msseg_jax.models.fitted import fitted_by_patient
 from msseg_jax.models.folds import Folds
-from msseg_jax.report.evaluation_folder import write_evaluation
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout as dataset
 from tests.support.patients import SHAPE, save_nifti
@@ -161,13 +163,15 @@ def test_a_prediction_that_is_no_mask_of_its_patient(patients_root, predictions,
 def test_values_beyond_1_are_no_probabilities(patients_root, predictions, probabilities):
     save_nifti(probabilities / "patient_0.nii.gz", np.full(SHAPE, 3, np.float32))
     left_out = evaluate(patients_root, predictions, probabilities).left_out
-    assert "its values are from 3 to 3; wanted probabilities" in left_out["patient_0"]
+    assert "its values are from 3 to 3; expected probabilities" in left_out["patient_0"]
 
 
 def test_empty_and_missing_folders(patients_root, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(InputError, match=r"empty: no .nii.gz file in it; wanted <patient>.nii.gz"):
+    with pytest.raises(
+        InputError, match=r"empty: no .nii.gz file in it; expected <patient>.nii.gz"
+    ):
         evaluate(patients_root, empty)
     with pytest.raises(InputError, match="nowhere: no such folder"):
         evaluate(patients_root, tmp_path / "nowhere")
@@ -191,7 +195,8 @@ def test_the_command_writes_everything_and_says_what_was_left_out(
 ):
     shutil.rmtree(patients_root / "patient_3")
     output = tmp_path / "deep" / "evaluation"
-    flags = [f"--reference={patients_root}", f"--prediction={predictions}", f"--output={output}"]
+    flags = ["evaluate", f"--reference={patients_root}", f"--prediction={predictions}"]
+    flags.append(f"--output={output}")
     assert main(flags) == 1
     said = capsys.readouterr()
     dice = "mean Dice of patients with new lesions 0.500"
@@ -204,6 +209,12 @@ def test_the_command_writes_everything_and_says_what_was_left_out(
     assert main(flags) == 0
 
 
+def test_scores_need_no_jax():
+    """It takes seconds to import."""
+    code = "import sys, msseg_jax.cli.evaluate; print('jax' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
 def test_the_summary_names_prediction_and_experts(patients_root, predictions):
     lines = format_summary(evaluate(patients_root, predictions)).splitlines()
     assert lines[1].split() == [
@@ -214,21 +225,16 @@ def test_the_summary_names_prediction_and_experts(patients_root, predictions):
     assert dice[-1] == "1.000"  # the expert is the consensus here
 
 
-def test_intensities_are_compared_with_the_training_that_predicted(
-    patients_root, predictions, tmp_path, small_config, monkeypatch
-):
+def test_intensities_are_compared_with_the_training_that_predicted(tmp_path, small_config):
     """Of a cross-validation, the fold that held the patient out; all for one that is in none."""
     folds = Folds(tmp_path / "cv")
     for fold in range(2):
         save_run(folds.run(fold), small_config, middle=50.0 + fold)
     folds.save([["patient_0", "patient_3"], ["patient_1"]])
     other = save_run(tmp_path / "other", small_config, middle=60.0)
-    given = {}
-    monkeypatch.setattr(
-        "msseg_jax.report.evaluation.write_evaluation_report", lambda *args: given.update(args[-1])
-    )
-    write_evaluation(patients_root, predictions, tmp_path / "out", models=[folds.path, other])
-    landmarks = {name: [one.landmarks[1] for one in fitted] for name, fitted in given.items()}
+    names = [f"patient_{k}" for k in range(4)]
+    fitted = fitted_by_patient([folds.path, other], names)
+    landmarks = {name: [one.landmarks[1] for one in fitted[name]] for name in names}
     assert landmarks == {
         "patient_0": [50, 60], "patient_1": [51, 60], "patient_2": [50, 51, 60],
         "patient_3": [50, 60],

@@ -9,17 +9,29 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msseg_jax.cli import evaluate
-from msseg_jax.cli.export import main as export
-from msseg_jax.cli.predict import main as predict
-from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.cli.flags.predict import RELEASED
+from msseg_jax.cli.main import main
 from msseg_jax.models import networks as trained
 from msseg_jax.models import released as weights
+from msseg_jax.models.agreed_options import agreed_options
 from msseg_jax.models.folds import Folds, runs_of
 from msseg_jax.models.model_file import About, read_model_file
+from msseg_jax.report import evaluation_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout as dataset
 from tests.support.runs import models, save_run
+
+
+def export(flags):
+    return main(["export", *flags])
+
+
+def predict(flags):
+    return main(["predict", *flags])
+
+
+def evaluate(flags):
+    return main(["evaluate", *flags])
 
 
 @pytest.fixture
@@ -125,7 +137,9 @@ def test_the_terms_of_files_go_over_to_what_is_made_of_them(runs, tmp_path, caps
     flags = [*models([one, two]), f"--output={merged}", "--overwrite"]
     capsys.readouterr()
     assert export(flags) == 1
-    message = "--attribution: .* different ones .'A'; 'B'.; wanted one for all: give --attribution"
+    message = (
+        "--attribution: .* different ones .'A'; 'B'.; expected one for all: give --attribution"
+    )
     assert re.search(message, capsys.readouterr().err)
     assert len(read_model_file(merged).networks) == 2  # it is as it was
     assert export([*flags, "--attribution=A and B"]) == 0
@@ -154,7 +168,7 @@ def test_nothing_is_replaced_unless_told(runs, tmp_path, capsys):
     assert export(flags) == 0
     before = file.read_bytes()
     assert export([*flags, "--version=2"]) == 1
-    assert "is there already; wanted another name, or --overwrite" in capsys.readouterr().err
+    assert "exists; expected another name, or --overwrite" in capsys.readouterr().err
     assert file.read_bytes() == before
     assert export([*flags, "--version=2", "--overwrite"]) == 0
     assert read_model_file(file).about.version == "2"
@@ -203,7 +217,7 @@ def test_a_folder_says_nothing_of_itself(runs, small_config, tmp_path, capsys):
     for folder in (runs[0], folds.path):
         assert export([f"--show={folder}"]) == 1
         error = capsys.readouterr().err
-        assert error.startswith(f"python -m msseg_jax.export: {folder}: is a folder; wanted a mod")
+        assert error.startswith(f"msseg export: {folder}: is a folder; wanted a mod")
         # What it tells to do can be done.
         (model,) = re.findall("--model=[^ ]+", error)
         assert export([model, f"--output={tmp_path / folder.name}.safetensors"]) == 0
@@ -214,20 +228,26 @@ def test_ctrl_c_ends_in_a_line(monkeypatch, capsys):
     def interrupt(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("msseg_jax.export.read_model_file", interrupt)
+    monkeypatch.setattr("msseg_jax.cli.export.read_model_file", interrupt)
     assert export(["--show=a.safetensors"]) == 1
-    assert capsys.readouterr().err.startswith("python -m msseg_jax.export: interrupted")
+    assert capsys.readouterr().err.startswith("msseg export: interrupted")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "wanted --model and --output (to write a file), or --show"),
-        (["--model=a"], "wanted --model and --output"),
-        (["--output=a"], "wanted --model and --output"),
-        (["--show=a", "--model=b"], "--show and --model, --output exclude each other"),
-        (["--model=a", "--output=b", "--threshold=1"], "--threshold is 1.0; wanted 0 or more and"),
-        (["--model=a", "--output=b", "--min_lesion_mm3=nan"], "mm3 is nan; wanted 0 or more"),
+        ([], "expected --model and --output (to write a file), or --show"),
+        (["--model=a"], "expected --model and --output"),
+        (["--output=a"], "expected --model and --output"),
+        (["--show=a", "--model=b"], "--show excludes --model and --output"),
+        (
+            ["--model=a", "--output=b", "--threshold=1"],
+            "--threshold: 1 is out of range; expected a number, 0 or",
+        ),
+        (
+            ["--model=a", "--output=b", "--min_lesion_mm3=nan"],
+            "mm3: nan is out of range; expected a number, 0 or more",
+        ),
         (["--mod=a", "--output=b"], "unrecognized arguments: --mod=a"),
     ],
 )
@@ -244,7 +264,10 @@ def test_flags_that_cannot_be_are_refused(flags, message, capsys):
         (["--model={tmp}/nowhere", "--output={tmp}/a.safetensors"], "nowhere: no such folder"),
         (["--model={tmp}/no.safetensors", "--output={tmp}/a.safetensors"], "no such file; wanted"),
         (["--model={run}", "--output={tmp}/a.npz"], "a.npz: wanted a name that ends in .safetens"),
-        (["--model={run}", "--output={tmp}/no/a.safetensors"], "no: no such folder; wanted one to"),
+        (
+            ["--model={run}", "--output={tmp}/no/a.safetensors"],
+            "no: no such folder; expected one to",
+        ),
         (["--model={run}", "--model={run}", "--output={tmp}/a.safetensors"], "is given twice"),
         (["--model={run}", "--output={tmp}/a.safetensors", "--name=a\nb"], "in one line"),
         (["--show={tmp}/nowhere"], "nowhere: no such file; wanted a model file"),
@@ -254,7 +277,7 @@ def test_what_cannot_be_is_refused_in_a_line(runs, tmp_path, capsys, flags, mess
     given = [flag.format(tmp=tmp_path, run=runs[0]) for flag in flags]
     assert export(given) == 1
     error = capsys.readouterr().err
-    assert error.startswith("python -m msseg_jax.export: ")
+    assert error.startswith("msseg export: ")
     assert message in error
     assert not list(tmp_path.glob("a.*"))
 
@@ -291,7 +314,7 @@ def test_one_network_of_a_file_has_none_to_disagree_with(runs, flags, tmp_path, 
     assert export([f"--model={runs[0]}", f"--output={file}"]) == 0
     apart = tmp_path / "apart.nii.gz"
     assert predict([f"--model={file}", *flags, f"--uncertainty={apart}"]) == 1
-    assert f"one ({file}) alone has none to disagree with; wanted" in capsys.readouterr().err
+    assert f"one ({file}) is only one network; expected" in capsys.readouterr().err
     assert not apart.exists()
 
 
@@ -304,23 +327,23 @@ def test_a_program_without_them_says_so(flags, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "new.nii.gz").exists()
 
 
-def test_they_are_shipped_in_the_package():
-    """If they are there at all, they are whole, and predict with one mind."""
-    if not weights._FILE.is_file():
-        pytest.skip("this copy has no released weights yet")
+def test_they_are_shipped_in_the_package_and_the_help_states_their_options():
     file = read_model_file(weights.released())
     assert file.about.title
     assert file.about.licence
-    assert Ensemble.of(file.networks).options().threshold > 0
+    options = asdict(agreed_options(file.networks))
+    assert options == {**RELEASED, "tile": None}
 
 
 def test_an_evaluation_compares_with_every_network_of_a_file(
     runs, shipped, patients_root, tmp_path, monkeypatch, capsys
 ):
     given = {}
-    monkeypatch.setattr(
-        "msseg_jax.report.evaluation.write_evaluation_report", lambda *args: given.update(args[-1])
-    )
+
+    def note(page, evaluation, fitted):
+        given.update(fitted)
+
+    monkeypatch.setattr(evaluation_folder, "write_evaluation_report", note)
     masks = tmp_path / "masks"
     masks.mkdir()
     for k in range(4):
@@ -328,16 +351,16 @@ def test_an_evaluation_compares_with_every_network_of_a_file(
         (masks / f"patient_{k}.nii.gz").write_bytes(reference.read_bytes())
     output = tmp_path / "out"
     flags = [f"--reference={patients_root}", f"--prediction={masks}", f"--output={output}"]
-    assert evaluate.main([*flags, f"--model={shipped}"]) == 0
+    assert evaluate([*flags, f"--model={shipped}"]) == 0
     from_file = dict(given)
     given.clear()
-    assert evaluate.main([*flags, *models(runs)]) == 0
+    assert evaluate([*flags, *models(runs)]) == 0
     assert from_file == given
     assert [one.landmarks[1] for one in given["patient_0"]] == [50, 30, 50]
     given.clear()
-    assert evaluate.main([*flags, "--model=weights"]) == 0
+    assert evaluate([*flags, "--model=weights"]) == 0
     assert from_file == given
-    assert evaluate.main([*flags, f"--model={tmp_path / 'no.safetensors'}"]) == 1
+    assert evaluate([*flags, f"--model={tmp_path / 'no.safetensors'}"]) == 1
     assert "no.safetensors: no such file; wanted a model file" in capsys.readouterr().err
 
 

@@ -1,21 +1,30 @@
+import subprocess
+import sys
+
 import jax
 import nibabel as nib
 import numpy as np
 import pytest
 
 from msseg_jax.cli import predict as predict_module
-from msseg_jax.cli.predict import main
+from msseg_jax.cli.main import main
 from msseg_jax.configuration.options import Options
 from msseg_jax.data import preprocess
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.forward import compile_forward, segment_volume
-from msseg_jax.inference.patient import lesion_mask
+from msseg_jax.inference.new_lesions import lesion_mask
+from msseg_jax.inference.tiles import Tiling
 from msseg_jax.models.checkpoints import Checkpoints
 from msseg_jax.models.networks import trained_networks
-from msseg_jax.network.model import build_model, initial_variables
+from msseg_jax.network.model import initial_variables
 from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE, save_nifti
-from tests.support.runs import save_run, with_random_output
+from tests.support.runs import build_model, save_run, with_random_output
+
+
+def predict(flags):
+    return main(["predict", *flags])
 
 
 @pytest.fixture
@@ -39,15 +48,14 @@ def pair_flags(run, patients_root, tmp_path):
 
 def stand_in(value_of):
     """A network that answers with a function of the second visit."""
-    return lambda variables, time01, time02: value_of(time02[..., 0])
+    return lambda time01, time02: value_of(time02[..., 0])
 
 
 def test_every_brain_voxel_is_segmented_once_and_nothing_outside():
     generator = np.random.default_rng(0)
     images = generator.normal(size=(2, 13, 14, 20)).astype(np.float32)
     brain = generator.random((13, 14, 20)) < 0.7
-    options = {"tile": (8, 8, 8), "overlap": 3, "batch_size": 4}
-    identity = segment_volume(stand_in(lambda x: x), {}, images, brain, **options)
+    identity = segment_volume(stand_in(lambda x: x), images, brain, Tiling((8, 8, 8), 3, 4))
     np.testing.assert_allclose(identity, images[1] * brain, atol=1e-6)
 
 
@@ -61,7 +69,7 @@ def test_tiles_without_brain_are_not_computed():
     brain = np.zeros((8, 8, 64), bool)
     brain[:, :, :8] = True
     images = np.zeros((2, *brain.shape), np.float32)
-    segment_volume(stand_in(count), {}, images, brain, tile=(8, 8, 8), overlap=0, batch_size=3)
+    segment_volume(stand_in(count), images, brain, Tiling((8, 8, 8), 0, 3))
     assert calls == [(3, 8, 8, 8)]  # one tile of eight, in a batch filled up to its one shape
 
 
@@ -70,9 +78,7 @@ def test_batch_size_and_overlap_of_a_local_network_do_not_matter():
     images = generator.normal(size=(2, 20, 20, 20)).astype(np.float32)
     brain = np.ones((20, 20, 20), bool)
     results = [
-        segment_volume(
-            stand_in(np.tanh), {}, images, brain, tile=(8, 8, 8), overlap=overlap, batch_size=batch
-        )
+        segment_volume(stand_in(np.tanh), images, brain, Tiling((8, 8, 8), overlap, batch))
         for overlap, batch in ((0, 1), (4, 5), (6, 3))
     ]
     np.testing.assert_allclose(results[0], results[1], atol=1e-6)
@@ -104,7 +110,7 @@ def test_threshold_is_exclusive_and_small_lesions_go_by_volume():
 
 
 def test_writes_mask_and_probability_on_the_first_visits_grid(pair_flags, tmp_path, capsys):
-    assert main([*pair_flags, f"--probability={tmp_path / 'p.nii.gz'}"]) == 0
+    assert predict([*pair_flags, f"--probability={tmp_path / 'p.nii.gz'}"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("model: ")
     assert "its last checkpoint, step 4" in output
@@ -124,14 +130,14 @@ def test_writes_mask_and_probability_on_the_first_visits_grid(pair_flags, tmp_pa
 
 
 def test_options_reach_the_mask(pair_flags, tmp_path):
-    main([*pair_flags, f"--probability={tmp_path / 'p.nii.gz'}"])
+    predict([*pair_flags, f"--probability={tmp_path / 'p.nii.gz'}"])
     probability = nib.load(tmp_path / "p.nii.gz").get_fdata()
     threshold = float(np.median(probability[probability > 0]))
-    assert main([*pair_flags, f"--threshold={threshold}"]) == 0
+    assert predict([*pair_flags, f"--threshold={threshold}"]) == 0
     np.testing.assert_array_equal(
         nib.load(tmp_path / "new.nii.gz").get_fdata() == 1, probability > threshold
     )
-    assert main([*pair_flags, "--min_lesion_mm3=1e6"]) == 0
+    assert predict([*pair_flags, "--min_lesion_mm3=1e6"]) == 0
     assert nib.load(tmp_path / "new.nii.gz").get_fdata().sum() == 0
 
 
@@ -140,7 +146,7 @@ def test_one_tile_around_the_brain_is_the_network_itself(run, patients_root):
     (predictor,) = ensemble.members
     settings = predictor.preprocessing.settings
     patient = dataset.find_patients(patients_root, 0)[0]
-    pair = dataset.read_pair(patient)
+    pair = read_pair(patient)
     found = ensemble.segment(patient, pair, ensemble.options(tile=64)).probability
 
     resampled = preprocess.resample(patient, pair, settings)
@@ -159,7 +165,7 @@ def test_one_tile_around_the_brain_is_the_network_itself(run, patients_root):
 
 def test_the_report_lists_the_lesions_of_the_mask_first(pair_flags, tmp_path, capsys):
     page = tmp_path / "page.html"
-    assert main([*pair_flags, f"--report={page}"]) == 0
+    assert predict([*pair_flags, f"--report={page}"]) == 0
     html = page.read_text()
     said = capsys.readouterr().out  # threshold 0: one lesion, the whole brain
     assert "1 new lesion," in said
@@ -169,13 +175,13 @@ def test_the_report_lists_the_lesions_of_the_mask_first(pair_flags, tmp_path, ca
     # A brain of a few ml is worth a warning, in both places.
     assert "an adult's brain has" in said
     assert "an adult&#39;s brain has" in html
-    assert main([*pair_flags, f"--report={tmp_path / 'page.pdf'}"]) == 1
+    assert predict([*pair_flags, f"--report={tmp_path / 'page.pdf'}"]) == 1
     assert "page.pdf: wanted a name that ends in .html" in capsys.readouterr().err
 
 
 def test_a_folder_of_reports(run, patients_root, tmp_path):
     flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
-    assert main([*flags, f"--report={tmp_path / 'pages'}"]) == 0
+    assert predict([*flags, f"--report={tmp_path / 'pages'}"]) == 0
     pages = sorted(path.name for path in (tmp_path / "pages").iterdir())
     assert pages == [f"patient_{k}.html" for k in range(4)]
 
@@ -193,7 +199,7 @@ def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
             for k in range(2)
         ]
         patient = dataset.Patient("one", *paths, None)
-        ensemble.segment(patient, dataset.read_pair(patient), options)
+        ensemble.segment(patient, read_pair(patient), options)
         compiled.append(ensemble.members[0]._forward._cache_size())
     assert compiled[0] == compiled[1]
 
@@ -203,7 +209,7 @@ def test_a_folder_goes_on_after_a_failure_and_says_so_at_the_end(
 ):
     (patients_root / "patient_1" / dataset.TIME02).unlink()
     flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
-    assert main(flags) == 1
+    assert predict(flags) == 1
     written = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert written == ["patient_0.nii.gz", "patient_2.nii.gz", "patient_3.nii.gz"]
     error = capsys.readouterr().err
@@ -213,22 +219,22 @@ def test_a_folder_goes_on_after_a_failure_and_says_so_at_the_end(
 
 def test_patients_done_are_skipped_unless_told_otherwise(run, patients_root, tmp_path, capsys):
     flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
-    assert main(flags) == 0
+    assert predict(flags) == 0
     (tmp_path / "out" / "patient_2.nii.gz").write_bytes(b"mine")
-    assert main(flags) == 0
+    assert predict(flags) == 0
     assert capsys.readouterr().out.count("done before") == 4
     assert (tmp_path / "out" / "patient_2.nii.gz").read_bytes() == b"mine"
-    assert main([*flags, "--overwrite"]) == 0
+    assert predict([*flags, "--overwrite"]) == 0
     assert nib.load(tmp_path / "out" / "patient_2.nii.gz").shape == SHAPE
     # A probability map that was not asked for before is not done.
-    assert main([*flags, f"--probability={tmp_path / 'maps'}"]) == 0
+    assert predict([*flags, f"--probability={tmp_path / 'maps'}"]) == 0
     assert len(list((tmp_path / "maps").iterdir())) == 4
 
 
 def test_visits_on_different_grids_are_refused_and_nothing_is_written(pair_flags, tmp_path, capsys):
     save_nifti(tmp_path / "other.nii.gz", np.ones((5, 15, 20), np.float32))
     pair_flags[4] = str(tmp_path / "other.nii.gz")
-    assert main(pair_flags) == 1
+    assert predict(pair_flags) == 1
     said = capsys.readouterr().err
     assert "other.nii.gz has (5, 15, 20) voxels" in said
     assert "predict with --prepare brings them together" in said
@@ -241,41 +247,44 @@ def test_what_cannot_be_a_pair_is_told_before_any_work(pair_flags, tmp_path, cap
 
     monkeypatch.setattr(predict_module, "Ensemble", never)
     pair_flags[2], pair_flags[4] = str(tmp_path / "first.nii.gz"), str(tmp_path / "second.nii.gz")
-    assert main(pair_flags) == 1
+    assert predict(pair_flags) == 1
     assert f"{pair_flags[2]}, {pair_flags[4]}: no such file or folder" in capsys.readouterr().err
     (tmp_path / "first.nii.gz").touch()
     (tmp_path / "second.nii.gz").mkdir()
-    assert main(pair_flags) == 1
+    assert predict(pair_flags) == 1
     said = capsys.readouterr().err
-    assert f"{pair_flags[4]}: is a folder; wanted a NIfTI file" in said
+    assert f"{pair_flags[4]}: is a folder; expected a NIfTI file" in said
     assert "or add --prepare" in said
 
 
 def test_a_model_that_is_none_is_refused(pair_flags, tmp_path, capsys):
     pair_flags[0] = f"--model={tmp_path}"
-    assert main(pair_flags) == 1
+    assert predict(pair_flags) == 1
     assert "wanted the folder of a run of launch.py" in capsys.readouterr().err
     pair_flags[0] = f"--model={tmp_path / 'nope'}"
-    assert main(pair_flags) == 1
+    assert predict(pair_flags) == 1
     assert "nope: no such folder; wanted that of a run" in capsys.readouterr().err
 
 
 def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):
     pair_flags[-1] = pair_flags[2]
-    assert main(pair_flags) == 1
+    assert predict(pair_flags) == 1
     assert "is an input" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("--probability={out}", "as --output; wanted two places"),
-        ("--overlap=8", "--overlap is 8; wanted 0 to 7 voxels"),
-        ("--tile=4", "--tile is 4; wanted 8 (the model's patch size) or more"),
-        ("--tile=9", "--tile is 9; wanted 8 (the model's patch size) or more, and a multiple of 2"),
+        ("--probability={out}", "as --output; expected two places"),
+        ("--overlap=8", "--overlap is 8; expected 0 to 7 voxels"),
+        ("--tile=4", "--tile is 4; expected 8 (the model's patch size) or more"),
+        (
+            "--tile=9",
+            "--tile is 9; expected 8 (the model's patch size) or more, and a multiple of 2",
+        ),
         ("--output={root}/masks", "lies among the patients of --dataset"),
         ("--output={root}/masks/demo", "lies among the patients of --dataset"),
-        ("--output={file}/masks", "wanted a folder to write in"),
+        ("--output={file}/masks", "expected a folder to write in"),
     ],
 )
 def test_what_is_wrong_for_all_patients_is_refused_before_the_first(
@@ -284,7 +293,7 @@ def test_what_is_wrong_for_all_patients_is_refused_before_the_first(
     (tmp_path / "file").write_text("")
     out = tmp_path / "out"
     extra = extra.format(out=out, root=patients_root, file=tmp_path / "file")
-    assert main([f"--model={run}", f"--dataset={patients_root}", f"--output={out}", extra]) == 1
+    assert predict([f"--model={run}", f"--dataset={patients_root}", f"--output={out}", extra]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("patient_0.nii.gz"))
 
@@ -292,21 +301,32 @@ def test_what_is_wrong_for_all_patients_is_refused_before_the_first(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["-t1", "a.nii"], "wanted -t1 and -t2"),
-        (["--dataset=d", "-t1", "a.nii"], "exclude each other"),
+        (["-t1", "a.nii"], "expected -t1 and -t2"),
+        (["--dataset=d", "-t1", "a.nii"], "--dataset excludes -t1, -t2 and --mask"),
         (
             ["--dataset=d", "--threshold=1.5"],
-            "--threshold is 1.5; wanted 0 or more and less than 1",
+            "--threshold: 1.5 is out of range; expected a number, 0 or more and less than 1",
         ),
-        (["--dataset=d", "--batch_size=0"], "--batch_size is 0; wanted 1 or more"),
-        (["--dataset=d", "--threads=0"], "--threads is 0; wanted 1 or more"),
+        (
+            ["--dataset=d", "--batch_size=0"],
+            "--batch_size: 0 is out of range; expected a whole number, 1 or",
+        ),
+        (
+            ["--dataset=d", "--threads=0"],
+            "--threads: 0 is out of range; expected a whole number, 1 or more",
+        ),
     ],
 )
 def test_flags_that_cannot_be_are_refused(flags, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--model=m", "-o", "o.nii.gz", *flags])
+        predict(["--model=m", "-o", "o.nii.gz", *flags])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_pairs_on_one_grid_need_no_library_for_preparing():
+    code = "import sys, msseg_jax.cli.predict; print('SimpleITK' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
 def test_best_is_preferred_to_last(run, small_config):

@@ -14,13 +14,11 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from msseg_jax.cli import predict as predict_module
-from msseg_jax.cli.evaluate import main as evaluate
-from msseg_jax.cli.predict import PROGRAM
-from msseg_jax.cli.predict import main as predict
-from msseg_jax.cli.prepare import main as prepare
+from msseg_jax.cli.main import main
 from msseg_jax.data.quality import Quality
+from msseg_jax.inference import scans as scans_module
 from msseg_jax.inference.ensemble import Ensemble
-from msseg_jax.inference.patient import Preparation
+from msseg_jax.inference.scans import warnings_of
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.images import affine_of, array_of
 from msseg_jax.prepare.patient import PrepareError
@@ -32,7 +30,12 @@ from tests.support import heads
 from tests.support.dicom import TURNED, write_series
 from tests.support.runs import save_run
 
+PROGRAM = "msseg predict"
 LPS = np.array([-1.0, -1.0, 1.0])  # times a point of NIfTI's is one of ITK's, and back
+
+
+def predict(flags):
+    return main(["predict", *flags])
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def prepared(scans, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared") / "anna"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(patient_module, "register_visits", heads.known_registration(scans))
-        assert prepare([*heads.flags_of(scans), f"--output={folder}"]) == 0
+        assert main(["prepare", *heads.flags_of(scans), f"--output={folder}"]) == 0
     return folder
 
 
@@ -117,7 +120,7 @@ def test_masks_of_a_folder_can_be_scored_on_the_grid_of_the_prepared_pairs(
     shutil.copy(masks / "anna.nii.gz", pairs / "anna" / dataset.CONSENSUS)
     capsys.readouterr()
     scores = [f"--reference={pairs}", f"--prediction={masks}", f"--output={tmp_path / 'scores'}"]
-    assert evaluate([*scores, "--no_report"]) == 0
+    assert main(["evaluate", *scores, "--no_report"]) == 0
     assert "anna     1.000  1.000" in capsys.readouterr().out
 
     # A patient is done where both masks are there.
@@ -253,7 +256,7 @@ def test_lesions_are_drawn_in_the_middle_space_where_they_are_listed(scans, prep
 def test_how_far_the_visits_lie_apart_is_told_once(apart_mm, told, said):
     record = {"warnings": told, "registration": {"apart_mm": apart_mm}}
     quality = Quality(Alignment(1.3, 0.98), 1300.0, None)
-    (warning,) = Preparation(record, (), None).warnings(quality)
+    (warning,) = warnings_of(record, quality)
     assert warning.startswith(said)
 
 
@@ -306,8 +309,8 @@ def test_the_grid_of_a_scan_is_made_when_its_patients_turn_has_come(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--brain_mask01=a.nii.gz"], "--brain_mask01 is of --prepare"),
-        (["--prepare", "--mask=a.nii.gz"], "--mask is of a pair on one grid"),
+        (["--brain_mask01=a.nii.gz"], "--brain_mask01 needs --prepare"),
+        (["--prepare", "--mask=a.nii.gz"], "--mask is for a pair on one grid"),
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(scans, capsys, more, said):
@@ -325,7 +328,7 @@ def test_flags_that_contradict_each_other_are_refused(scans, capsys, more, said)
         (["-o", "new.nii.gz", "--brain_mask02=new.nii.gz"], "new.nii.gz: is an input"),
         (
             ["-o", "new.nii.gz", "--probability=new_on_middle_space.nii.gz"],
-            "new_on_middle_space.nii.gz, as --probability; wanted two places",
+            "new_on_middle_space.nii.gz, as --probability; expected two places",
         ),
         (["-o", "pair/new.nii.gz", "--prepare=pair"], "pair/new.nii.gz: lies in pair, the folder"),
         (["-o", "new.nii.gz", "--prepare=."], "new.nii.gz: lies in ., the folder of --prepare"),
@@ -353,9 +356,9 @@ def test_places_that_a_pair_cannot_have_are_refused(run, tmp_path, capsys, monke
         (["--prepare=pairs", "--report=pairs/pages"], "pairs/pages: lies in pairs, the folder"),
         (
             ["--prepare", "--uncertainty=out_on_middle_space"],
-            "is out_on_middle_space, as --uncertainty; wanted two places",
+            "is out_on_middle_space, as --uncertainty; expected two places",
         ),
-        (["--prepare=file/pairs"], "wanted a folder to write in"),
+        (["--prepare=file/pairs"], "expected a folder to write in"),
     ],
 )
 def test_places_that_a_folder_cannot_have_are_refused(
@@ -382,7 +385,7 @@ def test_overwrite_is_of_the_prepared_pairs_too(
         asked.append((folder, overwrite))
         raise PrepareError("that is all")
 
-    monkeypatch.setattr(patient_module, "prepare_patient", prepare_patient)
+    monkeypatch.setattr(scans_module, "prepare_patient", prepare_patient)
     what = [f"--dataset={root}", "-o", tmp_path / "out"]
     if not many:
         what = [*heads.flags_of(scans), "-o", tmp_path / "new.nii.gz"]
@@ -401,14 +404,14 @@ def test_a_folder_goes_on_after_a_pair_that_cannot_be_prepared(
     }
     for name in wrong:
         copy_scans(scans, root / name)
-    prepare_patient = patient_module.prepare_patient
+    prepare_patient = scans_module.prepare_patient
 
     def prepare_some(request, folder, *others):
         if folder.name in wrong:
             raise wrong[folder.name]
         return prepare_patient(request, folder, *others)
 
-    monkeypatch.setattr(patient_module, "prepare_patient", prepare_some)
+    monkeypatch.setattr(scans_module, "prepare_patient", prepare_some)
     shutil.copytree(prepared, tmp_path / "out_prepared" / "anna")
     flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
     assert predict(flags) == 1
@@ -425,7 +428,7 @@ def test_sigterm_while_preparing_leaves_nothing_half_written(run, root, tmp_path
     pairs = tmp_path / "out_prepared"
     flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
     status, said = heads.stop_when(
-        lambda: pairs.is_dir() and bool(list(pairs.iterdir())), "msseg_jax.predict", *flags
+        lambda: pairs.is_dir() and bool(list(pairs.iterdir())), "msseg_jax", "predict", *flags
     )
     assert status == 1
     assert said == f"{PROGRAM}: interrupted; the same command goes on\n"
@@ -442,7 +445,7 @@ def test_sigterm_is_caught_where_pairs_are_prepared_alone(
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(predict_module, "predict_patient", interrupted)
+    monkeypatch.setattr(predict_module, "Ensemble", interrupted)
     patient = patients_root / "patient_0"
     on_one_grid = ["-t1", str(patient / dataset.TIME01), "-t2", str(patient / dataset.TIME02)]
     for what in ([*heads.flags_of(scans), f"--prepare={prepared}"], on_one_grid):

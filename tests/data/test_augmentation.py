@@ -1,16 +1,10 @@
-from dataclasses import fields, replace
-
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from configs import msseg2, msseg2_augmented
-from msseg_jax.data.augmentation import (
-    Augmentation,
-    AugmentationSettings,
-    cut_augmented,
-    draw_augmentation,
-)
+from msseg_jax.configuration.files import shipped, typed
+from msseg_jax.configuration.sections import AugmentationSettings, PreprocessingSettings
+from msseg_jax.data.augmentation import Augmentation, cut_augmented, draw_augmentation
 from msseg_jax.data.augmentation.appearance import Appearance
 from msseg_jax.data.augmentation.smooth import spline_field
 from msseg_jax.data.augmentation.spatial import Spatial, cut_deformed
@@ -18,19 +12,17 @@ from msseg_jax.data.cache import CachedPatient
 from msseg_jax.data.loader import PatchBatches, Places, Sampling, Share, load_batches
 from msseg_jax.data.packing import pack_images, pack_targets, unpack_target
 from msseg_jax.data.patches import crop, draw_corner
-from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
-from msseg_jax.models.configuration import ConfigError, check_config
-from msseg_jax.training.batches import augmentation_settings
+from msseg_jax.system.errors import InputError
 
-SETTINGS = augmentation_settings(msseg2_augmented.get_config())
-PROBABILITIES = [f.name for f in fields(SETTINGS) if f.name.endswith("_probability")]
+SETTINGS = typed(shipped("msseg2_augmented")).augmentation
+PROBABILITIES = [name for name, _ in SETTINGS if name.endswith("_probability")]
 
 
 def with_probability(probability: float) -> AugmentationSettings:
     every = dict.fromkeys(PROBABILITIES, probability)
-    return replace(SETTINGS, **every | {"flip_probability": (probability,) * 3})
+    return SETTINGS.model_copy(update=every | {"flip_probability": (probability,) * 3})
 
 
 ALWAYS, NEVER = with_probability(1.0), with_probability(0.0)
@@ -53,7 +45,7 @@ def patient() -> CachedPatient:
 
 @pytest.fixture
 def entries(patients_root, tmp_path):
-    settings = Settings(1.0, (1, 50, 99), 8)
+    settings = PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
     return prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache").training
 
 
@@ -144,7 +136,8 @@ def test_the_visits_differ_in_all_but_the_axis_of_their_slices():
 
 
 def test_each_is_drawn_as_often_as_the_settings_say():
-    settings = replace(with_probability(0.25), flip_probability=(0.0, 0.25, 1.0))
+    flips = {"flip_probability": (0.0, 0.25, 1.0)}
+    settings = with_probability(0.25).model_copy(update=flips)
     drawn = [draw_augmentation(settings, 0, k) for k in range(1500)]
     flips = np.mean([d.spatial.flips for d in drawn], axis=0)
     np.testing.assert_allclose(flips, [0, 0.25, 1], atol=0.04)
@@ -249,61 +242,58 @@ def test_augmented_batches_are_the_same_from_any_number_of_threads_and_any_step_
 
 
 def test_augmentation_is_off_in_the_papers_configuration_and_on_in_its_own():
-    assert augmentation_settings(msseg2.get_config()) is None
-    augmented = msseg2_augmented.get_config()
+    assert not typed(shipped("msseg2")).augmentation.enabled
+    augmented = shipped("msseg2_augmented")
     assert augmented.augmentation.enabled
     augmented.augmentation.enabled = False
-    assert augmented.to_dict() == msseg2.get_config().to_dict()
+    assert augmented.to_dict() == shipped("msseg2").to_dict()
 
 
 def test_a_stored_configuration_draws_the_same():
-    config = msseg2_augmented.get_config()
-    stored = type(config)(config.to_dict())
-    with stored.unlocked():  # as JSON gives it back
-        stored.augmentation.flip_probability = list(config.augmentation.flip_probability)
-    assert augmentation_settings(stored) == SETTINGS
+    stored = AugmentationSettings.of(SETTINGS.model_dump(mode="json"), "config.augmentation")
+    assert stored == SETTINGS
 
 
 def test_augmented_patches_cannot_be_cut_on_the_device():
-    config = msseg2_augmented.get_config()
+    config = shipped("msseg2_augmented")
     config.data.device_resident = True
-    with pytest.raises(ConfigError, match=r"augmentation.enabled is True.*device_resident"):
-        check_config(config)
+    with pytest.raises(InputError, match=r"augmentation.enabled is True.*device_resident"):
+        typed(config)
     config.augmentation.enabled = False
-    check_config(config)
+    typed(config)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("flip_probability", (0.5, 1.5, 0.0), "three numbers in 0..1"),
-        ("flip_probability", (0.5, 0.5), "three numbers in 0..1"),
-        ("noise_probability", -0.1, "a number in 0..1"),
+        ("flip_probability", (0.5, 1.5, 0.0), "less than or equal to 1"),
+        ("flip_probability", (0.5, 0.5), "flip_probability.2. is missing"),
+        ("noise_probability", -0.1, "0 to 1"),
         ("scale", -0.1, "0 to 1"),
         ("scale", 1.5, "0 to 1"),
-        ("misregistration_voxels", 56.5, "0 to 56 voxels"),
-        ("misregistration_degrees", 181.0, "0 to 180 degrees"),
+        ("misregistration_voxels", 56.5, "at most 56, config.data.patch_size"),
+        ("misregistration_degrees", 181.0, "0 to 180"),
         ("gamma", 10.5, "0 to 10"),
-        ("gain", float("inf"), "0 to 10"),
+        ("gain", float("inf"), "a finite number"),
         ("bias", 10.5, "0 to 10"),
-        ("bias", float("nan"), "0 to 10"),
-        ("blur_voxels", 56.5, "0 to 56 voxels"),
+        ("bias", float("nan"), "a finite number"),
+        ("blur_voxels", 56.5, "at most 56, config.data.patch_size"),
         ("noise", 10.5, "0 to 10"),
-        ("rotation_degrees", 200.0, "0 to 180 degrees"),
-        ("elastic", 0.5, "0 to 0.4 of a cell, as more may fold"),
-        ("elastic_cells", 0, "1 to 56"),
-        ("elastic_cells", 57, "1 to 56"),
-        ("bias_cells", 0, "1 to 56"),
-        ("bias_cells", 57, "1 to 56"),
+        ("rotation_degrees", 200.0, "0 to 180"),
+        ("elastic", 0.5, "0 to 0.4"),
+        ("elastic_cells", 0, "1 or more"),
+        ("elastic_cells", 57, "at most 56"),
+        ("bias_cells", 0, "1 or more"),
+        ("bias_cells", 57, "at most 56"),
         ("zero_signal", 0.0, "less than 0"),
         ("zero_signal", -101.0, "-100 or more"),
-        ("slice_voxels", 0.5, "1 to 56 voxels"),
-        ("slice_voxels", 56.5, "1 to 56 voxels"),
+        ("slice_voxels", 0.5, "1 or more"),
+        ("slice_voxels", 56.5, "at most 56"),
     ],
 )
 def test_limits_that_cannot_work_are_refused_by_name(field, value, message):
-    config = msseg2_augmented.get_config()
+    config = shipped("msseg2_augmented")
     config.augmentation[field] = value
-    with pytest.raises(ConfigError, match=message) as error:
-        check_config(config)
+    with pytest.raises(InputError, match=message) as error:
+        typed(config)
     assert f"config.augmentation.{field}" in str(error.value)

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from msseg_jax.data.intensity import (
-    IntensityError,
     fit_landmarks,
     measure_percentiles,
     normalise,
     standardise,
 )
+from msseg_jax.system.errors import InputError
 
 PERCENTILES = (0, 50, 100)
 
@@ -60,5 +60,5 @@ def test_another_gain_and_offset_of_the_scanner_make_no_difference():
 
 
 def test_refuses_a_constant_brain():
-    with pytest.raises(IntensityError, match=r"constant inside the brain.* are both 5"):
+    with pytest.raises(InputError, match=r"constant inside the brain.* are both 5"):
         measure_percentiles(np.full((3, 3, 3), 5.0), np.ones((3, 3, 3), bool), PERCENTILES)

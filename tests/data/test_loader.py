@@ -4,20 +4,20 @@ import threading
 import numpy as np
 import pytest
 
-from msseg_jax.data.cache import CacheError
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, Share, load_batches
 from msseg_jax.data.packing import unpack_batch
 from msseg_jax.data.patches import crop
-from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
+from msseg_jax.system.errors import InputError
 
 SHARE = Share(batch_size=8)
 
 
 @pytest.fixture
 def places(patients_root, tmp_path):
-    settings = Settings(1.0, (1, 50, 99), 8)
+    settings = PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
     data = prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache")
     return Places(data.training, Sampling(0, 8, 0.8))
 
@@ -94,11 +94,11 @@ def test_places_are_those_of_the_patches(places, source):
 
 
 def test_a_damaged_entry_is_told_of_before_any_batch(patients_root, tmp_path):
-    settings = Settings(1.0, (1, 50, 99), 8)
+    settings = PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
     data = prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache")
     name, folder = data.training[-1]
     (folder / "images.npy").write_bytes(b"cut short")
-    with pytest.raises(CacheError, match=name):
+    with pytest.raises(InputError, match=name):
         Places(data.training, Sampling(0, 8, 0.8))
 
 

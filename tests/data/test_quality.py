@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from msseg_jax.data.preprocess import Preprocessing, Resampled, Settings
+from msseg_jax.configuration.sections import PreprocessingSettings
+from msseg_jax.data.preprocess import Preprocessing, Resampled
 from msseg_jax.data.quality import Quality, assess
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
 from msseg_jax.volumes.pair import Pair
@@ -104,10 +105,12 @@ def test_a_pair_is_measured_on_its_isotropic_grid(head):
     resampled = Resampled(
         np.stack([image, image]), brain, np.zeros((0, *SHAPE)), np.eye(4), None, None
     )
-    settings = Settings(2.0, (1.0, 50.0, 99.0), 8)
+    settings = PreprocessingSettings(spacing_mm=2.0, percentiles=(1.0, 50.0, 99.0), patch_size=8)
     low, middle, high = np.percentile(image[brain], settings.percentiles)
     landmark = 100 * (middle - low) / (high - low)
-    preprocessing = Preprocessing(settings, (0.0, landmark - 7, 100.0), 4.0)
+    preprocessing = Preprocessing(
+        settings=settings, landmarks=(0.0, landmark - 7, 100.0), deviation=4.0
+    )
     pair = Pair(Volume(None, image, MM_2, nib.Nifti1Header()), None, brain, None)
     found = assess(pair, {settings: resampled}, [preprocessing])
     assert found.brain_ml == pytest.approx(brain.sum() * 8 / 1000)
@@ -122,11 +125,14 @@ def test_of_several_networks_the_one_furthest_from_its_training_is_heard(head):
     images = np.stack([image, np.exp(image / 20)])
     resampled = Resampled(images, brain, np.zeros((0, *SHAPE)), np.eye(4), None, None)
     pair = Pair(Volume(None, image, MM_2, nib.Nifti1Header()), None, brain, None)
-    settings = Settings(2.0, (1.0, 50.0, 99.0), 8), Settings(1.0, (1.0, 50.0, 99.0), 8)
+    settings = (
+        PreprocessingSettings(spacing_mm=2.0, percentiles=(1.0, 50.0, 99.0), patch_size=8),
+        PreprocessingSettings(spacing_mm=1.0, percentiles=(1.0, 50.0, 99.0), patch_size=8),
+    )
     quantiles = [np.percentile(visit[brain], (1, 50, 99)) for visit in images]
     middles = [100 * (middle - low) / (high - low) for low, middle, high in quantiles]
     fitted = [
-        Preprocessing(one, (0.0, middle, 100.0), known)
+        Preprocessing(settings=one, landmarks=(0.0, middle, 100.0), deviation=known)
         for one, middle, known in zip(settings, middles, (0.1, 0.2), strict=True)
     ]
     found = assess(pair, dict.fromkeys(settings, resampled), fitted)

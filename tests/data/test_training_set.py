@@ -6,20 +6,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from msseg_jax.configuration.files import typed
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data import cache
-from msseg_jax.data.cache import CacheError
 from msseg_jax.data.packing import unpack_images, unpack_target
-from msseg_jax.data.preprocess import Preprocessing, Settings, resample
+from msseg_jax.data.preprocess import Preprocessing, resample
 from msseg_jax.data.split import HoldOut, groups_of
 from msseg_jax.data.training_set import prepare
 from msseg_jax.system.errors import InputError
-from msseg_jax.training.loop import check_patients
+from msseg_jax.training.batches import check_patients
 from msseg_jax.volumes import layout as dataset
 from msseg_jax.volumes.layout import DatasetError, find_patients
 from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE, SPACING_MM, save_nifti
 
-SETTINGS = Settings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
+SETTINGS = PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
 
 
 @pytest.fixture
@@ -78,7 +79,13 @@ def test_a_full_cache_reads_no_file_again(patients_root, cache_folder, monkeypat
 
 def test_a_changed_file_or_setting_is_another_entry(patients_root, cache_folder):
     first = prepared(patients_root, cache_folder, 0)
-    other = prepare(patients_root, 2, Settings(0.9, (1, 50, 99), 8), HoldOut(0), cache_folder)
+    other = prepare(
+        patients_root,
+        2,
+        PreprocessingSettings(spacing_mm=0.9, percentiles=(1, 50, 99), patch_size=8),
+        HoldOut(0),
+        cache_folder,
+    )
     assert not {f for _, f in first.training} & {f for _, f in other.training}
     changed = patients_root / "patient_0" / dataset.TIME01
     os.utime(changed, ns=(1, 1))
@@ -96,7 +103,7 @@ def test_an_interrupted_entry_is_made_again(patients_root, cache_folder, monkeyp
         save(path, array)
 
     monkeypatch.setattr(np, "save", fail)
-    with pytest.raises(CacheError, match=r"cannot be written .*No space left"):
+    with pytest.raises(InputError, match=r"cannot be written .*No space left"):
         prepared(patients_root, cache_folder)
     (place,) = cache_folder.iterdir()
     assert not [p for p in place.iterdir() if p.is_dir()]  # nothing half-made is left
@@ -123,7 +130,11 @@ def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cach
 def test_refuses_a_brain_smaller_than_a_patch(patients_root):
     patient = find_patients(patients_root, 0)[0]
     with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: the brain measures .* at least 16"):
-        resample(patient, read_pair(patient), Settings(1.0, (1, 99), 16))
+        resample(
+            patient,
+            read_pair(patient),
+            PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 99), patch_size=16),
+        )
 
 
 def test_refuses_a_visit_that_is_constant_inside_the_brain(patients_root, cache_folder):
@@ -146,7 +157,7 @@ def test_a_map_comes_back_onto_the_grid_of_the_files(patients_root):
 
 
 def test_preprocessing_survives_its_file(tmp_path):
-    preprocessing = Preprocessing(SETTINGS, (0.0, 31.25, 100.0), 5.0)
+    preprocessing = Preprocessing(settings=SETTINGS, landmarks=(0.0, 31.25, 100.0), deviation=5.0)
     preprocessing.save(tmp_path / "p.json")
     assert Preprocessing.load(tmp_path / "p.json") == preprocessing
 
@@ -164,7 +175,11 @@ def test_refuses_a_brain_that_falls_between_the_voxels_of_the_isotropic_grid(pat
     save_nifti(patients_root / "patient_0" / dataset.BRAIN_MASK, brain)
     patient = find_patients(patients_root, 0)[0]
     with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: the brain measures \(0, 0, 0\)"):
-        resample(patient, read_pair(patient), Settings(3.0, (1, 99), 8))
+        resample(
+            patient,
+            read_pair(patient),
+            PreprocessingSettings(spacing_mm=3.0, percentiles=(1, 99), patch_size=8),
+        )
 
 
 def test_refuses_to_hold_out_everybody(patients_root, cache_folder):
@@ -227,16 +242,16 @@ def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patient
     small_config.data.validation_patients = 2
     message = r"patients: config.data.validation_patients is 2; wanted 0 to 1: of the 4 patients 3"
     with pytest.raises(DatasetError, match=message):
-        check_patients(small_config)
+        check_patients(typed(small_config))
     small_config.data.validation_patients, small_config.data.folds = 0, 3
     message = r"patients: config.data.folds is 3; wanted at most 2, the number of scans"
     with pytest.raises(DatasetError, match=message):
-        check_patients(small_config)
+        check_patients(typed(small_config))
     small_config.data.folds = 2
-    check_patients(small_config)
+    check_patients(typed(small_config))
     small_config.train.batch_size = 17  # an epoch has 16 patches of the one pair that may be left
-    with pytest.raises(InputError, match=r"wanted at most 16, .* from each of 1 patients"):
-        check_patients(small_config)
+    with pytest.raises(InputError, match=r"expected at most 16, .* from each of 1 patients"):
+        check_patients(typed(small_config))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +289,7 @@ def test_a_disk_without_room_is_refused_before_the_work(patients_root, cache_fol
     full = SimpleNamespace(free=1000)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: full)
     monkeypatch.setattr(cache, "_build", lambda *_: pytest.fail("work was begun"))
-    with pytest.raises(CacheError, match=r"4 patients to preprocess, .* GiB are free; wanted"):
+    with pytest.raises(InputError, match=r"4 patients to preprocess, .* GiB are free; wanted"):
         prepared(patients_root, cache_folder)
 
 
@@ -301,7 +316,7 @@ def test_what_a_killed_run_left_long_ago_is_cleared_away(patients_root, cache_fo
 def test_a_damaged_entry_is_named(patients_root, cache_folder):
     ((name, folder),) = prepared(patients_root, cache_folder).validation
     (folder / "images.npy").write_bytes(b"")
-    with pytest.raises(CacheError, match=f"{folder}: this entry of the cache is damaged"):
+    with pytest.raises(InputError, match=f"{folder}: this entry of the cache is damaged"):
         cache.open_patient(name, folder)
 
 

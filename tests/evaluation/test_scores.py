@@ -1,12 +1,10 @@
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from msseg_jax.evaluation.scores import (
-    ScoreError,
     challenge_scores,
     compare_lesions,
     count_lesions,
@@ -14,8 +12,12 @@ from msseg_jax.evaluation.scores import (
     find_lesions,
     surface_distances,
 )
+from msseg_jax.system.errors import InputError
+from tests.support.session import DATA
 
-ORACLE = Path(__file__).parents[3] / "shared" / "oracle" / "challenge_scores"
+# Masks, and what the challenge's program (animaSegPerfAnalyzer) prints of them, to six decimals.
+ORACLE = DATA / "challenge_scores"
+CASES = json.loads(ORACLE.with_suffix(".json").read_text())
 ISOTROPIC = (2.0, 2.0, 2.0)  # 8 mm3: every lesion is large enough
 
 
@@ -31,16 +33,9 @@ ROW = np.s_[6, 6, 0:10]  # 10 voxels
 EMPTY = mask()
 
 
-def oracle_cases():
-    if not ORACLE.with_suffix(".json").is_file():
-        # The program's figures are no part of the project; the tests below need none of them.
-        return [pytest.param(None, marks=pytest.mark.skip(f"{ORACLE}.json is not here"))]
-    return list(json.loads(ORACLE.with_suffix(".json").read_text()))
-
-
-@pytest.mark.parametrize("case", oracle_cases())
+@pytest.mark.parametrize("case", CASES)
 def test_the_scoring_programs_own_figures(case):
-    told = json.loads(ORACLE.with_suffix(".json").read_text())[case]
+    told = CASES[case]
     with np.load(ORACLE.with_suffix(".npz")) as packed:
         reference, prediction = (
             np.unpackbits(packed[f"{case}/{side}"], count=math.prod(told["shape"]))
@@ -142,9 +137,9 @@ def test_whole_masks_leave_specificity_and_npv_undefined():
 
 
 def test_what_is_no_mask_is_refused():
-    with pytest.raises(ScoreError, match=r"prediction: 8 voxels .* 0.5 for one"):
+    with pytest.raises(InputError, match=r"prediction: 8 voxels .* 0.5 for one"):
         challenge_scores(EMPTY, mask(CUBE) * 0.5, ISOTROPIC)
-    with pytest.raises(ScoreError, match=r"prediction has shape \(2, 2, 2\)"):
+    with pytest.raises(InputError, match=r"prediction has shape \(2, 2, 2\)"):
         challenge_scores(EMPTY, np.zeros((2, 2, 2)), ISOTROPIC)
 
 

@@ -3,14 +3,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msseg_jax.cli.predict import main
+from msseg_jax.cli.main import main
 from msseg_jax.data.preprocess import resample
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.models.folds import Folds
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE
 from tests.support.runs import models, save_run
+
+
+def predict(flags):
+    return main(["predict", *flags])
 
 
 def read(path):
@@ -21,12 +26,12 @@ def test_mean_and_disagreement_are_those_of_the_members_own_maps(runs, flags, tm
     alone = []
     for run in runs:
         path = tmp_path / f"{run.name}.nii.gz"
-        assert main([f"--model={run}", *flags, f"--probability={path}"]) == 0
+        assert predict([f"--model={run}", *flags, f"--probability={path}"]) == 0
         alone.append(read(path))
     mean, apart = tmp_path / "mean.nii.gz", tmp_path / "apart.nii.gz"
     capsys.readouterr()
     together = [*models(runs), *flags, f"--probability={mean}", f"--uncertainty={apart}"]
-    assert main(together) == 0
+    assert predict(together) == 0
     said = capsys.readouterr().out.splitlines()
     for line, run in zip(said, runs, strict=False):
         assert line == f"model: {run}, its last checkpoint, step 4"
@@ -46,7 +51,7 @@ def test_one_run_says_what_it_says_without_an_ensemble(runs, patients_root):
     ensemble = Ensemble(runs[:1])
     (member,) = ensemble.members
     patient = dataset.find_patients(patients_root, 0)[0]
-    pair = dataset.read_pair(patient)
+    pair = read_pair(patient)
     found = ensemble.segment(patient, pair, ensemble.options())
     resampled = resample(patient, pair, member.preprocessing.settings)
     wanted = member.segment(patient, pair, resampled, member.options)
@@ -65,7 +70,7 @@ def test_networks_of_one_form_are_compiled_once(runs):
 def test_a_warning_of_several_members_is_given_once(runs, flags, patients_root):
     ensemble = Ensemble(runs)
     patient = dataset.find_patients(patients_root, 0)[0]
-    pair = dataset.read_pair(patient)
+    pair = read_pair(patient)
     found = ensemble.segment(patient, pair, ensemble.options())
     warnings = found.quality.warnings()
     assert sum("first visit's intensities" in warning for warning in warnings) == 1
@@ -102,9 +107,9 @@ def test_runs_that_cut_the_mean_differently_are_refused_unless_told(
 def test_tiles_must_suit_every_member(runs, small_config, tmp_path):
     small_config.data.patch_size = 4
     ensemble = Ensemble([*runs, save_run(tmp_path / "small", small_config)])
-    with pytest.raises(InputError, match=r"--overlap is 4; wanted 0 to 3 voxels.*small"):
+    with pytest.raises(InputError, match=r"--overlap is 4; expected 0 to 3 voxels.*small"):
         ensemble.options(overlap=4)
-    with pytest.raises(InputError, match=r"--tile is 4; wanted 8 .*one"):
+    with pytest.raises(InputError, match=r"--tile is 4; expected 8 .*one"):
         ensemble.options(tile=4)
 
 
@@ -117,7 +122,7 @@ def test_the_folder_of_a_cross_validation_is_the_ensemble_of_its_folds(
     folds.save([["patient_0"], ["patient_1"]])
     apart, page = tmp_path / "apart.nii.gz", tmp_path / "page.html"
     output = [f"--uncertainty={apart}", f"--report={page}"]
-    assert main([f"--model={folds.path}", *flags, *output]) == 0
+    assert predict([f"--model={folds.path}", *flags, *output]) == 0
     said = capsys.readouterr().out
     html = page.read_text()
     for fold in range(2):
@@ -130,14 +135,14 @@ def test_the_folder_of_a_cross_validation_is_the_ensemble_of_its_folds(
 
 def test_a_folder_of_patients_wants_every_output(runs, patients_root, tmp_path, capsys):
     flags = [*models(runs[:2]), f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
-    assert main(flags) == 0
+    assert predict(flags) == 0
     flags.append(f"--uncertainty={tmp_path / 'apart'}")
-    assert main(flags) == 0  # not done yet: the maps were not asked for before
+    assert predict(flags) == 0  # not done yet: the maps were not asked for before
     names = [f"patient_{k}.nii.gz" for k in range(4)]
     assert sorted(path.name for path in (tmp_path / "apart").iterdir()) == names
     (tmp_path / "apart" / names[2]).unlink()
     capsys.readouterr()
-    assert main(flags) == 0
+    assert predict(flags) == 0
     assert capsys.readouterr().out.count("done before") == 3
     assert (tmp_path / "apart" / names[2]).is_file()
 
@@ -145,8 +150,8 @@ def test_a_folder_of_patients_wants_every_output(runs, patients_root, tmp_path, 
 @pytest.mark.parametrize(
     ("take", "extra", "message"),
     [
-        (1, "--uncertainty={out}", "alone has none to disagree with; wanted two or more --model"),
-        (2, "--uncertainty={new}", "as --output; wanted two places"),
+        (1, "--uncertainty={out}", "is only one network; expected several"),
+        (2, "--uncertainty={new}", "as --output; expected two places"),
         (2, "--model={first}", "one is given twice; wanted each once"),
         (2, "--uncertainty={page}", "wanted a name that ends in .nii"),
     ],
@@ -154,6 +159,6 @@ def test_a_folder_of_patients_wants_every_output(runs, patients_root, tmp_path, 
 def test_what_an_ensemble_cannot_do_is_refused(runs, flags, tmp_path, capsys, take, extra, message):
     out, page = tmp_path / "apart.nii.gz", tmp_path / "apart.html"
     extra = extra.format(out=out, new=tmp_path / "new.nii.gz", first=runs[0], page=page)
-    assert main([*models(runs[:take]), *flags, extra]) == 1
+    assert predict([*models(runs[:take]), *flags, extra]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("*.nii.gz"))

@@ -50,7 +50,7 @@ def test_overlapping_tiles_are_averaged_and_the_rest_is_zero():
 
 
 def test_refuses_an_overlap_as_large_as_a_tile():
-    with pytest.raises(ValueError, match="overlap is 8; wanted 0 to 7"):
+    with pytest.raises(ValueError, match="overlap is 8; expected 0 to 7"):
         tile_corners((9, 9, 9), (16, 8, 16), 8)
 
 

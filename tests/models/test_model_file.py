@@ -13,14 +13,18 @@ import pytest
 from safetensors.numpy import load, save
 
 from msseg_jax.models import model_file
-from msseg_jax.models.model_file import About, ModelFileError, read_model_file, write_model_file
+from msseg_jax.models.model_file import About, read_model_file, write_model_file
 from msseg_jax.models.networks import trained_networks
-from msseg_jax.network.model import build_model
+from msseg_jax.network.model import SiameseMPUNet
+from msseg_jax.system.errors import InputError
 from tests.support import tiny
 from tests.support.runs import save_run
 
 V1 = Path(__file__).parents[1] / "data" / "model_v1.safetensors"
-ABOUT = About("Tiny", "0.1", "CC0", "the tests", "nothing", "Two networks.\nUntrained.")
+ABOUT = About(
+    name="Tiny", version="0.1", licence="CC0", attribution="the tests", training_data="nothing",
+    description="Two networks.\nUntrained.",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +67,9 @@ def test_what_is_written_is_read(path, networks):
         assert str(other) == (
             f"Tiny 0.1 ({path}), network {number} (0 to 1), its last checkpoint, step 4"
         )
-        assert other.config.model.widths == [3, 2]
+        assert other.config.model.widths == (3, 2)
         assert other.config.predict == one.config.predict
-        assert other.config.train == one.config.train
+        assert other.record["train"] == one.record["train"]
     kernels = [
         jax.tree.leaves(network.variables["params"]["segmentation"])[0] for network in file.networks
     ]
@@ -104,7 +108,7 @@ def test_a_file_of_the_first_version_says_what_it_always_said():
     assert [(n.kind, n.step) for n in file.networks] == [("last", 10), ("best", 11)]
     settings = file.networks[0].preprocessing.settings
     assert (settings.spacing_mm, settings.percentiles, settings.patch_size) == (1, (1, 50, 99), 8)
-    assert file.networks[0].config.predict.to_dict() == {
+    assert file.networks[0].config.predict.model_dump() == {
         "overlap": 2, "threshold": 0.6, "min_lesion_mm3": 0.0, "batch_size": 4,
     }  # fmt: skip
     visits = np.sin(np.arange(2 * 512, dtype=np.float32)).reshape(2, 1, 8, 8, 8, 1)
@@ -113,7 +117,7 @@ def test_a_file_of_the_first_version_says_what_it_always_said():
         ([0.7806495, 0.7205223], [0.7810891, 0.72181547]),
     ]
     for network, (mean, inside) in zip(file.networks, wanted, strict=True):
-        model = build_model(network.config)
+        model = SiameseMPUNet(network.config.model)
         probabilities = np.asarray(model.apply(network.variables, *visits, train=False))
         np.testing.assert_allclose(probabilities.mean(axis=(0, 1, 2, 3)), mean, atol=1e-5)
         np.testing.assert_allclose(probabilities[0, 3, 4, 5], inside, atol=1e-5)
@@ -126,7 +130,7 @@ def test_a_file_that_records_a_training_in_other_words_is_read(path):
     del config["augmentation"], config["init"], config["data"]["workers"]
     config["train"]["momentum"] = 0.9
     rewrite(path, document, tensors)
-    assert read_model_file(path).networks[0].config.train.momentum == 0.9
+    assert read_model_file(path).networks[0].record["train"]["momentum"] == 0.9
 
 
 def set_to(*keys):
@@ -156,7 +160,7 @@ KERNEL = "1/params/refinement/output/kernel"
 FIRST = ("networks", 0)
 CONFIG = (*FIRST, "config")
 FITTED = (*FIRST, "preprocessing")
-DAMAGED = "is damaged: .*wanted a model file, as .*export writes it: copy or download it again"
+DAMAGED = "is damaged: .*expected a model file, as .*export` writes it: copy or download it again"
 
 
 @pytest.mark.parametrize(
@@ -172,62 +176,100 @@ DAMAGED = "is damaged: .*wanted a model file, as .*export writes it: copy or dow
         (set_to("format_version", "1"), "its format version is '1'"),
         (set_to("format_version", 0), "its format version is 0"),
         (without("format_version"), "its format version is None"),
-        (set_to("more", 1), "its description has unknown more"),
-        (without("written_by"), "its description lacks written_by"),
-        (without("about", "licence"), "its about lacks licence"),
-        (set_to("about", []), "its about is .*, no table of fields"),
-        (set_to("networks", []), "its list of networks is empty"),
-        (set_to("networks", {}), "its list of networks is empty, or none"),
-        (set_to("networks", 0, 1), "its network 0 is 1, no table"),
-        (set_to(*FIRST, "kind", "worst"), "network 0 is of checkpoint 'worst', step 4"),
-        (set_to(*FIRST, "step", None), "network 0 is of checkpoint 'last', step None"),
-        (without(*CONFIG, "predict"), "configuration of network 0 lacks model, data or predict"),
-        (without(*CONFIG, "model", "targets"), "in model, lacks targets"),
-        (set_to(*CONFIG, "model", "depth", 3), "in model, has unknown depth"),
-        (set_to(*CONFIG, "predict", "tile", 3), "in predict, has unknown tile"),
-        (without(*CONFIG, "data", "spacing_mm"), "in data, lacks one of patch_size"),
-        (set_to(*CONFIG, "model", "widths", [3]), "config.model.widths is .* wanted two or more"),
-        (set_to(*CONFIG, "model", "widths", "ab"), "configuration of network 0 builds no network"),
-        (set_to(*CONFIG, "model", "widths", [1] * 99), "config.data.patch_size: patch side 8 is"),
-        (set_to(*CONFIG, "model", "targets", 1.5), "configuration of network 0 builds no network"),
-        (set_to(*CONFIG, "a.b", 1), "configuration of network 0 builds no network"),
+        (set_to("more", 1), "description.more is not a field"),
+        (without("written_by"), "description.written_by is missing"),
+        (
+            without("about", "licence"),
+            "description.networks|description.about.licence is missing",
+        ),
+        (set_to("about", []), "description.about is .*; expected an? "),
+        (set_to("networks", []), "description.networks is ..; expected 1 or more values"),
+        (set_to("networks", {}), "description.networks is {}; expected a valid (tuple|array)"),
+        (set_to("networks", 0, 1), "description.networks.0. is 1; expected an? "),
+        (
+            set_to(*FIRST, "kind", "worst"),
+            "networks.0..kind is 'worst'; expected 'best' or 'last'",
+        ),
+        (set_to(*FIRST, "step", None), "networks.0..step is None; expected a valid integer"),
+        (without(*CONFIG, "predict"), "networks.0..config.predict is None"),
+        (without(*CONFIG, "model", "targets"), "networks.0..config.model.targets is missing"),
+        (set_to(*CONFIG, "model", "depth", 3), "networks.0..config.model.depth is not a field"),
+        (
+            set_to(*CONFIG, "predict", "tile", 3),
+            "networks.0..config.predict.tile is not a field",
+        ),
+        (
+            without(*CONFIG, "data", "spacing_mm"),
+            "networks.0..config.data.spacing_mm is missing",
+        ),
+        (
+            set_to(*CONFIG, "model", "widths", [3]),
+            "config.model.widths is .3.; expected 2 or more values",
+        ),
+        (
+            set_to(*CONFIG, "model", "widths", "ab"),
+            "config.model.widths is 'ab'; expected a valid",
+        ),
+        (
+            set_to(*CONFIG, "model", "widths", [1] * 99),
+            "config.data.patch_size: patch side 8 is",
+        ),
+        (
+            set_to(*CONFIG, "model", "targets", 1.5),
+            "config.model.targets is 1.5; expected a valid integer",
+        ),
         (set_to(*CONFIG, "data", "patch_size", 9), "patch side 9 is no multiple of 2"),
-        (set_to(*CONFIG, "data", "spacing_mm", 0.5), "is by .*1.0.*its configuration by .*0.5"),
-        (set_to(*CONFIG, "predict", "threshold", "0.5"), "builds no network .TypeError"),
-        (set_to(*CONFIG, "predict", "threshold", 1), "config.predict.threshold is 1; wanted 0 or"),
-        (without(*FITTED, "deviation"), "its preprocessing of network 0 lacks deviation"),
-        (set_to(*FITTED, "fitted", 1), "its preprocessing of network 0 has unknown fitted"),
-        (set_to(*FITTED, "landmarks", [0, 100]), "landmarks .0, 100. and .* not a finite number"),
-        (set_to(*FITTED, "landmarks", [0, "1", 2]), "landmarks .* not a finite number"),
-        (set_to(*FITTED, "landmarks", 7), "preprocessing of network 0 has other fields"),
-        (set_to(*FITTED, "deviation", float("nan")), "deviation nan, not a finite number"),
-        (set_to(*FITTED, "settings", "more", 1), "preprocessing of network 0 has other fields"),
+        (
+            set_to(*CONFIG, "data", "spacing_mm", 0.5),
+            "config.data is spacing_mm=0.5 .*; expected spacing_mm=1.0 ",
+        ),
+        (
+            set_to(*CONFIG, "predict", "threshold", "0.5"),
+            "config.predict.threshold is '0.5'; expected a valid number",
+        ),
+        (
+            set_to(*CONFIG, "predict", "threshold", 1),
+            "config.predict.threshold is 1; expected 0 or",
+        ),
+        (without(*FITTED, "deviation"), "networks.0..preprocessing.deviation is missing"),
+        (set_to(*FITTED, "fitted", 1), "networks.0..preprocessing.fitted is not a field"),
+        (set_to(*FITTED, "landmarks", [0, 100]), "has 2 landmarks; expected 3"),
+        (
+            set_to(*FITTED, "landmarks", [0, "1", 2]),
+            "preprocessing.landmarks.1. is '1'; expected a valid number",
+        ),
+        (set_to(*FITTED, "landmarks", 7), "preprocessing.landmarks is 7; expected a valid"),
+        (
+            set_to(*FITTED, "deviation", float("nan")),
+            "deviation is nan; expected a finite number",
+        ),
+        (set_to(*FITTED, "settings", "more", 1), "preprocessing.settings.more is not a field"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_together_is_refused(path, change, message):
     document, tensors = content(path)
     change(document, tensors)
     rewrite(path, document, tensors)
-    with pytest.raises(ModelFileError, match=message) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_model_file(path)
     assert str(error.value).startswith(f"{path}: is damaged: ")
-    assert str(error.value).endswith("export writes it: copy or download it again")
+    assert str(error.value).endswith("`msseg export` writes it: copy or download it again")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "1", '{"format_version": true}'])
 def test_a_description_that_is_none(path, text):
     rewrite(path, text, content(path)[1])
-    with pytest.raises(ModelFileError, match=DAMAGED):
+    with pytest.raises(InputError, match=DAMAGED):
         read_model_file(path)
 
 
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
-        ("name", "", "its name is empty; wanted a name"),
-        ("name", "a\nb", "its name is 'a\\\\nb'; wanted text that can be printed, in one line"),
-        ("description", "\x1b[2J", "its description is .*; wanted text that can be printed$"),
-        ("version", 1, "its version is 1; wanted text"),
+        ("name", "", "the name is empty"),
+        ("name", "a\nb", "the text 'a.*b' is not one line that can be printed"),
+        ("description", "\x1b[2J", "the text .* has characters that cannot be printed"),
+        ("version", 1, "about.version is 1; expected a valid string"),
     ],
 )
 def test_text_that_cannot_be_shown_is_neither_read_nor_written(
@@ -236,26 +278,26 @@ def test_text_that_cannot_be_shown_is_neither_read_nor_written(
     document, tensors = content(path)
     document["about"][field] = text
     rewrite(path, document, tensors)
-    with pytest.raises(ModelFileError, match=message):
+    with pytest.raises(InputError, match=message):
         read_model_file(path)
     other = tmp_path / "other.safetensors"
-    with pytest.raises(ModelFileError, match=message):
-        write_model_file(other, replace(ABOUT, **{field: text}), networks)
+    with pytest.raises(InputError, match=message):
+        write_model_file(other, ABOUT.model_copy(update={field: text}), networks)
     assert not other.exists()
 
 
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("1.0\x1b[2J", "written_by is .*; wanted text that can be printed, in one line$"),
-        ("1.0\n2.0", "written_by is .*; wanted text that can be printed, in one line$"),
-        ([1, 0], "written_by is .1, 0.; wanted text$"),
+        ("1.0\x1b[2J", "the text .* is not one line that can be printed"),
+        ("1.0\n2.0", "the text .* is not one line that can be printed"),
+        ([1, 0], "written_by is .1, 0.; expected a valid string"),
     ],
 )
 def test_the_version_that_wrote_it_is_text_that_can_be_shown(path, version, message):
     document, tensors = content(path)
     rewrite(path, document | {"written_by": version}, tensors)
-    with pytest.raises(ModelFileError, match=message):
+    with pytest.raises(InputError, match=message):
         read_model_file(path)
 
 
@@ -263,8 +305,8 @@ def test_a_file_of_a_newer_version_is_not_called_damaged(path):
     document, tensors = content(path)
     document = {"format_version": 2, "whatever": document}
     rewrite(path, document, tensors)
-    message = "was written by a newer version .* format version is 2; wanted at most 1: update"
-    with pytest.raises(ModelFileError, match=message):
+    message = "was written by a newer version .* format version is 2; expected at most 1: update"
+    with pytest.raises(InputError, match=message):
         read_model_file(path)
 
 
@@ -280,17 +322,17 @@ def test_other_files_are_refused_and_nothing_in_them_is_executed(path, tmp_path)
     for data in (b"", b"abc", whole[:8], whole[: header // 2], whole[: 8 + header], whole[:-1],
                  whole + b"0", pickle.dumps(Trap()), b"PK\x03\x04" + bytes(500)):  # fmt: skip
         path.write_bytes(data)
-        with pytest.raises(ModelFileError, match=r"is no whole safetensors file .* wanted"):
+        with pytest.raises(InputError, match=r"is no whole safetensors file .* expected"):
             read_model_file(path)
     for data in (no_metadata, of_another):
         path.write_bytes(data)
-        with pytest.raises(ModelFileError, match="file, but none of ours: its metadata"):
+        with pytest.raises(InputError, match="file of another program: its metadata"):
             read_model_file(path)
     assert not (tmp_path / "sprung").exists()
     missing = tmp_path / "nowhere.safetensors"
-    with pytest.raises(ModelFileError, match=f"{missing}: no such file; wanted a model file"):
+    with pytest.raises(InputError, match=f"{missing}: no such file; expected a model file"):
         read_model_file(missing)
-    with pytest.raises(ModelFileError, match=f"{tmp_path}: is a folder; wanted a model file"):
+    with pytest.raises(InputError, match=f"{tmp_path}: is a folder; expected a model file"):
         read_model_file(tmp_path)
 
 
@@ -299,9 +341,9 @@ def test_networks_that_have_gone_wrong_are_not_written(networks, tmp_path):
     bias = wrong["params"]["refinement"]["output"]
     bias["bias"] = np.array([0, np.inf], np.float32)
     path = tmp_path / "wrong.safetensors"
-    with pytest.raises(ModelFileError, match="refinement/output/bias has numbers that are not fin"):
+    with pytest.raises(InputError, match="refinement/output/bias has numbers that are not fin"):
         write_model_file(path, ABOUT, [replace(networks[0], variables=wrong)])
-    with pytest.raises(ModelFileError, match=r"wrong.npz: wanted a name that ends in .safetensors"):
+    with pytest.raises(InputError, match=r"wrong.npz: expected a name that ends in .safetensors"):
         write_model_file(tmp_path / "wrong.npz", ABOUT, networks)
     assert not list(tmp_path.glob("wrong*"))
 
@@ -316,7 +358,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(path, networks, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
-        write_model_file(path, replace(ABOUT, version="0.2"), networks)
+        write_model_file(path, ABOUT.model_copy(update={"version": "0.2"}), networks)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.glob("*.safetensors")] == [path.name]
     assert not list(path.parent.glob(".partial-*"))

@@ -3,23 +3,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import msseg2
-from msseg_jax.network.layer_table import describe
+from msseg_jax.configuration.files import shipped, typed
+from msseg_jax.configuration.sections import NetworkSettings
+from msseg_jax.network.layer_table import layer_table
 from msseg_jax.network.model import (
-    build_model,
     drop_maps,
     dropout_draws,
     initial_variables,
     max_pool,
     upsample,
 )
-from tests.support.runs import with_random_output
+from tests.support.runs import build_model, with_random_output
 
 
 @pytest.fixture(scope="module")
 def network():
     """The paper's network with weights, and a random pair of two 8^3 patches."""
-    model = build_model(msseg2.get_config())
+    model = build_model(shipped("msseg2"))
     visits = np.random.default_rng(0).normal(size=(2, 2, 8, 8, 8, 1)).astype(np.float32)
     return model, with_random_output(initial_variables(model, seed=0)), visits
 
@@ -38,7 +38,7 @@ def test_has_the_papers_28_convolutions_and_40465_parameters(network):
 
 
 def test_describe_ends_with_the_papers_figures():
-    lines = describe(msseg2.get_config()).splitlines()
+    lines = layer_table(NetworkSettings(), 56).splitlines()
     assert lines[-2:] == ["convolutions: 28", "parameters: 40465"]
     # X(0, 3) reads three maps of width 6 and one of width 7, and has 6 scales and biases.
     assert "segmentation/node_0_3/unit_0" in lines[21]
@@ -47,12 +47,12 @@ def test_describe_ends_with_the_papers_figures():
 
 
 def test_widths_and_targets_come_from_the_configuration():
-    config = msseg2.get_config()
+    config = shipped("msseg2")
     config.model.widths = (2, 3, 4)
     config.model.targets = 1
     config.model.refinement_convolutions = 1
     # triangle of 6 nodes x 2, 2 decoders, 1 refinement, 1 output
-    assert "convolutions: 16" in describe(config)
+    assert "convolutions: 16" in layer_table(typed(config).model, config.data.patch_size)
 
 
 def test_both_visits_share_one_segmentation_block(network):
@@ -77,7 +77,7 @@ def test_gives_a_probability_per_voxel_and_target(network, forward):
 
 
 def test_an_untrained_network_says_the_initial_probability_everywhere():
-    config = msseg2.get_config()
+    config = shipped("msseg2")
     config.model.widths = (2, 2)
     config.model.initial_probability = 0.02
     model = build_model(config)

@@ -14,7 +14,7 @@ from tests.support.session import HAS_NATIVE
 ROOT = Path(__file__).parents[2]
 CHECK = """
 import jax, jax.numpy as jnp
-from msseg_jax import convolution, native
+from msseg_jax.network import convolution, native
 x = jnp.arange(5 * 6 * 7 * 2.0).reshape(1, 5, 6, 7, 2)
 kernel = jnp.ones((3, 3, 3, 2, 3))
 y = jax.jit(lambda *a: convolution.conv3d(a[:1], a[1]))(x, kernel)

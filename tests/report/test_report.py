@@ -1,5 +1,6 @@
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 
 from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.report.evaluation import write_evaluation_report
-from msseg_jax.report.page import make_section, side_of, write_page
+from msseg_jax.report.page import write_page
+from msseg_jax.report.section import Section, ShownLesions, add_pictures, side_of
 from msseg_jax.report.slices import MOST_SLICES, choose_slices, make_slices, outline_path
 from msseg_jax.report.view import AxialView
 from msseg_jax.volumes.lesions import describe_lesions
+from msseg_jax.volumes.pair import Pair
+from msseg_jax.volumes.volume import Volume
 from tests.support.patients import SHAPE, save_nifti
 
 CODES = ["RAS", "LPS", "ASR", "IPL", "SRA", "PIR"]  # directions in which a file's axes grow
@@ -132,6 +136,12 @@ def test_pictures_are_cut_to_the_brain_and_to_scale():
     assert column == 12 + (50 - 32)  # the lesion's left end: columns run to the patient's left
 
 
+def pair_of(image, brain, affine):
+    """A pair whose visits are the same."""
+    visit = Volume(Path("visit.nii.gz"), image, affine, nib.Nifti1Header())
+    return Pair(visit, visit, brain, np.zeros((0, *brain.shape), np.uint8))
+
+
 class Links(HTMLParser):
     """Everything that a page refers to, and every id in it."""
 
@@ -166,9 +176,9 @@ def test_a_lesion_on_the_patients_left_is_said_and_drawn_there(tmp_path):
     lesion[voxel_at(affine, np.add(centre[:3], (-15, 10, 0)))] = 1
     row = {"lesion": 1, "volume_mm3": 3.0, "x_mm": centre[0] - 15, "y_mm": centre[1] + 10,
            "z_mm": centre[2], "mean_probability": 0.9}  # fmt: skip
-    section = make_section(
-        "patient <1>", "patient-1", (image, image), brain, affine,
-        {"prediction": lesion}, {"prediction": [row]}, ["Look & see."], [("model", "runs/x")],
+    section = add_pictures(
+        Section("patient <1>", "patient-1", ["Look & see."], [("model", "runs/x")]),
+        pair_of(image, brain, affine), {"prediction": ShownLesions(lesion, [row])},
     )  # fmt: skip
     page = tmp_path / "page.html"
     write_page(page, "prediction.html", section=section, total_mm3=3.0)
@@ -195,7 +205,7 @@ def test_a_page_of_an_evaluation_shows_every_patient(patients_root, tmp_path):
         save_nifti(predictions / f"patient_{k}.nii.gz", mask)
     evaluation = evaluate(patients_root, predictions)
     page = tmp_path / "report.html"
-    write_evaluation_report(page, evaluation, patients_root, predictions)
+    write_evaluation_report(page, evaluation, {})
     html = page.read_text()
     links = check_self_contained(html)
     assert {"patient-1", "patient-2", "patient-3"} <= links.ids
@@ -216,7 +226,7 @@ def test_a_patient_whose_visits_are_damaged_is_scored_and_the_page_says_why(
     (patients_root / "patient_0" / "flair_time02_on_middle_space.nii.gz").unlink()
     evaluation = evaluate(patients_root, predictions, names=["patient_0"])
     page = tmp_path / "report.html"
-    write_evaluation_report(page, evaluation, patients_root, predictions)
+    write_evaluation_report(page, evaluation, {})
     assert "The visits cannot be shown" in page.read_text()
     assert "0 of 1 new lesions found" in page.read_text()
 
@@ -234,7 +244,7 @@ def test_visits_on_another_grid_than_the_masks_are_not_drawn(patients_root, tmp_
         nib.save(nib.Nifti1Image(array, flipped), path)
     evaluation = evaluate(patients_root, predictions, names=["patient_0"])
     page = tmp_path / "report.html"
-    write_evaluation_report(page, evaluation, patients_root, predictions)
+    write_evaluation_report(page, evaluation, {})
     assert "The visits cannot be shown" in page.read_text()
     assert "mm away" in page.read_text()
     assert "<svg" not in page.read_text()
@@ -252,9 +262,9 @@ def test_word_and_picture_agree_on_a_turned_grid(degrees):
     lesion = np.zeros(shape, int)
     lesion[75 - 14, 90 + 60, 4] = 1
     rows = describe_lesions(lesion, affine, (1, 1, 1))
-    section = make_section(
-        "one", "one", (image, image), brain, affine,
-        {"prediction": lesion}, {"prediction": rows}, [], [],
+    section = add_pictures(
+        Section("one", "one", [], []), pair_of(image, brain, affine),
+        {"prediction": ShownLesions(lesion, rows)},
     )  # fmt: skip
     assert section.lesions[0]["side"] == "left"
     (shown,) = section.slices

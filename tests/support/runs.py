@@ -1,4 +1,7 @@
-"""Small runs: make them, train them, and read what they store."""
+"""Small runs: make them, train them, and read what they store.
+
+The tests change configurations as files do, as a ConfigDict; these functions make sections of it.
+"""
 
 import json
 import warnings
@@ -9,17 +12,25 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from msseg_jax.configuration.files import typed
 from msseg_jax.data.preprocess import Preprocessing
-from msseg_jax.models.checkpoints import Checkpoints
-from msseg_jax.models.configuration import save_config, settings_of
+from msseg_jax.models.checkpoints import Checkpoints, Progress
 from msseg_jax.models.run_folder import RunFolder
-from msseg_jax.network.model import build_model, initial_variables
-from msseg_jax.training.batches import prepare_data
-from msseg_jax.training.devices import AXIS
+from msseg_jax.network.model import SiameseMPUNet, initial_variables
+from msseg_jax.training.batches import check_patients, prepare_data
+from msseg_jax.training.devices import AXIS, check_batch_size
 from msseg_jax.training.log import TrainingLog
-from msseg_jax.training.loop import check_patients, check_training, restore_last, train
-from msseg_jax.training.step import create_state
+from msseg_jax.training.loop import train
+from msseg_jax.training.step import TrainState, create_state
+from msseg_jax.training.store import Store
 from msseg_jax.training.warm_start import initial_network
+
+
+def build_model(
+    config: ConfigDict, axis_name: str | None = None, compute_dtype: str = "float32"
+) -> SiameseMPUNet:
+    """Return the network of a configuration."""
+    return SiameseMPUNet(typed(config).model, axis_name, compute_dtype)
 
 
 def with_random_output(variables: dict) -> dict:
@@ -36,11 +47,14 @@ def save_run(folder: Path, config: ConfigDict, seed: int = 0, middle: float = 50
     run.path.mkdir(parents=True)
     config = config.copy_and_resolve_references()
     config.data.percentiles = (1, 50, 99)
-    save_config(config, run.config_file)
-    Preprocessing(settings_of(config), (0.0, middle, 100.0), 5.0).save(run.preprocessing_file)
+    sections = typed(config)
+    run.config_file.write_text(sections.model_dump_json())
+    Preprocessing(
+        settings=sections.data.preprocessing, landmarks=(0.0, middle, 100.0), deviation=5.0
+    ).save(run.preprocessing_file)
     variables = with_random_output(initial_variables(build_model(config), seed))
     with Checkpoints(run.checkpoints / "last", keep=1) as checkpoints:
-        checkpoints.save(4, variables, {"moments": np.zeros(1)}, {})
+        checkpoints.save(4, variables, {"moments": np.zeros(1)}, Progress())
     return folder
 
 
@@ -51,11 +65,12 @@ def models(paths) -> list[str]:
 
 def train_run(config: ConfigDict, run: RunFolder) -> None:
     """What `run_experiment` does of it, up to the end of the training."""
-    check_training(config, jax.devices())
-    initial = initial_network(config, run)
-    check_patients(config)
-    run.create_or_continue(config)
-    train(config, run, prepare_data(config, run, initial), initial)
+    sections = typed(config)
+    check_batch_size(sections.train.batch_size, jax.device_count())
+    initial = initial_network(sections, run)
+    check_patients(sections)
+    run.create_or_continue(sections)
+    train(sections, run, prepare_data(sections, run, initial), initial)
 
 
 def newest_step(workdir: Path) -> int:
@@ -92,11 +107,11 @@ def kill_at(step: int, monkeypatch) -> None:
     monkeypatch.setattr(TrainingLog, "add", die)
 
 
-def final_state(config: ConfigDict, run: RunFolder):
-    """State of a run's newest checkpoint that can be read, and what is known of its best one."""
-    state = create_state(config, build_model(config, axis_name=AXIS), lambda step: 0.01)
-    with Checkpoints(run.checkpoints / "last", keep=2) as last:
-        return restore_last(last, state)
+def final_state(config: ConfigDict, run: RunFolder) -> tuple[TrainState, Progress]:
+    """Return the newest state of a run that can be read, and its progress."""
+    state = create_state(build_model(config, AXIS), lambda step: 0.01)
+    with Store(run) as store:
+        return store.restore(state)
 
 
 def assert_trees_equal(one, other) -> None:

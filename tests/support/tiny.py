@@ -2,11 +2,11 @@
 
 from ml_collections import ConfigDict
 
-from configs import msseg2
+from msseg_jax.configuration.files import default
 
 
 def get_config() -> ConfigDict:
-    config = msseg2.get_config()
+    config = default()
     config.model.widths = (3, 2)
     config.model.node_convolutions = 1
     config.model.refinement_width = 2

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from msseg_jax.cli.predict import main as predict
-from msseg_jax.models.configuration import ConfigError
+from msseg_jax.configuration.files import typed
 from msseg_jax.models.folds import Folds
-from msseg_jax.models.run_folder import RunError
 from msseg_jax.system.errors import InputError
 from msseg_jax.training import experiment
 from msseg_jax.training.experiment import cross_validate, run_experiment
@@ -51,7 +50,7 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
 
     monkeypatch.setattr(experiment, "train", stop_before_the_second_fold)
     with pytest.raises(KeyboardInterrupt):
-        cross_validate(config, folds.path)
+        cross_validate(typed(config), folds.path)
     first, predicted = files(folds.run(0) / "checkpoints"), files(folds.predictions)
     assert sorted(path.name for path in predicted) == [f"{n}.nii.gz" for n in folds.load()[0]]
 
@@ -61,7 +60,7 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
 
     monkeypatch.setattr(experiment, "train", count)
     capsys.readouterr()
-    cross_validate(config, folds.path)
+    cross_validate(typed(config), folds.path)
     said = capsys.readouterr().out
     # The complete fold is neither trained nor predicted again.
     assert trained == [0, 1]
@@ -103,38 +102,38 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
 
     # A fold that has gone on since is predicted again.
     config.train.max_steps = 6
-    cross_validate(config, folds.path)
+    cross_validate(typed(config), folds.path)
     assert not predicted.items() & files(folds.predictions).items()
     with pytest.raises(InputError, match="holds a cross-validation; wanted --mode=cross_validate"):
-        run_experiment(config, folds.path)
+        run_experiment(typed(config), folds.path)
 
 
 def test_a_fold_is_continued_as_that_fold_alone(config, folds):
     config.data.fold = 1
-    run_experiment(config, folds.run(0))  # by hand, into the wrong place
+    run_experiment(typed(config), folds.run(0))  # by hand, into the wrong place
     config.data.fold = 0
-    with pytest.raises(RunError, match=r"fold_0 holds .*\nconfig.data.fold is 0, the run has 1"):
-        cross_validate(config, folds.path)
+    with pytest.raises(InputError, match=r"fold_0 holds .*\nconfig.data.fold is 0, the run has 1"):
+        cross_validate(typed(config), folds.path)
     assert not folds.exist
     config.data.folds = 3
-    with pytest.raises(RunError, match=r"config.data.folds is 3, the run has 2"):
-        cross_validate(config, folds.path)
+    with pytest.raises(InputError, match=r"config.data.folds is 3, the run has 2"):
+        cross_validate(typed(config), folds.path)
 
 
 def test_other_patients_than_it_was_begun_with_are_refused(config, folds, patients_root):
     config.train.max_steps = 1
-    cross_validate(config, folds.path)
+    cross_validate(typed(config), folds.path)
     before = folds.load()
     (patients_root / PATIENTS[0]).rename(patients_root / "patient_9")
     with pytest.raises(InputError, match=r"folds.json: .* begun with other patients"):
-        cross_validate(config, folds.path)
+        cross_validate(typed(config), folds.path)
     assert folds.load() == before
 
 
 def test_the_folder_of_a_run_is_not_taken_for_a_cross_validation(config, folds):
-    run_experiment(config, folds.path)
+    run_experiment(typed(config), folds.path)
     with pytest.raises(InputError, match="holds a run; wanted --mode=train"):
-        cross_validate(config, folds.path)
+        cross_validate(typed(config), folds.path)
 
 
 def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
@@ -149,7 +148,7 @@ def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
 
     monkeypatch.setattr(experiment, "write_phantoms", copy)
     with pytest.raises(OSError, match="that will do"):
-        cross_validate(config, folds.path)
+        cross_validate(typed(config), folds.path)
     assert made == [(4, 0)]
     assert (folds.path / ".partial-phantoms").is_dir()
     assert not list(folds.path.glob("fold_*/*"))
@@ -165,8 +164,8 @@ def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
 )
 def test_every_fold_is_meant_and_there_are_two_or_more(config, folds, fold, count, message):
     config.data.fold, config.data.folds = fold, count
-    with pytest.raises(ConfigError, match=message):
-        cross_validate(config, folds.path)
+    with pytest.raises(InputError, match=message):
+        cross_validate(typed(config), folds.path)
     assert not folds.path.exists()
 
 
@@ -174,5 +173,5 @@ def test_a_fold_without_new_lesions_ends_it_before_any_training(config, folds, p
     for name in PATIENTS[1:]:
         save_nifti(patients_root / name / CONSENSUS, np.zeros(SHAPE, np.uint8))
     with pytest.raises(DatasetError, match="folds is 2, and 1 of the 4 patients"):
-        cross_validate(config, folds.path)
+        cross_validate(typed(config), folds.path)
     assert not folds.exist

@@ -5,8 +5,8 @@ import jax
 import numpy as np
 import pytest
 
+from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, Share
-from msseg_jax.data.preprocess import Settings
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
 from msseg_jax.models.run_folder import RunFolder
@@ -16,7 +16,7 @@ from tests.support.runs import assert_trees_equal, final_state, train_run
 
 @pytest.fixture
 def patients(patients_root, tmp_path):
-    settings = Settings(1.0, (1, 50, 99), 8)
+    settings = PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
     return prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache").training
 
 

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from configs import demo
+from msseg_jax.configuration.files import shipped, typed
 from msseg_jax.system.errors import InputError
 from msseg_jax.training.experiment import use_phantoms
 from msseg_jax.volumes.layout import TIME01
@@ -51,24 +51,24 @@ def test_the_demo_in_small_runs_from_nothing_to_its_table(tmp_path):
 
 
 def test_a_folder_called_phantoms_that_is_the_users_own_is_left_alone(tmp_path):
-    config = demo.get_config()
+    config = shipped("demo")
     own = tmp_path / "phantoms" / "patient"
     own.mkdir(parents=True)
     with pytest.raises(InputError, match="phantoms: was not made by this run"):
-        use_phantoms(config, tmp_path)
+        use_phantoms(typed(config), tmp_path)
     assert own.is_dir()
 
 
 def test_phantoms_are_made_once_and_again_for_another_seed(tmp_path):
-    config = demo.get_config()
+    config = shipped("demo")
     config.data.phantom_patients = 1
     config.data.phantom_spacing_mm = 4.0
-    use_phantoms(config, tmp_path)
+    use_phantoms(typed(config), tmp_path)
     visit = tmp_path / "phantoms" / "phantom_001" / TIME01
     made, first = visit.stat().st_mtime_ns, visit.read_bytes()
-    use_phantoms(config, tmp_path)
+    use_phantoms(typed(config), tmp_path)
     assert visit.stat().st_mtime_ns == made
     config.seed = 1
-    use_phantoms(config, tmp_path)
+    use_phantoms(typed(config), tmp_path)
     assert visit.read_bytes() != first
     assert config.data.root == str(tmp_path / "phantoms")

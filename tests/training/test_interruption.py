@@ -153,7 +153,7 @@ def interruptible(body):
     """A process that runs some lines while an `Interruption` is entered."""
     script = (
         "import hashlib, signal, time\n"
-        "from msseg_jax.interruption import Interruption\n"
+        "from msseg_jax.system.interruption import Interruption\n"
         "with Interruption() as interruption:\n"
         f"    print('entered', flush=True)\n    {body}\n"
         "print('asked:', interruption.asked)\n"

@@ -12,16 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from msseg_jax.configuration.files import typed
 from msseg_jax.data.loader import load_batches
 from msseg_jax.models.run_folder import RunFolder
-from msseg_jax.network.model import build_model
+from msseg_jax.system.errors import InputError
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED
 from msseg_jax.training import processes as parallel
 from msseg_jax.training.batches import prepare_data, training_data
 from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
-from msseg_jax.training.processes import ProcessError, join_processes
+from msseg_jax.training.processes import join_processes
 from msseg_jax.training.schedule import learning_rate, make_schedule
 from msseg_jax.training.step import create_state, loaded_step
+from tests.support.runs import build_model
 
 
 def packed_batch(number, patches=8):
@@ -52,7 +54,7 @@ def test_a_training_step_is_compiled_once_and_takes_the_memory_of_the_state(
     small_config, compilations, dtype
 ):
     devices = jax.local_devices()
-    state = create_state(small_config, build_model(small_config, AXIS, dtype), lambda step: 0.01)
+    state = create_state(build_model(small_config, AXIS, dtype), lambda step: 0.01)
     state = on_every_device(state, devices)
     step = parallel_step(partial(loaded_step, seed=7, targets=2, patch_size=8), devices)
     for number in range(4):
@@ -87,9 +89,9 @@ def test_nothing_is_read_back_while_the_first_step_of_a_training_is_compiled(
 ):
     small_config.data.device_resident = resident
     devices = jax.local_devices()
-    data = prepare_data(small_config, RunFolder(tmp_path / "run"), None)
+    data = prepare_data(typed(small_config), RunFolder(tmp_path / "run"), None)
     rate = learning_rate(small_config, make_schedule(small_config, len(data.training)))
-    state = create_state(small_config, build_model(small_config, AXIS), rate)
+    state = create_state(build_model(small_config, AXIS), rate)
     batches, volumes = training_data(small_config, data, 1, devices)
     assert bool(volumes) is resident
     state = on_every_device(state, devices)
@@ -144,7 +146,7 @@ def test_devices_get_the_patches_in_order():
 )
 def test_what_is_missing_or_wrong_in_the_flags_is_named(given, message, monkeypatch):
     set_environment(monkeypatch, {})
-    with pytest.raises(ProcessError, match=message):
+    with pytest.raises(InputError, match=message):
         join_processes(*given)
 
 
@@ -153,7 +155,7 @@ def test_a_coordinator_that_does_not_answer_is_given_up(monkeypatch, capsys):
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ProcessError, match=f"--coordinator={address} cannot be reached"):
+        with pytest.raises(InputError, match=f"--coordinator={address} cannot be reached"):
             join_processes(address, 1, 2)
     assert capsys.readouterr().out == f"waiting for process 0 at {address}, for 1 s\n"
 
@@ -173,7 +175,7 @@ def test_a_port_that_is_taken_is_named(host, capfd):
     with socket.create_server((host, 0)) as server:
         port = server.getsockname()[1]
         message = f"--coordinator=127.0.0.1:{port}: port {port} cannot be opened .* a free one"
-        with pytest.raises(ProcessError, match=message):
+        with pytest.raises(InputError, match=message):
             join_processes(f"127.0.0.1:{port}", 0, 2)
     assert "waiting" not in capfd.readouterr().out
 
@@ -185,7 +187,7 @@ def test_a_port_that_the_scheduler_chose_and_is_taken_ends_in_a_message(monkeypa
         raise jax.errors.JaxRuntimeError("UNKNOWN: Failed to start RPC server")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
-    with pytest.raises(ProcessError, match=r"Failed to start RPC server.*JAX_COORDINATOR_PORT"):
+    with pytest.raises(InputError, match=r"Failed to start RPC server.*JAX_COORDINATOR_PORT"):
         join_processes(None, None, None)
 
 
@@ -213,7 +215,7 @@ def test_processes_that_do_not_come_together_are_told_what_may_be_wrong():
             "ends: perhaps because another process died: UNAVAILABLE: connection lost\n"
             "if so, the same command goes on from the last checkpoint\n", False,
         ),
-        (ProcessError("the port is taken"), 1, "ends: the port is taken\n", False),
+        (InputError("the port is taken"), 1, "ends: the port is taken\n", False),
         (KeyboardInterrupt(), EXIT_STATUS, f"ends: {INTERRUPTED}\n", False),
         (RuntimeError("a fault of ours"), 1, "ends: a fault of ours\n", True),
     ],
@@ -244,8 +246,8 @@ def test_a_signal_is_heeded_while_a_process_waits_for_the_others():
 
 
 def test_what_goes_wrong_while_a_process_waits_is_not_lost():
-    with pytest.raises(ProcessError, match="that will do"):
-        parallel._heeding_signals(lambda: (_ for _ in ()).throw(ProcessError("that will do")))
+    with pytest.raises(InputError, match="that will do"):
+        parallel._heeding_signals(lambda: (_ for _ in ()).throw(InputError("that will do")))
     assert parallel._heeding_signals(lambda: 7) == 7
 
 
@@ -263,7 +265,7 @@ def test_a_training_says_how_many_processes_and_devices_take_part(monkeypatch, c
 def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
     devices = [SimpleNamespace(process_index=k) for k in (0, 0, 1)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
-    with pytest.raises(ProcessError, match="process 0 has 2, process 1 has 1"):
+    with pytest.raises(InputError, match="process 0 has 2, process 1 has 1"):
         parallel.agree_on("the same")
 
 
@@ -285,7 +287,7 @@ def test_open_mpi_5_needs_to_be_told_the_coordinator_alone(monkeypatch):
     set_environment(monkeypatch, OPEN_MPI_5)
     started = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
-    with pytest.raises(ProcessError, match="wanted --coordinator=HOST:PORT, the same for all"):
+    with pytest.raises(InputError, match="wanted --coordinator=HOST:PORT, the same for all"):
         join_processes(None, None, None)
     join_processes("host:1", None, None)
     (given,) = started

@@ -8,8 +8,9 @@ import jax
 import pytest
 
 from msseg_jax.models.checkpoints import Checkpoints, restore_for_inference
-from msseg_jax.models.run_folder import RunError, RunFolder
-from msseg_jax.network.model import build_model, initial_variables
+from msseg_jax.models.run_folder import RunFolder
+from msseg_jax.network.model import initial_variables
+from msseg_jax.system.errors import InputError
 from msseg_jax.system.interruption import Stopped
 from msseg_jax.training import validation
 from msseg_jax.training.log import TrainingLog
@@ -18,6 +19,7 @@ from tests.support import tiny
 from tests.support.patients import make_patients
 from tests.support.runs import (
     assert_trees_equal,
+    build_model,
     final_state,
     kill_at,
     logged,
@@ -207,7 +209,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(small_config, whole, t
     for file in (run.checkpoints / "last" / "3").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    with pytest.raises(RunError, match="no checkpoint can be read"):
+    with pytest.raises(InputError, match="no checkpoint can be read"):
         final_state(small_config, run)
 
 

@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msseg_jax.models.configuration import ConfigError
-from msseg_jax.models.run_folder import RunError, RunFolder
+from msseg_jax.configuration.files import typed
+from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout as dataset
 from msseg_jax.volumes.layout import DatasetError
@@ -37,11 +37,11 @@ def test_a_run_of_another_configuration_is_refused_and_the_fields_are_named(
     run = copy_of(begun, tmp_path)
     small_config.train.max_steps = 1
     small_config.train.log_every_steps = 7  # changes nothing that is computed
-    run.create_or_continue(small_config)
+    run.create_or_continue(typed(small_config))
     small_config.train.learning_rate = 0.1
     small_config.model.widths = (3, 3)
-    with pytest.raises(RunError) as error:
-        run.create_or_continue(small_config)
+    with pytest.raises(InputError) as error:
+        run.create_or_continue(typed(small_config))
     message = str(error.value)
     assert "config.train.learning_rate is 0.1, the run has 0.004" in message
     assert "config.model.widths is [3, 3], the run has [3, 2]" in message
@@ -56,7 +56,7 @@ def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(smal
     assert not run.config_file.exists()
     small_config.model.targets = 2
     small_config.train.batch_size = 400
-    with pytest.raises(ConfigError, match="batch_size is 400; wanted at most 48"):
+    with pytest.raises(InputError, match="batch_size is 400; wanted at most 48"):
         train_run(small_config, run)
     small_config.train.batch_size = 4
     small_config.train.max_steps = 1
@@ -74,7 +74,7 @@ def test_a_run_whose_data_changed_is_refused(small_config, begun, tmp_path, pati
     array = np.asarray(nib.load(path).dataobj).copy()
     array[6, 7, 9] = 0
     save_nifti(path, array)
-    with pytest.raises(RunError, match=r"begun with other data than .*moved"):
+    with pytest.raises(InputError, match=r"begun with other data than .*moved"):
         train_run(small_config, run)
 
 
@@ -83,7 +83,7 @@ def test_a_run_whose_voxels_grew_is_refused(small_config, begun, tmp_path, patie
     small_config.train.max_steps = 1
     for path in (patients_root / "patient_1").iterdir():
         save_nifti(path, np.asarray(nib.load(path).dataobj), spacing_mm=(1.0, 1.0, 0.9))
-    with pytest.raises(RunError, match="begun with other data than"):
+    with pytest.raises(InputError, match="begun with other data than"):
         train_run(small_config, run)
 
 
@@ -97,5 +97,5 @@ def test_a_damaged_configuration_is_named(small_config, begun, tmp_path):
 
 def test_a_work_folder_that_cannot_be_written_is_refused(small_config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"--workdir=.*file/run: .*wanted a folder to write in"):
-        RunFolder(tmp_path / "file" / "run").create_or_continue(small_config)
+    with pytest.raises(InputError, match=r"--workdir=.*file/run: .*wanted a folder to write in"):
+        RunFolder(tmp_path / "file" / "run").create_or_continue(typed(small_config))

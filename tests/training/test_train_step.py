@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from msseg_jax.models.configuration import ConfigError
-from msseg_jax.network.model import build_model
+from msseg_jax.system.errors import InputError
 from msseg_jax.training.devices import AXIS, check_batch_size, on_every_device, parallel_step
 from msseg_jax.training.schedule import Schedule, learning_rate, make_schedule
 from msseg_jax.training.step import TrainState, create_state, train_step
+from tests.support.runs import build_model
 
 RATE = 0.01
 
@@ -32,7 +32,7 @@ def on_patches(state, batch, shared):
 def run_steps(config, devices, steps, compute_dtype="float32"):
     """State and metrics after some steps on the first few devices."""
     devices = jax.devices()[:devices]
-    state = create_state(config, build_model(config, AXIS, compute_dtype), lambda step: RATE)
+    state = create_state(build_model(config, AXIS, compute_dtype), lambda step: RATE)
     state = on_every_device(state, devices)
     step = parallel_step(on_patches, devices)
     history = []
@@ -58,7 +58,7 @@ def test_four_devices_give_what_one_gives(small_config):
 def test_the_step_is_adam_on_the_gradient_of_the_batch_loss(small_config):
     """Adam's first update is the sign of the gradient times the learning rate."""
     model = build_model(small_config, axis_name=AXIS)
-    before = create_state(small_config, model, lambda step: RATE)
+    before = create_state(model, lambda step: RATE)
     after, history = run_steps(small_config, 4, 1)
     updates = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, before.params)
     assert max(jax.tree.leaves(updates)) == pytest.approx(RATE, rel=1e-3)
@@ -73,7 +73,7 @@ def test_the_gradient_is_that_of_the_loss(small_config):
     model = build_model(small_config, axis_name=AXIS)
     way = 1e-3
     # Gradient descent whose first step has the length `way` shows the gradient by its effect.
-    state = create_state(small_config, model, lambda step: RATE)
+    state = create_state(model, lambda step: RATE)
     descent = optax.chain(optax.normalize_by_update_norm(), optax.sgd(way))
     state = TrainState.create(
         apply_fn=model.apply, params=state.params, batch_stats=state.batch_stats, tx=descent
@@ -122,7 +122,7 @@ def test_the_papers_schedule(small_config):
 
 def test_refuses_a_batch_larger_than_an_epoch(small_config):
     small_config.train.batch_size = 400
-    with pytest.raises(ConfigError, match="batch_size is 400; wanted at most 16"):
+    with pytest.raises(InputError, match="batch_size is 400; wanted at most 16"):
         make_schedule(small_config, training_patients=1)
 
 

@@ -1,7 +1,8 @@
 import jax.numpy as jnp
 import pytest
 
-from msseg_jax.training.log import TrainingError, TrainingLog
+from msseg_jax.system.errors import InputError
+from msseg_jax.training.log import TrainingLog
 
 RATE = 0.01
 
@@ -10,7 +11,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_too(tmp_path):
     with TrainingLog(tmp_path / "log.jsonl", 4, 9, lambda step: RATE) as log:
         log.begin(0)
         log.add(1, {"loss": jnp.float32(-0.5), "gradient_norm": jnp.float32("inf")})
-        with pytest.raises(TrainingError, match="the gradient_norm of step 1 is inf"):
+        with pytest.raises(InputError, match="the gradient_norm of step 1 is inf"):
             log.write()
 
 
@@ -19,7 +20,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
         log.begin(0)
         for step, loss in ((1, -0.5), (2, float("nan")), (3, float("nan"))):
             log.add(step, {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(1)})
-        with pytest.raises(TrainingError, match="the loss of step 2 is nan"):
+        with pytest.raises(InputError, match="the loss of step 2 is nan"):
             log.write()
     assert (tmp_path / "log.jsonl").read_text() == ""
 

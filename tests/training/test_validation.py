@@ -1,17 +1,19 @@
 import math
 
+from msseg_jax.configuration.files import typed
 from msseg_jax.data.cache import open_patient
 from msseg_jax.models.run_folder import RunFolder
-from msseg_jax.network.model import build_model, initial_variables
+from msseg_jax.network.model import initial_variables
 from msseg_jax.training.batches import prepare_data
 from msseg_jax.training.validation import Validation
+from tests.support.runs import build_model
 
 
 def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, patients_root):
     """A network that marks what is bright at the second visit finds the phantom lesion."""
-    data = prepare_data(small_config, RunFolder(tmp_path / "run"), None)
+    data = prepare_data(typed(small_config), RunFolder(tmp_path / "run"), None)
     patients = [*data.training, *data.validation]
-    validation = Validation(small_config, patients)
+    validation = Validation(typed(small_config).trained, patients)
     variables = initial_variables(build_model(small_config), 0)
     found = 0
     for name, folder in patients:
@@ -28,11 +30,11 @@ def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, 
     scores, _ = validation(variables)
     assert scores == {"dice": 0.0, "detected": 0, "missed": 3, "false": 0}
     empty = [entry for entry in patients if not open_patient(*entry).has_lesions]
-    alone = Validation(small_config, empty)
+    alone = Validation(typed(small_config).trained, empty)
     alone._forward = validation._forward
     scores, snapshot = alone(variables)
     assert math.isnan(scores["dice"])
     assert snapshot.patient == empty[0][0]
-    later = Validation(small_config, [*empty, *patients])
+    later = Validation(typed(small_config).trained, [*empty, *patients])
     later._forward = validation._forward
     assert later(variables)[1].patient == patients[0][0]

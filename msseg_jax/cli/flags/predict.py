@@ -1,6 +1,7 @@
 """The flags of `msseg predict`."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from msseg_jax.cli.flags import preparing
@@ -93,7 +94,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_option(group, name: str, metavar: str, kind, text: str) -> None:
+def _add_option(
+    group: argparse._ArgumentGroup,
+    name: str,
+    metavar: str,
+    kind: Callable[[str], float],
+    text: str,
+) -> None:
     """Declare an option whose default is the model's own."""
     default = f"default: the (first) model's own, {RELEASED[name]:g} in the released weights"
     group.add_argument(f"--{name}", type=kind, metavar=metavar, help=f"{text}; {default}")

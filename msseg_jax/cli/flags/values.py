@@ -2,6 +2,9 @@
 
 import argparse
 from collections.abc import Callable
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
 
 
 def number(
@@ -16,13 +19,15 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     return _in_range(int, low, high, None)
 
 
-def _in_range(kind, low, high, below):
+def _in_range(
+    kind: type[Number], low: float, high: float | None, below: float | None
+) -> Callable[[str], Number]:
     noun = "a whole number" if kind is int else "a number"
     expected = f"{noun}, {low:g} or more" if high is None else f"{noun} from {low:g} to {high:g}"
     if below is not None:
         expected = f"{noun}, {low:g} or more and less than {below:g}"
 
-    def convert(text: str):
+    def convert(text: str) -> Number:
         try:
             value = kind(text)
         except ValueError:

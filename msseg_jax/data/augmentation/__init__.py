@@ -5,11 +5,7 @@ same for both visits and the targets, but for a small misregistration), `appeara
 to the intensities of each visit), `smooth` (smooth functions, which both use), `patch` (all of it).
 """
 
-from msseg_jax.data.augmentation.draw import (
-    Augmentation,
-    AugmentationSettings,
-    draw_augmentation,
-)
+from msseg_jax.data.augmentation.draw import Augmentation, draw_augmentation
 from msseg_jax.data.augmentation.patch import cut_augmented
 
-__all__ = ["Augmentation", "AugmentationSettings", "cut_augmented", "draw_augmentation"]
+__all__ = ["Augmentation", "cut_augmented", "draw_augmentation"]

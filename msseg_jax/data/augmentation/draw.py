@@ -5,43 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from msseg_jax.configuration.sections import AugmentationSettings
 from msseg_jax.data.augmentation.appearance import Appearance
 from msseg_jax.data.augmentation.smooth import control_points
 from msseg_jax.data.augmentation.spatial import Misregistration, Spatial
 from msseg_jax.data.patches import AUGMENTATION_STREAM
-
-
-@dataclass(frozen=True)
-class AugmentationSettings:
-    """Probabilities and limits; `configs/msseg2.py` says what each means.
-
-    A probability is of a patch for what the visits share, and of each visit for the rest.
-    """
-
-    flip_probability: tuple[float, float, float]
-    affine_probability: float
-    rotation_degrees: float
-    scale: float
-    elastic_probability: float
-    elastic_cells: int
-    elastic: float
-    misregistration_probability: float
-    misregistration_voxels: float
-    misregistration_degrees: float
-    zero_signal: float
-    gamma_probability: float
-    gamma: float
-    gain_probability: float
-    gain: float
-    bias_probability: float
-    bias_cells: int
-    bias: float
-    blur_probability: float
-    blur_voxels: float
-    slice_probability: float
-    slice_voxels: float
-    noise_probability: float
-    noise: float
 
 
 @dataclass(frozen=True)

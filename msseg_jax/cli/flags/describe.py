@@ -1,0 +1,18 @@
+"""The flags of `msseg describe`."""
+
+import argparse
+
+from msseg_jax.cli.flags.train import add_config
+
+EXAMPLES = ("--config=msseg2", "--config=configs/demo.py --config.model.targets=1")
+DESCRIPTION = "Print the layers of the network of a configuration; nothing is computed."
+OVERRIDES = True
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    add_config(parser)
+
+
+def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
+    """Report nothing: no flags of this command contradict each other."""

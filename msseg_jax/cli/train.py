@@ -1,0 +1,51 @@
+"""`msseg train` and launch.py: train a network, or cross-validate."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from msseg_jax.cli import describe
+from msseg_jax.configuration import files
+from msseg_jax.configuration.comparison import what_must_agree
+from msseg_jax.configuration.sections import Configuration
+from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED, Stopped, sigterm_as_ctrl_c
+from msseg_jax.training.cross_validation import cross_validate
+from msseg_jax.training.experiment import run_experiment
+from msseg_jax.training.joining import join_processes
+from msseg_jax.training.processes import agree_on, leave
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Run the command; return 0, or 75 if the training was asked to stop and can be resumed."""
+    if flags.mode == "describe":
+        return describe.run(flags)
+    file = files.find(flags.config)
+    config = files.read(file, flags.overrides)
+    workdir = Path(flags.workdir or Path("runs") / file.stem)
+    try:
+        with sigterm_as_ctrl_c():
+            _train(flags, config, workdir)
+    except Stopped as stopped:
+        print(stopped)
+        return EXIT_STATUS
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        # Not by sys.exit: a compilation that was cut short may crash Python as it ends.
+        os._exit(EXIT_STATUS)
+    return 0
+
+
+def _train(flags: argparse.Namespace, config: Configuration, workdir: Path) -> None:
+    """Train alone, or as one of several processes."""
+    work = cross_validate if flags.mode == "cross_validate" else run_experiment
+    try:
+        join_processes(flags.coordinator, flags.process_id, flags.num_processes)
+        agree_on(f"{flags.mode} {workdir} {what_must_agree(config)}")
+        work(config, workdir)
+    except Stopped:
+        raise
+    except BaseException as error:
+        leave(error)
+        raise

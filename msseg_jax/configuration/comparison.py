@@ -1,0 +1,51 @@
+"""Whether two configurations may belong to one run."""
+
+import json
+
+from pydantic import BaseModel
+
+from msseg_jax.configuration.sections import Configuration
+
+
+def differences(config: Configuration, stored: Configuration) -> list[str]:
+    """Return the fields in which a configuration cannot continue a run, in words.
+
+    Args:
+      stored: the configuration of the run.
+    """
+    ours, theirs = _flat(config), _flat(stored)
+    free = _marked(Configuration, "free")
+    return [
+        f"config.{field} is {ours[field]}, the run has {theirs[field]}"
+        for field in sorted(ours)
+        if ours[field] != theirs[field] and field not in free
+    ]
+
+
+def what_must_agree(config: Configuration) -> str:
+    """Return the fields in which processes that train together must agree, as text."""
+    own = _marked(Configuration, "own")
+    fields = {name: value for name, value in _flat(config).items() if name not in own}
+    return json.dumps(fields, sort_keys=True)
+
+
+def _flat(section: BaseModel, prefix: str = "") -> dict[str, object]:
+    """Return the values by their dotted names, as JSON holds them."""
+    values: dict[str, object] = {}
+    for name, value in section:
+        if isinstance(value, BaseModel):
+            values |= _flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def _marked(section: type[BaseModel], mark: str, prefix: str = "") -> set[str]:
+    """Return the dotted names of the fields with a mark of `section.setting`."""
+    names: set[str] = set()
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names |= _marked(field.annotation, mark, f"{prefix}{name}.")
+        elif isinstance(field.json_schema_extra, dict) and field.json_schema_extra[mark]:
+            names.add(f"{prefix}{name}")
+    return names

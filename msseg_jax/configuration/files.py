@@ -1,0 +1,145 @@
+"""Configuration files: Python files with a `get_config()` that returns a ConfigDict.
+
+    from msseg_jax.configuration.files import shipped
+
+    def get_config():
+        config = shipped("msseg2")
+        config.train.batch_size = 8
+        return config
+
+A ConfigDict exists only while a configuration is being written. Everything else takes the typed
+sections that `read` returns.
+"""
+
+import re
+from collections.abc import Sequence
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import NoneType
+from typing import get_args
+
+from absl import flags
+from ml_collections import ConfigDict, config_dict
+from ml_collections.config_flags import config_flags
+
+from msseg_jax.configuration.section import Section
+from msseg_jax.configuration.sections import Configuration
+from msseg_jax.system.errors import InputError
+
+# In an installed package the folder `configs` lies in it, in a checkout beside it.
+_PACKAGE = Path(__file__).parents[1]
+_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+
+
+def default() -> ConfigDict:
+    """Return the paper's configuration, to be changed."""
+    return _as_config_dict(Configuration())
+
+
+def shipped(name: str) -> ConfigDict:
+    """Return a configuration that comes with the program, such as 'msseg2', to be changed."""
+    return _load(find(name), [])
+
+
+def find(name: str) -> Path:
+    """Return the file of a configuration.
+
+    Args:
+      name: the path of a file, or the name of a shipped configuration.
+
+    Raises:
+      InputError: there is no such file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.name == name and not path.suffix:
+        for folder in _FOLDERS:
+            if (folder / f"{name}.py").is_file():
+                return folder / f"{name}.py"
+    raise InputError(
+        f"--config={name}: no such file; expected the path of a configuration file, or one of "
+        f"{', '.join(names())}"
+    )
+
+
+def names() -> list[str]:
+    """Return the names of the shipped configurations."""
+    files = (path for folder in _FOLDERS for path in folder.glob("*.py"))
+    return sorted({path.stem for path in files if path.stem != "__init__"})
+
+
+def read(file: Path, overrides: Sequence[str] = ()) -> Configuration:
+    """Read a configuration file, change the fields that are overridden, and check the result.
+
+    Args:
+      overrides: such as '--config.train.batch_size=8', as the user typed them.
+
+    Raises:
+      InputError: the file cannot be loaded, there is no such field, or a value cannot work.
+    """
+    return typed(_load(file, overrides))
+
+
+def typed(config: ConfigDict) -> Configuration:
+    """Return the typed sections of a ConfigDict.
+
+    Raises:
+      InputError: with a line for each field whose value cannot work.
+    """
+    return Configuration.of(config.to_dict(), "config")
+
+
+def _load(file: Path, overrides: Sequence[str]) -> ConfigDict:
+    config = _run(file)
+    arguments = ["", *overrides]
+    values = flags.FlagValues()  # its own, so that nothing depends on the flags of the process
+    try:
+        holder = config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=arguments
+        )
+        rest = values(arguments)
+    except flags.Error as error:
+        raise InputError(str(error)) from error
+    except (AttributeError, KeyError) as error:
+        # ml_collections quotes the field, and Python its message, once more.
+        reason = re.sub(r"\\n|\n", " ", str(error.args[0]))
+        reason = re.sub(r"[\\\"']", "", reason).replace(" Did you mean", "; did you mean")
+        raise InputError(f"an override names a field that does not exist: {reason}") from error
+    if len(rest) > 1:
+        raise InputError(f"{rest[1]!r} is not a flag; write flags as --name=value")
+    return holder.value
+
+
+def _run(file: Path) -> ConfigDict:
+    """Return what get_config() of a file returns."""
+    spec = spec_from_file_location("configuration_file", file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"--config={file}: expected a Python file (.py)")
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except (AttributeError, KeyError) as error:
+        reason = re.sub(r"\s+", " ", str(error.args[0]))
+        raise InputError(
+            f"--config={file}: {reason}; expected get_config() that sets fields that exist"
+        ) from error
+    except (OSError, SyntaxError, ImportError) as error:
+        raise InputError(f"--config={file} cannot be loaded: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"--config={file}: get_config() returns no ConfigDict: {config!r:.80}")
+    return config
+
+
+def _as_config_dict(section: Section) -> ConfigDict:
+    config = ConfigDict()
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            value = _as_config_dict(value)
+        elif value is None:  # a plain None could not be overridden
+            (kind,) = (one for one in get_args(field.annotation) if one is not NoneType)
+            value = config_dict.placeholder(kind)
+        config[name] = value
+    return config

@@ -1,0 +1,81 @@
+"""The page that a physician opens: the new lesions of one pair."""
+
+from pathlib import Path
+
+from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.outputs import Outputs
+from msseg_jax.inference.prediction import Prediction
+from msseg_jax.report.page import write_page
+from msseg_jax.report.section import Fact, Section, ShownLesions, add_pictures
+
+
+def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
+    """Write the lesion list, the warnings and the pictures of a prediction into one HTML file.
+
+    The list is of the mask that is delivered. Where that is on the scanner's grid, the pictures
+    are of the prepared pair all the same, with the listed lesions brought there.
+
+    Args:
+      outputs: where the masks are written, which the page states.
+    """
+    rows, on_scanner = prediction.delivered.rows, prediction.on_scanner
+    if on_scanner is None:
+        title = prediction.patient.name
+        lesions = ShownLesions(prediction.found.labels, rows)
+    else:
+        title = ", ".join(str(Path(*scan.resolve().parts[-2:])) for scan in on_scanner.scans)
+        lesions = ShownLesions(on_scanner.drawn, rows, on_scanner.centres_mm)
+    facts = [*_facts_of_scans(prediction, outputs), *_facts(prediction)]
+    section = Section(title, "patient", prediction.warnings, facts)
+    write_page(
+        path, "prediction.html",
+        section=add_pictures(section, prediction.pair, {"prediction": lesions}),
+        total_mm3=sum(row["volume_mm3"] for row in rows),
+        scanner_mask=None if on_scanner is None else outputs.mask,
+    )  # fmt: skip
+
+
+def _facts_of_scans(prediction: Prediction, outputs: Outputs) -> list[Fact]:
+    """Return what to state of a pair that was prepared from scans."""
+    if prediction.on_scanner is None:
+        return []
+    facts = [
+        ("prepared from", " and ".join(map(str, prediction.on_scanner.scans))),
+        ("mask", f"{outputs.mask}, on the second visit's own grid: {prediction.delivered}"),
+    ]
+    if outputs.in_middle is not None:
+        mask = f"{outputs.in_middle}: {prediction.found}"
+        facts.append(("mask on the pair's grid", f"{mask} (the grids differ, so it may, too)"))
+    return facts
+
+
+def _facts(prediction: Prediction) -> list[Fact]:
+    """Return what to state about how a prediction was made."""
+    patient, ensemble, options = prediction.patient, prediction.ensemble, prediction.options
+    quality = prediction.segmentation.quality
+    alignment = quality.alignment
+    mask = patient.brain_mask or "none: what is non-zero in either visit"
+    facts = [
+        ("first visit", str(patient.time01)),
+        ("second visit", str(patient.time02)),
+        ("brain mask", f"{mask} ({quality.brain_ml:.0f} ml)"),
+        (
+            "visits apart",
+            f"{alignment.displacement_mm:.1f} mm, correlation of edges {alignment.correlation:.2f}",
+        ),
+        *(("model", str(member)) for member in ensemble.members),
+    ]
+    if len(ensemble.members) > 1:
+        facts.append(("probability", f"mean of the {len(ensemble.members)} models"))
+    side = _patch_sides(ensemble) if options.tile is None else f"at most {options.tile}"
+    return [
+        *facts,
+        ("threshold", f"probability above {options.threshold:g}"),
+        ("least lesion", f"{options.min_lesion_mm3:g} mm3"),
+        ("tiles", f"side {side}, overlap {options.overlap} voxels"),
+    ]
+
+
+def _patch_sides(ensemble: Ensemble) -> str:
+    sides = {member.preprocessing.settings.patch_size for member in ensemble.members}
+    return " and ".join(map(str, sorted(sides)))

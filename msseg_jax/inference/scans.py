@@ -1,0 +1,129 @@
+"""Pairs that are prepared from scans first, with the result on the second scan's own grid.
+
+This needs the optional libraries for preparing scans.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from msseg_jax.configuration.options import Options
+from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, Quality
+from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.forward import Progress, no_bar
+from msseg_jax.inference.new_lesions import find_new_lesions
+from msseg_jax.inference.outputs import Outputs
+from msseg_jax.inference.patients import done_before, for_each_patient
+from msseg_jax.inference.prediction import OnScanner, Prediction, predict
+from msseg_jax.inference.results import describe_results, write_results
+from msseg_jax.prepare.patient import prepare_patient
+from msseg_jax.prepare.request import Request
+from msseg_jax.prepare.scanner_grid import ScannerGrid
+from msseg_jax.volumes.layout import patient_in
+from msseg_jax.volumes.lesions import CENTRE
+
+
+@dataclass(frozen=True)
+class ScanPair:
+    """Two scans, and the pair that was prepared from them."""
+
+    request: Request
+    folder: Path  # of the pair
+    record: dict[str, Any]  # how it was prepared
+
+
+def prepare_pair(
+    request: Request,
+    folder: Path,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda step: None,
+) -> ScanPair:
+    """Prepare a pair in a folder, unless it was prepared before, and print that it is there.
+
+    Args:
+      say: is told of each step.
+
+    Raises:
+      InputError: something is wrong with the scans; nothing is written then.
+    """
+    prepared = prepare_patient(request, folder, overwrite, say)
+    tqdm.write(f"prepared{' before' if prepared.was_there else ''}: {folder}")
+    return ScanPair(request, folder, prepared.record)
+
+
+def predict_scan_pair(
+    ensemble: Ensemble, scans: ScanPair, options: Options, progress: Progress = no_bar
+) -> Prediction:
+    """Find the new lesions of a prepared pair, and bring them to the second scan's grid."""
+    prediction = predict(ensemble, patient_in(scans.folder), options, progress)
+    return bring_to_scanner(prediction, scans)
+
+
+def predict_scan_pairs(
+    ensemble: Ensemble,
+    requests: Sequence[tuple[Request, Path]],
+    options: Options,
+    outputs: Outputs,
+    overwrite: bool = False,
+) -> dict[str, str]:
+    """Prepare each pair and write its results into folders; continue after one that fails.
+
+    Args:
+      requests: what to prepare, and the folder for the pair, which is named after the patient.
+      overwrite: prepare pairs and predict patients again that are there.
+
+    Returns:
+      {patient: what went wrong}, empty when all went well.
+    """
+    by_name = {folder.name: (request, folder) for request, folder in requests}
+
+    def write(name: str) -> str:
+        scans = prepare_pair(*by_name[name], overwrite)
+        files = outputs.of(name)
+        if files.are_there and not overwrite:
+            return done_before(files)
+        prediction = predict_scan_pair(ensemble, scans, options)
+        write_results(prediction, files)
+        return describe_results(prediction, files)
+
+    return for_each_patient(by_name, write)
+
+
+def bring_to_scanner(prediction: Prediction, scans: ScanPair) -> Prediction:
+    """Return a prediction with its result also on the second scan's own grid.
+
+    Both maps are interpolated and the mask is made anew from the probability. The warnings become
+    those of preparing and predicting together.
+    """
+    grid = ScannerGrid.of(scans.folder, scans.request.time02, scans.request.series[1])
+    pair, segmentation = prediction.pair, prediction.segmentation
+    probability, disagreement = (
+        grid.bring(array, pair.time01.affine)
+        for array in (segmentation.probability, segmentation.disagreement)
+    )
+    found = find_new_lesions(probability, disagreement, prediction.options, grid.like)
+    centres = np.array([[row[k] for k in CENTRE] for row in found.rows])
+    on_scanner = OnScanner(
+        (scans.request.time01, scans.request.time02),
+        found,
+        grid.draw_in_middle(found.labels, pair.brain.shape, pair.time01.affine),
+        grid.points_in_middle(centres),
+    )
+    warnings = warnings_of(scans.record, segmentation.quality)
+    return replace(prediction, on_scanner=on_scanner, warnings=warnings)
+
+
+def warnings_of(record: dict[str, Any], quality: Quality) -> list[str]:
+    """Return what to know of a pair from preparing it and from predicting on it.
+
+    Args:
+      record: how the pair was prepared.
+    """
+    # Both measure how far the visits lie apart. Preparing says it if it is far, and knows what to
+    # look at, so predicting does not say it again.
+    is_told = record["registration"]["apart_mm"] > MOST_DISPLACEMENT_MM
+    return [*record["warnings"], *quality.warnings(apart=not is_told)]

@@ -1,0 +1,65 @@
+"""Trained networks, wherever they lie, into one model file."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from msseg_jax.models.agreed_options import agreed_options
+from msseg_jax.models.folds import runs_of
+from msseg_jax.models.model_file import About, TrainedNetwork, is_model_file, write_model_file
+from msseg_jax.models.networks import trained_networks
+from msseg_jax.system.errors import InputError
+
+TERMS = ("licence", "attribution")  # of `About`: they hold for whatever is made of a model file
+
+
+def export(
+    models: list[Path], output: Path, texts: Mapping[str, str], predict: Mapping[str, float]
+) -> None:
+    """Write the networks of runs, cross-validations and model files into one model file.
+
+    Args:
+      texts: fields of `About`. What is not given comes from `models`.
+      predict: fields of config.predict, for all networks.
+
+    Raises:
+      InputError: a model cannot be read; they differ in something that a file has only once; or
+        the file cannot be written.
+    """
+    paths = runs_of(models)
+    networks = [network for path in paths for network in trained_networks(path)]
+    about = _about(paths, networks, output, texts)
+    networks = [_with_options(network, predict) for network in networks]
+    agreed_options(networks)  # what predicting with the file begins with
+    write_model_file(output, about, networks)
+
+
+def _about(
+    paths: list[Path], networks: list[TrainedNetwork], output: Path, texts: Mapping[str, str]
+) -> About:
+    """Return how the new file is described.
+
+    A single model file keeps its texts. Anything else is new, and named after `output`; it takes
+    over the terms of its model files, and of those that its trainings began with.
+    """
+    earlier = [network.about for network in networks if network.about]
+    if len(paths) == 1 and is_model_file(paths[0]):
+        return earlier[0].model_copy(update=dict(texts))
+    about = About(name=output.name.removesuffix(output.suffix))
+    for field in TERMS:
+        terms = sorted({getattr(one, field) for one in earlier} - {""})
+        if len(terms) > 1 and field not in texts:
+            raise InputError(
+                f"--{field}: the networks come from model files with different ones ("
+                + "; ".join(repr(text) for text in terms)
+                + f"); expected one for all: give --{field}"
+            )
+        if terms:
+            about = about.model_copy(update={field: terms[0]})
+    return about.model_copy(update=dict(texts))
+
+
+def _with_options(network: TrainedNetwork, predict: Mapping[str, float]) -> TrainedNetwork:
+    """Return the network with other values in its config.predict."""
+    settings = network.config.predict.model_copy(update=dict(predict))
+    return replace(network, config=network.config.model_copy(update={"predict": settings}))

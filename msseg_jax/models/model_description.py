@@ -1,0 +1,51 @@
+"""What a model file holds, as text."""
+
+import jax
+
+from msseg_jax.models.model_file import ModelFile, TrainedNetwork
+
+
+def describe(file: ModelFile) -> str:
+    """Return what a model file says of itself, and its networks in a few lines each."""
+    count = len(file.networks)
+    mib = file.path.stat().st_size / 2**20
+    rows = [
+        ("file", f"{file.path}, {mib:.2f} MiB, written by msseg_jax {file.written_by}"),
+        *((name.replace("_", " "), text) for name, text in file.about),
+        ("networks", f"{count}" + ", whose probabilities are averaged" * (count > 1)),
+    ]
+    for number, network in enumerate(file.networks):
+        rows += [("", ""), (f"network {number}", f"{network.kind} checkpoint, step {network.step}")]
+        rows += _rows(network)
+    width = max(len(label) for label, _ in rows)
+    lines = []
+    for label, text in rows:
+        first, *others = text.split("\n")
+        lines.append(f"{label:<{width}}  {first}".rstrip())
+        lines += [f"{'':<{width}}  {other}".rstrip() for other in others]
+    return "\n".join(lines)
+
+
+def _rows(network: TrainedNetwork) -> list[tuple[str, str]]:
+    """Return a label and a text for each thing to know of a network."""
+    config, fitted = network.config, network.preprocessing
+    model, predict = config.model, config.predict
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))
+    landmarks = ", ".join(
+        f"{percent:g} % {value:.4g}"
+        for percent, value in zip(fitted.settings.percentiles, fitted.landmarks, strict=True)
+    )
+    return [
+        ("parameters", f"{parameters:,}"),
+        ("widths", ", ".join(map(str, model.widths))),
+        ("output maps", str(model.targets)),
+        ("voxels", f"{fitted.settings.spacing_mm:g} mm"),
+        ("patches", f"{fitted.settings.patch_size} voxels along each side"),
+        ("landmarks", landmarks),
+        ("deviation", f"{fitted.deviation:.4g}, of the training visit furthest from them"),
+        (
+            "prediction",
+            f"threshold {predict.threshold:g}, least lesion {predict.min_lesion_mm3:g} mm3, "
+            f"overlap {predict.overlap} voxels",
+        ),
+    ]

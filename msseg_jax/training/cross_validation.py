@@ -1,0 +1,119 @@
+"""A cross-validation: a run for each fold, each scored on the patients that it has not seen."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from msseg_jax.configuration.sections import Configuration
+from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.outputs import Outputs
+from msseg_jax.models.folds import Folds
+from msseg_jax.models.run_folder import RunFolder
+from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.json_files import read_json
+from msseg_jax.training import held_out
+from msseg_jax.training.batches import check_patients, prepare_data
+from msseg_jax.training.devices import check_batch_size
+from msseg_jax.training.loop import train
+from msseg_jax.training.phantom_data import use_phantoms
+from msseg_jax.training.processes import is_main, main_first
+from msseg_jax.training.warm_start import initial_network
+
+
+def cross_validate(config: Configuration, workdir: Path) -> None:
+    """Train a run for each fold; score the predictions that each makes of its fold, all together.
+
+    Runs and predictions that are complete are kept; the rest continues where it stopped.
+
+    Raises:
+      InputError: for every kind of bad input; the message says what is wrong and what to do.
+      Stopped: the training was asked to stop, and its state is stored.
+    """
+    _check(config, workdir)
+    folds = Folds(Path(workdir).resolve())
+    runs = [RunFolder(folds.run(fold)) for fold in range(config.data.folds)]
+    # Before any work, so that what is wrong is reported at once.
+    initial = [initial_network(config, run) for run in runs]
+    check_patients(config)
+    for fold, run in enumerate(runs):
+        run.create_or_continue(_of_fold(config, fold, folds))
+
+    config = use_phantoms(config, folds.path)
+    configs = [_of_fold(config, fold, folds) for fold in range(config.data.folds)]
+    first = prepare_data(configs[0], runs[0], initial[0])
+    patients = _keep_folds(folds, first.folds, runs, config.data.root)
+    root, outputs = Path(config.data.root), Outputs(folds.predictions, folds.probabilities)
+    for fold, (run, own, names) in enumerate(zip(runs, configs, patients, strict=True)):
+        if is_main():
+            print(f"fold {fold} (0 to {len(runs) - 1}), {len(names)} held out: {run.path}")
+        data = first if fold == 0 else prepare_data(own, run, initial[fold])
+        train(own, run, data, initial[fold])
+        main_first(f"fold {fold}", partial(_predict_fold, run, root, names, outputs))
+    main_first("scores", partial(_score_folds, folds, root, patients))
+
+
+def _check(config: Configuration, workdir: Path) -> None:
+    """Raise InputError for a configuration or a folder that cannot be cross-validated."""
+    check_batch_size(config.train.batch_size, jax.device_count())
+    if not config.data.folds or config.data.fold:
+        raise InputError(
+            f"config.data.folds is {config.data.folds} and config.data.fold is {config.data.fold}; "
+            "--mode=cross_validate trains every fold: expected 2 or more folds, and no fold given"
+        )
+    if RunFolder(workdir).begun:
+        raise InputError(
+            f"--workdir={workdir} holds a run; give --mode=train to continue it, or another "
+            "--workdir"
+        )
+
+
+def _of_fold(config: Configuration, fold: int, folds: Folds) -> Configuration:
+    """Return the configuration of the run that holds out a fold."""
+    cache = config.data.cache_dir or str(folds.path / "cache")
+    return config.with_data(fold=fold, cache_dir=cache)
+
+
+def _keep_folds(
+    folds: Folds, patients: list[list[str]], runs: list[RunFolder], root: str
+) -> list[list[str]]:
+    """Write down the patients of each fold, or check that they are those it began with.
+
+    Raises:
+      InputError: they are others.
+    """
+    if folds.exist and folds.load() != patients and any(run.begun for run in runs):
+        raise InputError(
+            f"{folds.file}: the cross-validation was begun with other patients, or other new "
+            f"lesions, than {root} holds now; restore the old data, or choose another --workdir"
+        )
+    main_first("folds", lambda: folds.save(patients))
+    return patients
+
+
+def _predict_fold(run: RunFolder, root: Path, names: list[str], outputs: Outputs) -> None:
+    """Predict the held-out patients of a trained run, unless its checkpoint has done so before."""
+    ensemble = Ensemble([run.path])
+    (used,) = (member.network for member in ensemble.members)
+    checkpoint = {"kind": used.kind, "step": used.step}
+    record = run.path / "predicted.json"
+    files = [path for name in names for path in outputs.of(name).wanted]
+    if (
+        record.is_file()
+        and read_json(record) == checkpoint
+        and all(path.is_file() for path in files)
+    ):
+        print("its held-out patients are predicted")
+        return
+    record.unlink(missing_ok=True)
+    held_out.predict(ensemble, root, names, outputs)
+    write_beside(record, lambda path: path.write_text(json.dumps(checkpoint) + "\n"))
+
+
+def _score_folds(folds: Folds, root: Path, patients: list[list[str]]) -> None:
+    """Score the predictions of all folds together and print the table."""
+    everyone = sorted(name for names in patients for name in names)
+    print(f"{len(everyone)} patients, each by the run that has not seen it:")
+    held_out.print_scores(root, folds, everyone)

@@ -1,0 +1,45 @@
+"""The held-out patients: predict them with the trained network, and print their scores."""
+
+from pathlib import Path
+
+from msseg_jax.evaluation.evaluate import evaluate
+from msseg_jax.evaluation.tables import format_table
+from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.outputs import Outputs
+from msseg_jax.inference.patients import predict_patients
+from msseg_jax.models.fitted import fitted_by_patient
+from msseg_jax.models.folds import Folds
+from msseg_jax.models.run_folder import RunFolder
+from msseg_jax.report.evaluation_folder import (
+    check_evaluation_folder,
+    report_file,
+    say_left_out,
+    write_evaluation,
+)
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.layout import find_patients
+
+
+def predict(ensemble: Ensemble, root: Path, names: list[str], outputs: Outputs) -> None:
+    """Write masks and probabilities of some patients of a folder.
+
+    Raises:
+      InputError: a patient cannot be predicted.
+    """
+    patients = [patient for patient in find_patients(root, targets=0) if patient.name in names]
+    for folder in outputs.wanted:
+        folder.mkdir(exist_ok=True)
+    failures = predict_patients(ensemble, patients, ensemble.options(), outputs, overwrite=True)
+    if failures:
+        raise InputError(f"held-out patients could not be predicted: {failures}")
+
+
+def print_scores(root: Path, place: RunFolder | Folds, names: list[str]) -> None:
+    """Evaluate what a run or a cross-validation predicted of some patients; print the table."""
+    check_evaluation_folder(place.evaluation, root)
+    evaluation = evaluate(root, place.predictions, place.probabilities, names)
+    fitted = fitted_by_patient([place.path], evaluation.patients)
+    write_evaluation(evaluation, place.evaluation, fitted)
+    print(format_table(evaluation))
+    say_left_out(evaluation)
+    print(f"report: {report_file(place.evaluation)}")

@@ -1,0 +1,223 @@
+"""The configuration: what may stand in it, and how it is read, changed, stored and compared."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from msseg_jax.configuration import files
+from msseg_jax.configuration.comparison import differences, what_must_agree
+from msseg_jax.configuration.files import default, find, names, read, shipped, typed
+from msseg_jax.configuration.listing import list_fields
+from msseg_jax.configuration.sections import Configuration, TrainedSettings
+from msseg_jax.network.model import SiameseMPUNet, initial_variables
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.json_files import read_json
+from msseg_jax.training.devices import AXIS
+from msseg_jax.training.step import create_state, train_step
+from tests.support.session import ROOT
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_config_builds_its_network_and_one_step(name):
+    config = typed(shipped(name))
+    model = SiameseMPUNet(config.model, AXIS)
+    side, targets = config.data.patch_size, config.model.targets
+    visit = jax.ShapeDtypeStruct((2, side, side, side, 1), jnp.float32)
+    batch = {
+        "time01": visit,
+        "time02": visit,
+        "targets": jax.ShapeDtypeStruct((2, side, side, side, targets), jnp.uint8),
+        "patch_ids": jax.ShapeDtypeStruct((2,), jnp.int32),
+    }
+    state = jax.eval_shape(lambda: create_state(model, lambda step: 0.1))
+    mapped = jax.vmap(
+        lambda state, batch: train_step(state, batch, seed=0),
+        in_axes=(None, 0), axis_name=AXIS, axis_size=1,
+    )  # fmt: skip
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), batch)
+    after, metrics = jax.eval_shape(mapped, state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert metrics["loss"].shape == (1,)
+    assert metrics["loss"].dtype == jnp.float32
+
+
+def test_the_papers_constants():
+    config = shipped("msseg2")
+    assert config.data.patch_size == 56
+    assert config.data.patches_per_patient == 872
+    assert config.data.lesion_patch_probability == 0.8
+    assert config.data.spacing_mm == 0.8
+    assert config.train.batch_size == 40
+    assert config.train.epochs == 40
+    assert config.train.learning_rate == 0.004
+    assert config.train.learning_rate_decay == 0.9
+    assert config.predict.overlap == 14
+    assert config.predict.threshold == 0.6
+    assert config.model.targets == 5
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.patch_size", 50, "patch side 50 is no multiple of 8.* 48 and 56"),
+        ("data.spacing_mm", 0.0, "expected more than 0"),
+        ("data.percentiles", (10, 1), "ascending"),
+        ("data.lesion_patch_probability", 1.5, "expected 0 to 1"),
+        ("data.workers", 0, "1 or more"),
+        ("data.folds", 1, "0 .no cross-validation., or 2 or more"),
+        ("data.folds", -2, "expected 0 or more"),
+        ("data.fold", 1, "0 without config.data.folds"),
+        ("model.widths", (6,), "2 or more values"),
+        ("model.dropout_rate", 1.0, "less than 1"),
+        ("train.batch_size", 0, "1 or more"),
+        ("train.learning_rate_decay", 0.0, "more than 0 and at most 1"),
+        ("predict.overlap", 56, "0 to 55 voxels"),
+        ("predict.threshold", 1.0, "less than 1"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(field, value, message):
+    config = shipped("msseg2")
+    with config.unlocked():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=message) as error:
+        typed(config)
+    assert f"config.{field}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fold", "validation_patients", "message"),
+    [
+        (5, 0, "config.data.fold is 5; expected 0 to 4"),
+        (-1, 0, "config.data.fold is -1; expected 0 to 4"),
+        (0, 2, "config.data.validation_patients is 2; expected 0 with config.data.folds"),
+    ],
+)
+def test_a_fold_is_one_of_the_folds_and_held_out_alone(fold, validation_patients, message):
+    config = shipped("msseg2")
+    config.data.folds = 5
+    config.data.fold = 4
+    typed(config)
+    config.data.fold = fold
+    config.data.validation_patients = validation_patients
+    with pytest.raises(InputError, match=message):
+        typed(config)
+
+
+def test_a_run_may_not_change_what_it_is_and_may_change_how_far_it_goes():
+    stored = typed(default())
+    assert differences(stored.with_data(folds=5, fold=1), stored) == [
+        "config.data.fold is 1, the run has 0",
+        "config.data.folds is 5, the run has 0",
+    ]
+    config = default()
+    config.train.epochs, config.data.root, config.train.log_every_steps = 50, "elsewhere", 3
+    assert differences(typed(config), stored) == []
+
+
+def test_processes_may_differ_in_what_is_of_each_machine():
+    config = typed(default())
+    assert what_must_agree(config.with_data(root="elsewhere", workers=7)) == what_must_agree(config)
+    assert what_must_agree(config.with_data(patch_size=64)) != what_must_agree(config)
+
+
+def test_all_problems_come_together():
+    config = shipped("msseg2")
+    config.train.batch_size = 0
+    config.data.spacing_mm = -1.0
+    with pytest.raises(InputError) as error:
+        typed(config)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_stored_configuration_is_the_same(tmp_path):
+    for name in names():
+        config = typed(shipped(name))
+        (tmp_path / "config.json").write_text(config.model_dump_json())
+        stored = Configuration.of(read_json(tmp_path / "config.json"), "config")
+        assert stored == config
+        assert SiameseMPUNet(stored.model) == SiameseMPUNet(config.model)
+
+
+def test_every_section_is_frozen_and_equal_sections_have_one_hash():
+    config, same = typed(default()), typed(default())
+    assert hash(config) == hash(same)
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.epochs = 3
+
+
+def test_what_a_network_depends_on_must_be_whole():
+    fields = typed(default()).trained.model_dump(mode="json")
+    assert TrainedSettings.of(fields, "config", complete=True).data.patch_size == 56
+    del fields["model"]["targets"]
+    assert TrainedSettings.of(fields, "config").model.targets == 5
+    with pytest.raises(InputError, match=r"^config.model.targets is missing$"):
+        TrainedSettings.of(fields, "config", complete=True)
+
+
+def test_a_configuration_is_found_by_its_name_or_by_its_path(tmp_path, monkeypatch):
+    assert find("msseg2") == find(str(ROOT / "configs" / "msseg2.py"))
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from msseg_jax.configuration.files import shipped\n"
+        "def get_config():\n"
+        "    config = shipped('demo')\n"
+        "    config.seed = 7\n"
+        "    return config\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = read(find("mine.py"), ["--config.train.epochs=9", "--config.augmentation.enabled"])
+    assert (config.seed, config.train.epochs, config.data.patch_size) == (7, 9, 24)
+    assert config.augmentation.enabled
+    with pytest.raises(InputError, match=r"--config=mine: no such file.*, msseg2,"):
+        find("mine")
+
+
+def test_the_configurations_of_an_installed_package_lie_in_it(tmp_path, monkeypatch):
+    (tmp_path / "only.py").write_text((ROOT / "configs" / "msseg2.py").read_text())
+    monkeypatch.setattr(files, "_FOLDERS", (tmp_path, tmp_path / "nowhere"))
+    assert names() == ["only"]
+    assert typed(shipped("only")) == Configuration()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--config.train.batch_sice=8"], "batch_sice; did you mean batch_size"),
+        (["--config.train.batch_size=many"], "--config.train.batch_size=many"),
+        (["--config.seed=-1"], "config.seed is -1; expected 0 or more"),
+        (["more"], "'more' is not a flag; write flags as --name=value"),
+        (["--more=1"], "Unknown command line flag 'more'"),
+    ],
+)
+def test_an_override_that_cannot_be_is_refused(overrides, message):
+    with pytest.raises(InputError) as error:
+        read(find("msseg2"), overrides)
+    assert message in str(error.value)
+
+
+def test_a_file_without_get_config_is_refused(tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(InputError, match=r"empty.py"):
+        read(tmp_path / "empty.py")
+
+
+def test_the_list_of_fields_has_each_with_its_default_meaning_and_range():
+    listed = list_fields()
+    for line in (
+        "  --config.data.spacing_mm=0.8\n      isotropic voxel side that the network sees, mm",
+        "  --config.predict.threshold=0.6\n",
+        "  --config.augmentation.noise=0.15\n",
+        "(0 or more and less than 1)",
+    ):
+        assert line in listed
+    assert listed.count("--config.") == len(typed(default()).model_dump_json().split('":')) - 6
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(small_config):
+    model = SiameseMPUNet(typed(small_config).model)
+    one, same, other = (
+        initial_variables(model, seed)["params"]["refinement"]["unit_0"]["convolution"]["kernel"]
+        for seed in (0, 0, 1)
+    )
+    assert (one == same).all()
+    assert (one != other).all()
