@@ -26,7 +26,7 @@ class Unit(nn.Module):
 
 
 class Peer(nn.Module):
-    """`msseg_jax.model.SiameseMPUNet` of a `config.model`; names of parts are ours."""
+    """`msseg_jax.network.model.SiameseMPUNet` of a `config.model`; names of parts are ours."""
 
     def __init__(self, config):
         super().__init__()
