@@ -218,9 +218,9 @@ class PredictSettings(Section):
         0.6, "probability above which a voxel belongs to a new lesion", ge=0, lt=1
     )
     min_lesion_mm3: float = setting(
-        0.0, "drop smaller lesions (voxels that share a face make a lesion); 0: keep all", ge=0
+        0.0, "drop smaller lesions, mm3 (voxels that share a face make a lesion); 0: keep all", ge=0
     )
-    batch_size: int = setting(4, "tiles of the patch size per call of the network; ours", ge=1)
+    batch_size: int = setting(4, "tiles of the patch size per call of the network", ge=1)
 
 
 class TrainedSettings(Section):

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from msseg_jax.cli.flags.values import number
+from msseg_jax.cli.flags.values import of_setting
+from msseg_jax.configuration.sections import PredictSettings
 
 EXAMPLES = ("--model runs/mine -o mine.safetensors --name mine", "--show mine.safetensors")
 DESCRIPTION = (
@@ -33,11 +34,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for name, text in TEXTS.items():
         parser.add_argument(f"--{name}", metavar="TEXT", help=text)
     parser.add_argument(
-        "--threshold", type=number(0, below=1), metavar="P",
+        "--threshold", type=of_setting(PredictSettings, "threshold"), metavar="P",
         help="probability above which `predict` marks a voxel; default: the networks' own",
     )  # fmt: skip
     parser.add_argument(
-        "--min_lesion_mm3", type=number(0), metavar="MM3",
+        "--min_lesion_mm3", type=of_setting(PredictSettings, "min_lesion_mm3"), metavar="MM3",
         help="smaller lesions are dropped by `predict`; default: the networks' own",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")

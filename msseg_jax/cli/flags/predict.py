@@ -1,11 +1,11 @@
 """The flags of `msseg predict`."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from msseg_jax.cli.flags import preparing
-from msseg_jax.cli.flags.values import number, whole_number
+from msseg_jax.cli.flags.values import of_setting, whole_number
+from msseg_jax.configuration.sections import PredictSettings
 
 EXAMPLES = (
     "-t1 first.nii.gz -t2 second.nii.gz --prepare -o new.nii.gz --report new.html",
@@ -68,21 +68,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     preparing.add_flags(parser)
 
     options = parser.add_argument_group("how the network is applied")
-    _add_option(
-        options, "overlap", "VOXELS", whole_number(0), "voxels that neighbouring tiles share"
-    )
-    _add_option(
-        options, "threshold", "P", number(0, below=1),
-        "probability above which a voxel belongs to a new lesion",
-    )  # fmt: skip
-    _add_option(
-        options, "min_lesion_mm3", "MM3", number(0),
-        "drop smaller lesions (voxels that share a face make a lesion)",
-    )  # fmt: skip
-    _add_option(
-        options, "batch_size", "TILES", whole_number(1),
-        "tiles of the model's patch size per call of the network",
-    )  # fmt: skip
+    for name, metavar in (
+        ("overlap", "VOXELS"), ("threshold", "P"), ("min_lesion_mm3", "MM3"),
+        ("batch_size", "TILES"),
+    ):  # fmt: skip
+        text = PredictSettings.model_fields[name].description
+        options.add_argument(
+            f"--{name}", type=of_setting(PredictSettings, name), metavar=metavar,
+            help=f"{text}; default: the (first) model's own, {RELEASED[name]:g} in the released "
+            "weights",
+        )  # fmt: skip
     options.add_argument(
         "--tile", type=whole_number(1), metavar="VOXELS",
         help="largest side of a tile, a multiple of 8 for the paper's network. Large tiles are "
@@ -92,18 +87,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--threads", type=whole_number(1), metavar="N", help="processors to use; default: all"
     )
-
-
-def _add_option(
-    group: argparse._ArgumentGroup,
-    name: str,
-    metavar: str,
-    kind: Callable[[str], float],
-    text: str,
-) -> None:
-    """Declare an option whose default is the model's own."""
-    default = f"default: the (first) model's own, {RELEASED[name]:g} in the released weights"
-    group.add_argument(f"--{name}", type=kind, metavar=metavar, help=f"{text}; {default}")
 
 
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:

@@ -2,7 +2,11 @@
 
 import argparse
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import TypeAdapter
+
+from msseg_jax.configuration.section import Section, expected
 
 Number = TypeVar("Number", int, float)
 
@@ -19,22 +23,40 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     return _in_range(int, low, high, None)
 
 
+def of_setting(section: type[Section], name: str) -> Callable[[str], float]:
+    """Return a converter to the number of a configuration's field, within its range."""
+    field = section.model_fields[name]
+    kind = int if field.annotation is int else float
+    checked = TypeAdapter(Annotated[kind, *field.metadata])  # type: ignore[valid-type]
+
+    def convert(text: str) -> float:
+        try:
+            return checked.validate_python(kind(text))
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is out of range; expected {noun}, {expected(field)}"
+            ) from None
+
+    return convert
+
+
 def _in_range(
     kind: type[Number], low: float, high: float | None, below: float | None
 ) -> Callable[[str], Number]:
     noun = "a whole number" if kind is int else "a number"
-    expected = f"{noun}, {low:g} or more" if high is None else f"{noun} from {low:g} to {high:g}"
+    wanted = f"{noun}, {low:g} or more" if high is None else f"{noun} from {low:g} to {high:g}"
     if below is not None:
-        expected = f"{noun}, {low:g} or more and less than {below:g}"
+        wanted = f"{noun}, {low:g} or more and less than {below:g}"
 
     def convert(text: str) -> Number:
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
         inside = value >= low and (high is None or value <= high)
         if not (inside and (below is None or value < below)):  # NaN is not inside either
-            raise argparse.ArgumentTypeError(f"{text} is out of range; expected {expected}")
+            raise argparse.ArgumentTypeError(f"{text} is out of range; expected {wanted}")
         return value
 
     return convert
