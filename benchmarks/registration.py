@@ -10,7 +10,7 @@ What should be found then is known from the motion.
 
 A pair counts as misaligned where any point of the brain is more than 2 mm off, and as detected
 where the registration itself, or the measure of what motion is left, ends in an error.
-(`msseg_jax.prepare` also refuses brains under 800 ml, as where a large part is out of view.)
+(`msseg prepare` also refuses brains under 800 ml, as where a large part is out of view.)
 """
 
 import argparse
