@@ -13,11 +13,13 @@ import argparse
 import contextlib
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from tqdm import tqdm
 
 from msseg_jax.cli.ending import status_after
+from msseg_jax.cli.requests import request_of
 from msseg_jax.configuration.options import Options
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.patient import (
@@ -25,19 +27,15 @@ from msseg_jax.inference.patient import (
     Preparation,
     predict_patient,
     predict_patients,
-    reason_of,
 )
 from msseg_jax.models.folds import runs_of
 from msseg_jax.models.released import WEIGHTS
-from msseg_jax.prepare.request import (
-    Request,
-    check_libraries,
-    find_scans,
-    request_of,
-)
+from msseg_jax.prepare.libraries import check_libraries
+from msseg_jax.prepare.request import Request, find_scans
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.interruption import sigterm_as_ctrl_c
-from msseg_jax.system.paths import check_there
+from msseg_jax.system.failures import continuing_after
+from msseg_jax.system.interruption import ctrl_c_ends_at_once, sigterm_as_ctrl_c
+from msseg_jax.system.paths import check_outside, check_there
 from msseg_jax.system.progress import followed, steps
 from msseg_jax.volumes.layout import Patient, find_patients, patient_in
 from msseg_jax.volumes.nifti import SUFFIXES, check_output
@@ -50,6 +48,10 @@ IN_MIDDLE = "_on_middle_space"  # for masks on their grid
 def run(flags: argparse.Namespace) -> int:
     if flags.prepare is not None:
         check_libraries()
+        # Now, before SIGTERM raises an exception: a library that is being imported swallows it.
+        with ctrl_c_ends_at_once():
+            import_module("msseg_jax.prepare.scanner_grid")
+            import_module("msseg_jax.prepare.patient")
     flags.models = runs_of(flags.model or [Path(WEIGHTS)])
     outputs, prepared = _outputs(flags), _prepared(flags)
     _check_places(flags, outputs, prepared)
@@ -90,11 +92,9 @@ def _check_places(flags: argparse.Namespace, outputs: Outputs, prepared: Path | 
         if path is not None and (other := places.setdefault(path.resolve(), name)) != name:
             raise InputError(f"{name} is {path}, as {other}; wanted two places")
     for path in outputs.wanted:
-        if prepared is not None and path.resolve().is_relative_to(prepared.resolve()):
-            raise InputError(
-                f"{path}: lies in {prepared}, the folder of --prepare, which holds what it makes "
-                "alone; choose a place elsewhere"
-            )
+        if prepared is not None:
+            problem = f"lies in {prepared}, the folder of --prepare, which holds only what it makes"
+            check_outside(path, prepared, problem)
 
 
 def _start(flags: argparse.Namespace) -> tuple[Ensemble, Options]:
@@ -130,11 +130,11 @@ def _predict_pair(flags: argparse.Namespace, outputs: Outputs, prepared: Path | 
         if output.resolve() in inputs:
             raise InputError(f"{output}: is an input; choose another name for the output")
     for path in inputs:
-        if prepared is not None and path.is_relative_to(prepared.resolve()):
-            raise InputError(
-                f"{path}: is an input, and lies in {prepared}, the folder of --prepare, which is "
-                "made anew; choose another folder"
+        if prepared is not None:
+            problem = (
+                f"is an input, and lies in {prepared}, the folder of --prepare, which is made anew"
             )
+            check_outside(path, prepared, problem)
     check_there(flags.time01, flags.time02, flags.mask, *masks)
     if prepared is None and (folders := [p for p in (flags.time01, flags.time02) if p.is_dir()]):
         raise InputError(
@@ -176,14 +176,10 @@ def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path 
     else:
         scans = find_scans(flags.dataset)
         requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
-    root = flags.dataset.resolve()
     for folder in filter(None, (*outputs.wanted, prepared)):
         # Files called after patients may lie beside their folders, but not a folder for each.
-        if root in folder.resolve().parents or (folder is prepared and folder.resolve() == root):
-            raise InputError(
-                f"{folder}: lies among the patients of --dataset, and would be taken for one; "
-                "choose a folder elsewhere"
-            )
+        problem = "lies among the patients of --dataset, and would be taken for one"
+        check_outside(folder, flags.dataset, problem, may_be_it=folder is not prepared)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -193,11 +189,8 @@ def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path 
     failures, preparations = {}, {}
     if requests:
         for name, request in tqdm(requests.items(), "preparing", disable=None, leave=False):
-            try:
+            with continuing_after(name, failures):
                 preparations[name] = _prepare(request, prepared / name, flags.overwrite)
-            except Exception as error:  # whatever it is, the other patients' masks are wanted
-                failures[name] = reason_of(error)
-                tqdm.write(f"{name}: failed: {failures[name]}")
         patients = [patient_in(prepared / name) for name in preparations]
     failures |= predict_patients(
         ensemble, patients, options, outputs, flags.overwrite, preparations

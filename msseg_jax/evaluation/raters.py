@@ -16,12 +16,13 @@ from msseg_jax.evaluation.scores import (
     count_lesions,
     surface_distances,
 )
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import bounding_box
 from msseg_jax.volumes.layout import CONSENSUS, EXPERT
 from msseg_jax.volumes.lesions import describe_lesions, voxel_mm3
 from msseg_jax.volumes.masks import mask_problem
 from msseg_jax.volumes.nifti import read_checked
-from msseg_jax.volumes.volume import Volume, VolumeError
+from msseg_jax.volumes.volume import Volume
 
 REFERENCE = "consensus"
 PREDICTION = "prediction"
@@ -58,7 +59,7 @@ def read_masks(
       experts: whether to read the experts' maps that there are, beside the consensus.
 
     Raises:
-      VolumeError: with every file that is missing, damaged, no binary mask, or on another grid.
+      InputError: with every file that is missing, damaged, no binary mask, or on another grid.
     """
     paths = {REFERENCE: folder / CONSENSUS, PREDICTION: prediction}
     for path in sorted(folder.glob(EXPERT.format("*"))) if experts else []:
@@ -76,7 +77,7 @@ def read_masks(
         if likelihood and (problem := _probability_problem(likelihood)):
             problems.append(problem)
     if problems:
-        raise VolumeError("\n".join(problems))
+        raise InputError("\n".join(problems))
     raters = {name: volume.array != 0 for name, volume in volumes.items()}
     return Masks(
         raters,

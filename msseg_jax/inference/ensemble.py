@@ -78,7 +78,7 @@ class Ensemble:
           progress: wraps the list of batches of each member, to show a bar.
 
         Raises:
-          DatasetError: the brain is smaller than a patch, or a visit is constant inside it.
+          InputError: the brain is smaller than a patch, or a visit is constant inside it.
         """
         fitted = [member.preprocessing for member in self.members]
         resampled = preprocess.resample_by_each(patient, pair, [one.settings for one in fitted])

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from msseg_jax.configuration.options import Options
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, Quality
 from msseg_jax.inference.ensemble import Ensemble
-from msseg_jax.system.errors import InputError
+from msseg_jax.system.failures import continuing_after
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.lesions import CENTRE, describe_lesions, number_lesions, voxel_mm3
 from msseg_jax.volumes.nifti import write_volume
@@ -118,7 +118,7 @@ def predict_patient(
         second one, and the report is of that mask.
 
     Raises:
-      DatasetError, VolumeError: for what is wrong with the input; nothing is written then.
+      InputError: for what is wrong with the input; nothing is written then.
     """
     start = time.perf_counter()
     scanner = preparation.scanner() if preparation else None
@@ -231,21 +231,13 @@ def predict_patients(
     Returns:
       {patient: what went wrong}, empty when all went well.
     """
-    failures = {}
+    failures: dict[str, str] = {}
     for patient in tqdm(patients, "patients", disable=None, leave=False):
         files = outputs.of(patient.name)
         if not overwrite and all(path.is_file() for path in files.wanted):
             tqdm.write(f"{files.mask}: done before, skipped (--overwrite does it again)")
             continue
-        try:
+        with continuing_after(patient.name, failures):
             preparation = (preparations or {}).get(patient.name)
             tqdm.write(predict_patient(ensemble, patient, options, files, preparation=preparation))
-        except Exception as error:  # whatever it is, the other patients' masks are wanted
-            failures[patient.name] = reason_of(error)
-            tqdm.write(f"{patient.name}: failed: {failures[patient.name]}")
     return failures
-
-
-def reason_of(error: Exception) -> str:
-    """What went wrong, in words; of an error that is none of ours, with its kind."""
-    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

@@ -55,7 +55,7 @@ class Predictor:
           resampled: the pair, by this network's settings.
 
         Raises:
-          DatasetError: a visit is constant inside the brain.
+          InputError: a visit is constant inside the brain.
         """
         from msseg_jax.inference.forward import segment_volume
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from msseg_jax.models.configuration import check_config
 from msseg_jax.network import native
 from msseg_jax.network.model import Convolution, build_model
+from msseg_jax.system.text_table import text_table
 
 
 def describe(config: ConfigDict) -> str:
@@ -51,16 +52,11 @@ def describe(config: ConfigDict) -> str:
                 f"{count:,}",
             )
         )
-    widths = [max(len(row[k]) for row in table) for k in range(5)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
     total = sum(leaf.size for leaf in parameters.values())
     used, reason = native.state()
     return "\n".join(
         [
-            *lines,
+            text_table(table, "<<<<<"),
             "",
             f"convolution on a CPU: {'native' if used else 'plain JAX'}, {reason}",
             f"convolutions: {len(rows)}",

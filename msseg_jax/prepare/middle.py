@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 from msseg_jax.data.quality import LEAST_CORRELATION
 from msseg_jax.prepare.images import array_of, volume_ml
 from msseg_jax.prepare.registration import corners_of, coverage, half_of, matrix_of, on_grid
-from msseg_jax.prepare.visits import Registered, RegistrationError, Visit
+from msseg_jax.prepare.visits import Registered, Visit
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
 
 # Left between the visits, mean over the brain; from 1 mm on it is warned of (`data.quality`). In
@@ -108,18 +109,18 @@ def check_match(middle: Middle, names: str) -> Alignment:
       names: of the visits, for a message.
 
     Raises:
-      RegistrationError: so much that the registration has failed.
+      InputError: so much that the registration has failed.
     """
     brain = array_of(middle.brain) > 0
     alignment = measure_alignment(
         *(array_of(image) for image in middle.images), brain, np.array(middle.brain.GetSpacing())
     )
     if not (alignment.correlation >= LEAST_CORRELATION and alignment.displacement_mm <= FAILED_MM):
-        raise RegistrationError(
+        raise InputError(
             f"{names}: the visits do not lie on each other after registration: edges inside the "
             f"brain correlate by {alignment.correlation:.2f} and lie "
-            f"{alignment.displacement_mm:.1f} mm apart; wanted at least {LEAST_CORRELATION} and at "
-            f"most {FAILED_MM:g} mm: are both FLAIRs of one patient, with most of the "
+            f"{alignment.displacement_mm:.1f} mm apart; expected at least {LEAST_CORRELATION} and "
+            f"at most {FAILED_MM:g} mm: are both FLAIRs of one patient, with most of the "
             "brain in view?"
         )
     return alignment

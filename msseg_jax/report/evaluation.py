@@ -17,7 +17,6 @@ from msseg_jax.volumes.alignment import GRID_MM
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, find_patients
 from msseg_jax.volumes.pair import read_pair
-from msseg_jax.volumes.volume import VolumeError
 
 # For the checks, where there is no model whose settings could be used.
 SETTINGS = Settings(spacing_mm=GRID_MM, percentiles=(1.0, 99.0), patch_size=1)
@@ -116,7 +115,7 @@ def _section(
     try:
         pair = read_pair(patient)
         if difference := grid_difference(pair.time01, masks.consensus):
-            raise VolumeError(difference)
+            raise InputError(difference)
         settings = [one.settings for one in fitted] or [SETTINGS]
         resampled = preprocess.resample_by_each(patient, pair, settings)
         warnings = assess(pair, resampled, fitted).warnings()

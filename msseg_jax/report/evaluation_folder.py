@@ -9,7 +9,7 @@ from msseg_jax.evaluation.cohort import Evaluation
 from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.evaluation.tables import write_tables
 from msseg_jax.models.folds import runs_of
-from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import check_outside
 
 
 def report_file(output: Path) -> Path:
@@ -44,11 +44,8 @@ def write_evaluation(
       InputError, OSError: bad input, or a folder that cannot be written.
     """
     fitted = _load_preprocessings(models)
-    if reference.resolve() in output.resolve().parents:
-        raise InputError(
-            f"{output}: lies among the patients of --reference, and would be taken for one; choose "
-            "a folder elsewhere"
-        )
+    problem = "lies among the patients of --reference, and would be taken for one"
+    check_outside(output, reference, problem, may_be_it=True)
     evaluation = evaluate(reference, prediction, probability, names)
     output.mkdir(parents=True, exist_ok=True)
     page = report_file(output)

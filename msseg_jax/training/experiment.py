@@ -2,7 +2,6 @@
 scores of the held-out patients."""
 
 import json
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from msseg_jax.models.configuration import ConfigError
 from msseg_jax.models.folds import Folds
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.simulate.phantom import write_phantoms
-from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.atomic import whole_folder, write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.training.batches import prepare_data
@@ -196,9 +195,7 @@ def make_phantoms(config: ConfigDict, root: Path) -> None:
             "away, or choose another --workdir"
         )
     print(f"making {config.data.phantom_patients} phantom patients in {root}")
-    beside = root.with_name(f".partial-{root.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    write_phantoms(beside, asked_for["patients"], config.seed, spacing_mm=asked_for["spacing_mm"])
-    (beside / record.name).write_text(json.dumps(asked_for) + "\n")
-    shutil.rmtree(root, ignore_errors=True)  # of a configuration that was not trained in the end
-    beside.rename(root)
+    # What is replaced is of a configuration that was not trained in the end.
+    with whole_folder(root, replace=True) as new:
+        write_phantoms(new, asked_for["patients"], config.seed, spacing_mm=asked_for["spacing_mm"])
+        (new / record.name).write_text(json.dumps(asked_for) + "\n")

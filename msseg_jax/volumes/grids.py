@@ -13,7 +13,7 @@ def grid_difference(one: Volume, other: Volume) -> str | None:
     if one.array.shape != other.array.shape:
         return (
             f"{other.path} has {other.array.shape} voxels, {one.path} has {one.array.shape}; "
-            "wanted one grid for both: resample one onto the other"
+            "expected one grid for both: resample one onto the other"
         )
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in one.array.shape])).reshape(3, 8)
     apart = nib.affines.apply_affine(one.affine, corners.T) - nib.affines.apply_affine(
@@ -23,7 +23,7 @@ def grid_difference(one: Volume, other: Volume) -> str | None:
     if furthest_mm > GRID_TOLERANCE_MM:
         return (
             f"{other.path} lies up to {furthest_mm:.2f} mm away from {one.path} (their affines "
-            f"differ); wanted at most {GRID_TOLERANCE_MM} mm: register and resample one onto the "
+            f"differ); expected at most {GRID_TOLERANCE_MM} mm: register and resample one onto the "
             "other"
         )
     return None

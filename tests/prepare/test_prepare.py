@@ -215,7 +215,7 @@ def test_an_implausible_mask_is_refused_with_its_volume(scans, tmp_path, monkeyp
     assert main(flags) == 1
     said = capsys.readouterr().err
     assert f"{tmp_path / 'half.nii.gz'}: the brain mask holds {volume_ml:.0f} ml" in said
-    assert "wanted 800 to 2000 ml" in said
+    assert "expected 800 to 2000 ml" in said
     assert not (tmp_path / "anna").exists()
 
 

@@ -6,13 +6,13 @@ import pytest
 from msseg_jax.prepare import request
 from msseg_jax.prepare.request import (
     Request,
-    RequestError,
     add_arguments,
     check_arguments,
     check_libraries,
     find_scans,
     request_of,
 )
+from msseg_jax.system.errors import InputError
 
 # ------------------------------------------------------------------------------------ libraries
 
@@ -29,12 +29,12 @@ def test_missing_libraries_are_named_with_the_command_that_installs_them(
     monkeypatch, missing, said
 ):
     monkeypatch.setattr(request, "find_spec", lambda name: None if name in missing else "found")
-    with pytest.raises(RequestError, match=said) as error:
+    with pytest.raises(InputError, match=said) as error:
         check_libraries()
     command, file = str(error.value).split(": ")[1].rsplit(maxsplit=1)
     assert command == "pip install -r"
-    wanted = (Path(__file__).parents[2] / file).read_text()
-    assert all(f"\n{name}>=" in wanted for name in missing)
+    expected = (Path(__file__).parents[2] / file).read_text()
+    assert all(f"\n{name}>=" in expected for name in missing)
 
 
 def test_nothing_is_said_where_all_libraries_are_there(monkeypatch):
@@ -90,13 +90,13 @@ def test_a_command_is_kept_as_it_was_typed():
 
 
 EXCLUDE = "--brain_mask_command and --brain_mask01, --brain_mask02 exclude each other"
-OF_ONE_PAIR = "--brain_mask01 and --brain_mask02 are of one pair; wanted none with --dataset"
+OF_ONE_PAIR = "--brain_mask01 and --brain_mask02 are of one pair; expected none with --dataset"
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--series=1"] * 3, "--series is given 3 times; wanted once, or once per visit"),
+        (["--series=1"] * 3, "--series is given 3 times; expected once, or once per visit"),
         (["--brain_mask_command=x", "--brain_mask01=m"], EXCLUDE),
         (["--brain_mask_command=x", "--brain_mask02=m"], EXCLUDE),
         (["--dataset=d", "--brain_mask01=m"], OF_ONE_PAIR),
@@ -164,7 +164,7 @@ def test_the_problems_of_all_patients_are_in_one_message(tmp_path):
         "three/time01.nii.gz", "three/time01/", "three/flair_time02.nii", "three/time02_b.nii",
         "void/",
     )  # fmt: skip
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(InputError) as error:
         find_scans(tmp_path)
     assert str(error.value).splitlines() == [
         f"{tmp_path / name}: {said}"
@@ -177,12 +177,12 @@ def test_the_problems_of_all_patients_are_in_one_message(tmp_path):
             (
                 "three",
                 "2 entries whose names begin with time01 or flair_time01, time01, time01.nii.gz; "
-                "wanted one",
+                "expected one",
             ),
             (
                 "three",
                 "2 entries whose names begin with time02 or flair_time02, flair_time02.nii, "
-                "time02_b.nii; wanted one",
+                "time02_b.nii; expected one",
             ),
             *(
                 (
@@ -197,8 +197,8 @@ def test_the_problems_of_all_patients_are_in_one_message(tmp_path):
 
 
 def test_refuses_a_folder_that_is_missing_or_holds_no_patient(tmp_path):
-    with pytest.raises(RequestError, match=r"absent: no such folder; wanted .* \(--dataset\)"):
+    with pytest.raises(InputError, match=r"absent: no such folder; expected .* \(--dataset\)"):
         find_scans(tmp_path / "absent")
     make(tmp_path, "time01.nii.gz", "time02.nii.gz", ".cache/time01.nii.gz")
-    with pytest.raises(RequestError, match="no patient folder in it; wanted <patient>/time01"):
+    with pytest.raises(InputError, match="no patient folder in it; expected <patient>/time01"):
         find_scans(tmp_path)

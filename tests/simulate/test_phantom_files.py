@@ -86,10 +86,10 @@ def test_a_failure_leaves_neither_a_half_patient_nor_scratch(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patients": 0}, "--patients=0: wanted 1 or more"),
-        ({"seed": -1}, "--seed=-1: wanted 0 or more"),
-        ({"jobs": 0}, "--jobs=0: wanted 1 or more"),
-        ({"spacing_mm": 9.0}, "--spacing_mm=9.0: wanted a voxel size from 0.5 to 4 mm"),
+        ({"patients": 0}, "--patients=0: expected 1 or more"),
+        ({"seed": -1}, "--seed=-1: expected 0 or more"),
+        ({"jobs": 0}, "--jobs=0: expected 1 or more"),
+        ({"spacing_mm": 9.0}, "--spacing_mm=9.0: expected a voxel size from 0.5 to 4 mm"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(tmp_path, arguments, message):

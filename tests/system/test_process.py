@@ -68,5 +68,5 @@ def kill_itself(task):
 
 
 def test_a_process_that_was_killed_is_said_to_be():
-    with pytest.raises(process.ProcessGone, match="one of 2 processes ended before its work did"):
+    with pytest.raises(process.InputError, match="one of 2 processes ended before its work did"):
         list(process.in_processes(kill_itself, [1, 2], 2))

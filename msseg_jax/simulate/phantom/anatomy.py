@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from msseg_jax.simulate.phantom.fields import Grid, ramp, smooth_field, stretch, striped_field
+from msseg_jax.simulate.phantom.fields import HeadGrid, ramp, smooth_field, stretch, striped_field
 
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -248,7 +248,7 @@ def cerebellar_depth(points: Points, level: np.ndarray) -> np.ndarray:
     return np.minimum(-level, np.sqrt(sheet * sheet + below * below))
 
 
-def build_brain(grid: Grid, box, points: Points, rng: np.random.Generator) -> Brain:
+def build_brain(grid: HeadGrid, box, points: Points, rng: np.random.Generator) -> Brain:
     """Tissue shares in `box` of `grid`; `points` are its coordinates, already deformed."""
     traits = Traits.draw(rng)
     step_mm = grid.spacing_mm
@@ -321,7 +321,7 @@ def slabs(shape: tuple[int, ...], planes: int = 2) -> list[slice]:
     return [slice(i, min(i + planes, shape[0])) for i in range(0, shape[0], planes)]
 
 
-def inside_box(grid: Grid, box, low_mm: tuple, high_mm: tuple) -> tuple[slice, ...]:
+def inside_box(grid: HeadGrid, box, low_mm: tuple, high_mm: tuple) -> tuple[slice, ...]:
     """A box given in mm as indices relative to `box`, which contains it."""
     return tuple(
         slice(max(w.start - b.start, 0), w.stop - b.start)

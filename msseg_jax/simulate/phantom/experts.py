@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from msseg_jax.simulate.phantom.fields import Grid, Waves
+from msseg_jax.simulate.phantom.fields import HeadGrid, Waves
 from msseg_jax.simulate.phantom.lesions import LesionLoad
 
 EXPERTS = 4
@@ -31,7 +31,7 @@ def consensus(expert_masks: np.ndarray, *, needed: int = 3) -> np.ndarray:
     """
     masks = np.asarray(expert_masks).astype(bool)
     if masks.ndim != 4:
-        raise ValueError(f"expert_masks has shape {masks.shape}, wanted (experts, D, H, W)")
+        raise ValueError(f"expert_masks has shape {masks.shape}, expected (experts, D, H, W)")
     result = np.zeros(masks.shape[1:], bool)
     union = masks.any(0)
     if not union.any():
@@ -61,7 +61,7 @@ def count_components(mask: np.ndarray) -> int:
     return ndimage.label(mask, TOUCHING)[1]
 
 
-def draw_experts(load: LesionLoad, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+def draw_experts(load: LesionLoad, grid: HeadGrid, rng: np.random.Generator) -> np.ndarray:
     """What each expert outlines as new: (EXPERTS, *grid.shape), bool.
 
     Each has a habit of drawing a little too large or too small and a hand that wavers along the

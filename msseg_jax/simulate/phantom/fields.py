@@ -14,7 +14,7 @@ from scipy import fft, ndimage, sparse
 
 
 @dataclass(frozen=True)
-class Grid:
+class HeadGrid:
     """A box of voxels in head coordinates (mm; x to the right, y to the front, z to the top).
 
     Attributes:
@@ -33,12 +33,12 @@ class Grid:
     def voxel_mm3(self) -> float:
         return float(np.prod(self.spacing_mm))
 
-    def resized(self, shape: tuple[int, int, int]) -> Grid:
+    def resized(self, shape: tuple[int, int, int]) -> HeadGrid:
         """The same box cut into another number of voxels."""
         factor = np.divide(self.shape, shape)
         change = np.diag([*factor, 1.0])
         change[:3, 3] = (factor - 1) / 2  # the outer faces stay, so the first centre moves
-        return Grid(tuple(map(int, shape)), self.to_head_mm @ change)
+        return HeadGrid(tuple(map(int, shape)), self.to_head_mm @ change)
 
     def coordinates(self, box: Sequence[slice] | None = None) -> list[np.ndarray]:
         """x, y and z in mm at the voxel centres of `box` (all voxels without one), as float32."""
