@@ -12,6 +12,6 @@ def check_libraries() -> None:
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"preparing scans needs {' and '.join(missing)}, which is not installed: "
+            f"preparing scans needs {' and '.join(missing)}, not installed here: "
             'pip install "msseg_jax[prepare]"'
         )

@@ -1,17 +1,12 @@
-import argparse
 from pathlib import Path
 
 import pytest
 
-from msseg_jax.prepare import request
-from msseg_jax.prepare.request import (
-    Request,
-    add_arguments,
-    check_arguments,
-    check_libraries,
-    find_scans,
-    request_of,
-)
+from msseg_jax.cli.command_line import parse as parse_flags
+from msseg_jax.cli.requests import request_of
+from msseg_jax.prepare import libraries
+from msseg_jax.prepare.libraries import check_libraries
+from msseg_jax.prepare.request import Request, find_scans
 from msseg_jax.system.errors import InputError
 
 # ------------------------------------------------------------------------------------ libraries
@@ -28,18 +23,17 @@ from msseg_jax.system.errors import InputError
 def test_missing_libraries_are_named_with_the_command_that_installs_them(
     monkeypatch, missing, said
 ):
-    monkeypatch.setattr(request, "find_spec", lambda name: None if name in missing else "found")
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None if name in missing else "found")
     with pytest.raises(InputError, match=said) as error:
         check_libraries()
-    command, file = str(error.value).split(": ")[1].rsplit(maxsplit=1)
-    assert command == "pip install -r"
-    expected = (Path(__file__).parents[2] / file).read_text()
-    assert all(f"\n{name}>=" in expected for name in missing)
+    assert str(error.value).endswith(': pip install "msseg_jax[prepare]"')
+    listed = (Path(__file__).parents[2] / "requirements-prepare.txt").read_text()
+    assert all(f"\n{name}>=" in listed for name in missing)
 
 
 def test_nothing_is_said_where_all_libraries_are_there(monkeypatch):
     asked = []
-    monkeypatch.setattr(request, "find_spec", lambda name: asked.append(name) or "found")
+    monkeypatch.setattr(libraries, "find_spec", lambda name: asked.append(name) or "found")
     check_libraries()
     assert asked == ["SimpleITK", "nilearn"]
 
@@ -48,12 +42,8 @@ def test_nothing_is_said_where_all_libraries_are_there(monkeypatch):
 
 
 def parse(*arguments):
-    parser = argparse.ArgumentParser("prepare", allow_abbrev=False)
-    parser.add_argument("--dataset", type=Path)
-    add_arguments(parser)
-    flags = parser.parse_args(arguments)
-    check_arguments(parser, flags)
-    return flags
+    pair = [] if any("--dataset" in a for a in arguments) else ["-t1", "a.nii", "-t2", "b"]
+    return parse_flags("prepare", [*pair, "-o", "out", *arguments], "prepare")
 
 
 def request_for(*arguments):
@@ -89,8 +79,8 @@ def test_a_command_is_kept_as_it_was_typed():
     assert request_for(f"--brain_mask_command={command}").brain_mask_command == command
 
 
-EXCLUDE = "--brain_mask_command and --brain_mask01, --brain_mask02 exclude each other"
-OF_ONE_PAIR = "--brain_mask01 and --brain_mask02 are of one pair; expected none with --dataset"
+EXCLUDE = "--brain_mask_command excludes --brain_mask01 and --brain_mask02"
+OF_ONE_PAIR = "--brain_mask01 and --brain_mask02 are for one pair"
 
 
 @pytest.mark.parametrize(

@@ -70,13 +70,13 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes_and_patients(tmp_
 def test_a_failure_leaves_neither_a_half_patient_nor_scratch(tmp_path, monkeypatch):
     written = []
 
-    def fails_late(path, volume, affine):
+    def fails_late(path, volume, affine, **_):
         path.write_bytes(b"half")
         written.append(path)
         if len(written) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(writer, "write_volume", fails_late)
+    monkeypatch.setattr(writer, "write_array", fails_late)
     with pytest.raises(KeyboardInterrupt):
         write_phantoms(tmp_path, 1, 0, jobs=1, spacing_mm=4.0)
     assert len(written) == 3
@@ -110,11 +110,18 @@ def test_command_line_writes_prints_a_table_and_does_not_load_jax(tmp_path):
     code = (
         "import sys, runpy\n"
         "try:\n"
-        "    runpy.run_module('msseg_jax.data.phantom', run_name='__main__')\n"
+        "    runpy.run_module('msseg_jax', run_name='__main__')\n"
         "finally:\n"
         "    assert 'jax' not in sys.modules\n"
     )
-    flags = [f"--output={tmp_path}", "--patients=1", "--seed=0", "--jobs=1", "--spacing_mm=4"]
+    flags = [
+        "phantom",
+        f"--output={tmp_path}",
+        "--patients=1",
+        "--seed=0",
+        "--jobs=1",
+        "--spacing_mm=4",
+    ]
     run = [sys.executable, "-c", code, *flags]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
     header, row = done.stdout.splitlines()
@@ -131,7 +138,7 @@ def test_command_line_writes_prints_a_table_and_does_not_load_jax(tmp_path):
 def test_the_processes_that_write_end_with_the_one_that_started_them(tmp_path):
     output = tmp_path / "phantoms"
     command = [
-        sys.executable, "-m", "msseg_jax.data.phantom", f"--output={output}", "--patients=200",
+        sys.executable, "-m", "msseg_jax", "phantom", f"--output={output}", "--patients=200",
         "--jobs=2", "--spacing_mm=4.0",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
