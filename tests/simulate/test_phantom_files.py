@@ -114,15 +114,8 @@ def test_command_line_writes_prints_a_table_and_does_not_load_jax(tmp_path):
         "finally:\n"
         "    assert 'jax' not in sys.modules\n"
     )
-    flags = [
-        "phantom",
-        f"--output={tmp_path}",
-        "--patients=1",
-        "--seed=0",
-        "--jobs=1",
-        "--spacing_mm=4",
-    ]
-    run = [sys.executable, "-c", code, *flags]
+    flags = [f"--output={tmp_path}", "--patients=1", "--seed=0", "--jobs=1", "--spacing_mm=4"]
+    run = [sys.executable, "-c", code, "phantom", *flags]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
     header, row = done.stdout.splitlines()
     assert header.split() == ["patient", "voxel,", "mm", "shape", "new", "lesions", "voxels", "mm3"]

@@ -276,24 +276,38 @@ def test_an_interrupted_pair_leaves_nothing_behind(scans, masks, tmp_path, monke
     assert not list(output.iterdir())
 
 
-def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, capsys):
+def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, capsys, monkeypatch):
     arguments = [f"--scans={scans}", f"--masks={masks}", f"--output={tmp_path / 'root'}"]
     assert main([*arguments[:1], f"--masks={tmp_path / 'nowhere'}", arguments[2]]) == 1
     assert "nowhere: no such folder; expected one with lesion masks" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*arguments, "--pairs=0"])
-    assert "--pairs is 0; expected 1 or more" in capsys.readouterr().err
+    assert (
+        "--pairs: 0 is out of range; expected a whole number, 1 or more" in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         main([*arguments, "--brain_size=90"])
-    assert "--brain_size is 90; expected 0.7 to 1.3" in capsys.readouterr().err
+    assert (
+        "--brain_size: 90 is out of range; expected a number from 0.7 to 1.3"
+        in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         main([*arguments, "--least_contrast=1.5"])
-    assert "--least_contrast is 1.5; expected 0 or more, below 1" in capsys.readouterr().err
+    assert (
+        "--least_contrast: 1.5 is out of range; expected a number, 0 or more and less"
+        in capsys.readouterr().err
+    )
     options = ("--brain_size=0.9", "--find_brains", "--leave_out=bea", "--least_contrast=0.3")
-    assert parse_arguments([*arguments, *options]) == SyntheticRequest(
-        (scans,), (masks,), tmp_path / "root", leave_out=("bea",), brain_size=0.9,
-        find_brains=True, least_contrast=0.3,
-    )  # fmt: skip
+    asked = []
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "write_synthetic", lambda made: asked.append(made) or ([], {}))
+        assert main([*arguments, *options]) == 0
+    assert asked == [
+        SyntheticRequest(
+            (scans,), (masks,), tmp_path / "root", leave_out=("bea",), brain_size=0.9,
+            find_brains=True, least_contrast=0.3,
+        )
+    ]  # fmt: skip
     assert main([*arguments, "--pairs=1", "--jobs=1", "--seed=3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["bea_000", "carl_000"]

@@ -57,22 +57,22 @@ def test_an_old_folder_stays_until_the_new_one_is_complete(tmp_path):
 
 def test_an_old_folder_outlives_a_failure(tmp_path, monkeypatch):
     fill(tmp_path / "place", "old")
-    for fail in ("in the block", "between the renames"):
-        with pytest.raises(OSError, match=fail), monkeypatch.context() as patched:
-            if fail == "in the block":
-                with whole_folder(tmp_path / "place", replace=True):
-                    raise OSError(fail)
-            rename, calls = atomic.Path.rename, []
+    with pytest.raises(OSError, match="full"), whole_folder(tmp_path / "place", replace=True):
+        raise OSError("disk full")
+    assert content(tmp_path) == {os.path.join("place", "file"): "old"}
 
-            def second_fails(path, target, rename=rename, calls=calls, fail=fail):
-                calls.append(target)
-                if len(calls) == 2:
-                    raise OSError(fail)
-                return rename(path, target)
+    rename, targets = atomic.Path.rename, []
 
-            patched.setattr(atomic.Path, "rename", second_fails)
-            fill(tmp_path / "place", "new", replace=True)
-        assert content(tmp_path) == {os.path.join("place", "file"): "old"}
+    def second_fails(path, target):
+        targets.append(target)
+        if len(targets) == 2:
+            raise OSError("between the renames")
+        return rename(path, target)
+
+    monkeypatch.setattr(atomic.Path, "rename", second_fails)
+    with pytest.raises(OSError, match="between the renames"):
+        fill(tmp_path / "place", "new", replace=True)
+    assert content(tmp_path) == {os.path.join("place", "file"): "old"}
 
 
 def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path):
