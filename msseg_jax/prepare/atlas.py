@@ -135,7 +135,7 @@ def fit_atlas(
       poses: rigid ones to start from; the best of them is taken.
     """
 
-    def similarity(pose):
+    def similarity(pose: sitk.Transform) -> float:
         tissue = _tissue(atlas, head, pose)
         return -math.inf if tissue is None else _similarity(atlas, tissue, pose)
 

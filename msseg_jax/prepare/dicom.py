@@ -67,7 +67,9 @@ def list_series(folder: Path) -> list[Series]:
     Raises:
       InputError: there is none, or a file is an MR image that cannot be read.
     """
-    slices, facts, damaged = defaultdict(list), {}, []
+    slices: dict[str, list[DicomSlice]] = defaultdict(list)
+    facts: dict[str, tuple[str, str, str]] = {}
+    damaged = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         tags = _read_tags(path)
         if not tags and _claims_mr_image(path):
@@ -80,7 +82,10 @@ def list_series(folder: Path) -> list[Series]:
             if not is_enhanced:
                 continue
             position, orientation = np.zeros(3), np.zeros(6)
-        facts.setdefault(uid, [tags.get(t, "") for t in ("0020|0011", "0008|103e", "0008|0060")])
+        number, description, modality = (
+            tags.get(tag, "") for tag in ("0020|0011", "0008|103e", "0008|0060")
+        )
+        facts.setdefault(uid, (number, description, modality))
         slices[uid].append(
             DicomSlice(
                 path, position, orientation.reshape(2, 3),

@@ -37,11 +37,12 @@ def bring_to_middle(registered: Registered) -> Middle:
     """
     half = half_of(registered.transform)  # middle to second; backwards, middle to first
     to_visits = (half.GetInverse(), half)
-    scanned = tuple(visit.scan.image for visit in registered.visits)
+    first, second = registered.visits
+    scanned = (first.scan.image, second.scan.image)
     grid = _grid(scanned, to_visits)
-    images = tuple(
-        sitk.Resample(image, grid, to_visit, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
-        for image, to_visit in zip(scanned, to_visits, strict=True)
+    images = (
+        sitk.Resample(scanned[0], grid, to_visits[0], sitk.sitkLinear, 0.0, sitk.sitkFloat32),
+        sitk.Resample(scanned[1], grid, to_visits[1], sitk.sitkLinear, 0.0, sitk.sitkFloat32),
     )
     seen = [coverage(image, grid, t) for image, t in zip(scanned, to_visits, strict=True)]
     brains = [
@@ -49,7 +50,6 @@ def bring_to_middle(registered: Registered) -> Middle:
         for visit, to_visit in zip(registered.visits, to_visits, strict=True)
     ]
     brain = (brains[0] | brains[1]) & seen[0] & seen[1]
-    first, second = registered.visits
     unseen_ml = _unseen_ml(first, second, registered.transform) + _unseen_ml(
         second, first, registered.transform.GetInverse()
     )
@@ -99,7 +99,7 @@ def _axes_in_middle(image: sitk.Image, to_visit: sitk.Transform) -> tuple[np.nda
 def _nearest_axes(axes: np.ndarray) -> list[int]:
     """For x, y and z the column that is nearest to it, each column once."""
     orders = itertools.permutations(range(3))
-    return list(max(orders, key=lambda order: np.abs(np.diag(axes[:, order])).sum()))
+    return list(max(orders, key=lambda order: np.abs(np.diag(axes[:, list(order)])).sum()))
 
 
 def check_match(middle: Middle, names: str) -> Alignment:
@@ -112,9 +112,8 @@ def check_match(middle: Middle, names: str) -> Alignment:
       InputError: so much that the registration has failed.
     """
     brain = array_of(middle.brain) > 0
-    alignment = measure_alignment(
-        *(array_of(image) for image in middle.images), brain, np.array(middle.brain.GetSpacing())
-    )
+    first, second = (array_of(image) for image in middle.images)
+    alignment = measure_alignment(first, second, brain, np.array(middle.brain.GetSpacing()))
     if not (alignment.correlation >= LEAST_CORRELATION and alignment.displacement_mm <= FAILED_MM):
         raise InputError(
             f"{names}: the visits do not lie on each other after registration: edges inside the "

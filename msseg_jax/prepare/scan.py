@@ -67,8 +67,10 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
 def check_two_visits(time01: Scan, time02: Scan) -> None:
     """Raises InputError if both are the same scan."""
     # Whatever a converter did to axes and header, the voxels' values are the same.
-    values = [np.sort(sitk.GetArrayFromImage(scan.image), axis=None) for scan in (time01, time02)]
-    if np.array_equal(*values):
+    first, second = (
+        np.sort(sitk.GetArrayFromImage(scan.image), axis=None) for scan in (time01, time02)
+    )
+    if np.array_equal(first, second):
         raise InputError(
             f"{time01.path} and {time02.path} hold the same voxels; expected two visits: the same "
             "scan was given twice"

@@ -93,7 +93,7 @@ def register_visits(
     """
     if all(brain is None for brain in brains):
         return _match_brains(*_find_brains(scans))
-    start = _match_heads(scans, tuple(seen(scan.image) for scan in scans), [])
+    start = _match_heads(scans, (seen(scans[0].image), seen(scans[1].image)), [])
     found = _match_brains(_with_given_brains(scans, brains, start), start)
     if any(brain is None for brain in brains):  # now that it is known where the given one lies
         visits = _with_given_brains(scans, brains, found.transform)
@@ -117,7 +117,7 @@ def look_at(scan: Scan, otherwise: str = GIVE_MASKS) -> Visit:
 
 def _find_brains(scans: tuple[Scan, Scan]) -> tuple[tuple[Visit, Visit], sitk.Transform]:
     """Both brains by the atlas, and the visits' transform to a few mm."""
-    atlas, heads = load_atlas(), tuple(seen(scan.image) for scan in scans)
+    atlas, heads = load_atlas(), (seen(scans[0].image), seen(scans[1].image))
     pose = _pose(atlas, scans[0], heads[0])
     transform = _match_heads(scans, heads, [])
     fits = at_once(
@@ -156,13 +156,13 @@ def _match_heads(
     scans: tuple[Scan, Scan], heads: tuple[sitk.Image, sitk.Image], more: list[sitk.Transform]
 ) -> sitk.Euler3DTransform:
     """The visits on each other by all that is in them, to a few mm."""
-    heads = [capped(head) for head in heads]
-    masks = [sitk.OtsuThreshold(isotropic(head, PROBE_MM), 0, 1) for head in heads]
+    cut = [capped(head) for head in heads]
+    masks = [sitk.OtsuThreshold(isotropic(head, PROBE_MM), 0, 1) for head in cut]
     first, second = (centre_of(mask) for mask in masks)
     # Some air around the head, so that its outline counts.
     around = sitk.BinaryDilate(sitk.BinaryFillhole(masks[0]), (3, 3, 3))
     try:
-        return search(*heads, around, first, [second - first], more)
+        return search(cut[0], cut[1], around, first, [second - first], more)
     except RuntimeError as error:
         raise InputError(
             f"{scans[0].path} and {scans[1].path}: the visits do not overlap however they are "
@@ -222,11 +222,12 @@ def _with_given_brains(
 ) -> tuple[Visit, Visit]:
     first, second = brains
     if first is None:
+        assert second is not None  # one of them is given
         first = on_grid(second, scans[0].image, transform)
     if second is None:
         second = on_grid(first, scans[1].image, transform.GetInverse())
 
-    def visit(scan, brain):
+    def visit(scan: Scan, brain: sitk.Image) -> Visit:
         flat = without_peaks(correct_bias(scan.image, brain, rough=True))
         return Visit(scan, flat, brain, None, None, None)
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -95,7 +95,8 @@ def _in_processes(
                 running[receiver] = (name, process)
                 process.start()
                 sender.close()  # so that the end of the process is the end of the pipe
-            for receiver in wait(list(running)):
+            ended = set(wait(list(running)))
+            for receiver in [one for one in running if one in ended]:
                 name, process = running.pop(receiver)
                 yield name, partial(_receive, receiver, process)
     finally:
@@ -106,7 +107,7 @@ def _in_processes(
             process.join()
 
 
-def _receive(receiver: Connection, process: SpawnProcess) -> R:
+def _receive(receiver: Connection, process: SpawnProcess) -> Any:
     """Return what a process has sent, or raise the error that it has sent.
 
     Raises:

@@ -30,10 +30,14 @@ def grid_difference(one: Volume, other: Volume) -> str | None:
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box that holds every true voxel of a (D, H, W) mask; empty if there is none."""
-    box = []
-    for axis in range(3):
+    """Return the smallest box that holds every true voxel of a (D, H, W) mask.
+
+    It is empty if there is none.
+    """
+
+    def side(axis: int) -> slice:
         others = tuple(k for k in range(3) if k != axis)
         occupied = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0))
-    return tuple(box)
+        return slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0)
+
+    return side(0), side(1), side(2)

@@ -64,7 +64,7 @@ def _check_kind(path: Path, image: nib.Nifti1Image) -> None:
             "write one volume per file"
         )
     # nibabel mends a zero or negative size in silence, so look at what the file says.
-    with nib.openers.ImageOpener(path) as file:
+    with nib.openers.ImageOpener(str(path)) as file:
         stored = type(image.header).from_fileobj(file, check=False)["pixdim"][1:4]
     sizes = np.concatenate([stored, nib.affines.voxel_sizes(image.affine)])
     if not (np.isfinite(image.affine).all() and np.isfinite(sizes).all() and (sizes > 0).all()):

@@ -53,17 +53,22 @@ def read_pair(patient: Patient) -> Pair:
     mask = read_checked(patient.brain_mask, time01, problems) if patient.brain_mask else None
     if mask and (problem := brain_mask_problem(mask, (time01, time02))):
         problems.append(problem)
-    targets = [_read_target(path, time01, problems) for path in patient.targets]
+    targets = {path: _read_target(path, time01, problems) for path in patient.targets}
     if problems:
         raise InputError("\n".join(problems))
+    assert time01 is not None  # otherwise there is a problem
+    assert time02 is not None
 
     brain = _brain(patient, time01, time02, mask)
-    for path, target in zip(patient.targets, targets, strict=True):
+    maps = []
+    for path, target in targets.items():
+        assert target is not None  # as above
         outside = int(target[~brain].sum())
         if outside:
             logger.warning("%s: %d voxels outside the brain are left out", path, outside)
             target *= brain
-    stacked = np.stack(targets) if targets else np.zeros((0, *brain.shape), dtype=np.uint8)
+        maps.append(target)
+    stacked = np.stack(maps) if maps else np.zeros((0, *brain.shape), dtype=np.uint8)
     return Pair(time01, time02, brain, stacked)
 
 

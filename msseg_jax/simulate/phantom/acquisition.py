@@ -27,25 +27,25 @@ def image_grid(
         rng: draws the pose of the head, the obliqueness of the slices and the table position.
         spacing_mm: replaces the planned voxel size.
     """
-    spacing_mm = np.asarray(spacing_mm or plan.spacing_mm, float)
+    sides_mm = np.asarray(spacing_mm or plan.spacing_mm, float)
     axes = np.zeros((3, 3))  # columns: head direction of each array axis
     for axis, letter in enumerate(plan.orientation):
         row = next(r for r, pair in enumerate(("LR", "PA", "IS")) if letter in pair)
         axes[row, axis] = 1.0 if letter in "RAS" else -1.0
     view_mm = np.abs(axes.T) @ (np.array(VIEW_MM) * rng.uniform(1.0, 1.04, 3))
-    shape = tuple(int(2 * round(v / (2 * s))) for v, s in zip(view_mm, spacing_mm, strict=True))
+    shape = tuple(int(2 * round(v / (2 * s))) for v, s in zip(view_mm, sides_mm, strict=True))
 
     pose = Rotation.from_euler("xyz", rng.uniform(-1, 1, 3) * (5, 3, 4), degrees=True).as_matrix()
     centre = (np.array(shape) - 1) / 2
     to_head = np.eye(4)
-    to_head[:3, :3] = pose @ axes * spacing_mm
+    to_head[:3, :3] = pose @ axes * sides_mm
     to_head[:3, 3] = np.add(VIEW_CENTRE_MM, rng.uniform(-2, 2, 3)) - to_head[:3, :3] @ centre
 
     # Every second scan is oblique: its axes are turned against those of the magnet.
     angles = rng.uniform(-1, 1, 3) * (18, 6, 6) * (rng.random() < 0.5)
     oblique = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     affine = np.eye(4)
-    affine[:3, :3] = oblique @ axes * spacing_mm
+    affine[:3, :3] = oblique @ axes * sides_mm
     affine[:3, 3] = rng.uniform(-25, 25, 3) - affine[:3, :3] @ centre
     return HeadGrid(shape, to_head), affine
 

@@ -13,7 +13,9 @@ import numpy as np
 from msseg_jax.simulate.phantom.anatomy import (
     BRAIN_HIGH_MM,
     BRAIN_LOW_MM,
+    Box,
     Brain,
+    Points,
     build_brain,
     cone,
     ellipsoid,
@@ -123,7 +125,9 @@ def surroundings(
     return signal, inside
 
 
-def below_skull(here, patches, grain, covers: Covers, per_mm) -> np.ndarray:
+def below_skull(
+    here: Points, patches: np.ndarray, grain: np.ndarray, covers: Covers, per_mm: np.float32
+) -> np.ndarray:
     """Signal of face and neck: muscles in fat, with bone, air spaces, eyes and the spinal cord."""
     x, y, z = here
     mirrored = (np.abs(x), y, z)
@@ -149,7 +153,16 @@ def below_skull(here, patches, grain, covers: Covers, per_mm) -> np.ndarray:
     return soft
 
 
-def add_covers(signal, cavity, skin, vault_share, patches, grain, covers: Covers, per_mm):
+def add_covers(
+    signal: np.ndarray,
+    cavity: np.ndarray,
+    skin: np.ndarray,
+    vault_share: np.ndarray,
+    patches: np.ndarray,
+    grain: np.ndarray,
+    covers: Covers,
+    per_mm: np.float32,
+) -> None:
     """Lays scalp, bone, dura and fluid over `signal`, from the outside inward.
 
     Args:
@@ -174,7 +187,7 @@ def add_covers(signal, cavity, skin, vault_share, patches, grain, covers: Covers
 
 
 def inner_signal(
-    grid: HeadGrid, box, brain: Brain, around: np.ndarray, rng: np.random.Generator
+    grid: HeadGrid, box: Box, brain: Brain, around: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """FLAIR signal of the brain in `box`, over `around` where there is none."""
     shape, spacing_mm = brain.white.shape, grid.spacing_mm

@@ -9,6 +9,7 @@ along a ventricle or to fill a gyrus, as real ones do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from scipy import ndimage
@@ -21,6 +22,7 @@ from msseg_jax.simulate.phantom.plan import PatientPlan
 KINDS = ("new", "doubtful", "persistent", "enlarged", "faded", "vanished")
 # Where lesions of multiple sclerosis lie; roughly their frequency.
 PLACES = {"periventricular": 0.42, "deep": 0.26, "juxtacortical": 0.2, "infratentorial": 0.12}
+Visits = tuple[float, float]  # at time01 and time02
 CLAIM_VOXELS = 3  # rim around a new lesion that nothing else may enter: labels stay apart
 
 
@@ -51,7 +53,7 @@ class PhantomLesion:
 
     def level(self, points: list[np.ndarray]) -> np.ndarray:
         """Lower inside, higher outside, about 1 per mm."""
-        level = None
+        balls = []
         for offset, matrix in self.lobes:
             x, y, z = (
                 p - np.float32(c) for p, c in zip(points, self.centre_mm + offset, strict=True)
@@ -60,8 +62,8 @@ class PhantomLesion:
                 (np.float32(a) * x + np.float32(b) * y + np.float32(c) * z) ** 2
                 for a, b, c in matrix
             )
-            ball = (np.sqrt(squares) - 1) * np.float32(self.radius_mm)
-            level = ball if level is None else np.minimum(level, ball)
+            balls.append((np.sqrt(squares) - 1) * np.float32(self.radius_mm))
+        level = reduce(np.minimum, balls)
         return level + np.float32(self.roughness * self.radius_mm) * self.waves(*points)
 
 
@@ -163,7 +165,7 @@ class Sites:
 
 
 def draw_lesion(
-    rng: np.random.Generator, sites: Sites, kind: str, volumes: tuple, contrast: tuple
+    rng: np.random.Generator, sites: Sites, kind: str, volumes: Visits, contrast: Visits
 ) -> PhantomLesion:
     """A lesion of random place and shape.
 
@@ -200,8 +202,8 @@ def draw_lesion(
         waves=Waves.draw(rng, max(3.0, 1.6 * radius)),
         roughness=float(rng.uniform(0.05, 0.16)),
         edge_mm=float(min(rng.uniform(0.3, 0.8), 0.25 * radius)),
-        volume_mm3=tuple(map(float, volumes)),
-        contrast=tuple(map(float, contrast)),
+        volume_mm3=(float(volumes[0]), float(volumes[1])),
+        contrast=(float(contrast[0]), float(contrast[1])),
     )
 
 
@@ -246,7 +248,7 @@ def draw_load(plan: PatientPlan, sites: Sites, painter: Painter) -> LesionLoad:
             contrast = rng.uniform(0.36 if volume < 60 else 0.28, 0.72)
         else:
             contrast = rng.uniform(0.08, 0.18)
-        tries = []
+        tries: list[tuple[PhantomLesion, Drawn]] = []
         while len(tries) < 60 and not (tries and tries[-1][1].compact):
             lesion = draw_lesion(rng, sites, kind, (0.0, volume), (0.0, contrast))
             tries.append((lesion, painter.draw(lesion, 1, claims)))
@@ -275,7 +277,7 @@ def _claim(claims: np.ndarray, drawn: Drawn, owner: int) -> None:
 
 
 def _old_lesions(
-    rng, sites: Sites, recent: list[tuple[PhantomLesion, Drawn]]
+    rng: np.random.Generator, sites: Sites, recent: list[tuple[PhantomLesion, Drawn]]
 ) -> list[PhantomLesion]:
     """Lesions of the first visit: a median of 16, from 4 to 60, most of them unchanged."""
     count = int(np.clip(round(rng.lognormal(np.log(16), 0.7)), 4, 60))

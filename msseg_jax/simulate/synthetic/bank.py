@@ -6,6 +6,7 @@ of the first kind lie.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import nibabel as nib
@@ -54,11 +55,14 @@ class Bank:
     shapes: tuple[Shape, ...]
     contrasts: tuple[float, ...] = CONTRASTS
 
-    def __post_init__(self):
-        volumes = np.array([shape.volume_mm3 for shape in self.shapes])
-        places = np.array([s.centre_mm for s in self.shapes if s.centre_mm is not None])
-        object.__setattr__(self, "_volumes", volumes)
-        object.__setattr__(self, "_places", places.reshape(-1, 3))
+    @cached_property
+    def _volumes(self) -> np.ndarray:  # (N,) mm3
+        return np.array([shape.volume_mm3 for shape in self.shapes])
+
+    @cached_property
+    def _places(self) -> np.ndarray:  # (M, 3) mm in MNI space, where they are known
+        places = [s.centre_mm for s in self.shapes if s.centre_mm is not None]
+        return np.array(places).reshape(-1, 3)
 
     def draw(self, rng: np.random.Generator, volume_mm3: float) -> tuple[Shape, np.ndarray]:
         """A shape of about that volume, and a place in MNI space: (3,) mm.

@@ -48,8 +48,8 @@ def place(
         return None
     here = image[box]
     tissue = np.clip((here - FLUID) / (TISSUE - FLUID), 0, 1)
-    shares = tuple(_share(lesion, size, source, box) for size in lesion.sizes)
-    whole = np.maximum(*shares)
+    first, second = (_share(lesion, size, source, box) for size in lesion.sizes)
+    whole = np.maximum(first, second)
     inside = whole > 0.25
     if not inside.any():
         return None
@@ -65,7 +65,7 @@ def place(
     if around.sum() < 20:
         return None
     reference = np.median(here[around])
-    shares = tuple(share * tissue for share in shares)
+    shares = (first * tissue, second * tissue)
     seen = [c * s.max() for c, s in zip(lesion.contrasts, shares, strict=True) if c]
     if min(seen) < LEAST_SEEN:
         return None

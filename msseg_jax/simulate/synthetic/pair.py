@@ -131,7 +131,12 @@ def _erase_some(
 
 
 def _find_place(
-    lesion: PaintedLesion, bank: Bank, source: Source, heads: list, taken: np.ndarray, rng
+    lesion: PaintedLesion,
+    bank: Bank,
+    source: Source,
+    heads: list,
+    taken: np.ndarray,
+    rng: np.random.Generator,
 ) -> Placed | None:
     """A place for a lesion, or for another of its kind; None where none was found."""
     for _ in range(TRIES):
@@ -186,7 +191,14 @@ def _worth_a_label(
     return kept[labels]
 
 
-def _record(source, label, affine, painted, real, sessions) -> dict:
+def _record(
+    source: Source,
+    label: np.ndarray,
+    affine: np.ndarray,
+    painted: list[Placed],
+    real: list[tuple[Kind, np.ndarray]],
+    sessions: tuple[Session, Session],
+) -> dict:
     """What was done to a source, for people; `data.split` goes by which it was."""
     voxel_mm3 = float(np.prod(nib.affines.voxel_sizes(affine)))
     counts = {kind.value: sum(p.lesion.kind is kind for p in painted) for kind in Kind}

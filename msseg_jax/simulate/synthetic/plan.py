@@ -140,7 +140,7 @@ def draw_sessions(
     second = first if same_protocol else _draw_spacing(spacing_mm, rng)
     noise = rng.uniform(0.01, 0.045)
     moving = int(rng.integers(2))  # the visit that registration has left apart
-    sessions = []
+    sessions: list[Session] = []
     for visit, voxel_mm in enumerate((first, second)):
         apart = visit == moving and rng.random() < 0.7
         unlike = 1.0 if same_protocol else 2.0
@@ -163,7 +163,7 @@ def draw_sessions(
                 seed=int(rng.integers(2**31)),
             )
         )
-    return tuple(sessions)
+    return sessions[0], sessions[1]
 
 
 def _draw_spacing(spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:

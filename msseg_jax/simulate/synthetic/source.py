@@ -119,7 +119,7 @@ def _in_folder(folder: Path) -> Files:
                 "changes in it, as they would else be taught as none: draw it, or give one of the "
                 "visits alone, which needs no mask"
             )
-        scans = (folder / TIME01, folder / TIME02)
+        scans: tuple[Path, ...] = (folder / TIME01, folder / TIME02)
     else:
         scans = tuple(p for p in images if not p.name.startswith((*MASKS, "ground_truth")))
         if len(scans) != 1:

@@ -104,7 +104,11 @@ def slice_profile(array: np.ndarray, spacing_mm: np.ndarray, session: Session) -
 
 
 def _appearance(
-    head: np.ndarray, brain: np.ndarray, spacing_mm: np.ndarray, session: Session, rng
+    head: np.ndarray,
+    brain: np.ndarray,
+    spacing_mm: np.ndarray,
+    session: Session,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Tissue and coil: the signal before it is sampled."""
     if session.flow:

@@ -154,8 +154,8 @@ def _check_left_out(names: tuple[str, ...], sources: list[Files], masks: list[Pa
 
 def _digest(*groups: Sequence[Path]) -> str:
     """Of what files hold, and which of them are together."""
-    groups = [[sha256(path.read_bytes()).hexdigest() for path in group] for group in groups]
-    return sha256(json.dumps(groups).encode()).hexdigest()[:16]
+    digests = [[sha256(path.read_bytes()).hexdigest() for path in group] for group in groups]
+    return sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
 
 def _check_output(request: SyntheticRequest, wanted: dict[str, dict]) -> None:
