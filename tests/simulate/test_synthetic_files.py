@@ -244,7 +244,7 @@ def test_a_scan_that_cannot_be_used_stops_no_other(scans, masks, tmp_path, monke
     arguments = [f"--scans={scans}", f"--masks={masks}", f"--output={tmp_path / 'root'}"]
     assert main([*arguments, "--pairs=1", "--jobs=1"]) == 1
     out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()] == ["carl_000"]
+    assert [line.split()[0] for line in out.splitlines()] == ["bea:", "carl_000"]
     assert "1 of 2 scans failed:\n  bea: " in err
     assert f"{scans / 'bea.nii.gz'}: no head was found in it" in err
 
