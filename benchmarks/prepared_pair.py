@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.prepare.patient import RECORD, TRANSFORMS
+from msseg_jax.prepare.folder import RECORD, TRANSFORMS
 from msseg_jax.prepare.registration import (
     centre_of,
     compose,

@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict
 from msseg_jax.configuration.sections import NetworkSettings
 from msseg_jax.network import native
 from msseg_jax.network.model import Convolution, SiameseMPUNet
+from msseg_jax.system.text_table import text_table
 
 
 def layer_table(settings: NetworkSettings, patch_size: int) -> str:
@@ -49,16 +50,11 @@ def layer_table(settings: NetworkSettings, patch_size: int) -> str:
                 f"{count:,}",
             )
         )
-    widths = [max(len(row[k]) for row in table) for k in range(5)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
     total = sum(leaf.size for leaf in parameters.values())
     used, reason = native.state()
     return "\n".join(
         [
-            *lines,
+            text_table(table, "<<<<<"),
             "",
             f"convolution on a CPU: {'native' if used else 'plain JAX'}, {reason}",
             f"convolutions: {len(rows)}",

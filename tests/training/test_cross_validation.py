@@ -13,7 +13,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.training import cross_validation, phantom_data
 from msseg_jax.training.cross_validation import cross_validate
 from msseg_jax.training.experiment import run_experiment
-from msseg_jax.volumes.layout import CONSENSUS, DatasetError
+from msseg_jax.volumes.layout import CONSENSUS
 from tests.support.patients import SHAPE, save_nifti
 
 PATIENTS = [f"patient_{k}" for k in range(4)]
@@ -173,6 +173,6 @@ def test_every_fold_is_meant_and_there_are_two_or_more(config, folds, fold, coun
 def test_a_fold_without_new_lesions_ends_it_before_any_training(config, folds, patients_root):
     for name in PATIENTS[1:]:
         save_nifti(patients_root / name / CONSENSUS, np.zeros(SHAPE, np.uint8))
-    with pytest.raises(DatasetError, match="folds is 2, and 1 of the 4 patients"):
+    with pytest.raises(InputError, match="folds is 2, and 1 of the 4 patients"):
         cross_validate(typed(config), folds.path)
     assert not folds.exist

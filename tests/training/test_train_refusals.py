@@ -10,7 +10,6 @@ from msseg_jax.configuration.files import typed
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout as dataset
-from msseg_jax.volumes.layout import DatasetError
 from tests.support import tiny
 from tests.support.patients import make_patients, save_nifti
 from tests.support.runs import train_run
@@ -51,7 +50,7 @@ def test_a_run_of_another_configuration_is_refused_and_the_fields_are_named(
 def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(small_config, tmp_path):
     run = RunFolder(tmp_path / "run")
     small_config.model.targets = 5  # the folder has two
-    with pytest.raises(DatasetError, match="ground_truth_expert4"):
+    with pytest.raises(InputError, match="ground_truth_expert4"):
         train_run(small_config, run)
     assert not run.config_file.exists()
     small_config.model.targets = 2
