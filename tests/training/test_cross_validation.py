@@ -144,14 +144,15 @@ def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
 
     def copy(folder, patients, seed, spacing_mm):
         made.append((patients, seed))
-        folder.mkdir()
+        (folder / "phantom_001").mkdir()
         raise OSError("that will do")
 
     monkeypatch.setattr(phantom_data, "write_phantoms", copy)
     with pytest.raises(OSError, match="that will do"):
         cross_validate(typed(config), folds.path)
     assert made == [(4, 0)]
-    assert (folds.path / ".partial-phantoms").is_dir()
+    assert not list(folds.path.glob(".partial-*"))
+    assert not (folds.path / "phantoms").exists()
     assert not list(folds.path.glob("fold_*/*"))
 
 
