@@ -6,7 +6,7 @@ from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
 from msseg_jax.report.page import write_page
-from msseg_jax.report.section import Fact, Section, ShownLesions, add_pictures
+from msseg_jax.report.section import Fact, PatientSection, ShownLesions, add_pictures
 
 
 def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
@@ -26,7 +26,7 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
         title = ", ".join(str(Path(*scan.resolve().parts[-2:])) for scan in on_scanner.scans)
         lesions = ShownLesions(on_scanner.drawn, rows, on_scanner.centres_mm)
     facts = [*_facts_of_scans(prediction, outputs), *_facts(prediction)]
-    section = Section(title, "patient", prediction.warnings, facts)
+    section = PatientSection(title, "patient", prediction.warnings, facts)
     write_page(
         path, "prediction.html",
         section=add_pictures(section, prediction.pair, {"prediction": lesions}),

@@ -15,7 +15,7 @@ from msseg_jax.evaluation.raters import PREDICTION, REFERENCE, read_masks
 from msseg_jax.evaluation.scores import find_lesions
 from msseg_jax.report.charts import threshold_curve, volume_scatter
 from msseg_jax.report.page import write_page
-from msseg_jax.report.section import Section, ShownLesions, add_pictures
+from msseg_jax.report.section import PatientSection, ShownLesions, add_pictures
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.processes import for_each
 from msseg_jax.volumes.alignment import GRID_MM
@@ -84,7 +84,7 @@ def _section(
     evaluation: Evaluation,
     fitted: Mapping[str, Sequence[Preprocessing]],
     numbered: tuple[int, Patient],
-) -> Section:
+) -> PatientSection:
     """Return the part of a numbered patient; without pictures where its visits cannot be shown."""
     number, patient = numbered
     masks = read_masks(
@@ -98,7 +98,7 @@ def _section(
         f"new lesions found, {scores.rater_lesions - scores.confirmed} false"
     )
     anchor = f"patient-{number}"  # names may hold anything
-    section = Section(patient.name, anchor, [], [("Against the consensus", agreement)])
+    section = PatientSection(patient.name, anchor, [], [("Against the consensus", agreement)])
     try:
         pair = read_pair(patient)
         if difference := grid_difference(pair.time01, masks.consensus):

@@ -16,7 +16,7 @@ Fact = tuple[str, str]  # what else to state: label and value
 
 
 @dataclass(frozen=True)
-class Section:
+class PatientSection:
     """What a page shows of one patient; without pictures until `add_pictures` adds them."""
 
     name: str
@@ -38,7 +38,9 @@ class ShownLesions:
     centres_mm: np.ndarray | None = None
 
 
-def add_pictures(section: Section, pair: Pair, lesions: dict[str, ShownLesions]) -> Section:
+def add_pictures(
+    section: PatientSection, pair: Pair, lesions: dict[str, ShownLesions]
+) -> PatientSection:
     """Return a section with the slices that matter, and its lesions as a table.
 
     Args:

@@ -9,7 +9,7 @@ import pytest
 from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.report.evaluation import write_evaluation_report
 from msseg_jax.report.page import write_page
-from msseg_jax.report.section import Section, ShownLesions, add_pictures, side_of
+from msseg_jax.report.section import PatientSection, ShownLesions, add_pictures, side_of
 from msseg_jax.report.slices import MOST_SLICES, choose_slices, make_slices, outline_path
 from msseg_jax.report.view import AxialView
 from msseg_jax.volumes.lesions import describe_lesions
@@ -177,7 +177,7 @@ def test_a_lesion_on_the_patients_left_is_said_and_drawn_there(tmp_path):
     row = {"lesion": 1, "volume_mm3": 3.0, "x_mm": centre[0] - 15, "y_mm": centre[1] + 10,
            "z_mm": centre[2], "mean_probability": 0.9}  # fmt: skip
     section = add_pictures(
-        Section("patient <1>", "patient-1", ["Look & see."], [("model", "runs/x")]),
+        PatientSection("patient <1>", "patient-1", ["Look & see."], [("model", "runs/x")]),
         pair_of(image, brain, affine), {"prediction": ShownLesions(lesion, [row])},
     )  # fmt: skip
     page = tmp_path / "page.html"
@@ -263,7 +263,7 @@ def test_word_and_picture_agree_on_a_turned_grid(degrees):
     lesion[75 - 14, 90 + 60, 4] = 1
     rows = describe_lesions(lesion, affine, (1, 1, 1))
     section = add_pictures(
-        Section("one", "one", [], []), pair_of(image, brain, affine),
+        PatientSection("one", "one", [], []), pair_of(image, brain, affine),
         {"prediction": ShownLesions(lesion, rows)},
     )  # fmt: skip
     assert section.lesions[0]["side"] == "left"

@@ -197,7 +197,8 @@ def test_what_is_trained_on_keeps_the_terms_of_what_it_began_with(config, tmp_pa
     about = read_model_file(path).about
     assert (about.title, about.licence, about.attribution) == ("tuned 2", "none", "nobody")
     RunFolder(tmp_path / "new").initial_file.write_text('{"about": {"title": "?"}}')
-    with pytest.raises(InputError, match=r"(?s)initial.json: is damaged .*; restore it from a copy"):
+    message = r"(?s)initial.json: is damaged .*; restore it from a copy"
+    with pytest.raises(InputError, match=message):
         trained_networks(tmp_path / "new")
 
 
