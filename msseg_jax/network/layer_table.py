@@ -1,5 +1,8 @@
 """The layers of a network as a table: one line per convolution."""
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +11,8 @@ from flax.traverse_util import flatten_dict
 from msseg_jax.configuration.sections import NetworkSettings
 from msseg_jax.network import native
 from msseg_jax.network.model import Convolution, SiameseMPUNet
+
+Sides = tuple[int, ...]  # the shape of an array
 
 
 def layer_table(settings: NetworkSettings, patch_size: int) -> str:
@@ -19,9 +24,15 @@ def layer_table(settings: NetworkSettings, patch_size: int) -> str:
     model = SiameseMPUNet(settings)
     side = patch_size
     visit = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
-    rows = []
+    # Of each convolution its path, and the shapes of its kernel, input and output.
+    rows: list[tuple[tuple[str, ...], Sides, Sides, Sides]] = []
 
-    def note(next_call, args, kwargs, context):
+    def note(
+        next_call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
         output = next_call(*args, **kwargs)
         if isinstance(context.module, Convolution) and context.method_name == "__call__":
             kernel = context.module.variables["params"]["kernel"].shape
