@@ -8,7 +8,6 @@ whole batches is in `benchmarks.loader`.
 """
 
 import argparse
-import dataclasses
 import statistics
 import tempfile
 import time
@@ -19,14 +18,14 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
-from configs import msseg2_augmented
+from msseg_jax.configuration.files import find, read
+from msseg_jax.configuration.sections import AugmentationSettings
 from msseg_jax.data.augmentation import cut_augmented, draw_augmentation
 from msseg_jax.data.augmentation.spatial import Spatial, interpolate, place_visits
 from msseg_jax.data.cache import open_patient
 from msseg_jax.data.loader import Places, Sampling
 from msseg_jax.data.packing import pack_images, pack_targets
 from msseg_jax.system.machine import keep_freed_memory
-from msseg_jax.training.batches import augmentation_settings
 
 SHAPE = (200, 220, 180)  # voxels, of a brain at 0.8 mm
 TRANSFORMS = (
@@ -49,13 +48,13 @@ def random_patient(folder: Path, targets: int) -> None:
     np.save(folder / "affine.npy", np.diag([0.8, 0.8, 0.8, 1]))
 
 
-def alone(settings, transform: str | None):
-    """The settings with one transform always and the others never."""
+def alone(settings: AugmentationSettings, transform: str | None) -> AugmentationSettings:
+    """Return the settings with one transform always and the others never."""
     names = [f"{name}_probability" for name in TRANSFORMS]
     never = dict.fromkeys(names, 0.0) | {"flip_probability": (0.0,) * 3}
     if transform:
         never[f"{transform}_probability"] = (1.0,) * 3 if transform == "flip" else 1.0
-    return dataclasses.replace(settings, **never)
+    return settings.model_copy(update=never)
 
 
 def interpolation_ms(size: int) -> tuple[float, float]:
@@ -77,8 +76,8 @@ def main():
     parser.add_argument("--patches", type=int, default=50, help="of which medians are taken")
     flags = parser.parse_args()
     keep_freed_memory()  # as launch.py does
-    config = msseg2_augmented.get_config()
-    settings = augmentation_settings(config)
+    config = read(find("msseg2_augmented"))
+    settings = config.augmentation
     size, seed = config.data.patch_size, config.seed
     with tempfile.TemporaryDirectory() as folder:
         random_patient(Path(folder), config.model.targets)

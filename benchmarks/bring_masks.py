@@ -3,7 +3,7 @@
 Usage: python -m benchmarks.bring_masks PUBLISHED TRANSFORM PREPARED
 PUBLISHED holds ground_truth.nii.gz and change_mask.nii.gz in a space of their own; TRANSFORM is
 ITK's, from points of that space to points of the second visit's scan; PREPARED is the folder that
-`python -m msseg_jax.prepare` has made of the scans. The masks are written there under their names,
+`msseg prepare` has made of the scans. The masks are written there under their names,
 for `benchmarks.real_pair`.
 """
 

@@ -1,7 +1,7 @@
 """Ours beside PyTorch, TorchIO and OpenVINO on a CPU: the same network, weights, data and threads.
 
 Usage: python -m benchmarks.cpu [--patient FOLDER] [--model RUN] [--repeats 5]
-Needs requirements-benchmarks.txt. The forward pass and the training step take turns with their
+Needs the extra `benchmarks`. The forward pass and the training step take turns with their
 peers in one process, and the medians are compared; one patient from files to mask (a folder in the
 MSSEG-2 layout; without --patient a phantom) takes turns in a process for each.
 """
@@ -55,20 +55,20 @@ def compare_passes(flags, threads):
     import torch
 
     from benchmarks.peers import Peer, with_weights
-    from configs import msseg2
+    from msseg_jax.configuration.files import find, read
     from msseg_jax.inference.forward import compile_forward
-    from msseg_jax.network.model import build_model
+    from msseg_jax.network.model import SiameseMPUNet
     from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
     from msseg_jax.training.step import create_state, train_step
 
-    config = msseg2.get_config()
+    config = read(find("msseg2"))
     generator = np.random.default_rng(0)
     shape = (flags.batch_size, *(flags.patch_size,) * 3)
     visits = generator.standard_normal((2, *shape, 1), np.float32)
     targets = (generator.random((*shape, config.model.targets)) < 0.02).astype(np.uint8)
 
-    model = build_model(config, axis_name=AXIS)
-    state = create_state(config, model, lambda step: config.train.learning_rate)
+    model = SiameseMPUNet(config.model, AXIS)
+    state = create_state(model, lambda step: config.train.learning_rate)
     variables = _spread(state.model_variables, generator)
     forward = compile_forward(model)
     peer = with_weights(Peer(config.model), variables)
@@ -171,27 +171,25 @@ def write_run(folder: Path, patient_folder: Path):
     """The folder of a run of `configs/msseg2.py` that was never trained: as fast as any."""
     import numpy as np
 
-    from configs import msseg2
+    from msseg_jax.configuration.files import find, read
     from msseg_jax.data import preprocess
-    from msseg_jax.models.checkpoints import Checkpoints
+    from msseg_jax.models.checkpoints import Checkpoints, Progress
     from msseg_jax.models.run_folder import RunFolder
-    from msseg_jax.network.model import build_model, initial_variables
+    from msseg_jax.network.model import SiameseMPUNet, initial_variables
     from msseg_jax.volumes.layout import patient_in
     from msseg_jax.volumes.pair import read_pair
 
-    config = msseg2.get_config()
-    settings = preprocess.Settings(
-        config.data.spacing_mm, tuple(config.data.percentiles), config.data.patch_size
-    )
+    config = read(find("msseg2"))
+    settings = config.data.preprocessing
     patient = patient_in(patient_folder)
     resampled = preprocess.resample(patient, read_pair(patient), settings)
     histograms = preprocess.histograms(patient, resampled, settings)
     run = RunFolder(folder)
     run.create_or_continue(config)
     run.keep(config, preprocess.fit([histograms], settings), {})
-    variables = _spread(initial_variables(build_model(config), 0), np.random.default_rng(0))
+    variables = _spread(initial_variables(SiameseMPUNet(config.model), 0), np.random.default_rng(0))
     with Checkpoints(run.checkpoints / "last") as checkpoints:
-        checkpoints.save(1, variables, {"moments": np.zeros(1)}, {})
+        checkpoints.save(1, variables, {"moments": np.zeros(1)}, Progress())
 
 
 def take_turns(passes, repeats) -> dict[str, float]:

@@ -4,16 +4,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ml_collections import ConfigDict
-
-from msseg_jax.configuration.sections import PreprocessingSettings
+from msseg_jax.configuration.sections import Configuration
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import TrainingSet, prepare
 from msseg_jax.simulate.phantom import write_phantoms
 
 
 @contextmanager
-def training_patients(config: ConfigDict, root: Path | None, phantoms: int, cache: Path | None):
+def training_patients(config: Configuration, root: Path | None, phantoms: int, cache: Path | None):
     """A `TrainingSet` of all patients of a folder.
 
     Args:
@@ -24,11 +22,8 @@ def training_patients(config: ConfigDict, root: Path | None, phantoms: int, cach
         if root is None:
             root = Path(temporary) / "patients"
             write_phantoms(root, phantoms, seed=0, spacing_mm=config.data.spacing_mm)
-        data = config.data
-        settings = PreprocessingSettings(
-            spacing_mm=data.spacing_mm, percentiles=data.percentiles, patch_size=data.patch_size
-        )
         cache = cache or Path(temporary) / "cache"
+        settings = config.data.preprocessing
         yield prepare(root, config.model.targets, settings, HoldOut(config.seed), cache)
 
 

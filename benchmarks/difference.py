@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from configs.open_ms import get_config
+from msseg_jax.configuration.files import find, read
 from msseg_jax.data.intensity import fit_landmarks, measure_percentiles, normalise
 from msseg_jax.evaluation.scores import compare_lesions
 from msseg_jax.system.errors import InputError
@@ -66,7 +66,7 @@ class Case:
 
 def percentiles_of(pair: Pair) -> list[np.ndarray]:
     """Of both visits, at the network's percentiles."""
-    percentiles = tuple(get_config().data.percentiles)
+    percentiles = read(find("open_ms")).data.percentiles
     return [
         measure_percentiles(visit.array, pair.brain, percentiles)
         for visit in (pair.time01, pair.time02)

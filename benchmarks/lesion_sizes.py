@@ -1,7 +1,7 @@
 """Lesions found and false ones by their volume, of one or several evaluations.
 
 Usage: python -m benchmarks.lesion_sizes EVALUATION ...
-An EVALUATION is the folder of `python -m msseg_jax.evaluate --output`; of several, that of the same
+An EVALUATION is the folder of `msseg evaluate --output`; of several, that of the same
 patients by different methods.
 """
 
@@ -50,7 +50,7 @@ def main():
     for folder in parser.parse_args().evaluation:
         file = folder / "lesions.csv"
         if not file.is_file():
-            sys.exit(f"{file}: no such file; wanted the output of python -m msseg_jax.evaluate")
+            sys.exit(f"{file}: no such file; expected the output of msseg evaluate")
         print(f"{folder}\n{'volume, mm3':>14}  sensitivity  PPV  F1")
         for row in by_volume(pd.read_csv(file)):
             print(format_row(*row))

@@ -5,7 +5,7 @@ A patch is both visits and all targets, 56^3. Ours comes from the project's cach
 loader, in two forms: packed, as it goes to the device, and unpacked to float32 and uint8 on the
 host, which is what TorchIO delivers. TorchIO has its volumes in memory, and cuts several patches
 from a volume before it takes the next. They take turns, and each figure is a median. TorchIO needs
-requirements-benchmarks.txt; without it ours is measured alone.
+the extra `benchmarks`; without it ours is measured alone.
 """
 
 import argparse
@@ -32,9 +32,9 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     flags = parser.parse_args()
     from benchmarks.data import describe, training_patients
-    from configs import msseg2
+    from msseg_jax.configuration.files import find, read
 
-    config = msseg2.get_config()
+    config = read(find("msseg2"))
     with training_patients(config, flags.data, flags.phantoms, flags.cache) as data:
         # As launch.py does, and for the peer, too; but what the preparation took is given back, so
         # that the memory below is the loader's.

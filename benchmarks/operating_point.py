@@ -1,7 +1,7 @@
 """Which threshold, and which smallest lesion, have the best lesion F1 on labelled pairs.
 
 Usage: python -m benchmarks.operating_point --reference ROOT --probability DIR
-DIR holds the maps of `python -m msseg_jax.predict --dataset ROOT --probability DIR`. F1 is that of
+DIR holds the maps of `msseg predict --dataset ROOT --probability DIR`. F1 is that of
 all lesions of all patients together, by the challenge's rules.
 """
 

@@ -1,6 +1,6 @@
 """The same network in PyTorch, with our weights: what the speed of ours is compared with.
 
-Needs requirements-benchmarks.txt. Arrays are PyTorch's own, (B, C, D, H, W).
+Needs the extra `benchmarks`. Arrays are PyTorch's own, (B, C, D, H, W).
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ class Unit(nn.Module):
 
 
 class Peer(nn.Module):
-    """`msseg_jax.model.SiameseMPUNet` of a `config.model`; names of parts are ours."""
+    """`msseg_jax.network.model.SiameseMPUNet` of a `config.model`; names of parts are ours."""
 
     def __init__(self, config):
         super().__init__()

@@ -2,7 +2,7 @@
 
 Usage: python -m benchmarks.prepared_pair PREPARED RAW PUBLISHED
 
-PREPARED is what `msseg_jax.prepare` made of the two scans in RAW, `study1_FLAIR.nii.gz` and
+PREPARED is what `msseg prepare` made of the two scans in RAW, `study1_FLAIR.nii.gz` and
 `study2_FLAIR.nii.gz`; RAW also has the published transforms from the common space to each scan,
 `study1_FLAIR_to_common_space.txt` and the other; PUBLISHED has `brain_mask.nii.gz` and
 `change_mask.nii.gz` on the common space. The published transforms are affine, with a scale of up to
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.prepare.patient import RECORD, TRANSFORMS
+from msseg_jax.prepare.folder import RECORD, TRANSFORMS
 from msseg_jax.prepare.registration import (
     centre_of,
     compose,

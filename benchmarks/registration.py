@@ -10,7 +10,7 @@ What should be found then is known from the motion.
 
 A pair counts as misaligned where any point of the brain is more than 2 mm off, and as detected
 where the registration itself, or the measure of what motion is left, ends in an error.
-(`msseg_jax.prepare` also refuses brains under 800 ml, as where a large part is out of view.)
+(`msseg prepare` also refuses brains under 800 ml, as where a large part is out of view.)
 """
 
 import argparse
@@ -32,7 +32,8 @@ from msseg_jax.prepare.registration import (
     rigid,
 )
 from msseg_jax.prepare.scan import Scan, read_scan
-from msseg_jax.prepare.visits import RegistrationError, register_visits
+from msseg_jax.prepare.visits import register_visits
+from msseg_jax.system.errors import InputError
 
 MOST_DEGREES, MOST_SHIFT_MM = 30.0, 40.0
 SLICE_MM, PIXEL_MM = 4.0, 0.9
@@ -83,11 +84,11 @@ def register(first: Scan, second: Scan):
     """(transform, 'ok' or what was found wrong with it), or in words why there is none."""
     try:
         found = register_visits((first, second))
-    except RegistrationError as error:
+    except InputError as error:
         return f"refused: {error}"[-150:]
     try:
         check_match(bring_to_middle(found), "pair")
-    except RegistrationError as error:
+    except InputError as error:
         return found.transform, f"refused: {error}"[:150]
     return found.transform, "ok"
 

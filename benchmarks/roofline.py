@@ -17,9 +17,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from msseg_jax.network.model import Convolution, build_model
+from msseg_jax.configuration.sections import Configuration
+from msseg_jax.network.model import Convolution, SiameseMPUNet
 from msseg_jax.system.machine import processors
 
 
@@ -97,10 +97,10 @@ def known_device(kind: str, compute_dtype: str) -> Device | None:
 
 
 def count_layers(
-    config: ConfigDict, batch_size: int, compute_dtype: str = "float32"
+    config: Configuration, batch_size: int, compute_dtype: str = "float32"
 ) -> list[Layer]:
-    """The convolutions of one pass of `batch_size` patch pairs; nothing is computed."""
-    model = build_model(config, compute_dtype=compute_dtype)
+    """Return the convolutions of one pass of `batch_size` patch pairs; nothing is computed."""
+    model = SiameseMPUNet(config.model, compute_dtype=compute_dtype)
     visit = jax.ShapeDtypeStruct((batch_size, *(config.data.patch_size,) * 3, 1), jnp.float32)
     layers = []
 

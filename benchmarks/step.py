@@ -27,16 +27,16 @@ def main():
     import jax
     import numpy as np
 
-    from configs import msseg2
+    from msseg_jax.configuration.files import find, read
     from msseg_jax.inference.forward import compile_forward
-    from msseg_jax.network.model import build_model
+    from msseg_jax.network.model import SiameseMPUNet
     from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
     from msseg_jax.training.step import create_state, train_step
 
-    config = msseg2.get_config()
+    config = read(find("msseg2"))
     devices = jax.local_devices()
-    model = build_model(config, axis_name=AXIS)
-    state = create_state(config, model, lambda step: config.train.learning_rate)
+    model = SiameseMPUNet(config.model, AXIS)
+    state = create_state(model, lambda step: config.train.learning_rate)
     state = on_every_device(state, devices)
     step = parallel_step(lambda state, batch, _: train_step(state, batch, seed=0), devices)
     forward, variables = compile_forward(model), jax.device_get(state.model_variables)

@@ -5,7 +5,7 @@ Ours in float32 and bfloat16, with patches cut on the host and on the device, be
 network in PyTorch on the same device, for which a batch lies there ready. They take turns in one
 process, and each figure is a median. PyTorch has its arrays in each of the two orders that it
 knows, and where asked for `torch.compile` as well: ours is compared with the fastest. It needs
-requirements-benchmarks.txt; without it, or where it does not see the device, ours is measured
+the extra `benchmarks`; without it, or where it does not see the device, ours is measured
 alone. What the limit is: `benchmarks.roofline`.
 """
 
@@ -46,19 +46,20 @@ def main():
     # JAX takes three quarters of a GPU when it starts, and PyTorch wants a part.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
     from benchmarks.data import describe, training_patients
-    from configs import msseg2
+    from msseg_jax.configuration.files import find, read
     from msseg_jax.system.machine import keep_freed_memory
 
-    config = msseg2.get_config()
-    paper = config.copy_and_resolve_references()
+    config = paper = read(find("msseg2"))
     with training_patients(config, flags.data, flags.phantoms, flags.cache) as data:
         keep_freed_memory()  # as launch.py does, and for the peer, too
         import jax
 
         device = jax.local_devices()[0]
         on_cpu = device.platform == "cpu"
-        config.train.batch_size = flags.batch_size or (4 if on_cpu else 40)
-        config.data.workers = flags.workers or config.data.workers
+        batch_size = flags.batch_size or (4 if on_cpu else 40)
+        settings = config.train.model_copy(update={"batch_size": batch_size})
+        config = config.model_copy(update={"train": settings})
+        config = config.with_data(workers=flags.workers or config.data.workers)
         flags.steps = flags.steps or (2 if on_cpu else 50)
         flags.compile = not on_cpu if flags.compile is None else flags.compile
         flags.dtypes = flags.dtypes.split(",")
@@ -109,9 +110,10 @@ def report(trainings, step_s, limits, batch_size, patches):
 
 def paper_patches(paper) -> int:
     """Patches of the paper's whole training."""
-    from msseg_jax.training.schedule import make_schedule
+    from msseg_jax.training.schedule import Schedule
 
-    return make_schedule(paper, PAPER_PATIENTS).total_steps * paper.train.batch_size
+    schedule = Schedule.of(paper.train, paper.data.patches_per_patient, PAPER_PATIENTS)
+    return schedule.total * paper.train.batch_size
 
 
 def limit_s(config, device, dtype, flags) -> float | None:
@@ -158,24 +160,22 @@ def our_trainings(config, data, device, flags) -> dict:
 
 
 class OurTraining:
-    """The loop of `msseg_jax.train`, without log, validation and checkpoints."""
+    """The loop of `msseg_jax.training`, without log, validation and checkpoints."""
 
     def __init__(self, config, data, device, dtype, place):
-
         from msseg_jax.data.loader import load_batches
-        from msseg_jax.network.model import build_model
+        from msseg_jax.network.model import SiameseMPUNet
         from msseg_jax.system.errors import InputError
-        from msseg_jax.training.batches import training_data
+        from msseg_jax.training.batches import training_batches
         from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
         from msseg_jax.training.step import create_state, loaded_step
 
         start = time.perf_counter()
-        config = config.copy_and_resolve_references()
-        config.data.device_resident = RESIDENT[place]
-        model = build_model(config, AXIS, dtype)
-        state = create_state(config, model, lambda step: config.train.learning_rate)
+        config = config.with_data(device_resident=RESIDENT[place])
+        model = SiameseMPUNet(config.model, AXIS, dtype)
+        state = create_state(model, lambda step: config.train.learning_rate)
         steps = 10**6  # more than are ever asked for
-        batches, self._volumes = training_data(config, data, steps, [device])
+        batches, self._volumes = training_batches(config, data, steps, [device])
         if RESIDENT[place] and not self._volumes:
             raise InputError("the device has too little room for the data: give fewer patients")
         self._step = parallel_step(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msseg_jax import __version__
 from msseg_jax.cli.command_line import Parser, parse
 from msseg_jax.cli.ending import run_command
+from msseg_jax.system.interruption import ctrl_c_ends_at_once
 from msseg_jax.system.machine import keep_freed_memory, limit_threads
 
 PROGRAM = "msseg"
@@ -51,8 +52,10 @@ def run(name: str, arguments: Sequence[str], program: str) -> int:
         keep_freed_memory()
     if getattr(flags, "threads", None):
         limit_threads(flags.threads)
-    # Imported now: JAX and ITK start their threads when they are imported.
-    work = importlib.import_module(f"msseg_jax.cli.{name}").run
+    # Imported now: JAX and ITK start their threads when they are imported. A library that is being
+    # imported may swallow the exception of Ctrl-C.
+    with ctrl_c_ends_at_once():
+        work = importlib.import_module(f"msseg_jax.cli.{name}").run
     return run_command(program, lambda: work(flags))
 
 

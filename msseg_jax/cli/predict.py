@@ -3,9 +3,11 @@
 import argparse
 import contextlib
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from msseg_jax.cli.ending import status_after
+from msseg_jax.cli.requests import request_of
 from msseg_jax.configuration.options import Options
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.forward import Progress
@@ -21,9 +23,10 @@ from msseg_jax.inference.prediction import Prediction, predict
 from msseg_jax.inference.results import describe_results, write_results
 from msseg_jax.models.folds import runs_of
 from msseg_jax.models.released import WEIGHTS
-from msseg_jax.prepare.request import check_libraries, find_scans, request_of
+from msseg_jax.prepare.libraries import check_libraries
+from msseg_jax.prepare.request import find_scans
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.interruption import sigterm_as_ctrl_c
+from msseg_jax.system.interruption import ctrl_c_ends_at_once, sigterm_as_ctrl_c
 from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed, steps
 from msseg_jax.volumes.layout import Patient, find_patients
@@ -36,6 +39,9 @@ def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a patient failed."""
     if flags.prepare is not None:
         check_libraries()
+        # Now, before SIGTERM raises an exception: a library that is being imported swallows it.
+        with ctrl_c_ends_at_once():
+            import_module("msseg_jax.inference.scans")
     models = runs_of(flags.model or [Path(WEIGHTS)])
     outputs, prepared = _outputs(flags), _prepared(flags)
     check_places(outputs, prepared)

@@ -1,93 +1,87 @@
-"""From two scans of a patient to a pair that a network can read, or from those of many patients.
+"""`msseg prepare`: bring two scans of a patient, or those of many, onto one grid.
 
-    python -m msseg_jax.prepare --time01=SCAN --time02=SCAN --output=DIR/PATIENT
-    python -m msseg_jax.prepare --dataset=SCANS --output=DIR
-
-For research, not for clinical use.
+The modules that prepare need the optional libraries. They are imported within the functions, after
+`check_libraries` has reported what is missing, and before SIGTERM raises an exception, which a
+library that is being imported may swallow.
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from msseg_jax.cli.ending import status_after
-from msseg_jax.prepare.many import Outcome, prepare_all
-from msseg_jax.prepare.request import (
-    check_libraries,
-    find_scans,
-    request_of,
-)
-from msseg_jax.system.errors import InputError
-from msseg_jax.system.interruption import sigterm_as_ctrl_c
+from msseg_jax.cli.requests import request_of
+from msseg_jax.prepare.libraries import check_libraries
+from msseg_jax.prepare.request import find_scans
+from msseg_jax.system.interruption import ctrl_c_ends_at_once, sigterm_as_ctrl_c
+from msseg_jax.system.paths import check_outside
 from msseg_jax.system.progress import steps
+from msseg_jax.system.text_table import text_table
+
+if TYPE_CHECKING:
+    from msseg_jax.prepare.patient import Prepared
 
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a patient failed."""
     check_libraries()
-    # So that what is half-made is cleared away, as after Ctrl-C.
-    with sigterm_as_ctrl_c():
-        return prepare_many(flags) if flags.dataset else prepare_one(flags)
+    return prepare_many(flags) if flags.dataset else prepare_one(flags)
 
 
 def prepare_one(flags: argparse.Namespace) -> int:
-    """One patient, step by step."""
-    from msseg_jax.prepare.patient import PICTURE, prepare_patient
+    """Prepare one patient, step by step."""
+    with ctrl_c_ends_at_once():
+        from msseg_jax.prepare.folder import PICTURE
+        from msseg_jax.prepare.patient import prepare_patient
 
     request = request_of(flags, flags.time01, flags.time02)
-    with steps("preparing") as say:
+    # So that a folder that is half-made is deleted, as after Ctrl-C.
+    with sigterm_as_ctrl_c(), steps("preparing") as say:
         prepared = prepare_patient(request, flags.output, flags.overwrite, say)
-    outcome = Outcome(flags.output.name, prepared.record, prepared.was_there)
-    print(table([outcome]))
+    name = flags.output.name
+    print(table([name], {name: prepared}))
     print(f"look at {flags.output / PICTURE}")
     return 0
 
 
 def prepare_many(flags: argparse.Namespace) -> int:
-    """All patients of a folder, going on after one that fails."""
+    """Prepare all patients of a folder, and continue after one that fails."""
     scans = find_scans(flags.dataset)
-    output = flags.output.resolve()
-    if output == flags.dataset.resolve() or flags.dataset.resolve() in output.parents:
-        raise InputError(
-            f"{flags.output}: lies in --dataset, among the scans; choose a folder elsewhere"
-        )
+    check_outside(flags.output, flags.dataset, "lies in --dataset, among the scans")
+    with ctrl_c_ends_at_once():
+        from msseg_jax.prepare.dataset import prepare_all
+
     requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
-    outcomes = prepare_all(requests, flags.output, flags.overwrite, flags.jobs or 1)
-    print(table(outcomes))
-    failures = {outcome.patient: outcome.failure for outcome in outcomes if outcome.failure}
-    return status_after(failures, len(outcomes), "patients")
+    with sigterm_as_ctrl_c():
+        prepared, failures = prepare_all(requests, flags.output, flags.overwrite, flags.jobs or 1)
+    print(table(list(requests), prepared))
+    return status_after(failures, len(requests), "patients")
 
 
-def table(outcomes: list[Outcome]) -> str:
-    """What became of each patient, a line each, and below it what to know of some."""
-    rows = [
+def table(names: list[str], prepared: dict[str, "Prepared"]) -> str:
+    """Return a line for each patient, and then the warnings."""
+    rows: list[tuple[str, ...]] = [
         ("patient", "turned, deg", "moved, mm", "apart, mm", "correlation", "brain, ml", "time, s",
          ""),
-        *(_row(outcome) for outcome in outcomes),
     ]  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if 0 < column < 7 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    for outcome in outcomes:
-        for warning in (outcome.record or {}).get("warnings", ()):
-            lines.append(f"{outcome.patient}: warning: {warning}")
-    return "\n".join(lines)
+    warnings = []
+    for name in names:
+        if name in prepared:
+            rows.append(_row(name, prepared[name]))
+            warnings += [f"{name}: warning: {w}" for w in prepared[name].record["warnings"]]
+        else:
+            rows.append((name, *("-",) * 6, "failed"))
+    return "\n".join([text_table(rows, "<>>>>>><"), *warnings])
 
 
-def _row(outcome: Outcome) -> tuple[str, ...]:
-    if outcome.record is None:
-        return (outcome.patient, *("-",) * 6, "failed")
-    registration, brain = outcome.record["registration"], outcome.record["brain"]
+def _row(name: str, prepared: "Prepared") -> tuple[str, ...]:
+    registration, brain = prepared.record["registration"], prepared.record["brain"]
     return (
-        outcome.patient,
+        name,
         f"{registration['turned_degrees']:.1f}",
         f"{registration['moved_mm']:.1f}",
         f"{registration['apart_mm']:.2f}",
         f"{registration['correlation']:.3f}",
         f"{brain['ml']:.0f}",
-        f"{sum(outcome.record['seconds'].values()):.0f}",
-        "done before" if outcome.was_there else "",
+        f"{sum(prepared.record['seconds'].values()):.0f}",
+        "done before" if prepared.was_there else "",
     )

@@ -3,12 +3,18 @@
 import argparse
 
 from msseg_jax.cli.ending import status_after
-from msseg_jax.simulate.synthetic.writer import Request, write_synthetic
+from msseg_jax.prepare.libraries import check_libraries
+from msseg_jax.system.interruption import ctrl_c_ends_at_once, sigterm_as_ctrl_c
 
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 1 if a scan could not be used, else 0."""
-    request = Request(
+    check_libraries()
+    # Imported now: it needs the optional libraries, whose absence was reported above.
+    with ctrl_c_ends_at_once():
+        from msseg_jax.simulate.synthetic.writer import SyntheticRequest, write_synthetic
+
+    request = SyntheticRequest(
         scans=tuple(flags.scans),
         masks=tuple(flags.masks),
         output=flags.output,
@@ -22,11 +28,12 @@ def run(flags: argparse.Namespace) -> int:
         brain_size=flags.brain_size,
         least_contrast=flags.least_contrast,
     )
-    outcomes = write_synthetic(request)
-    for record in (record for outcome in outcomes for record in outcome.records):
+    with sigterm_as_ctrl_c():  # so that a pair that is half-made is deleted
+        records, failures = write_synthetic(request)
+    for record in records:
         volumes = ", ".join(f"{mm3:.0f}" for mm3 in record["new_lesions_mm3"])
         print(
             f"{record['patient']}  {record['new_lesions']} new  {volumes}{' mm3' * bool(volumes)}"
         )
-    failures = {outcome.source: outcome.failure for outcome in outcomes if outcome.failure}
-    return status_after(failures, len(outcomes), "scans")
+    scans = len({record["source"] for record in records}) + len(failures)
+    return status_after(failures, scans, "scans")

@@ -101,11 +101,13 @@ def _in_words(section: type[BaseModel], problem: ErrorDetails, name: str) -> str
             continue
         place, field = f"{place}.{part}", section.model_fields.get(part)
         if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            section = field.annotation
+            section, field = field.annotation, None
     message = problem["msg"]
     match problem["type"]:
-        case "value_error":  # of a validator, which says all there is to say
-            return message.removeprefix("Value error, ")
+        case "value_error":
+            message = message.removeprefix("Value error, ")
+            # The validator of a section names the fields that it looked at.
+            return f"{place}: {message}" if field else message
         case "missing":
             return f"{place} is missing"
         case "extra_forbidden":

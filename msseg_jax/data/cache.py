@@ -16,10 +16,8 @@ another would take for complete.
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,11 +34,11 @@ from msseg_jax.data import preprocess
 from msseg_jax.data.packing import BITS, pack_images, pack_targets
 from msseg_jax.data.patches import Shape
 from msseg_jax.data.preprocess import Preprocessing
-from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.atomic import whole_folder, write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.system.processes import for_each
-from msseg_jax.volumes.layout import DatasetError, Patient
+from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair, read_pair
 
 FORMAT = 3  # raise it when the meaning of an entry changes
@@ -129,18 +127,18 @@ def measure(
     """Check and measure every patient; the cache keeps what was measured before.
 
     Raises:
-      DatasetError: with every problem of every patient in one message.
+      InputError: with every problem of every patient in one message.
     """
     work = partial(_measured, settings=settings, cache=cache)
     order = _own_order(range(len(patients)))
     found = for_each(work, [patients[k] for k in order], "checking patients")
     outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
-    problems = [outcome for outcome in outcomes if isinstance(outcome, DatasetError)]
+    problems = [outcome for outcome in outcomes if isinstance(outcome, InputError)]
     if problems:
         targets = len(patients[0].targets)
         fewer = "; where there is a consensus only: --config.model.targets=1" * (targets > 1)
         lines = [line for problem in problems for line in str(problem).split("\n")]
-        raise DatasetError(
+        raise InputError(
             f"{len(problems)} of {len(patients)} patients cannot be used:\n"
             + "\n".join(lines)
             + "\nexpected every patient complete, with as many reference maps as "
@@ -190,7 +188,7 @@ def _entry_bytes(measures: Measures, targets: int) -> int:
 
 def _measured(
     patient: Patient, settings: PreprocessingSettings, cache: Path
-) -> Measures | DatasetError:
+) -> Measures | InputError:
     entry = cache / f"measures-{_key(patient, settings)}.json"
     if entry.is_file():
         with contextlib.suppress(InputError):  # if it is damaged, it is made again
@@ -199,7 +197,7 @@ def _measured(
         pair = read_pair(patient)
         resampled = preprocess.resample(patient, pair, settings)
         histograms = preprocess.histograms(patient, resampled, settings)
-    except DatasetError as error:
+    except InputError as error:
         return error  # returned, not raised, so that all patients' problems come together
     time01, time02 = histograms.tolist()
     depth, height, width = resampled.brain.shape
@@ -224,20 +222,16 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
         "lesion_voxels": np.argwhere(resampled.targets[0]).astype(np.int32),
         "affine": resampled.affine,
     }
-    partial_entry = entry.with_name(f".partial-{uuid.uuid4().hex}-{entry.name}")
-    partial_entry.mkdir()
     try:
-        for field, array in arrays.items():
-            np.save(partial_entry / f"{field}.npy", array)
-        os.replace(partial_entry, entry)
+        with whole_folder(entry) as new:
+            for field, array in arrays.items():
+                np.save(new / f"{field}.npy", array)
     except OSError as error:
         if not entry.is_dir():  # otherwise another run was faster, with the same bytes
             raise InputError(
                 f"{entry}: cannot be written ({error}); wanted room on the disk and the right to "
                 "write: what is complete stays, and the same command goes on"
             ) from error
-    finally:
-        shutil.rmtree(partial_entry, ignore_errors=True)
 
 
 def _digest(pair: Pair) -> str:

@@ -21,7 +21,7 @@ from msseg_jax.data.intensity import (
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.volumes.grids import bounding_box
-from msseg_jax.volumes.layout import DatasetError, Patient
+from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair
 from msseg_jax.volumes.resampling import Resampling, resampling_to
 
@@ -74,14 +74,14 @@ def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> R
     """Bring a pair onto the isotropic grid: images linearly, masks by the nearest voxel.
 
     Raises:
-      DatasetError: the brain is smaller than a patch along some axis.
+      InputError: the brain is smaller than a patch along some axis.
     """
     resampling = resampling_to(settings.spacing_mm, pair.brain.shape, pair.time01.spacing_mm)
     brain = resampling.forward_labels(pair.brain)
     box = bounding_box(brain)  # empty where a brain of a few voxels falls between the new ones
     sides = [s.stop - s.start for s in box]
     if min(sides) < settings.patch_size:
-        raise DatasetError(
+        raise InputError(
             f"{patient.brain_mask or patient.time01}: the brain measures {tuple(sides)} voxels of "
             f"{settings.spacing_mm} mm, which is smaller than a patch; expected at least "
             f"{settings.patch_size} along each axis: check the mask and the voxel size"
@@ -112,14 +112,14 @@ def histograms(
     """Return the percentiles of both visits inside the brain, (2, P).
 
     Raises:
-      DatasetError: a visit is constant inside the brain.
+      InputError: a visit is constant inside the brain.
     """
     measured = []
     for path, image in zip((patient.time01, patient.time02), resampled.images, strict=True):
         try:
             measured.append(measure_percentiles(image, resampled.brain, settings.percentiles))
         except InputError as error:
-            raise DatasetError(f"{path}: {error}; export it again") from error
+            raise InputError(f"{path}: {error}; export it again") from error
     return np.stack(measured)
 
 
@@ -141,7 +141,7 @@ def apply(preprocessing: Preprocessing, patient: Patient, resampled: Resampled) 
     """Return the normalised visits, (2, D, H, W) float32, BACKGROUND outside the brain.
 
     Raises:
-      DatasetError: a visit is constant inside the brain.
+      InputError: a visit is constant inside the brain.
     """
     landmarks = np.asarray(preprocessing.landmarks)
     measured = histograms(patient, resampled, preprocessing.settings)

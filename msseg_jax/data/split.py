@@ -10,7 +10,8 @@ from itertools import accumulate
 
 import numpy as np
 
-from msseg_jax.volumes.layout import DatasetError, Patient, scan_of
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.layout import Patient, scan_of
 
 Groups = list[list[int]]  # the numbers of each group's patients
 Numbers = set[int]  # of patients
@@ -42,12 +43,12 @@ class HoldOut:
         """Return how many patients are held out at most.
 
         Raises:
-          DatasetError: that cannot be done with so few.
+          InputError: that cannot be done with so few.
         """
         sizes = sorted(map(len, groups), reverse=True)
         patients = sum(sizes)
         if self.folds > len(groups):
-            raise DatasetError(
+            raise InputError(
                 f"config.data.folds is {self.folds}; wanted at most {len(groups)}, the number of "
                 f"{_kind(groups)}: take fewer folds, or add some"
             )
@@ -62,7 +63,7 @@ class HoldOut:
                 "stay together, and some must be left to train on; hold out fewer, or add pairs "
                 "of other scans"
             )
-            raise DatasetError(
+            raise InputError(
                 f"config.data.validation_patients is {self.patients}; wanted 0 to {most}{why}"
             )
         # At most as many groups are chosen as are needed of the smallest; at worst the largest are.
@@ -76,7 +77,7 @@ class HoldOut:
           has_lesions: whether each patient has new lesions.
 
         Raises:
-          DatasetError: there are too few groups, or too few with new lesions for the folds.
+          InputError: there are too few groups, or too few with new lesions for the folds.
         """
         self.largest(groups)
         if self.folds:
@@ -92,13 +93,13 @@ class HoldOut:
         """Return the patients of each fold; an empty list without folds.
 
         Raises:
-          DatasetError: a fold would have no new lesion to be scored by.
+          InputError: a fold would have no new lesion to be scored by.
         """
         if not self.folds:
             return []
         with_lesions = _any_in(groups, has_lesions)
         if sum(with_lesions) < self.folds:
-            raise DatasetError(
+            raise InputError(
                 f"config.data.folds is {self.folds}, and {sum(with_lesions)} of the {len(groups)} "
                 f"{_kind(groups)} have new-lesion voxels in ground_truth.nii.gz; wanted one in "
                 "every fold: take fewer folds, add some, or check the maps"

@@ -8,7 +8,8 @@ from msseg_jax.data import cache, preprocess
 from msseg_jax.data.cache import Entry
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.split import Groups, HoldOut, groups_of
-from msseg_jax.volumes.layout import DatasetError, Patient, find_patients
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.layout import Patient, find_patients
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def find_enough(root: Path, targets: int, hold_out: HoldOut) -> tuple[list[Patie
     groups = groups_of(patients)
     try:
         hold_out.largest(groups)
-    except DatasetError as error:
-        raise DatasetError(f"{root}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{root}: {error}") from error
     return patients, groups
 
 
@@ -53,7 +54,7 @@ def prepare(
 
     Raises:
       InputError: as `find_enough`.
-      DatasetError: with every problem of every patient, before anything is preprocessed.
+      InputError: with every problem of every patient, before anything is preprocessed.
       InputError: the cache cannot be written, or has too little room.
     """
     patients, groups = find_enough(root, targets, hold_out)
@@ -62,7 +63,7 @@ def prepare(
     has_lesions = [m.lesion_voxels > 0 for m in measures]
     held_out = hold_out.choose(has_lesions, groups)
     if not any(has for k, has in enumerate(has_lesions) if k not in held_out):
-        raise DatasetError(
+        raise InputError(
             f"{root}: no training patient has a new-lesion voxel in ground_truth.nii.gz; wanted at "
             "least one to learn from: check the maps, or hold out fewer patients "
             "(config.data.validation_patients)"

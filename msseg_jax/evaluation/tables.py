@@ -10,6 +10,7 @@ import pandas as pd
 from msseg_jax.evaluation.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
 from msseg_jax.evaluation.raters import WITH
 from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.text_table import text_table
 
 # ---------------------------------------------------------------------------- what is written
 
@@ -53,36 +54,40 @@ def _records(table: pd.DataFrame) -> list[dict]:
 def format_table(evaluation: Evaluation) -> str:
     """Return the prediction against the consensus as text: a row per patient, then the means."""
     table = evaluation.of_prediction
-    width = max(len("patient"), *(len(name) for name in table["patient"]))
-    lines = [f"{'patient':<{width}}   Dice     F1  found  missed  false  reference  predicted"]
+    rows = [("patient", " Dice", "   F1", "found", "missed", "false", "reference", "predicted")]
     for row in table.itertuples():
-        lines.append(
-            f"{row.patient:<{width}}"
-            f"  {format_number(row.Dice, 3):>5}  {format_number(row.F1_score, 3):>5}"
-            f"  {row.detected:5}  {row.reference_lesions - row.detected:6}"
-            f"  {row.rater_lesions - row.confirmed:5}"
-            f"  {row.reference_mm3:5.0f} mm3  {row.rater_mm3:5.0f} mm3"
+        rows.append(
+            (
+                row.patient,
+                format_number(row.Dice, 3),
+                format_number(row.F1_score, 3),
+                str(row.detected),
+                str(row.reference_lesions - row.detected),
+                str(row.rater_lesions - row.confirmed),
+                f"{row.reference_mm3:.0f} mm3",
+                f"{row.rater_mm3:.0f} mm3",
+            )
         )
     found, total = int(table["detected"].sum()), int(table["reference_lesions"].sum())
     false = int((table["rater_lesions"] - table["confirmed"]).sum())
     share = f" ({100 * found / total:.0f} %)" if total else ""
     dice = format_number(table.loc[table["group"] == WITH, "Dice"].mean(), 3)
-    lines.append(
+    total_line = (
         f"{found} of {total} new lesions found{share}, {false} false; mean Dice of patients "
         f"with new lesions {dice}"
     )
-    return "\n".join(lines)
+    return text_table(rows, "<>>>>>>>") + "\n" + total_line
 
 
 def format_summary(evaluation: Evaluation) -> str:
     """Return `summary_tables` as text: the prediction with its interval, then the experts."""
     lines = []
     for title, raters, table in summary_tables(evaluation):
-        heads = [f"{rater:>12}" for rater in raters]
-        heads[0] += f"  {f'{CONFIDENCE:.0%} interval':<18}"
-        lines += ["", f"{title:<32}" + "".join(heads).rstrip()]
+        rows = [(title, raters[0], f"{CONFIDENCE:.0%} interval", *raters[1:])]
         for measure, values in table:
-            cells = [f"{mean:>12}" for mean, _ in values]
-            cells[0] += f"  {values[0][1]:<18}"
-            lines.append(f"{measure:<32}" + "".join(cells).rstrip())
+            (mean, interval), *others = values
+            rows.append((measure, mean, interval, *(other for other, _ in others)))
+        alignment = "<><" + ">" * (len(raters) - 1)
+        widths = (32, 10, 18, *[10] * (len(raters) - 1))
+        lines += ["", text_table(rows, alignment, widths)]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import check_outside
 from msseg_jax.volumes.nifti import SUFFIXES, check_output
 
 # What is added to the name of --output, for masks on the grid of prepared pairs.
@@ -57,11 +58,9 @@ def check_places(outputs: Outputs, prepared: Path | None) -> None:
         if path is not None and (other := places.setdefault(path.resolve(), name)) != name:
             raise InputError(f"{name} is {path}, as {other}; expected two places")
     for path in outputs.wanted:
-        if prepared is not None and path.resolve().is_relative_to(prepared.resolve()):
-            raise InputError(
-                f"{path}: lies in {prepared}, the folder of --prepare, which holds only what it "
-                "makes; choose a place elsewhere"
-            )
+        if prepared is not None:
+            problem = f"lies in {prepared}, the folder of --prepare, which holds only what it makes"
+            check_outside(path, prepared, problem)
 
 
 def check_files(outputs: Outputs, inputs: Iterable[Path], prepared: Path | None) -> None:
@@ -76,11 +75,9 @@ def check_files(outputs: Outputs, inputs: Iterable[Path], prepared: Path | None)
         if output.resolve() in places:
             raise InputError(f"{output}: is an input; choose another name for the output")
     for path in places:
-        if prepared is not None and path.is_relative_to(prepared.resolve()):
-            raise InputError(
-                f"{path}: is an input, and lies in {prepared}, the folder of --prepare, which is "
-                "made anew; choose another folder"
-            )
+        if prepared is not None:
+            problem = f"is an input, and lies in {prepared}, the folder of --prepare, which is made"
+            check_outside(path, prepared, problem)
 
 
 def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None:
@@ -93,14 +90,10 @@ def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None
     Raises:
       InputError: a folder cannot be written, or would be taken for a patient.
     """
-    root = dataset.resolve()
+    problem = "lies among the patients of --dataset, and would be taken for one"
     for folder in filter(None, (*outputs.wanted, prepared)):
         # Files named after patients may lie beside their folders, but not a folder for each.
-        if root in folder.resolve().parents or (folder is prepared and folder.resolve() == root):
-            raise InputError(
-                f"{folder}: lies among the patients of --dataset, and would be taken for one; "
-                "choose a folder elsewhere"
-            )
+        check_outside(folder, dataset, problem, may_be_it=folder is not prepared)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -9,7 +9,7 @@ from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import predict
 from msseg_jax.inference.results import describe_results, write_results
-from msseg_jax.system.errors import InputError
+from msseg_jax.system.failures import continuing_after
 from msseg_jax.volumes.layout import Patient
 
 
@@ -52,16 +52,8 @@ def for_each_patient(names: Iterable[str], work: Callable[[str], str]) -> dict[s
     Returns:
       {patient: what went wrong}, empty when all went well.
     """
-    failures = {}
+    failures: dict[str, str] = {}
     for name in tqdm(list(names), "patients", disable=None, leave=False):
-        try:
+        with continuing_after(name, failures):
             tqdm.write(work(name))
-        except Exception as error:  # whatever it is, the other patients' masks are wanted
-            failures[name] = reason_of(error)
-            tqdm.write(f"{name}: failed: {failures[name]}")
     return failures
-
-
-def reason_of(error: Exception) -> str:
-    """Return what went wrong in words; an error that is not ours is named with its kind."""
-    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

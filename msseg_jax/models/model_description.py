@@ -3,6 +3,7 @@
 import jax
 
 from msseg_jax.models.model_file import ModelFile, TrainedNetwork
+from msseg_jax.system.text_table import text_table
 
 
 def describe(file: ModelFile) -> str:
@@ -17,13 +18,11 @@ def describe(file: ModelFile) -> str:
     for number, network in enumerate(file.networks):
         rows += [("", ""), (f"network {number}", f"{network.kind} checkpoint, step {network.step}")]
         rows += _rows(network)
-    width = max(len(label) for label, _ in rows)
     lines = []
     for label, text in rows:
         first, *others = text.split("\n")
-        lines.append(f"{label:<{width}}  {first}".rstrip())
-        lines += [f"{'':<{width}}  {other}".rstrip() for other in others]
-    return "\n".join(lines)
+        lines += [(label, first), *(("", other) for other in others)]
+    return text_table(lines, "<<")
 
 
 def _rows(network: TrainedNetwork) -> list[tuple[str, str]]:

@@ -121,7 +121,8 @@ class RunFolder:
         return self._config(), Preprocessing.load(self.preprocessing_file)
 
     def _config(self) -> Configuration:
-        return Configuration.of(read_json(self.config_file), f"{self.config_file}: config")
+        name = f"{self.config_file}: config"
+        return Configuration.of(read_json(self.config_file), name, complete=True)
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from msseg_jax.configuration.sections import NetworkSettings
 from msseg_jax.network import native
 from msseg_jax.network.model import Convolution, SiameseMPUNet, variable_shapes
+from msseg_jax.system.text_table import text_table
 
 Sides = tuple[int, ...]  # the shape of an array
 
@@ -48,16 +49,11 @@ def layer_table(settings: NetworkSettings, patch_size: int) -> str:
                 f"{count:,}",
             )
         )
-    widths = [max(len(row[k]) for row in table) for k in range(5)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
     total = sum(leaf.size for leaf in parameters.values())
     used, reason = native.state()
     return "\n".join(
         [
-            *lines,
+            text_table(table, "<<<<<"),
             "",
             f"convolution on a CPU: {'native' if used else 'plain JAX'}, {reason}",
             f"convolutions: {len(rows)}",

@@ -1,7 +1,9 @@
 """From the scanner's files to a pair that the network can read: registered, masked, bias-corrected.
 
-It needs SimpleITK and nilearn (`requirements-prepare.txt`); nothing else of this project does.
-`request` says what is wanted, `scan` and `dicom` read it, `visits` finds the brains and brings the
+It needs SimpleITK and nilearn (`pip install "msseg_jax[prepare]"`); of this project, only this and
+`simulate.synthetic` do. `libraries` checks that they are there, and `request` says what to prepare;
+both import neither. `scan` and `dicom` read the scans, `visits` finds the brains and brings the
 visits together (with `atlas`, `brain_mask`, `registration`), `middle` resamples them half-way,
-`bias` evens their brightness, and `patient` writes it all down, with a `picture`.
+`bias` evens their brightness. `patient` does all of it for one patient, into a `folder`, with a
+`record` and a `picture`; `dataset` does it for many.
 """

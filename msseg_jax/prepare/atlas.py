@@ -15,6 +15,7 @@ from functools import cache
 
 import numpy as np
 import SimpleITK as sitk
+from nilearn import datasets
 
 from msseg_jax.prepare.images import by_usual, capped, image_of, without_fat
 from msseg_jax.prepare.registration import (
@@ -54,9 +55,7 @@ class Atlas:
 
 @cache
 def load_atlas() -> Atlas:
-    """The atlas, read from the installed package."""
-    from nilearn import datasets  # takes a second to import
-
+    """Return the atlas, read from the installed package."""
     grey, white, brain = (
         image_of(image.get_fdata(dtype=np.float32), np.diag([ADULT] * 3 + [1.0]) @ image.affine)
         for image in (
@@ -136,7 +135,7 @@ def fit_atlas(
       poses: rigid ones to start from; the best of them is taken.
     """
 
-    def similarity(pose):
+    def similarity(pose: sitk.Transform) -> float:
         tissue = _tissue(atlas, head, pose)
         return -math.inf if tissue is None else _similarity(atlas, tissue, pose)
 

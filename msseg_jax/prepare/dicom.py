@@ -21,12 +21,8 @@ MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"  # SOP class of a file with one slice
 ENHANCED = MR_IMAGE + "."  # begins those of the others, whose places in space lie deeper
 
 
-class DicomError(InputError):
-    """A folder from which no image can be made; the message says what is there."""
-
-
 @dataclass(frozen=True)
-class Slice:
+class DicomSlice:
     """What the header of one file says."""
 
     path: Path
@@ -46,7 +42,7 @@ class Series:
     number: str
     description: str
     modality: str
-    slices: list[Slice]
+    slices: list[DicomSlice]
 
     @property
     def frames(self) -> int:
@@ -69,9 +65,11 @@ def list_series(folder: Path) -> list[Series]:
     """The series in a folder and below, by number. Files that are no DICOM image are passed over.
 
     Raises:
-      DicomError: there is none, or a file is an MR image that cannot be read.
+      InputError: there is none, or a file is an MR image that cannot be read.
     """
-    slices, facts, damaged = defaultdict(list), {}, []
+    slices: dict[str, list[DicomSlice]] = defaultdict(list)
+    facts: dict[str, tuple[str, str, str]] = {}
+    damaged = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         tags = _read_tags(path)
         if not tags and _claims_mr_image(path):
@@ -84,9 +82,12 @@ def list_series(folder: Path) -> list[Series]:
             if not is_enhanced:
                 continue
             position, orientation = np.zeros(3), np.zeros(6)
-        facts.setdefault(uid, [tags.get(t, "") for t in ("0020|0011", "0008|103e", "0008|0060")])
+        number, description, modality = (
+            tags.get(tag, "") for tag in ("0020|0011", "0008|103e", "0008|0060")
+        )
+        facts.setdefault(uid, (number, description, modality))
         slices[uid].append(
-            Slice(
+            DicomSlice(
                 path, position, orientation.reshape(2, 3),
                 (tags.get("0028|0010", ""), tags.get("0028|0011", "")),
                 int(tags.get("0028|0008") or 1), int(tags.get("0028|0002") or 1), is_enhanced,
@@ -95,13 +96,13 @@ def list_series(folder: Path) -> list[Series]:
     if damaged:
         names = ", ".join(str(path.relative_to(folder)) for path in damaged[:MOST_LISTED])
         more = f" and {len(damaged) - MOST_LISTED} more" if len(damaged) > MOST_LISTED else ""
-        raise DicomError(
-            f"{folder}: MR images that are cut off or damaged: {names}{more}; wanted whole files: "
-            "copy them again, or take them away if they are of another series"
+        raise InputError(
+            f"{folder}: MR images that are cut off or damaged: {names}{more}; expected whole "
+            "files: copy them again, or take them away if they are of another series"
         )
     if not slices:
-        raise DicomError(
-            f"{folder}: no DICOM image in it; wanted the files of a FLAIR series, or a NIfTI file"
+        raise InputError(
+            f"{folder}: no DICOM image in it; expected the files of a FLAIR series, or a NIfTI file"
         )
     found = [Series(uid, *facts[uid], files) for uid, files in slices.items()]
     return sorted(found, key=lambda s: (not s.number.isdigit(), s.number.zfill(9), s.uid))
@@ -111,15 +112,15 @@ def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series
     """The one that `pick` names, or the only one.
 
     Raises:
-      DicomError: several or none would do; all are listed.
+      InputError: several or none would do; all are listed.
     """
     listed = "\n".join(f"  {series}" for series in found)
     if pick is not None:
         meant = [s for s in found if pick in (s.uid, s.number)]
         meant = meant or [s for s in found if s.is_meant_by(pick)]
         if len(meant) != 1:
-            raise DicomError(
-                f"{folder}: --series={pick} names {len(meant)} of the series in it; wanted the "
+            raise InputError(
+                f"{folder}: --series={pick} names {len(meant)} of the series in it; expected the "
                 f"number, the UID or a part of the description of one:\n{listed}"
             )
         return meant[0]
@@ -128,9 +129,9 @@ def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series
         return stacks[0]
     if not stacks and len(found) == 1:
         return found[0]  # which `read_series` will say more about
-    raise DicomError(
-        f"{folder}: {len(found)} series in it; wanted one: give --series=NUMBER (or UID, or a part "
-        f"of the description), or the folder of the FLAIR alone:\n{listed}"
+    raise InputError(
+        f"{folder}: {len(found)} series in it; expected one: give --series=NUMBER (or UID, or a "
+        f"part of the description), or the folder of the FLAIR alone:\n{listed}"
     )
 
 
@@ -141,7 +142,7 @@ def read_series(folder: Path, pick: str | None = None) -> tuple[sitk.Image, str]
       pick: number, UID or part of the description, where there are several.
 
     Raises:
-      DicomError: no series or several, slices missing or twice, a tilted gantry, files damaged.
+      InputError: no series or several, slices missing or twice, a tilted gantry, files damaged.
     """
     series = choose_series(folder, list_series(folder), pick)
     name = f"{folder}, {series}"
@@ -153,31 +154,31 @@ def read_series(folder: Path, pick: str | None = None) -> tuple[sitk.Image, str]
     try:
         image = reader.Execute()
     except RuntimeError as error:
-        raise DicomError(
+        raise InputError(
             f"{name}: cannot be read ({_last_line(error)}): damaged, or compressed in a way that "
             "is not known here; export it again"
         ) from error
     return image, str(series)
 
 
-def _check_stack(name: str, slices: list[Slice]) -> list[Slice]:
-    """The slices in their order in space. Raises DicomError unless they make one even stack."""
+def _check_stack(name: str, slices: list[DicomSlice]) -> list[DicomSlice]:
+    """The slices in their order in space. Raises InputError unless they make one even stack."""
     if any(slice_.frames > 1 or slice_.is_enhanced for slice_ in slices):
-        raise DicomError(
-            f"{name}: has several frames per file (enhanced DICOM), which is not read here; wanted "
-            "one slice per file, or NIfTI: convert it, with dcm2niix for example"
+        raise InputError(
+            f"{name}: has several frames per file (enhanced DICOM), which is not read here; "
+            "expected one slice per file, or NIfTI: convert it, with dcm2niix for example"
         )
     if any(slice_.samples > 1 for slice_ in slices):
-        raise DicomError(f"{name}: voxels are colours; wanted grey values: choose another series")
+        raise InputError(f"{name}: voxels are colours; expected grey values: choose another series")
     if len(slices) < LEAST_SLICES:
-        raise DicomError(
-            f"{name}: wanted at least {LEAST_SLICES} slices of a head: give the folder of a FLAIR"
+        raise InputError(
+            f"{name}: expected at least {LEAST_SLICES} slices of a head: give the folder of a FLAIR"
         )
     axes = slices[0].axes
     if any(s.shape != slices[0].shape or np.abs(s.axes - axes).max() > 1e-3 for s in slices):
-        raise DicomError(
-            f"{name}: its slices differ in orientation or size, as a scout's do; wanted one stack: "
-            "choose another series"
+        raise InputError(
+            f"{name}: its slices differ in orientation or size, as a scout's do; expected one "
+            "stack: choose another series"
         )
     normal = np.cross(*axes)
     ordered = sorted(slices, key=lambda slice_: float(slice_.position_mm @ normal))
@@ -188,9 +189,9 @@ def _check_stack(name: str, slices: list[Slice]) -> list[Slice]:
     twice = np.flatnonzero(steps < 0.01)
     if twice.size:
         one, other = (ordered[twice[0] + k].path.name for k in (0, 1))
-        raise DicomError(
+        raise InputError(
             f"{name}: {twice.size} slices lie where another lies ({one} and {other}, for example): "
-            "several volumes in one series (echoes, repetitions) or files copied twice; wanted "
+            "several volumes in one series (echoes, repetitions) or files copied twice; expected "
             "each slice once"
         )
     gaps = np.flatnonzero(np.abs(steps - step) > max(GAP_TOLERANCE * step, 0.02))
@@ -201,15 +202,15 @@ def _check_stack(name: str, slices: list[Slice]) -> list[Slice]:
             for k in gaps[:MOST_LISTED]
         )
         more = f" and {gaps.size - MOST_LISTED} more" if gaps.size > MOST_LISTED else ""
-        raise DicomError(
+        raise InputError(
             f"{name}: slices are {step:.2f} mm apart but not everywhere, so some are missing: "
-            f"{where}{more}; wanted all slices: copy or export the series again"
+            f"{where}{more}; expected all slices: copy or export the series again"
         )
     along = positions[-1] - positions[0]
     tilt = float(np.degrees(np.arccos(min(1.0, along @ normal / np.linalg.norm(along)))))
     if tilt > TILT_TOLERANCE_DEGREES:
-        raise DicomError(
-            f"{name}: its stack of slices leans by {tilt:.1f} degrees (a tilted gantry); wanted "
+        raise InputError(
+            f"{name}: its stack of slices leans by {tilt:.1f} degrees (a tilted gantry); expected "
             "slices right above each other: resample it, with dcm2niix for example"
         )
     return ordered

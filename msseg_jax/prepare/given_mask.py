@@ -19,17 +19,12 @@ from msseg_jax.prepare.scan import Scan
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.masks import brain_mask_problem
 from msseg_jax.volumes.nifti import check_finite, read_volume
-from msseg_jax.volumes.volume import VolumeError
 
 PLACEHOLDERS = ("{input}", "{output}")
 OUTPUT = "mask.nii.gz"
 WRITTEN = ("mask_mask.nii.gz", "mask_bet.nii.gz", OUTPUT)  # the first that is there is the mask
 LEAST_INSIDE = 0.9  # of the mask, in the scan's field of view
 LINES_SHOWN = 5  # of what a program that failed has said
-
-
-class MaskError(InputError):
-    """A brain mask that cannot be used; the message names the file or the command."""
 
 
 def read_mask(path: Path, scan: Scan) -> sitk.Image:
@@ -43,20 +38,20 @@ def read_mask(path: Path, scan: Scan) -> sitk.Image:
     volume = read_volume(path)
     check_finite(volume)
     if problem := brain_mask_problem(volume):
-        raise MaskError(problem)
+        raise InputError(problem)
     return _on_grid_of(scan, str(path), (volume.array != 0), volume.affine)
 
 
 def check_command(command: str) -> list[str]:
-    """The words of a command line with placeholders. Raises MaskError without them."""
+    """The words of a command line with placeholders. Raises InputError without them."""
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise MaskError(f"--brain_mask_command={command}: {error}") from error
+        raise InputError(f"--brain_mask_command={command}: {error}") from error
     missing = [p for p in PLACEHOLDERS if not any(p in word for word in words)]
     if missing:
-        raise MaskError(
-            f"--brain_mask_command={command}: {' and '.join(missing)} not in it; wanted the "
+        raise InputError(
+            f"--brain_mask_command={command}: {' and '.join(missing)} not in it; expected the "
             'command with both, such as "mri_synthstrip -i {input} -m {output}"'
         )
     return words
@@ -72,7 +67,7 @@ def run_command(words: list[str], scan: Scan) -> sitk.Image:
       words: of `check_command`.
 
     Raises:
-      MaskError: it cannot be started, fails, or writes no mask.
+      InputError: it cannot be started, fails, or writes no mask.
     """
     with tempfile.TemporaryDirectory(prefix="msseg_jax-") as name:
         folder = Path(name)
@@ -86,20 +81,20 @@ def run_command(words: list[str], scan: Scan) -> sitk.Image:
                 stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
             )  # fmt: skip
         except OSError as error:
-            raise MaskError(f"{said}: cannot be started ({error}): is it installed?") from error
+            raise InputError(f"{said}: cannot be started ({error}): is it installed?") from error
         if done.returncode:
-            raise MaskError(f"{said}: ended with status {done.returncode}{_end_of(done.stdout)}")
+            raise InputError(f"{said}: ended with status {done.returncode}{_end_of(done.stdout)}")
         written = next((folder / w for w in WRITTEN if (folder / w).is_file()), None)
         if written is None:
             there = ", ".join(sorted(p.name for p in folder.iterdir()))
-            raise MaskError(
-                f"{said}: ended well but wrote no mask; wanted {{output}}, or that name with _mask "
-                f"or _bet added; there is: {there}{_end_of(done.stdout)}"
+            raise InputError(
+                f"{said}: ended well but wrote no mask; expected {{output}}, or that name with "
+                f"_mask or _bet added; there is: {there}{_end_of(done.stdout)}"
             )
         try:
             volume = read_volume(written)
-        except VolumeError as error:
-            raise MaskError(f"{said}: what it wrote is no mask: {error}") from error
+        except InputError as error:
+            raise InputError(f"{said}: what it wrote is no mask: {error}") from error
         return _on_grid_of(scan, said, np.nan_to_num(volume.array) != 0, volume.affine)
 
 
@@ -120,10 +115,10 @@ def _on_grid_of(scan: Scan, name: str, mask: np.ndarray, affine: np.ndarray) -> 
     whole_mm3 = mask.sum() * np.prod(image.GetSpacing())
     inside_mm3 = sitk.GetArrayFromImage(there).sum() * np.prod(scan.image.GetSpacing())
     if not whole_mm3:
-        raise MaskError(f"{name}: the mask is empty; wanted 1 inside the brain")
+        raise InputError(f"{name}: the mask is empty; expected 1 inside the brain")
     if inside_mm3 < LEAST_INSIDE * whole_mm3:
-        raise MaskError(
+        raise InputError(
             f"{name}: {100 * inside_mm3 / whole_mm3:.0f} % of the mask lies in the field of view "
-            f"of {scan.path}; wanted the mask of this very visit, on its own grid"
+            f"of {scan.path}; expected the mask of this very visit, on its own grid"
         )
     return there

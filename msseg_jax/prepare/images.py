@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
+
+from msseg_jax.volumes.nifti import write_array
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 PEAK_PERCENTILE = 98.0  # of what is brighter than the mean: fat and vessels lie above
@@ -80,10 +81,5 @@ def without_fat(image: sitk.Image, brain: float) -> sitk.Image:
 
 
 def write_image(path: Path, image: sitk.Image, dtype: type) -> None:
-    """Write a NIfTI file; real numbers as integers are scaled to the whole of their range."""
-    nifti = nib.Nifti1Image(array_of(image), affine_of(image))
-    nifti.header.set_data_dtype(dtype)
-    nifti.header.set_xyzt_units("mm")
-    for set_form in (nifti.set_sform, nifti.set_qform):
-        set_form(nifti.affine, code="aligned")
-    nib.save(nifti, path)
+    """Write a NIfTI file. Real numbers as integers are scaled to the whole range of these."""
+    write_array(path, array_of(image), affine_of(image), dtype=dtype, code="aligned")

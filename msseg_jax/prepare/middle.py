@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 from msseg_jax.data.quality import LEAST_CORRELATION
 from msseg_jax.prepare.images import array_of, volume_ml
 from msseg_jax.prepare.registration import corners_of, coverage, half_of, matrix_of, on_grid
-from msseg_jax.prepare.visits import Registered, RegistrationError, Visit
+from msseg_jax.prepare.visits import Registered, Visit
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
 
 # Left between the visits, mean over the brain; from 1 mm on it is warned of (`data.quality`). In
@@ -36,11 +37,12 @@ def bring_to_middle(registered: Registered) -> Middle:
     """
     half = half_of(registered.transform)  # middle to second; backwards, middle to first
     to_visits = (half.GetInverse(), half)
-    scanned = tuple(visit.scan.image for visit in registered.visits)
+    first, second = registered.visits
+    scanned = (first.scan.image, second.scan.image)
     grid = _grid(scanned, to_visits)
-    images = tuple(
-        sitk.Resample(image, grid, to_visit, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
-        for image, to_visit in zip(scanned, to_visits, strict=True)
+    images = (
+        sitk.Resample(scanned[0], grid, to_visits[0], sitk.sitkLinear, 0.0, sitk.sitkFloat32),
+        sitk.Resample(scanned[1], grid, to_visits[1], sitk.sitkLinear, 0.0, sitk.sitkFloat32),
     )
     seen = [coverage(image, grid, t) for image, t in zip(scanned, to_visits, strict=True)]
     brains = [
@@ -48,7 +50,6 @@ def bring_to_middle(registered: Registered) -> Middle:
         for visit, to_visit in zip(registered.visits, to_visits, strict=True)
     ]
     brain = (brains[0] | brains[1]) & seen[0] & seen[1]
-    first, second = registered.visits
     unseen_ml = _unseen_ml(first, second, registered.transform) + _unseen_ml(
         second, first, registered.transform.GetInverse()
     )
@@ -98,7 +99,7 @@ def _axes_in_middle(image: sitk.Image, to_visit: sitk.Transform) -> tuple[np.nda
 def _nearest_axes(axes: np.ndarray) -> list[int]:
     """For x, y and z the column that is nearest to it, each column once."""
     orders = itertools.permutations(range(3))
-    return list(max(orders, key=lambda order: np.abs(np.diag(axes[:, order])).sum()))
+    return list(max(orders, key=lambda order: np.abs(np.diag(axes[:, list(order)])).sum()))
 
 
 def check_match(middle: Middle, names: str) -> Alignment:
@@ -108,18 +109,17 @@ def check_match(middle: Middle, names: str) -> Alignment:
       names: of the visits, for a message.
 
     Raises:
-      RegistrationError: so much that the registration has failed.
+      InputError: so much that the registration has failed.
     """
     brain = array_of(middle.brain) > 0
-    alignment = measure_alignment(
-        *(array_of(image) for image in middle.images), brain, np.array(middle.brain.GetSpacing())
-    )
+    first, second = (array_of(image) for image in middle.images)
+    alignment = measure_alignment(first, second, brain, np.array(middle.brain.GetSpacing()))
     if not (alignment.correlation >= LEAST_CORRELATION and alignment.displacement_mm <= FAILED_MM):
-        raise RegistrationError(
+        raise InputError(
             f"{names}: the visits do not lie on each other after registration: edges inside the "
             f"brain correlate by {alignment.correlation:.2f} and lie "
-            f"{alignment.displacement_mm:.1f} mm apart; wanted at least {LEAST_CORRELATION} and at "
-            f"most {FAILED_MM:g} mm: are both FLAIRs of one patient, with most of the "
+            f"{alignment.displacement_mm:.1f} mm apart; expected at least {LEAST_CORRELATION} and "
+            f"at most {FAILED_MM:g} mm: are both FLAIRs of one patient, with most of the "
             "brain in view?"
         )
     return alignment

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from msseg_jax.prepare.registration import centre_of, corners_of
@@ -68,6 +69,7 @@ def draw_pair(
             if axis == 0:
                 place.set_title(name, color="white", fontsize=11, pad=4)
     figure.text(0.5, 1 - 0.1 / height, title, color="white", fontsize=12, ha="center", va="top")
+    FigureCanvasAgg(figure)  # imported above, and not in the middle of the work
     figure.savefig(path, facecolor="black")
 
 

@@ -6,6 +6,7 @@ axes), as `sitk.Resample(moving, fixed, transform)` takes it.
 
 import itertools
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -47,7 +48,9 @@ def regrid(image: sitk.Image, spacing_mm: np.ndarray) -> sitk.Image:
     )  # fmt: skip
 
 
-def on_grid(mask: sitk.Image, grid: sitk.Image, transform: sitk.Transform | None = None):
+def on_grid(
+    mask: sitk.Image, grid: sitk.Image, transform: sitk.Transform | None = None
+) -> sitk.Image:
     """A mask on another grid, nearest voxel, 0 outside: uint8."""
     return sitk.Resample(
         mask, grid, transform or sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8
@@ -199,7 +202,7 @@ def search(
     mask: sitk.Image,
     centre: np.ndarray,
     shifts: list[np.ndarray],
-    more: list[sitk.Transform] = (),
+    more: Sequence[sitk.Transform] = (),
 ) -> sitk.Euler3DTransform:
     """The rigid transform of the best correlation, from many starts: correct to some mm.
 
@@ -236,7 +239,7 @@ def _best(
     mask = on_grid(mask, fixed)
     least_voxels = LEAST_OVERLAP * sitk.GetArrayFromImage(mask).sum()
 
-    def follow(start):
+    def follow(start: sitk.Euler3DTransform) -> tuple[float, sitk.Euler3DTransform] | None:
         transform = sitk.Euler3DTransform(start)
         step_mm = FIRST_STEP_SHARE * spacing_mm
         try:

@@ -11,14 +11,9 @@ from msseg_jax.prepare.dicom import TILT_TOLERANCE_DEGREES, read_series
 from msseg_jax.prepare.images import image_of
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.nifti import SUFFIXES, check_finite, read_volume
-from msseg_jax.volumes.volume import VolumeError
 
 EXTENT_MM = (60.0, 600.0)  # of the field of view along each axis: a slab of a head, a large coil
 MOST_SPACING_MM = 8.0  # of voxels; lesions of 3 mm are lost long before
-
-
-class ScanError(InputError):
-    """A scan that cannot be used; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,9 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
     if path.is_dir():
         image, said = read_series(path, series)
     elif path.is_file() and not path.name.endswith(SUFFIXES):
-        raise ScanError(
-            f"{path}: is neither NIfTI nor a folder; wanted a NIfTI file (.nii or .nii.gz), or the "
-            "folder of a DICOM series"
+        raise InputError(
+            f"{path}: is neither NIfTI nor a folder; expected a NIfTI file (.nii or .nii.gz), or "
+            "the folder of a DICOM series"
         )
     else:
         volume = read_volume(path)
@@ -59,23 +54,25 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
     _check_extent(path, image)
     array = sitk.GetArrayFromImage(image)
     if not np.isfinite(array).all():
-        raise VolumeError(f"{path}: some voxels are NaN or infinite; wanted finite numbers")
+        raise InputError(f"{path}: some voxels are NaN or infinite; expected finite numbers")
     if array.min() == array.max():
-        raise ScanError(
-            f"{path}: every voxel is {array.flat[0]:g}; wanted a FLAIR image: export it again"
+        raise InputError(
+            f"{path}: every voxel is {array.flat[0]:g}; expected a FLAIR image: export it again"
         )
     if array.max() <= 0:
-        raise ScanError(f"{path}: no voxel is above 0; wanted a FLAIR image: export it again")
+        raise InputError(f"{path}: no voxel is above 0; expected a FLAIR image: export it again")
     return Scan(path, image, said, _digest(image), is_oriented)
 
 
 def check_two_visits(time01: Scan, time02: Scan) -> None:
-    """Raises ScanError if both are the same scan."""
+    """Raises InputError if both are the same scan."""
     # Whatever a converter did to axes and header, the voxels' values are the same.
-    values = [np.sort(sitk.GetArrayFromImage(scan.image), axis=None) for scan in (time01, time02)]
-    if np.array_equal(*values):
-        raise ScanError(
-            f"{time01.path} and {time02.path} hold the same voxels; wanted two visits: the same "
+    first, second = (
+        np.sort(sitk.GetArrayFromImage(scan.image), axis=None) for scan in (time01, time02)
+    )
+    if np.array_equal(first, second):
+        raise InputError(
+            f"{time01.path} and {time02.path} hold the same voxels; expected two visits: the same "
             "scan was given twice"
         )
 
@@ -85,9 +82,9 @@ def _check_right_angles(path: Path, affine: np.ndarray) -> None:
     cosines = np.abs(axes.T @ axes - np.eye(3)).max()
     lean = float(np.degrees(np.arcsin(min(1.0, cosines))))
     if lean > TILT_TOLERANCE_DEGREES:
-        raise ScanError(
+        raise InputError(
             f"{path}: the axes of its voxels lean by {lean:.1f} degrees (a tilted gantry, or an "
-            "affine registration written into the header); wanted right angles: resample it"
+            "affine registration written into the header); expected right angles: resample it"
         )
 
 
@@ -97,14 +94,14 @@ def _check_extent(path: Path, image: sitk.Image) -> None:
     low, high = EXTENT_MM
     if not ((extent_mm >= low).all() and (extent_mm <= high).all()):
         said = " x ".join(f"{mm:.0f}" for mm in extent_mm)
-        raise ScanError(
-            f"{path}: measures {said} mm; wanted {low:.0f} to {high:.0f} mm along each axis, as a "
-            "scan of a head: is it another image, or is its voxel size wrong?"
+        raise InputError(
+            f"{path}: measures {said} mm; expected {low:.0f} to {high:.0f} mm along each axis, as "
+            "a scan of a head: is it another image, or is its voxel size wrong?"
         )
     if (spacing_mm > MOST_SPACING_MM).any():
         said = " x ".join(f"{mm:.1f}" for mm in spacing_mm)
-        raise ScanError(
-            f"{path}: its voxels measure {said} mm; wanted at most {MOST_SPACING_MM:.0f} mm: "
+        raise InputError(
+            f"{path}: its voxels measure {said} mm; expected at most {MOST_SPACING_MM:.0f} mm: "
             "lesions are smaller than that"
         )
 

@@ -8,8 +8,8 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel.affines import apply_affine
 
+from msseg_jax.prepare.folder import TRANSFORMS
 from msseg_jax.prepare.images import RAS_TO_LPS, affine_of, array_of, image_of
-from msseg_jax.prepare.patient import TRANSFORMS
 from msseg_jax.prepare.scan import read_scan
 from msseg_jax.volumes.nifti import read_volume
 from msseg_jax.volumes.volume import Volume

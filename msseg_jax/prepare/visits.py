@@ -57,10 +57,6 @@ GIVE_MASKS = (
 )
 
 
-class RegistrationError(InputError):
-    """Visits that were not brought onto each other; the message says what was found."""
-
-
 @dataclass(frozen=True)
 class Visit:
     """A scan with what was found in it, on its own grid."""
@@ -93,11 +89,11 @@ def register_visits(
         is used, and where one is, that visit's is the other's.
 
     Raises:
-      RegistrationError: no head, no FLAIR, or visits that do not match; mirrored ones.
+      InputError: no head, no FLAIR, or visits that do not match; mirrored ones.
     """
     if all(brain is None for brain in brains):
         return _match_brains(*_find_brains(scans))
-    start = _match_heads(scans, tuple(seen(scan.image) for scan in scans), [])
+    start = _match_heads(scans, (seen(scans[0].image), seen(scans[1].image)), [])
     found = _match_brains(_with_given_brains(scans, brains, start), start)
     if any(brain is None for brain in brains):  # now that it is known where the given one lies
         visits = _with_given_brains(scans, brains, found.transform)
@@ -112,7 +108,7 @@ def look_at(scan: Scan, otherwise: str = GIVE_MASKS) -> Visit:
       otherwise: what to do with a scan that will not do, for the message.
 
     Raises:
-      RegistrationError: no head, or no FLAIR.
+      InputError: no head, or no FLAIR.
     """
     atlas, head = load_atlas(), seen(scan.image)
     fit = fit_atlas(atlas, head, [_pose(atlas, scan, head)])
@@ -121,7 +117,7 @@ def look_at(scan: Scan, otherwise: str = GIVE_MASKS) -> Visit:
 
 def _find_brains(scans: tuple[Scan, Scan]) -> tuple[tuple[Visit, Visit], sitk.Transform]:
     """Both brains by the atlas, and the visits' transform to a few mm."""
-    atlas, heads = load_atlas(), tuple(seen(scan.image) for scan in scans)
+    atlas, heads = load_atlas(), (seen(scans[0].image), seen(scans[1].image))
     pose = _pose(atlas, scans[0], heads[0])
     transform = _match_heads(scans, heads, [])
     fits = at_once(
@@ -149,9 +145,9 @@ def _pose(atlas: Atlas, scan: Scan, head: sitk.Image) -> sitk.Transform:
         raise _no_head(scan, "nothing in it overlaps with a brain") from error
 
 
-def _no_head(scan: Scan, found: str) -> RegistrationError:
-    return RegistrationError(
-        f"{scan.path}: no head was found in it ({found}); wanted a FLAIR of a head with most of "
+def _no_head(scan: Scan, found: str) -> InputError:
+    return InputError(
+        f"{scan.path}: no head was found in it ({found}); expected a FLAIR of a head with most of "
         "the brain in view: look at the image"
     )
 
@@ -160,17 +156,17 @@ def _match_heads(
     scans: tuple[Scan, Scan], heads: tuple[sitk.Image, sitk.Image], more: list[sitk.Transform]
 ) -> sitk.Euler3DTransform:
     """The visits on each other by all that is in them, to a few mm."""
-    heads = [capped(head) for head in heads]
-    masks = [sitk.OtsuThreshold(isotropic(head, PROBE_MM), 0, 1) for head in heads]
+    cut = [capped(head) for head in heads]
+    masks = [sitk.OtsuThreshold(isotropic(head, PROBE_MM), 0, 1) for head in cut]
     first, second = (centre_of(mask) for mask in masks)
     # Some air around the head, so that its outline counts.
     around = sitk.BinaryDilate(sitk.BinaryFillhole(masks[0]), (3, 3, 3))
     try:
-        return search(*heads, around, first, [second - first], more)
+        return search(cut[0], cut[1], around, first, [second - first], more)
     except RuntimeError as error:
-        raise RegistrationError(
+        raise InputError(
             f"{scans[0].path} and {scans[1].path}: the visits do not overlap however they are "
-            "turned; wanted two scans of one head: look at both"
+            "turned; expected two scans of one head: look at both"
         ) from error
 
 
@@ -180,12 +176,12 @@ def _find_in(
     """The brain of a visit, from what `fit_atlas` found.
 
     Raises:
-      RegistrationError: it found no head, or this is no FLAIR.
+      InputError: it found no head, or this is no FLAIR.
     """
     to_atlas, found = fit
     if not found >= LEAST_ATLAS:
         raise _no_head(
-            scan, f"correlation {found:.2f} with an average brain, at least {LEAST_ATLAS} wanted"
+            scan, f"correlation {found:.2f} with an average brain, at least {LEAST_ATLAS} expected"
         )
     matrix, _ = matrix_of(to_atlas)
     sizes = np.linalg.svd(matrix, compute_uv=False)
@@ -194,7 +190,7 @@ def _find_in(
         raise _no_head(
             scan,
             f"an average brain fits it stretched to {worst:.2g} times its length, {SIZES[0]:g} to "
-            f"{SIZES[1]:g} wanted",
+            f"{SIZES[1]:g} expected",
         )
     prior = brain_by_atlas(atlas, to_atlas, scan.image)
     check_volume(prior, str(scan.path), otherwise)
@@ -206,8 +202,8 @@ def _find_in(
     )
     ratio = grey / white if white > 0 else math.nan
     if not ratio >= LEAST_GREY_TO_WHITE:
-        raise RegistrationError(
-            f"{scan.path}: grey matter is {ratio:.2f} times as bright as white matter; wanted a "
+        raise InputError(
+            f"{scan.path}: grey matter is {ratio:.2f} times as bright as white matter; expected a "
             f"FLAIR, where it is brighter (at least {LEAST_GREY_TO_WHITE:g} times): this looks "
             f"like a T1-weighted image. If it is a FLAIR, {otherwise}"
         )
@@ -226,11 +222,12 @@ def _with_given_brains(
 ) -> tuple[Visit, Visit]:
     first, second = brains
     if first is None:
+        assert second is not None  # one of them is given
         first = on_grid(second, scans[0].image, transform)
     if second is None:
         second = on_grid(first, scans[1].image, transform.GetInverse())
 
-    def visit(scan, brain):
+    def visit(scan: Scan, brain: sitk.Image) -> Visit:
         flat = without_peaks(correct_bias(scan.image, brain, rough=True))
         return Visit(scan, flat, brain, None, None, None)
 
@@ -238,12 +235,12 @@ def _with_given_brains(
 
 
 def check_volume(brain: sitk.Image, whose: str, otherwise: str = GIVE_MASKS) -> None:
-    """Raises RegistrationError for a brain such as no adult has."""
+    """Raises InputError for a brain such as no adult has."""
     low, high = BRAIN_ML
     if not low <= (found_ml := volume_ml(brain)) <= high:
-        raise RegistrationError(
-            f"{whose}: the brain mask holds {found_ml:.0f} ml; wanted {low:.0f} to {high:.0f} ml, "
-            f"an adult's brain: look at the scan, and {otherwise}"
+        raise InputError(
+            f"{whose}: the brain mask holds {found_ml:.0f} ml; expected {low:.0f} to "
+            f"{high:.0f} ml, an adult's brain: look at the scan, and {otherwise}"
         )
 
 
@@ -263,15 +260,15 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
     as_they_are = _correlation_inside(visits, transform, PROBE_MM)
     names = f"{first.scan.path} and {second.scan.path}"
     if mirrored >= LEAST_VISITS and mirrored > as_they_are + MOST_MIRROR_GAIN:
-        raise RegistrationError(
+        raise InputError(
             f"{names}: left and right of one visit are exchanged: mirrored, the visits match "
             f"better (correlation {mirrored:.2f} in place of {as_they_are:.2f}). Export both from "
             "the scanner's own files again"
         )
     if not reached >= LEAST_VISITS:
-        raise RegistrationError(
-            f"{names}: the visits do not match inside the brain, correlation {reached:.2f}; wanted "
-            f"at least {LEAST_VISITS}: are both FLAIRs of one patient?"
+        raise InputError(
+            f"{names}: the visits do not match inside the brain, correlation {reached:.2f}; "
+            f"expected at least {LEAST_VISITS}: are both FLAIRs of one patient?"
         )
     return Registered(visits, transform, reached, mirrored - as_they_are)
 

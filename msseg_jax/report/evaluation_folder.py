@@ -8,7 +8,7 @@ from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.evaluation.cohort import Evaluation
 from msseg_jax.evaluation.tables import write_tables
 from msseg_jax.report.evaluation import write_evaluation_report
-from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import check_outside
 
 
 def report_file(output: Path) -> Path:
@@ -18,11 +18,8 @@ def report_file(output: Path) -> Path:
 
 def check_evaluation_folder(output: Path, reference: Path) -> None:
     """Raise InputError for an output folder that would be taken for a patient."""
-    if reference.resolve() in output.resolve().parents:
-        raise InputError(
-            f"{output}: lies among the patients of --reference, and would be taken for one; choose "
-            "a folder elsewhere"
-        )
+    problem = "lies among the patients of --reference, and would be taken for one"
+    check_outside(output, reference, problem, may_be_it=True)
 
 
 def write_evaluation(

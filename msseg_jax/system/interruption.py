@@ -5,6 +5,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on
@@ -18,13 +21,32 @@ class Stopped(Exception):
 
 
 @contextlib.contextmanager
-def sigterm_as_ctrl_c():
-    """While this is entered, SIGTERM raises KeyboardInterrupt, too."""
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """While this is entered, SIGTERM raises KeyboardInterrupt, too.
+
+    Import heavy libraries before: see `ctrl_c_ends_at_once`.
+    """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def ctrl_c_ends_at_once() -> Iterator[None]:
+    """While this is entered, Ctrl-C ends the process without an exception.
+
+    It is for imports. Libraries swallow an exception that is raised while they are imported
+    (callbacks of ctypes, extension modules), or turn it into an ImportError.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # a shell may have Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Interruption:
@@ -36,10 +58,10 @@ class Interruption:
     signal as it arrives.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked = False
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._ear, self._mouth = os.pipe()
         os.set_blocking(self._mouth, False)  # Python wants it so
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -48,7 +70,7 @@ class Interruption:
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._heard_before)
@@ -56,10 +78,10 @@ class Interruption:
         self._listener.join()
         os.close(self._ear)
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
 
-    def _listen(self):
+    def _listen(self) -> None:
         first_s = None
         while heard := os.read(self._ear, 1):
             number, now_s = heard[0], time.monotonic()

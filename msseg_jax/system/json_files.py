@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from msseg_jax.system.errors import InputError
 
 
-def read_json(path: Path):
-    """The content of a JSON file of ours. Raises InputError, naming it, where it is damaged."""
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file of ours. Raise InputError, naming it, if it is damaged."""
     try:
         return json.loads(path.read_text())
     except OSError as error:

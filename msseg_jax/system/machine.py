@@ -3,20 +3,22 @@
 import ctypes
 import os
 
+import psutil
+
 # From malloc.h of glibc; `man mallopt` says what they mean.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # neither on macOS nor on Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory_bytes() -> int:
-    """Memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the memory of this machine."""
+    return int(psutil.virtual_memory().total)
 
 
 def limit_threads(threads: int) -> None:

@@ -1,67 +1,164 @@
 """Work spread over threads and processes."""
 
+import _thread
+import contextlib
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.failures import continuing_after, reason_of
 from msseg_jax.system.machine import memory_bytes, processors
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 PATIENT_BYTES = 1.3 * 2**30  # at most, for the volumes of the patient that a thread works on
+CLEAN_UP_S = 20.0  # that a process gets to end after the one that started it was killed
+
+# --------------------------------------------------------------------------------------- threads
 
 
-class ProcessGone(InputError):
-    """A process that did a part of the work ended before it."""
-
-
-def for_each(work: Callable, patients: Sequence, description: str) -> list:
-    """`work(patient)` of each, on all processors, in order, with a bar if someone is looking."""
-    # Threads serve: what takes long in NumPy, SciPy and zlib leaves Python's lock alone.
+def for_each(work: Callable[[T], R], patients: Sequence[T], description: str) -> list[R]:
+    """Return `work(patient)` of each, in order. Use all processors; show a bar on a terminal."""
+    # Threads are enough: the long calls of NumPy, SciPy and zlib release Python's lock.
     fit_in_memory = int(memory_bytes() / 2 / PATIENT_BYTES)
     with ThreadPoolExecutor(max(1, min(len(patients), processors(), fit_in_memory))) as pool:
         results = pool.map(work, patients)
         return list(tqdm(results, description, len(patients), disable=None, leave=False))
 
 
-def in_processes(work: Callable, tasks: Sequence, jobs: int) -> Iterator:
-    """`work(task)` of each, in so many processes, as they are finished; work and tasks pickle.
+# ------------------------------------------------------------------------------------- processes
 
-    With more than one job, what calls this must be below `if __name__ == "__main__":`, for the
-    processes import the main module.
+
+def do_each(
+    work: Callable[[T], R],
+    tasks: Mapping[str, T],
+    jobs: int,
+    failures: dict[str, str],
+    *,
+    isolated: bool = False,
+) -> Iterator[tuple[str, R]]:
+    """Do `work(task)` for each task, and yield the name and the result of those that succeed.
+
+    They come in the order in which they end. With one job the work is done in this process. With
+    more, each task has a process of its own, so that a crash costs no other task. After an error
+    in the caller, or Ctrl-C, all processes are asked to end, and clean up.
+
+    Args:
+      work: Can be pickled, as tasks and results can, if there are processes.
+      tasks: by name.
+      jobs: at the same time.
+      failures: {name: what went wrong}, to which this adds.
+      isolated: Each task has a process of its own, even with one job.
+    """
+    apart = isolated or jobs > 1
+    attempts = _in_processes(work, tasks, jobs) if apart else _here(work, tasks)
+    for number, (name, result_of) in enumerate(attempts, start=1):
+        with continuing_after(name, failures, f" ({number} of {len(tasks)})"):
+            yield name, result_of()
+
+
+def _here(work: Callable[[T], R], tasks: Mapping[str, T]) -> Iterator[tuple[str, Callable[[], R]]]:
+    for name, task in tasks.items():
+        yield name, partial(work, task)
+
+
+def _in_processes(
+    work: Callable[[T], R], tasks: Mapping[str, T], jobs: int
+) -> Iterator[tuple[str, Callable[[], R]]]:
+    """Yield the name of each task that has ended, and a function that returns or raises."""
+    # "spawn": a fork of a process that has started threads (JAX, ITK) may hang.
+    context = multiprocessing.get_context("spawn")
+    waiting = deque(tasks.items())
+    running: dict[Connection, tuple[str, SpawnProcess]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name, task = waiting.popleft()
+                receiver, sender = context.Pipe(duplex=False)
+                # Pickled here, so that the process imports what `work` needs when it is ready.
+                content = pickle.dumps((work, task))
+                process = context.Process(target=_do, args=(sender, content), daemon=True)
+                running[receiver] = (name, process)
+                process.start()
+                sender.close()  # so that the end of the process is the end of the pipe
+            ended = set(wait(list(running)))
+            for receiver in [one for one in running if one in ended]:
+                name, process = running.pop(receiver)
+                yield name, partial(_receive, receiver, process)
+    finally:
+        started = [process for _, process in running.values() if process.pid is not None]
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join()
+
+
+def _receive(receiver: Connection, process: SpawnProcess) -> Any:
+    """Return what a process has sent, or raise the error that it has sent.
 
     Raises:
-      ProcessGone: one of them crashed or was killed.
+      InputError: The process ended before its work did.
     """
-    if jobs == 1:
-        yield from map(work, tasks)
-        return
-    # "spawn": a fork of a process that has started threads (JAX, for one) may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_end_with_the_parent) as pool:
+    try:
+        result, error = receiver.recv()
+    except EOFError:
+        process.join()
+        raise InputError(
+            f"its process ended with status {process.exitcode}, perhaps because memory ran out; "
+            "run the same command again, with a smaller --jobs"
+        ) from None
+    finally:
+        process.join()
+        receiver.close()
+    if error is not None:
+        raise error
+    return result
+
+
+def _do(sender: Connection, content: bytes) -> None:
+    """Be a process: do the work of one task, and send what it returns or raises."""
+    # Ctrl-C reaches all processes of a terminal; the one that started this one handles it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    # Until here SIGTERM ends this process at once, also within imports, where libraries would
+    # swallow an exception. Nothing has to be cleaned up yet.
+    work, task = pickle.loads(content)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):  # the one that started this one reports it
         try:
-            futures = [pool.submit(work, task) for task in tasks]
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise ProcessGone(
-                f"one of {jobs} processes ended before its work did, perhaps for want of memory; "
-                "run the same again, with fewer at a time (--jobs)"
-            ) from error
-        finally:
-            # After an error or Ctrl-C, nobody wants the rest.
-            pool.shutdown(wait=True, cancel_futures=True)
+            sender.send((work(task), None))
+        except Exception as error:
+            sender.send((None, _as_sent(error)))
+
+
+def _as_sent(error: Exception) -> Exception:
+    """Return the error, or one with the same message where it does not survive pickling."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return InputError(reason_of(error))
+    return error
 
 
 def _end_with_the_parent() -> None:
-    """A process that is killed cannot end those it has started, which would wait for ever."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    """End this process when the one that started it was killed, as that one cannot do it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    _thread.interrupt_main(signal.SIGTERM)
+    time.sleep(CLEAN_UP_S)
+    os._exit(1)

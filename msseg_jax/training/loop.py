@@ -48,7 +48,7 @@ def train(
     )
     rate = learning_rate(config.train, schedule)
     model = SiameseMPUNet(config.model, AXIS, config.train.compute_dtype)
-    state = create_state(model, rate, config.seed, initial and initial.variables)
+    state = create_state(model, rate, config.seed, initial.variables if initial else None)
     _keep(config, run, data, initial)
     batches, volumes = training_batches(config, data, schedule.total, devices)
     step_on_devices = parallel_step(

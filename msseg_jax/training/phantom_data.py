@@ -1,11 +1,11 @@
 """Phantom patients as the data of a run, where the configuration asks for them."""
 
 import json
-import shutil
 from pathlib import Path
 
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.simulate.phantom import write_phantoms
+from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.training.processes import main_first
@@ -44,9 +44,7 @@ def _make_phantoms(config: Configuration, root: Path) -> None:
             "away, or choose another --workdir"
         )
     print(f"making {data.phantom_patients} phantom patients in {root}")
-    beside = root.with_name(f".partial-{root.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    write_phantoms(beside, data.phantom_patients, config.seed, spacing_mm=data.phantom_spacing_mm)
-    (beside / record.name).write_text(json.dumps(asked_for) + "\n")
-    shutil.rmtree(root, ignore_errors=True)  # of a configuration that was not trained in the end
-    beside.rename(root)
+    # What is replaced is of a configuration that was not trained in the end.
+    with whole_folder(root, replace=True) as new:
+        write_phantoms(new, data.phantom_patients, config.seed, spacing_mm=data.phantom_spacing_mm)
+        (new / RECORD).write_text(json.dumps(asked_for) + "\n")

@@ -58,11 +58,11 @@ def measure_alignment(
     gradients = np.stack(np.gradient(moving))
 
     rotation, shift = np.eye(3), np.zeros((3, 1))
-    correlation = None
+    correlation = math.nan
     for _ in range(ITERATIONS):
         moved = rotation @ arms + centre + shift
         values = ndimage.map_coordinates(moving, moved, order=1, mode="nearest")
-        if correlation is None:
+        if math.isnan(correlation):
             correlation = _correlation(reference, values)
         slopes = np.stack(
             [ndimage.map_coordinates(g, moved, order=1, mode="nearest") for g in gradients]
@@ -81,9 +81,7 @@ def measure_alignment(
         if np.abs(move).max() < 1e-3 and np.abs(turn).max() < 1e-5:
             break
     displacement = rotation @ arms + shift - arms
-    return Alignment(
-        float(np.linalg.norm(displacement, axis=0).mean() * GRID_MM), float(correlation)
-    )
+    return Alignment(float(np.linalg.norm(displacement, axis=0).mean() * GRID_MM), correlation)
 
 
 def _band_pass(image: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ def grid_difference(one: Volume, other: Volume) -> str | None:
     if one.array.shape != other.array.shape:
         return (
             f"{other.path} has {other.array.shape} voxels, {one.path} has {one.array.shape}; "
-            "wanted one grid for both: resample one onto the other"
+            "expected one grid for both: resample one onto the other"
         )
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in one.array.shape])).reshape(3, 8)
     apart = nib.affines.apply_affine(one.affine, corners.T) - nib.affines.apply_affine(
@@ -23,17 +23,21 @@ def grid_difference(one: Volume, other: Volume) -> str | None:
     if furthest_mm > GRID_TOLERANCE_MM:
         return (
             f"{other.path} lies up to {furthest_mm:.2f} mm away from {one.path} (their affines "
-            f"differ); wanted at most {GRID_TOLERANCE_MM} mm: register and resample one onto the "
+            f"differ); expected at most {GRID_TOLERANCE_MM} mm: register and resample one onto the "
             "other"
         )
     return None
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box that holds every true voxel of a (D, H, W) mask; empty if there is none."""
-    box = []
-    for axis in range(3):
+    """Return the smallest box that holds every true voxel of a (D, H, W) mask.
+
+    It is empty if there is none.
+    """
+
+    def side(axis: int) -> slice:
         others = tuple(k for k in range(3) if k != axis)
         occupied = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0))
-    return tuple(box)
+        return slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0)
+
+    return side(0), side(1), side(2)

@@ -23,10 +23,6 @@ SYNTHETIC = "synthetic.json"
 logger = logging.getLogger(__name__)
 
 
-class DatasetError(InputError):
-    """Problems of a patient or of a whole folder, one per line."""
-
-
 @dataclass(frozen=True)
 class Patient:
     """Where the files of one patient lie."""
@@ -50,17 +46,17 @@ def find_patients(root: Path | str, targets: int) -> list[Patient]:
     Whether their files are there and in order is what `read_pair` finds out.
 
     Raises:
-      DatasetError: no such folder, or no patient in it.
+      InputError: no such folder, or no patient in it.
     """
     root = Path(root)
     if not root.is_dir():
-        raise DatasetError(
-            f"{root}: no such folder; wanted one in the MSSEG-2 layout, with a folder per patient "
-            "(--config.data.root, --dataset or --reference)"
+        raise InputError(
+            f"{root}: no such folder; expected one in the MSSEG-2 layout, with a folder per "
+            "patient (--config.data.root, --dataset or --reference)"
         )
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise DatasetError(f"{root}: no patient folder in it; wanted <patient>/{TIME01} and so on")
+        raise InputError(f"{root}: no patient folder in it; expected <patient>/{TIME01} and so on")
     return [patient_in(folder, targets) for folder in folders]
 
 
@@ -89,8 +85,8 @@ def scan_of(patient: Patient) -> str | None:
     record = read_json(patient.synthetic)
     scan = record.get("source") if isinstance(record, dict) else None
     if not isinstance(scan, str):
-        raise DatasetError(
-            f"{patient.synthetic}: its source is {scan!r}; wanted the name of the scan that the "
+        raise InputError(
+            f"{patient.synthetic}: its source is {scan!r}; expected the name of the scan that the "
             "pair was made of, as pairs of one scan stay together: give back a copy, or make the "
             "pairs again"
         )

@@ -5,6 +5,7 @@ A lesion is a 6-connected component: voxels that share a face.
 
 import numpy as np
 from nibabel.affines import apply_affine
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from msseg_jax.volumes.grids import bounding_box
@@ -12,7 +13,7 @@ from msseg_jax.volumes.grids import bounding_box
 CENTRE = ("x_mm", "y_mm", "z_mm")  # of a lesion, as `describe_lesions` calls it
 
 
-def voxel_mm3(spacing_mm) -> float:
+def voxel_mm3(spacing_mm: ArrayLike) -> float:
     """The volume of a voxel of these sides, in the single precision of a NIfTI header."""
     return float(np.prod(np.asarray(spacing_mm, np.float32).astype(np.float64)))
 
@@ -36,7 +37,10 @@ def number_lesions(mask: np.ndarray, least_voxels: int = 1) -> tuple[np.ndarray,
 
 
 def describe_lesions(
-    labels: np.ndarray, affine: np.ndarray, spacing_mm, probability: np.ndarray | None = None
+    labels: np.ndarray,
+    affine: np.ndarray,
+    spacing_mm: ArrayLike,
+    probability: np.ndarray | None = None,
 ) -> list[dict]:
     """A row for each numbered lesion, in order.
 
@@ -56,7 +60,7 @@ def describe_lesions(
     count = int(numbers.max(initial=0))
     voxels = np.bincount(numbers, minlength=count + 1)[1:]
 
-    def means(values):
+    def means(values: np.ndarray) -> np.ndarray:
         return np.bincount(numbers, values, minlength=count + 1)[1:] / voxels
 
     centres = apply_affine(affine, np.stack([means(indices) for indices in places], axis=-1))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import grid_difference
-from msseg_jax.volumes.layout import DatasetError, Patient, logger
+from msseg_jax.volumes.layout import Patient, logger
 from msseg_jax.volumes.masks import brain_mask_problem, mask_problem
 from msseg_jax.volumes.nifti import read_checked
 from msseg_jax.volumes.volume import Volume
@@ -28,7 +29,7 @@ def read_pair(patient: Patient) -> Pair:
     """Read all volumes of a patient and check each of them and their agreement.
 
     Raises:
-      DatasetError: with every problem of this patient, one per line.
+      InputError: with every problem of this patient, one per line.
     """
     problems: list[str] = []
     time01 = read_checked(patient.time01, None, problems)
@@ -41,28 +42,33 @@ def read_pair(patient: Patient) -> Pair:
     for visit in filter(None, (time01, time02)):
         if np.ptp(visit.array) == 0:
             problems.append(
-                f"{visit.path}: every voxel is {visit.array.flat[0]:g}; wanted a FLAIR image: "
+                f"{visit.path}: every voxel is {visit.array.flat[0]:g}; expected a FLAIR image: "
                 "export it again"
             )
     if time01 and time02 and np.array_equal(time01.array, time02.array):
         problems.append(
-            f"{patient.time01} and {patient.time02} hold the same voxels; wanted two visits: the "
+            f"{patient.time01} and {patient.time02} hold the same voxels; expected two visits: the "
             "same scan was given twice"
         )
     mask = read_checked(patient.brain_mask, time01, problems) if patient.brain_mask else None
     if mask and (problem := brain_mask_problem(mask, (time01, time02))):
         problems.append(problem)
-    targets = [_read_target(path, time01, problems) for path in patient.targets]
+    targets = {path: _read_target(path, time01, problems) for path in patient.targets}
     if problems:
-        raise DatasetError("\n".join(problems))
+        raise InputError("\n".join(problems))
+    assert time01 is not None  # otherwise there is a problem
+    assert time02 is not None
 
     brain = _brain(patient, time01, time02, mask)
-    for path, target in zip(patient.targets, targets, strict=True):
+    maps = []
+    for path, target in targets.items():
+        assert target is not None  # as above
         outside = int(target[~brain].sum())
         if outside:
             logger.warning("%s: %d voxels outside the brain are left out", path, outside)
             target *= brain
-    stacked = np.stack(targets) if targets else np.zeros((0, *brain.shape), dtype=np.uint8)
+        maps.append(target)
+    stacked = np.stack(maps) if maps else np.zeros((0, *brain.shape), dtype=np.uint8)
     return Pair(time01, time02, brain, stacked)
 
 
@@ -92,8 +98,8 @@ def _brain(patient: Patient, time01: Volume, time02: Volume, mask: Volume | None
     share = brain.mean()
     if not 0 < share <= MAX_BRAIN_SHARE:
         what = "nothing" if share == 0 else f"{100 * share:.1f} % of the volume"
-        raise DatasetError(
-            f"{source}: the brain would be {what}; wanted more than nothing and at most "
+        raise InputError(
+            f"{source}: the brain would be {what}; expected more than nothing and at most "
             f"{100 * MAX_BRAIN_SHARE:.0f} %: {cure}"
         )
     return brain

@@ -1,5 +1,6 @@
 """Resample between grids that share their axes, their centre and their field of view."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,8 @@ class Resampling:
     The axes are common, so linear interpolation in 3-D is three passes in 1-D.
     """
 
-    old_shape: tuple[int, int, int]
-    new_shape: tuple[int, int, int]
+    old_shape: tuple[int, ...]  # 3 numbers
+    new_shape: tuple[int, ...]
     scale: np.ndarray  # (3,), new voxel side / old voxel side
 
     def forward(self, array: np.ndarray) -> np.ndarray:
@@ -50,7 +51,11 @@ class Resampling:
         ]
 
 
-def _along_each_axis(interpolate, array: np.ndarray, positions: list[np.ndarray]) -> np.ndarray:
+def _along_each_axis(
+    interpolate: Callable[[np.ndarray, int, np.ndarray], np.ndarray],
+    array: np.ndarray,
+    positions: list[np.ndarray],
+) -> np.ndarray:
     # The axis that shrinks most goes first, so that the later passes have less to do.
     order = np.argsort([len(p) / n for p, n in zip(positions, array.shape, strict=True)])
     for axis in order:
@@ -76,7 +81,7 @@ def _nearest(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
 
 
 def resampling_to(
-    spacing_mm: float, shape: tuple[int, int, int], old_spacing_mm: np.ndarray
+    spacing_mm: float, shape: tuple[int, ...], old_spacing_mm: np.ndarray
 ) -> Resampling:
     """The resampling of a grid of `shape` voxels to isotropic voxels of `spacing_mm`.
 

@@ -10,12 +10,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from msseg_jax.system.errors import InputError
-
-
-class VolumeError(InputError):
-    """A file that cannot be used as a volume; the message names it and says what to do."""
-
 
 @dataclass(frozen=True)
 class Volume:

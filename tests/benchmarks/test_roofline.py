@@ -6,13 +6,13 @@ import pytest
 from jax import lax
 
 from benchmarks.roofline import Device, Layer, count_layers, known_device
-from msseg_jax.configuration.files import shipped
+from msseg_jax.configuration.files import find, read
 
 
 @pytest.fixture(scope="module")
 def layers():
     """Of one patch pair of the paper's network."""
-    return count_layers(shipped("msseg2"), batch_size=1)
+    return count_layers(read(find("msseg2")), batch_size=1)
 
 
 def operations(function, *shapes) -> float:
@@ -67,7 +67,7 @@ def test_each_array_is_moved_once_forward_and_once_backward():
 
 
 def test_bytes_are_those_of_the_compute_dtype_but_for_the_output(layers):
-    narrow = count_layers(shipped("msseg2"), 1, "bfloat16")
+    narrow = count_layers(read(find("msseg2")), 1, "bfloat16")
     for wide, half in zip(layers[:-1], narrow[:-1], strict=True):
         assert half.training_bytes * 2 == wide.training_bytes
     assert narrow[-1] == layers[-1]
@@ -75,7 +75,7 @@ def test_bytes_are_those_of_the_compute_dtype_but_for_the_output(layers):
 
 def test_what_upsampled_maps_cost_beyond_those_they_are_made_of():
     """The share that `roofline` speaks of: 1.71 of 14.47 GB."""
-    config = shipped("msseg2")
+    config = read(find("msseg2"))
     moved = sum(layer.training_bytes for layer in count_layers(config, 40, "bfloat16"))
     widths, side = config.model.widths, config.data.patch_size
     # By depth: its nodes but the first take one upsampled map set each, of both visits.
@@ -91,7 +91,7 @@ def test_what_upsampled_maps_cost_beyond_those_they_are_made_of():
 
 
 def test_a_batch_of_40_takes_40_times_the_operations(layers):
-    forty = count_layers(shipped("msseg2"), batch_size=40)
+    forty = count_layers(read(find("msseg2")), batch_size=40)
     assert math.fsum(layer.operations for layer in forty) == 40 * sum(
         layer.operations for layer in layers
     )

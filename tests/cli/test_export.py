@@ -1,7 +1,6 @@
 """Exported networks do what the runs did; predict, evaluate and export take files as runs."""
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -112,14 +111,17 @@ def test_a_cross_validation_is_exported_whole(small_config, tmp_path):
 
 def test_texts_are_kept_and_can_be_given_anew_without_a_change_of_weights(runs, tmp_path):
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
-    texts = About("A", "1", "CC0", "nobody", "phantoms", "two\nlines")
-    given = [f"--{name}={text}" for name, text in asdict(texts).items()]
+    texts = About(
+        name="A", version="1", licence="CC0", attribution="nobody", training_data="phantoms",
+        description="two\nlines",
+    )  # fmt: skip
+    given = [f"--{name}={text}" for name, text in texts]
     assert export([*models(runs[:2]), f"--output={first}", *given]) == 0
     assert read_model_file(first).about == texts
     flags = [f"--model={first}", f"--output={second}", "--version=1.1", "--description="]
     assert export(flags) == 0
     before, after = read_model_file(first), read_model_file(second)
-    assert after.about == About("A", "1.1", "CC0", "nobody", "phantoms", "")
+    assert after.about == texts.model_copy(update={"version": "1.1", "description": ""})
     for one, other in zip(before.networks, after.networks, strict=True):
         jax.tree.map(np.testing.assert_array_equal, one.variables, other.variables)
         assert (one.config, one.preprocessing) == (other.config, other.preprocessing)
@@ -133,7 +135,9 @@ def test_the_terms_of_files_go_over_to_what_is_made_of_them(runs, tmp_path, caps
     assert export([f"--model={runs[1]}", f"--output={two}", "--attribution=B", *terms]) == 0
     assert export([*models([one, runs[2]]), f"--output={merged}"]) == 0
     # Not its identity, nor data that the other was not trained on.
-    assert read_model_file(merged).about == About("merged", "", "CC-BY-4.0", "A", "", "")
+    assert read_model_file(merged).about == About(
+        name="merged", licence="CC-BY-4.0", attribution="A"
+    )
     flags = [*models([one, two]), f"--output={merged}", "--overwrite"]
     capsys.readouterr()
     assert export(flags) == 1
@@ -175,7 +179,7 @@ def test_nothing_is_replaced_unless_told(runs, tmp_path, capsys):
     # A file may take its own place.
     again = [f"--model={file}", f"--output={file}", "--overwrite", "--licence=CC0"]
     assert export(again) == 0
-    assert read_model_file(file).about == About("one", "2", "CC0")
+    assert read_model_file(file).about == About(name="one", version="2", licence="CC0")
 
 
 def test_what_a_file_says_of_itself(runs, shipped, capsys):
@@ -217,7 +221,7 @@ def test_a_folder_says_nothing_of_itself(runs, small_config, tmp_path, capsys):
     for folder in (runs[0], folds.path):
         assert export([f"--show={folder}"]) == 1
         error = capsys.readouterr().err
-        assert error.startswith(f"msseg export: {folder}: is a folder; wanted a mod")
+        assert error.startswith(f"msseg export: {folder}: is a folder; expected a mod")
         # What it tells to do can be done.
         (model,) = re.findall("--model=[^ ]+", error)
         assert export([model, f"--output={tmp_path / folder.name}.safetensors"]) == 0
@@ -262,15 +266,24 @@ def test_flags_that_cannot_be_are_refused(flags, message, capsys):
     ("flags", "message"),
     [
         (["--model={tmp}/nowhere", "--output={tmp}/a.safetensors"], "nowhere: no such folder"),
-        (["--model={tmp}/no.safetensors", "--output={tmp}/a.safetensors"], "no such file; wanted"),
-        (["--model={run}", "--output={tmp}/a.npz"], "a.npz: wanted a name that ends in .safetens"),
+        (
+            ["--model={tmp}/no.safetensors", "--output={tmp}/a.safetensors"],
+            "no such file; expected",
+        ),
+        (
+            ["--model={run}", "--output={tmp}/a.npz"],
+            "a.npz: expected a name that ends in",
+        ),
         (
             ["--model={run}", "--output={tmp}/no/a.safetensors"],
             "no: no such folder; expected one to",
         ),
         (["--model={run}", "--model={run}", "--output={tmp}/a.safetensors"], "is given twice"),
-        (["--model={run}", "--output={tmp}/a.safetensors", "--name=a\nb"], "in one line"),
-        (["--show={tmp}/nowhere"], "nowhere: no such file; wanted a model file"),
+        (
+            ["--model={run}", "--output={tmp}/a.safetensors", "--name=a\nb"],
+            "about.name: the text 'a",
+        ),
+        (["--show={tmp}/nowhere"], "nowhere: no such file; expected a model file"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(runs, tmp_path, capsys, flags, message):
@@ -331,7 +344,7 @@ def test_they_are_shipped_in_the_package_and_the_help_states_their_options():
     file = read_model_file(weights.released())
     assert file.about.title
     assert file.about.licence
-    options = asdict(agreed_options(file.networks))
+    options = agreed_options(file.networks).model_dump()
     assert options == {**RELEASED, "tile": None}
 
 
@@ -361,7 +374,7 @@ def test_an_evaluation_compares_with_every_network_of_a_file(
     assert evaluate([*flags, "--model=weights"]) == 0
     assert from_file == given
     assert evaluate([*flags, f"--model={tmp_path / 'no.safetensors'}"]) == 1
-    assert "no.safetensors: no such file; wanted a model file" in capsys.readouterr().err
+    assert "no.safetensors: no such file; expected a model file" in capsys.readouterr().err
 
 
 def test_the_name_of_the_released_weights_stands_for_their_file(shipped, runs):

@@ -35,7 +35,7 @@ def test_overrides_reach_the_configuration():
         ),
         (["--config.data.root=nowhere"], "nowhere: no such folder"),
         (["--config.data.patch_size=50", "--mode=describe"], "patch side 50 is no multiple of 8"),
-        (["--config.seed=-1"], "config.seed is -1; wanted 0 or more"),
+        (["--config.seed=-1"], "config.seed is -1; expected 0 or more"),
         (["--config.model.initial_probability=1.0", "--mode=describe"], "between 0 and 1"),
         (
             ["--config.data.phantom_patients=4", "--config.data.validation_patients=4"],
@@ -48,11 +48,11 @@ def test_overrides_reach_the_configuration():
         ),
         (
             ["--mode=cross_validate", "--config.data.folds=5", "--config.data.fold=5"],
-            "config.data.fold is 5; wanted 0 to 4",
+            "config.data.fold is 5; expected 0 to 4",
         ),
         (["--config.data.patch_size=50"], "patch side 50 is no multiple of 8"),
         (["--config.train.batch_size=many"], "--config.train.batch_size=many"),
-        (["extra"], "is no flag"),
+        (["extra"], "is not a flag"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_few_lines(flags, message, tmp_path):

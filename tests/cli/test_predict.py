@@ -14,9 +14,9 @@ from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.forward import compile_forward, segment_volume
 from msseg_jax.inference.new_lesions import lesion_mask
 from msseg_jax.inference.tiles import Tiling
-from msseg_jax.models.checkpoints import Checkpoints
+from msseg_jax.models.checkpoints import Checkpoints, Progress
 from msseg_jax.models.networks import trained_networks
-from msseg_jax.network.model import initial_variables
+from msseg_jax.network.model import SiameseMPUNet, initial_variables
 from msseg_jax.volumes import layout as dataset
 from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE, save_nifti
@@ -153,7 +153,7 @@ def test_one_tile_around_the_brain_is_the_network_itself(run, patients_root):
     images = preprocess.apply(predictor.preprocessing, patient, resampled)
     sides = [-side % predictor.side_multiple for side in resampled.brain.shape]
     visits = np.pad(images, [(0, 0), *((0, side) for side in sides)])[:, None, ..., None]
-    model = build_model(predictor.config)
+    model = SiameseMPUNet(predictor.config.model)
     whole = np.asarray(model.apply(predictor._variables, *visits, train=False))[0, ..., 0]
     whole = whole[tuple(slice(side) for side in resampled.brain.shape)] * resampled.brain
     wanted = resampled.to_file_grid(whole) * pair.brain
@@ -260,10 +260,10 @@ def test_what_cannot_be_a_pair_is_told_before_any_work(pair_flags, tmp_path, cap
 def test_a_model_that_is_none_is_refused(pair_flags, tmp_path, capsys):
     pair_flags[0] = f"--model={tmp_path}"
     assert predict(pair_flags) == 1
-    assert "wanted the folder of a run of launch.py" in capsys.readouterr().err
+    assert "expected the folder of a run of launch.py" in capsys.readouterr().err
     pair_flags[0] = f"--model={tmp_path / 'nope'}"
     assert predict(pair_flags) == 1
-    assert "nope: no such folder; wanted that of a run" in capsys.readouterr().err
+    assert "nope: no such folder; expected the folder of a run" in capsys.readouterr().err
 
 
 def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):
@@ -334,7 +334,7 @@ def test_best_is_preferred_to_last(run, small_config):
     assert network.kind == "last"
     variables = initial_variables(build_model(small_config), seed=1)
     with Checkpoints(run / "checkpoints" / "best", keep=1) as checkpoints:
-        checkpoints.save(2, variables, {"moments": np.zeros(1)}, {})
+        checkpoints.save(2, variables, {"moments": np.zeros(1)}, Progress())
     (network,) = trained_networks(run)
     assert (network.kind, network.step) == ("best", 2)
     jax.tree.map(np.testing.assert_array_equal, network.variables, variables)

@@ -21,9 +21,9 @@ from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.scans import warnings_of
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.images import affine_of, array_of
-from msseg_jax.prepare.patient import PrepareError
 from msseg_jax.prepare.registration import on_grid
 from msseg_jax.prepare.scanner_grid import ScannerGrid
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout as dataset
 from msseg_jax.volumes.alignment import Alignment
 from tests.support import heads
@@ -383,7 +383,7 @@ def test_overwrite_is_of_the_prepared_pairs_too(
 
     def prepare_patient(request, folder, overwrite, say):
         asked.append((folder, overwrite))
-        raise PrepareError("that is all")
+        raise InputError("that is all")
 
     monkeypatch.setattr(scans_module, "prepare_patient", prepare_patient)
     what = [f"--dataset={root}", "-o", tmp_path / "out"]
@@ -400,7 +400,7 @@ def test_a_folder_goes_on_after_a_pair_that_cannot_be_prepared(
     wrong = {
         "adam": RuntimeError("Exception thrown in SimpleITK"),
         "bert": OSError("No space left on device"),
-        "carl": PrepareError("the brain mask holds 3 ml"),
+        "carl": InputError("the brain mask holds 3 ml"),
     }
     for name in wrong:
         copy_scans(scans, root / name)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from msseg_jax.data.split import HoldOut, choose_validation, deal_folds
-from msseg_jax.volumes.layout import DatasetError
+from msseg_jax.system.errors import InputError
 
 SCANS = [[0, 1, 2], [3], [4, 8, 9], [5, 6], [7], [10, 11, 12, 13]]  # and two patients, 3 and 7
 
@@ -133,10 +133,10 @@ def test_folds_share_out_all_groups_and_those_with_new_lesions_evenly():
 
 def test_a_fold_without_new_lesions_is_refused():
     with pytest.raises(
-        DatasetError, match=r"folds is 3, and 2 of the 6 patients have .*; wanted one in every fold"
+        InputError, match=r"folds is 3, and 2 of the 6 patients have .*; wanted one in every fold"
     ):
         HoldOut(0, folds=3).choose([True, False, False, True, False, False], alone(6))
-    with pytest.raises(DatasetError, match=r"1 of the 6 scans and patients .pairs made of"):
+    with pytest.raises(InputError, match=r"1 of the 6 scans and patients .pairs made of"):
         HoldOut(0, folds=2).all_folds([k in (4, 9) for k in range(14)], SCANS)
 
 
@@ -147,18 +147,18 @@ def test_the_largest_fold_is_known_beforehand(patients, folds, largest):
 
 
 def test_more_folds_or_held_out_patients_than_there_are_is_refused():
-    with pytest.raises(DatasetError, match=r"config.data.folds is 6; wanted at most 5"):
+    with pytest.raises(InputError, match=r"config.data.folds is 6; wanted at most 5"):
         HoldOut(0, folds=6).largest(alone(5))
-    with pytest.raises(DatasetError, match=r"validation_patients is 5; wanted 0 to 4"):
+    with pytest.raises(InputError, match=r"validation_patients is 5; wanted 0 to 4"):
         HoldOut(0, patients=5).largest(alone(5))
     with pytest.raises(
-        DatasetError,
+        InputError,
         match=r"folds is 7; wanted at most 6, the number of scans and patients \(pairs made of one "
         r"scan stay together\): take fewer folds",
     ):
         HoldOut(0, folds=7).largest(SCANS)
     with pytest.raises(
-        DatasetError,
+        InputError,
         match=r"validation_patients is 11; wanted 0 to 10: of the 14 patients 4 are pairs made of "
         r"one scan, .* hold out fewer",
     ):

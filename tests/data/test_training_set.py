@@ -16,7 +16,7 @@ from msseg_jax.data.training_set import prepare
 from msseg_jax.system.errors import InputError
 from msseg_jax.training.batches import check_patients
 from msseg_jax.volumes import layout as dataset
-from msseg_jax.volumes.layout import DatasetError, find_patients
+from msseg_jax.volumes.layout import find_patients
 from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE, SPACING_MM, save_nifti
 
@@ -115,7 +115,7 @@ def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cach
     (patients_root / "patient_0" / dataset.TIME01).write_bytes(b"")
     (patients_root / "patient_1" / dataset.EXPERT.format(1)).unlink()
     save_nifti(patients_root / "patient_3" / dataset.CONSENSUS, np.full(SHAPE, 2, np.uint8))
-    with pytest.raises(DatasetError) as error:
+    with pytest.raises(InputError) as error:
         prepared(patients_root, cache_folder)
     message = str(error.value)
     assert message.startswith("3 of 4 patients cannot be used:")
@@ -129,7 +129,7 @@ def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cach
 
 def test_refuses_a_brain_smaller_than_a_patch(patients_root):
     patient = find_patients(patients_root, 0)[0]
-    with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: the brain measures .* at least 16"):
+    with pytest.raises(InputError, match=r"brain_mask.nii.gz: the brain measures .* at least 16"):
         resample(
             patient,
             read_pair(patient),
@@ -141,7 +141,7 @@ def test_refuses_a_visit_that_is_constant_inside_the_brain(patients_root, cache_
     visit = np.full(SHAPE, 5, np.float32)
     visit[0, 0, 0] = 9  # outside the brain
     save_nifti(patients_root / "patient_0" / dataset.TIME02, visit)
-    with pytest.raises(DatasetError, match=r"patient_0/flair_time02.*constant inside the brain"):
+    with pytest.raises(InputError, match=r"patient_0/flair_time02.*constant inside the brain"):
         prepared(patients_root, cache_folder)
 
 
@@ -165,7 +165,7 @@ def test_preprocessing_survives_its_file(tmp_path):
 def test_refuses_training_patients_without_any_new_lesion(patients_root, cache_folder):
     for folder in patients_root.iterdir():
         save_nifti(folder / dataset.CONSENSUS, np.zeros(SHAPE, np.uint8))
-    with pytest.raises(DatasetError, match="no training patient has a new-lesion voxel"):
+    with pytest.raises(InputError, match="no training patient has a new-lesion voxel"):
         prepared(patients_root, cache_folder)
 
 
@@ -174,7 +174,7 @@ def test_refuses_a_brain_that_falls_between_the_voxels_of_the_isotropic_grid(pat
     brain[7, 7, 3] = 1
     save_nifti(patients_root / "patient_0" / dataset.BRAIN_MASK, brain)
     patient = find_patients(patients_root, 0)[0]
-    with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: the brain measures \(0, 0, 0\)"):
+    with pytest.raises(InputError, match=r"brain_mask.nii.gz: the brain measures \(0, 0, 0\)"):
         resample(
             patient,
             read_pair(patient),
@@ -183,7 +183,7 @@ def test_refuses_a_brain_that_falls_between_the_voxels_of_the_isotropic_grid(pat
 
 
 def test_refuses_to_hold_out_everybody(patients_root, cache_folder):
-    with pytest.raises(DatasetError, match="validation_patients is 4; wanted 0 to 3"):
+    with pytest.raises(InputError, match="validation_patients is 4; wanted 0 to 3"):
         prepared(patients_root, cache_folder, 4)
 
 
@@ -205,10 +205,10 @@ def test_every_fold_is_held_out_in_its_turn_and_all_runs_know_all_folds(
 def test_refuses_more_folds_than_patients_or_than_patients_with_new_lesions(
     patients_root, cache_folder
 ):
-    with pytest.raises(DatasetError, match=r"patients: config.data.folds is 5; wanted at most 4"):
+    with pytest.raises(InputError, match=r"patients: config.data.folds is 5; wanted at most 4"):
         prepared(patients_root, cache_folder, 0, folds=5)
     with pytest.raises(
-        DatasetError, match=r"config.data.folds is 4, and 3 of the 4 patients .* fewer folds"
+        InputError, match=r"config.data.folds is 4, and 3 of the 4 patients .* fewer folds"
     ):
         prepared(patients_root, cache_folder, 0, folds=4)
     assert not list(cache_folder.rglob("patient_*"))  # and nothing was preprocessed
@@ -241,11 +241,11 @@ def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patient
         path.write_bytes(b"")
     small_config.data.validation_patients = 2
     message = r"patients: config.data.validation_patients is 2; wanted 0 to 1: of the 4 patients 3"
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(InputError, match=message):
         check_patients(typed(small_config))
     small_config.data.validation_patients, small_config.data.folds = 0, 3
     message = r"patients: config.data.folds is 3; wanted at most 2, the number of scans"
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(InputError, match=message):
         check_patients(typed(small_config))
     small_config.data.folds = 2
     check_patients(typed(small_config))

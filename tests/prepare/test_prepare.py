@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from msseg_jax.cli.prepare import PROGRAM, main
+from msseg_jax.cli.main import main as command
+from msseg_jax.prepare import libraries, threads
 from msseg_jax.prepare import patient as patient_module
-from msseg_jax.prepare import request as request_module
-from msseg_jax.prepare import threads
+from msseg_jax.prepare.record import find_warnings
 from msseg_jax.prepare.registration import compose, on_grid, points_of
 from msseg_jax.volumes import layout as dataset
 from msseg_jax.volumes.alignment import Alignment
@@ -25,9 +25,14 @@ from msseg_jax.volumes.layout import patient_in
 from msseg_jax.volumes.pair import read_pair
 from tests.support import heads
 
+PROGRAM = "msseg prepare"
 FILES = {
     dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK, "prepare.json", "prepare.png", "transforms",
 }  # fmt: skip
+
+
+def main(flags: list[str]) -> int:
+    return command(["prepare", *flags])
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +125,7 @@ def test_what_a_reader_should_know_is_said():
         )
 
     def warnings(visits, unseen_ml, apart_mm):
-        return patient_module._warnings(
-            SimpleNamespace(visits=visits), SimpleNamespace(unseen_ml=unseen_ml), 1400.0,
-            Alignment(apart_mm, 0.9),
-        )  # fmt: skip
+        return find_warnings(visits, unseen_ml, 1400.0, Alignment(apart_mm, 0.9))
 
     well = visit("a.nii", (1.0, 1.0, 1.0), True), visit("b.nii", (1.0, 1.0, 1.2), True)
     assert warnings(well, 20.0, 0.9) == []
@@ -215,14 +217,14 @@ def test_an_implausible_mask_is_refused_with_its_volume(scans, tmp_path, monkeyp
     assert main(flags) == 1
     said = capsys.readouterr().err
     assert f"{tmp_path / 'half.nii.gz'}: the brain mask holds {volume_ml:.0f} ml" in said
-    assert "wanted 800 to 2000 ml" in said
+    assert "expected 800 to 2000 ml" in said
     assert not (tmp_path / "anna").exists()
 
 
 def test_sigterm_leaves_nothing_half_written(scans, tmp_path):
     status, said = heads.stop_when(
         lambda: bool(list(tmp_path.iterdir())),
-        "msseg_jax.prepare", *flags_of(scans, tmp_path / "anna"),
+        "msseg_jax", "prepare", *flags_of(scans, tmp_path / "anna"),
     )  # fmt: skip
     assert status == 1
     # A log, which is no terminal, has a line for each step that was begun.
@@ -263,7 +265,7 @@ def test_a_data_set_goes_on_after_a_patient_that_fails(scans, prepared, tmp_path
     output.mkdir()
     shutil.copytree(prepared, output / "anna")
     # As users start it: the processes of a module that is run differ from those of one imported.
-    command = [sys.executable, "-m", "msseg_jax.prepare", f"--dataset={root}"]
+    command = [sys.executable, "-m", "msseg_jax", "prepare", f"--dataset={root}"]
     done = subprocess.run(
         [*command, f"--output={output}", "--jobs=2"], capture_output=True, text=True, check=False
     )
@@ -292,7 +294,7 @@ def test_what_is_not_there_is_named_before_anything_is_read(scans, tmp_path, cap
 def test_jobs_are_of_a_data_set(scans, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(flags_of(scans, tmp_path / "anna", "--jobs=1"))
-    assert "error: --jobs is of --dataset" in capsys.readouterr().err
+    assert "error: --jobs needs --dataset" in capsys.readouterr().err
 
 
 def test_the_same_scan_twice_is_refused(scans, tmp_path, capsys):
@@ -302,17 +304,17 @@ def test_the_same_scan_twice_is_refused(scans, tmp_path, capsys):
 
 
 def test_without_the_libraries_one_line_says_what_to_install(scans, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(request_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
     assert main(flags_of(scans, tmp_path / "anna")) == 1
     said = capsys.readouterr().err
     assert "SimpleITK and nilearn" in said
-    assert "pip install -r requirements-prepare.txt" in said
+    assert 'pip install "msseg_jax[prepare]"' in said
     assert said.count("\n") == 1
 
 
 def test_prediction_on_pairs_that_lie_on_one_grid_imports_none_of_the_libraries():
     check = (
-        "import sys, msseg_jax.predict, msseg_jax.prepare.__main__\n"
+        "import sys, msseg_jax.cli.predict, msseg_jax.cli.prepare\n"
         "print([name for name in ('SimpleITK', 'nilearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
@@ -328,7 +330,7 @@ def test_a_data_set_that_is_stopped_stops_its_processes_and_leaves_nothing(scans
     flags = [f"--dataset={root}", f"--output={output}", "--jobs=2"]
     status, said = heads.stop_when(
         lambda: output.is_dir() and len(list(output.iterdir())) == 2,  # both at work
-        "msseg_jax.prepare", *flags,
+        "msseg_jax", "prepare", *flags,
     )  # fmt: skip
     assert status == 1
     assert said == f"{PROGRAM}: interrupted; the same command goes on\n"

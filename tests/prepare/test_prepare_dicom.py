@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from msseg_jax.prepare.dicom import DicomError, list_series, read_series
+from msseg_jax.prepare.dicom import list_series, read_series
+from msseg_jax.system.errors import InputError
 from tests.support.dicom import TURNED, check_same, make_image, write_enhanced, write_series
 
 # ------------------------------------------------------------------------------- what is read
@@ -119,13 +120,13 @@ def test_a_series_is_picked_by_number_uid_or_part_of_its_description(study, pick
 @pytest.mark.parametrize(
     ("pick", "said"),
     [
-        (None, "3 series in it; wanted one: give --series=NUMBER"),
+        (None, "3 series in it; expected one: give --series=NUMBER"),
         ("flair", "--series=flair names 2 of the series"),
         ("swi", "--series=swi names 0 of the series"),
     ],
 )
 def test_all_series_are_listed_where_it_is_open_which(study, pick, said):
-    with pytest.raises(DicomError) as error:
+    with pytest.raises(InputError) as error:
         read_series(study, pick)
     first, *listed = str(error.value).splitlines()
     assert first.startswith(f"{study}: {said}")
@@ -146,7 +147,7 @@ def test_a_number_goes_before_a_description_that_has_it_too(tmp_path):
 def test_a_number_that_two_series_have_is_not_enough(tmp_path):
     write_series(tmp_path, make_image(), "1.2.3", name="a{}")
     write_series(tmp_path, make_image(), "1.2.4", name="b{}")
-    with pytest.raises(DicomError, match=r"--series=5 names 2 (.|\n)*1\.2\.3\n(.|\n)*1\.2\.4"):
+    with pytest.raises(InputError, match=r"--series=5 names 2 (.|\n)*1\.2\.3\n(.|\n)*1\.2\.4"):
         read_series(tmp_path, "5")
     assert "UID 1.2.4" in read_series(tmp_path, "1.2.4")[1]
 
@@ -173,7 +174,7 @@ def test_descriptions_are_read_in_the_character_sets_of_europe(tmp_path):
         "FLAIR Schädel", "FLAIR Hälfte", "",
     ]  # fmt: skip
     assert "UID 1.2.3" in read_series(tmp_path, "schädel")[1]
-    with pytest.raises(DicomError, match="series 7: 'no description', MR"):
+    with pytest.raises(InputError, match="series 7: 'no description', MR"):
         read_series(tmp_path)
 
 
@@ -183,18 +184,18 @@ def test_descriptions_are_read_in_the_character_sets_of_europe(tmp_path):
 def test_missing_slices_are_named_by_what_lies_around_them(tmp_path):
     write_series(tmp_path, make_image())  # from 7.25 mm upwards, by 4 mm
     (tmp_path / "IM005").unlink()
-    with pytest.raises(DicomError) as error:
+    with pytest.raises(InputError) as error:
         read_series(tmp_path)
     assert "series 5: 't2 flair', MR, 11 files" in str(error.value)
     assert "slices are 4.00 mm apart but not everywhere" in str(error.value)
-    assert "between IM004 (23.2 mm) and IM006 (31.2 mm); wanted all slices" in str(error.value)
+    assert "between IM004 (23.2 mm) and IM006 (31.2 mm); expected all slices" in str(error.value)
 
 
 def test_of_many_gaps_the_first_are_named(tmp_path):
     write_series(tmp_path, make_image(30))
     for k in (2, 5, 8, 11, 14, 17, 20):
         (tmp_path / f"IM{k:03}").unlink()
-    with pytest.raises(DicomError, match=r"IM013 .* and IM015 .* and 2 more; wanted") as error:
+    with pytest.raises(InputError, match=r"IM013 .* and IM015 .* and 2 more; expected") as error:
         read_series(tmp_path)
     assert str(error.value).count("between") == 5
 
@@ -205,14 +206,14 @@ def test_refuses_slices_whose_distance_changes(tmp_path):
     upper.SetOrigin((-20.5, 30.0, 7.25 + 6 * 4 + 0.42))
     write_series(tmp_path, image[:, :, :6])
     write_series(tmp_path, upper, first=6)
-    with pytest.raises(DicomError, match=r"IM005 \(27\.2 mm\) and IM006 \(31\.7 mm\); wanted"):
+    with pytest.raises(InputError, match=r"IM005 \(27\.2 mm\) and IM006 \(31\.7 mm\); expected"):
         read_series(tmp_path)
 
 
 def test_refuses_a_slice_that_is_there_twice(tmp_path):
     write_series(tmp_path, make_image())
     (tmp_path / "copy").write_bytes((tmp_path / "IM007").read_bytes())
-    with pytest.raises(DicomError, match=r"1 slices lie where another lies \((.*)\)") as error:
+    with pytest.raises(InputError, match=r"1 slices lie where another lies \((.*)\)") as error:
         read_series(tmp_path)
     assert "IM007" in str(error.value)
     assert "copy" in str(error.value)
@@ -221,14 +222,14 @@ def test_refuses_a_slice_that_is_there_twice(tmp_path):
 def test_refuses_two_volumes_in_a_series(tmp_path):
     write_series(tmp_path, make_image())
     write_series(tmp_path, make_image(), first=12)
-    with pytest.raises(DicomError, match=r"24 files.*12 slices lie where another lies"):
+    with pytest.raises(InputError, match=r"24 files.*12 slices lie where another lies"):
         read_series(tmp_path)
 
 
 def test_refuses_slices_of_another_orientation(tmp_path):
     write_series(tmp_path, make_image())
     write_series(tmp_path, make_image(1, direction=TURNED), first=12)
-    with pytest.raises(DicomError, match=r"13 files.*differ in orientation or size"):
+    with pytest.raises(InputError, match=r"13 files.*differ in orientation or size"):
         read_series(tmp_path)
 
 
@@ -236,13 +237,13 @@ def test_refuses_slices_of_another_size(tmp_path):
     image = make_image(13)
     write_series(tmp_path, image[:, :, :12])
     write_series(tmp_path, image[:7, :, 12:], first=12)
-    with pytest.raises(DicomError, match="differ in orientation or size"):
+    with pytest.raises(InputError, match="differ in orientation or size"):
         read_series(tmp_path)
 
 
 def test_refuses_a_stack_that_leans_but_not_one_whose_header_is_rounded(tmp_path):
     write_series(tmp_path / "leans", make_image(), shift_mm=(0, 0.7053, 0))  # 4 mm * tan 10 deg
-    with pytest.raises(DicomError, match=r"leans by 10\.0 degrees \(a tilted gantry\)"):
+    with pytest.raises(InputError, match=r"leans by 10\.0 degrees \(a tilted gantry\)"):
         read_series(tmp_path / "leans")
     write_series(tmp_path / "rounded", make_image(), shift_mm=(0, 0.007, 0))  # 0.1 degrees
     assert read_series(tmp_path / "rounded")[0].GetSize() == (8, 6, 12)
@@ -250,7 +251,7 @@ def test_refuses_a_stack_that_leans_but_not_one_whose_header_is_rounded(tmp_path
 
 def test_refuses_frames_in_one_file_and_says_how_to_convert_them(tmp_path):
     write_enhanced(tmp_path / "IM000", make_image(20))
-    with pytest.raises(DicomError) as error:
+    with pytest.raises(InputError) as error:
         read_series(tmp_path)
     assert "1 files of 20 frames, UID 1.2.9: has several frames per file" in str(error.value)
     assert "dcm2niix" in str(error.value)
@@ -259,7 +260,7 @@ def test_refuses_frames_in_one_file_and_says_how_to_convert_them(tmp_path):
 def test_frames_in_one_file_are_not_passed_over_for_another_series(tmp_path):
     write_enhanced(tmp_path / "flair", make_image(20))
     write_series(tmp_path, make_image(), description="t1 mprage")
-    with pytest.raises(DicomError, match="2 series in it") as error:
+    with pytest.raises(InputError, match="2 series in it") as error:
         read_series(tmp_path)
     assert "1 files of 20 frames, UID 1.2.9" in str(error.value)
     assert "t1 mprage" in str(error.value)
@@ -269,13 +270,13 @@ def test_frames_in_one_file_are_not_passed_over_for_another_series(tmp_path):
 def test_refuses_colours(tmp_path):
     grey = sitk.Cast(make_image(), sitk.sitkUInt8)
     write_series(tmp_path, sitk.Compose(grey, grey, grey))
-    with pytest.raises(DicomError, match="voxels are colours; wanted grey values"):
+    with pytest.raises(InputError, match="voxels are colours; expected grey values"):
         read_series(tmp_path)
 
 
 def test_refuses_a_few_slices(tmp_path):
     write_series(tmp_path, make_image(9))
-    with pytest.raises(DicomError, match=r"9 files.*wanted at least 10 slices of a head"):
+    with pytest.raises(InputError, match=r"9 files.*expected at least 10 slices of a head"):
         read_series(tmp_path)
 
 
@@ -285,7 +286,7 @@ def test_refuses_a_file_that_was_cut_off_wherever_it_lies(tmp_path, number, leng
     """At an end of the stack nothing else would show that a slice is missing."""
     path = write_series(tmp_path, make_image()) / f"IM{number:03}"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(DicomError, match=f"cut off or damaged: {path.name}; wanted whole files"):
+    with pytest.raises(InputError, match=f"cut off or damaged: {path.name}; expected whole files"):
         read_series(tmp_path)
 
 
@@ -293,7 +294,7 @@ def test_refuses_a_folder_of_files_that_were_all_cut_off(tmp_path):
     write_series(tmp_path, make_image(7))
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DicomError, match="IM000, IM001, IM002, IM003, IM004 and 2 more"):
+    with pytest.raises(InputError, match="IM000, IM001, IM002, IM003, IM004 and 2 more"):
         read_series(tmp_path)
 
 
@@ -303,7 +304,7 @@ def test_refuses_voxels_that_cannot_be_decompressed(tmp_path):
     content = path.read_bytes()
     start = content.index(b"\xff\x4f\xff\x51")  # of the JPEG 2000 stream
     path.write_bytes(content[:start] + bytes(40) + content[start + 40 :])
-    with pytest.raises(DicomError, match=r"cannot be read .*damaged, or compressed"):
+    with pytest.raises(InputError, match=r"cannot be read .*damaged, or compressed"):
         read_series(tmp_path)
 
 
@@ -333,5 +334,5 @@ def test_files_that_are_no_slices_are_passed_over(tmp_path):
 
 @pytest.mark.parametrize("fill", [lambda folder: folder, add_stray_files])
 def test_a_folder_without_slices_is_named(tmp_path, fill):
-    with pytest.raises(DicomError, match=f"^{re.escape(str(fill(tmp_path)))}: no DICOM image"):
+    with pytest.raises(InputError, match=f"^{re.escape(str(fill(tmp_path)))}: no DICOM image"):
         read_series(tmp_path)

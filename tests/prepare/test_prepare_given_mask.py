@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msseg_jax.prepare.given_mask import MaskError, check_command, read_mask, run_command
+from msseg_jax.prepare.given_mask import check_command, read_mask, run_command
 from msseg_jax.prepare.images import affine_of, array_of, image_of
 from msseg_jax.prepare.scan import Scan
 from msseg_jax.system.errors import InputError
@@ -78,11 +78,11 @@ def test_refuses_a_mask_that_lies_elsewhere(tmp_path, scan, voxels, percent):
     affine = AFFINE.copy()
     affine[:3, 3] = nib.affines.apply_affine(AFFINE, (voxels, 0, 0))  # over the edge
     path = save(tmp_path / "mask.nii.gz", brain(), affine)
-    with pytest.raises(MaskError) as error:
+    with pytest.raises(InputError) as error:
         read_mask(path, scan)
     assert str(error.value).startswith(
-        f"{path}: {percent} % of the mask lies in the field of view of visit 1.nii.gz; wanted the "
-        "mask of this very visit"
+        f"{path}: {percent} % of the mask lies in the field of view of visit 1.nii.gz; expected "
+        "the mask of this very visit"
     )
 
 
@@ -105,8 +105,8 @@ def _text(path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_empty, "the mask is empty; wanted 1 inside the brain"),
-        (_probabilities, "no whole numbers; wanted a brain mask, .*probability map or an image"),
+        (_empty, "the mask is empty; expected 1 inside the brain"),
+        (_probabilities, "no whole numbers; expected a brain mask, .*probability map or an image"),
         (_nan, "100 voxels are NaN or infinite"),
         (_text, "no readable NIfTI|truncated or damaged"),
         (lambda path: None, "no such file"),
@@ -224,7 +224,7 @@ def test_a_scan_whose_axes_are_not_quite_at_right_angles_can_be_given_to_a_progr
 
 def check_said(program, scan, *parts):
     """The failure names the command and the visit, and holds all parts."""
-    with pytest.raises(MaskError) as error:
+    with pytest.raises(InputError) as error:
         program.run(scan, "-v")
     message = str(error.value)
     assert message.startswith(f"--brain_mask_command, {shlex.join(program.words('-v'))}, for ")
@@ -257,7 +257,7 @@ def test_what_a_program_says_need_not_be_text(program, scan):
 def test_a_program_that_writes_no_mask_is_told_from_one_that_fails(program, scan):
     program.write("pathlib.Path(sys.argv[2]).with_suffix('').touch()", "print('done')")
     check_said(
-        program, scan, "ended well but wrote no mask; wanted {output}, or that name with _mask or",
+        program, scan, "ended well but wrote no mask; expected {output}, or that name with",
         "there is: flair.nii.gz, mask.nii; it said:\n  done",
     )  # fmt: skip
 
@@ -274,7 +274,7 @@ def test_an_empty_mask_is_blamed_on_the_program(program, scan):
 
 
 def test_refuses_a_program_that_is_not_installed(scan):
-    with pytest.raises(MaskError) as error:
+    with pytest.raises(InputError) as error:
         run_command(check_command("no_such_bet {input} {output}"), scan)
     assert "no_such_bet '{input}' '{output}', for visit 1.nii.gz: cannot be" in str(error.value)
     assert str(error.value).endswith("is it installed?")
@@ -288,7 +288,7 @@ def test_a_command_is_split_into_words():
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("bet {input} mask", r"\{output\} not in it; wanted the command with both, such as"),
+        ("bet {input} mask", r"\{output\} not in it; expected the command with both, such as"),
         ("bet {output}", r"\{input\} not in it"),
         ("bet", r"\{input\} and \{output\} not in it"),
         ("", r"\{input\} and \{output\} not in it"),
@@ -296,5 +296,5 @@ def test_a_command_is_split_into_words():
     ],
 )
 def test_refuses_a_command_that_cannot_work_before_it_is_run(command, message):
-    with pytest.raises(MaskError, match=f"^--brain_mask_command={re.escape(command)}: {message}"):
+    with pytest.raises(InputError, match=f"^--brain_mask_command={re.escape(command)}: {message}"):
         check_command(command)

@@ -8,7 +8,8 @@ from scipy.spatial.transform import Rotation
 from msseg_jax.prepare.middle import bring_to_middle, check_match
 from msseg_jax.prepare.registration import rigid
 from msseg_jax.prepare.scan import Scan
-from msseg_jax.prepare.visits import Registered, RegistrationError, Visit
+from msseg_jax.prepare.visits import Registered, Visit
+from msseg_jax.system.errors import InputError
 
 MOTION = rigid(Rotation.from_euler("xyz", (6, -4, 10), degrees=True).as_matrix(), (8, -5, 3))
 
@@ -57,8 +58,10 @@ def test_each_visit_shows_what_lies_half_way_to_the_other():
     inner = (slice(12, -12),) * 3  # away from edges, where there is nothing to interpolate with
     for found, to_visit in zip(middle.images, middle.to_visits, strict=True):
         there = [to_visit.TransformPoint(p) for p in points[inner].reshape(-1, 3).tolist()]
-        wanted = 100 + np.array(there) @ (1, 2, 3)
-        np.testing.assert_allclose(sitk.GetArrayFromImage(found)[inner].ravel(), wanted, rtol=1e-4)
+        expected = 100 + np.array(there) @ (1, 2, 3)
+        np.testing.assert_allclose(
+            sitk.GetArrayFromImage(found)[inner].ravel(), expected, rtol=1e-4
+        )
 
 
 def test_the_way_from_visit_to_visit_leads_through_the_middle():
@@ -135,5 +138,5 @@ def test_visits_that_do_not_lie_on_each_other_are_refused():
     same = bring_to_middle(registered(noise, noise, rigid(np.eye(3), (0, 0, 0))))
     assert check_match(same, "a and b").displacement_mm < 0.05
     apart = bring_to_middle(registered(noise, shifted, rigid(np.eye(3), (0, 0, 0))))
-    with pytest.raises(RegistrationError, match=r"a and b: the visits do not lie on each other"):
+    with pytest.raises(InputError, match=r"a and b: the visits do not lie on each other"):
         check_match(apart, "a and b")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.prepared_pair import compare
-from msseg_jax.cli.prepare import main
+from msseg_jax.cli.main import main
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "open_ms"
 pytestmark = [
@@ -17,7 +17,7 @@ pytestmark = [
 def prepare(name: str, folder: Path) -> dict[str, float]:
     raw = DATA / "raw" / name
     scans = [str(raw / f"study{k}_FLAIR.nii.gz") for k in (1, 2)]
-    assert main(["-t1", scans[0], "-t2", scans[1], "-o", str(folder / name)]) == 0
+    assert main(["prepare", "-t1", scans[0], "-t2", scans[1], "-o", str(folder / name)]) == 0
     return compare(folder / name, raw, DATA / "longitudinal" / name)
 
 

@@ -63,8 +63,8 @@ def furthest_mm(one: sitk.Transform, other: sitk.Transform, points: np.ndarray) 
 def test_half_of_a_motion_done_twice_is_the_motion(degrees):
     whole = rigid(turn(*degrees), [10.0, -40.0, 25.0])
     half = half_of(whole)
-    for found, wanted in zip(matrix_of(compose(half, half)), matrix_of(whole), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-9)
+    for found, expected in zip(matrix_of(compose(half, half)), matrix_of(whole), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
     assert motion_of(half, np.zeros(3))[0] == pytest.approx(motion_of(whole, np.zeros(3))[0] / 2)
 
 
@@ -120,9 +120,9 @@ def test_points_of_a_mask_are_where_its_voxels_are():
     mask.SetDirection(turn(10, 20, 30).ravel().tolist())
     for index in ((1, 2, 3), (4, 0, 6)):
         mask[index] = 1
-    wanted = [mask.TransformIndexToPhysicalPoint(index) for index in ((1, 2, 3), (4, 0, 6))]
-    np.testing.assert_allclose(points_of(mask), wanted)
-    np.testing.assert_allclose(centre_of(mask), np.mean(wanted, axis=0))
+    expected = [mask.TransformIndexToPhysicalPoint(index) for index in ((1, 2, 3), (4, 0, 6))]
+    np.testing.assert_allclose(points_of(mask), expected)
+    np.testing.assert_allclose(centre_of(mask), np.mean(expected, axis=0))
 
 
 def test_coverage_ends_with_the_outer_faces_of_the_voxels():

@@ -1,18 +1,13 @@
-import argparse
 from pathlib import Path
 
 import pytest
 
-from msseg_jax.prepare import request
-from msseg_jax.prepare.request import (
-    Request,
-    RequestError,
-    add_arguments,
-    check_arguments,
-    check_libraries,
-    find_scans,
-    request_of,
-)
+from msseg_jax.cli.command_line import parse as parse_flags
+from msseg_jax.cli.requests import request_of
+from msseg_jax.prepare import libraries
+from msseg_jax.prepare.libraries import check_libraries
+from msseg_jax.prepare.request import Request, find_scans
+from msseg_jax.system.errors import InputError
 
 # ------------------------------------------------------------------------------------ libraries
 
@@ -28,18 +23,17 @@ from msseg_jax.prepare.request import (
 def test_missing_libraries_are_named_with_the_command_that_installs_them(
     monkeypatch, missing, said
 ):
-    monkeypatch.setattr(request, "find_spec", lambda name: None if name in missing else "found")
-    with pytest.raises(RequestError, match=said) as error:
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None if name in missing else "found")
+    with pytest.raises(InputError, match=said) as error:
         check_libraries()
-    command, file = str(error.value).split(": ")[1].rsplit(maxsplit=1)
-    assert command == "pip install -r"
-    wanted = (Path(__file__).parents[2] / file).read_text()
-    assert all(f"\n{name}>=" in wanted for name in missing)
+    assert str(error.value).endswith(': pip install "msseg_jax[prepare]"')
+    listed = (Path(__file__).parents[2] / "requirements-prepare.txt").read_text()
+    assert all(f"\n{name}>=" in listed for name in missing)
 
 
 def test_nothing_is_said_where_all_libraries_are_there(monkeypatch):
     asked = []
-    monkeypatch.setattr(request, "find_spec", lambda name: asked.append(name) or "found")
+    monkeypatch.setattr(libraries, "find_spec", lambda name: asked.append(name) or "found")
     check_libraries()
     assert asked == ["SimpleITK", "nilearn"]
 
@@ -48,12 +42,8 @@ def test_nothing_is_said_where_all_libraries_are_there(monkeypatch):
 
 
 def parse(*arguments):
-    parser = argparse.ArgumentParser("prepare", allow_abbrev=False)
-    parser.add_argument("--dataset", type=Path)
-    add_arguments(parser)
-    flags = parser.parse_args(arguments)
-    check_arguments(parser, flags)
-    return flags
+    pair = [] if any("--dataset" in a for a in arguments) else ["-t1", "a.nii", "-t2", "b"]
+    return parse_flags("prepare", [*pair, "-o", "out", *arguments], "prepare")
 
 
 def request_for(*arguments):
@@ -89,14 +79,14 @@ def test_a_command_is_kept_as_it_was_typed():
     assert request_for(f"--brain_mask_command={command}").brain_mask_command == command
 
 
-EXCLUDE = "--brain_mask_command and --brain_mask01, --brain_mask02 exclude each other"
-OF_ONE_PAIR = "--brain_mask01 and --brain_mask02 are of one pair; wanted none with --dataset"
+EXCLUDE = "--brain_mask_command excludes --brain_mask01 and --brain_mask02"
+OF_ONE_PAIR = "--brain_mask01 and --brain_mask02 are for one pair"
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--series=1"] * 3, "--series is given 3 times; wanted once, or once per visit"),
+        (["--series=1"] * 3, "--series is given 3 times; expected once, or once per visit"),
         (["--brain_mask_command=x", "--brain_mask01=m"], EXCLUDE),
         (["--brain_mask_command=x", "--brain_mask02=m"], EXCLUDE),
         (["--dataset=d", "--brain_mask01=m"], OF_ONE_PAIR),
@@ -164,7 +154,7 @@ def test_the_problems_of_all_patients_are_in_one_message(tmp_path):
         "three/time01.nii.gz", "three/time01/", "three/flair_time02.nii", "three/time02_b.nii",
         "void/",
     )  # fmt: skip
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(InputError) as error:
         find_scans(tmp_path)
     assert str(error.value).splitlines() == [
         f"{tmp_path / name}: {said}"
@@ -177,12 +167,12 @@ def test_the_problems_of_all_patients_are_in_one_message(tmp_path):
             (
                 "three",
                 "2 entries whose names begin with time01 or flair_time01, time01, time01.nii.gz; "
-                "wanted one",
+                "expected one",
             ),
             (
                 "three",
                 "2 entries whose names begin with time02 or flair_time02, flair_time02.nii, "
-                "time02_b.nii; wanted one",
+                "time02_b.nii; expected one",
             ),
             *(
                 (
@@ -197,8 +187,8 @@ def test_the_problems_of_all_patients_are_in_one_message(tmp_path):
 
 
 def test_refuses_a_folder_that_is_missing_or_holds_no_patient(tmp_path):
-    with pytest.raises(RequestError, match=r"absent: no such folder; wanted .* \(--dataset\)"):
+    with pytest.raises(InputError, match=r"absent: no such folder; expected .* \(--dataset\)"):
         find_scans(tmp_path / "absent")
     make(tmp_path, "time01.nii.gz", "time02.nii.gz", ".cache/time01.nii.gz")
-    with pytest.raises(RequestError, match="no patient folder in it; wanted <patient>/time01"):
+    with pytest.raises(InputError, match="no patient folder in it; expected <patient>/time01"):
         find_scans(tmp_path)

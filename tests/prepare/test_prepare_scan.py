@@ -16,7 +16,7 @@ from msseg_jax.prepare.images import (
     without_peaks,
     write_image,
 )
-from msseg_jax.prepare.scan import ScanError, check_two_visits, read_scan
+from msseg_jax.prepare.scan import check_two_visits, read_scan
 from msseg_jax.system.errors import InputError
 from tests.support.dicom import TURNED, check_same, make_image, write_series
 
@@ -251,17 +251,25 @@ def _cut_off(path):
     [
         ("flair.nii.gz", lambda path: None, "no such file"),
         ("absent", lambda path: None, "no such file"),
-        ("flair.nii.gz", _nan, "3 voxels are NaN or infinite; wanted finite numbers"),
-        ("flair.nii.gz", _constant, "every voxel is 42; wanted a FLAIR image"),
-        ("flair.nii.gz", _sheared, r"axes of its voxels lean by 7\.0 degrees .*wanted right angle"),
-        ("flair.nii.gz", _small, "measures 7 x 72 x 70 mm; wanted 60 to 600 mm along each axis"),
-        ("flair.nii.gz", _huge, "measures 606 x 72 x 70 mm; wanted 60 to 600"),
-        ("flair.nii.gz", _metres, "measures 0 x 0 x 0 mm; wanted 60 .* is its voxel size wrong"),
-        ("flair.nii.gz", _coarse, r"voxels measure 7\.0 x 6\.0 x 8\.5 mm; wanted at most 8 mm"),
-        ("flair.nii.gz", _four_dimensions, r"4 dimensions, \(10, 12, 14, 2\); wanted 3"),
+        ("flair.nii.gz", _nan, "3 voxels are NaN or infinite; expected finite numbers"),
+        ("flair.nii.gz", _constant, "every voxel is 42; expected a FLAIR image"),
+        (
+            "flair.nii.gz",
+            _sheared,
+            r"axes of its voxels lean by 7\.0 degrees .*expected right angle",
+        ),
+        ("flair.nii.gz", _small, "measures 7 x 72 x 70 mm; expected 60 to 600 mm along each axis"),
+        ("flair.nii.gz", _huge, "measures 606 x 72 x 70 mm; expected 60 to 600"),
+        ("flair.nii.gz", _metres, "measures 0 x 0 x 0 mm; expected 60 .* is its voxel size wrong"),
+        ("flair.nii.gz", _coarse, r"voxels measure 7\.0 x 6\.0 x 8\.5 mm; expected at most 8 mm"),
+        ("flair.nii.gz", _four_dimensions, r"4 dimensions, \(10, 12, 14, 2\); expected 3"),
         ("flair.nii.gz", _text, "no readable NIfTI|truncated or damaged"),
         ("flair.nii.gz", _cut_off, "truncated or damaged"),
-        ("flair.txt", _text, r"neither NIfTI nor a folder; wanted .*\.nii.*or the folder of a DIC"),
+        (
+            "flair.txt",
+            _text,
+            r"neither NIfTI nor a folder; expected .*\.nii.*or the folder of a DIC",
+        ),
         ("IM0001", _text, "or the folder of a DICOM series"),
     ],
 )
@@ -274,7 +282,7 @@ def test_refuses_what_is_no_scan_of_a_head_and_names_it(tmp_path, name, spoil, m
 
 def test_refuses_a_dicom_series_whose_voxels_are_constant(tmp_path):
     write_series(tmp_path, head_sized() * 0 + 3)
-    with pytest.raises(ScanError, match=f"^{re.escape(str(tmp_path))}: every voxel is 3"):
+    with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path))}: every voxel is 3"):
         read_scan(tmp_path)
 
 
@@ -312,7 +320,7 @@ def test_the_same_voxels_are_known_again_in_another_file(tmp_path, name, write):
     write(tmp_path / name)
     scans = read_scan(first), read_scan(tmp_path / name)
     assert scans[0].digest == scans[1].digest
-    with pytest.raises(ScanError, match="same scan was given twice") as error:
+    with pytest.raises(InputError, match="same scan was given twice") as error:
         check_two_visits(*scans)
     assert f"{first} and {tmp_path / name} hold the same voxels" in str(error.value)
 
@@ -322,7 +330,7 @@ def test_the_same_voxels_are_known_again_in_dicom(tmp_path):
     write_series(tmp_path / "dicom", image)
     save(tmp_path / "flair.nii.gz", array_of(image), affine_of(image))
     scans = read_scan(tmp_path / "dicom"), read_scan(tmp_path / "flair.nii.gz")
-    with pytest.raises(ScanError, match="given twice"):
+    with pytest.raises(InputError, match="given twice"):
         check_two_visits(*scans)
 
 

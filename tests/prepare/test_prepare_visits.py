@@ -13,7 +13,8 @@ from msseg_jax.prepare.bias import correct_bias
 from msseg_jax.prepare.brain_mask import find_brain
 from msseg_jax.prepare.registration import compose, matrix_of, on_grid, points_of, rigid
 from msseg_jax.prepare.scan import read_scan
-from msseg_jax.prepare.visits import RegistrationError, look_at, register_visits
+from msseg_jax.prepare.visits import look_at, register_visits
+from msseg_jax.system.errors import InputError
 from tests.support import heads
 
 SPACING_MM = 2.0
@@ -86,7 +87,7 @@ def test_fat_outside_the_atlas_is_no_brain_and_a_lesion_inside_it_is():
 @pytest.mark.parametrize("stretch", [0.75, 1.3])
 def test_an_average_brain_stretched_out_of_proportion_is_refused(pair, stretch):
     wrong = rigid(np.diag([1.0, 1.0, stretch]), np.zeros(3))
-    with pytest.raises(RegistrationError, match=rf"time01.nii.gz: no head.*to {stretch} times"):
+    with pytest.raises(InputError, match=rf"time01.nii.gz: no head.*to {stretch} times"):
         visits._find_in(load_atlas(), pair.scans[0], (wrong, 0.9))
 
 
@@ -115,7 +116,7 @@ def test_a_visit_whose_sides_are_exchanged_is_refused(pair, found, given):
         visit.CopyInformation(image)
     if given:
         turned |= {"to_atlas": None, "atlas_correlation": None, "grey_to_white": None}
-    with pytest.raises(RegistrationError, match=r"left and right of one visit are exchanged"):
+    with pytest.raises(InputError, match=r"left and right of one visit are exchanged"):
         visits._match_brains((first, replace(second, **turned)), found.transform)
 
 
@@ -125,7 +126,7 @@ def test_visits_that_have_nothing_in_common_are_refused(found, monkeypatch):
     noise = np.random.default_rng(0).normal(size=second.flat.GetSize()[::-1]).astype(np.float32)
     image = sitk.GetImageFromArray(noise)
     image.CopyInformation(second.flat)
-    with pytest.raises(RegistrationError, match=r"time01.*time02.*do not match inside the brain"):
+    with pytest.raises(InputError, match=r"time01.*time02.*do not match inside the brain"):
         visits._match_brains((found.visits[0], replace(second, flat=image)), found.transform)
 
 
@@ -135,7 +136,7 @@ def test_a_t1_weighted_image_is_refused(tmp_path):
     load_mni152_template(resolution=2).to_filename(tmp_path / "t1.nii.gz")
     scan = read_scan(tmp_path / "t1.nii.gz")
     fit = fit_atlas(load_atlas(), seen(scan.image), [rigid(np.eye(3), np.zeros(3))])
-    with pytest.raises(RegistrationError, match=r"t1.nii.gz: grey matter is 0\.\d+ times"):
+    with pytest.raises(InputError, match=r"t1.nii.gz: grey matter is 0\.\d+ times"):
         visits._find_in(load_atlas(), scan, fit)
 
 
@@ -146,7 +147,7 @@ def test_what_is_no_head_is_refused(tmp_path):
     image.SetSpacing((4.0, 4.0, 4.0))
     scan = heads.scan_of(image, tmp_path, "bottle")
     fit = fit_atlas(load_atlas(), seen(scan.image), [rigid(np.eye(3), np.zeros(3))])
-    with pytest.raises(RegistrationError, match=r"bottle.nii.gz: no head was found"):
+    with pytest.raises(InputError, match=r"bottle.nii.gz: no head was found"):
         visits._find_in(load_atlas(), scan, fit)
 
 

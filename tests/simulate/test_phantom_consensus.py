@@ -12,7 +12,7 @@ def lines(*rows):
 
 
 @pytest.mark.parametrize(
-    ("rows", "wanted"),
+    ("rows", "expected"),
     [
         # Four drew it: a voxel needs two votes.
         (("###.", ".##.", ".###", ".#.."), ".##."),
@@ -30,8 +30,8 @@ def lines(*rows):
         (("....", "....", "....", "...."), "...."),
     ],
 )
-def test_consensus_by_hand(rows, wanted):
-    np.testing.assert_array_equal(consensus(lines(*rows)), lines(wanted)[0])
+def test_consensus_by_hand(rows, expected):
+    np.testing.assert_array_equal(consensus(lines(*rows)), lines(expected)[0])
 
 
 def test_consensus_joins_lesions_over_corners():
@@ -43,5 +43,5 @@ def test_consensus_joins_lesions_over_corners():
 
 
 def test_consensus_refuses_a_single_map():
-    with pytest.raises(ValueError, match=r"wanted \(experts, D, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected \(experts, D, H, W\)"):
         consensus(np.zeros((4, 4, 4)))

@@ -70,13 +70,13 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes_and_patients(tmp_
 def test_a_failure_leaves_neither_a_half_patient_nor_scratch(tmp_path, monkeypatch):
     written = []
 
-    def fails_late(path, volume, affine):
+    def fails_late(path, volume, affine, **_):
         path.write_bytes(b"half")
         written.append(path)
         if len(written) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(writer, "write_volume", fails_late)
+    monkeypatch.setattr(writer, "write_array", fails_late)
     with pytest.raises(KeyboardInterrupt):
         write_phantoms(tmp_path, 1, 0, jobs=1, spacing_mm=4.0)
     assert len(written) == 3
@@ -86,10 +86,10 @@ def test_a_failure_leaves_neither_a_half_patient_nor_scratch(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patients": 0}, "--patients=0: wanted 1 or more"),
-        ({"seed": -1}, "--seed=-1: wanted 0 or more"),
-        ({"jobs": 0}, "--jobs=0: wanted 1 or more"),
-        ({"spacing_mm": 9.0}, "--spacing_mm=9.0: wanted a voxel size from 0.5 to 4 mm"),
+        ({"patients": 0}, "--patients=0: expected 1 or more"),
+        ({"seed": -1}, "--seed=-1: expected 0 or more"),
+        ({"jobs": 0}, "--jobs=0: expected 1 or more"),
+        ({"spacing_mm": 9.0}, "--spacing_mm=9.0: expected a voxel size from 0.5 to 4 mm"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(tmp_path, arguments, message):
@@ -110,12 +110,12 @@ def test_command_line_writes_prints_a_table_and_does_not_load_jax(tmp_path):
     code = (
         "import sys, runpy\n"
         "try:\n"
-        "    runpy.run_module('msseg_jax.data.phantom', run_name='__main__')\n"
+        "    runpy.run_module('msseg_jax', run_name='__main__')\n"
         "finally:\n"
         "    assert 'jax' not in sys.modules\n"
     )
     flags = [f"--output={tmp_path}", "--patients=1", "--seed=0", "--jobs=1", "--spacing_mm=4"]
-    run = [sys.executable, "-c", code, *flags]
+    run = [sys.executable, "-c", code, "phantom", *flags]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
     header, row = done.stdout.splitlines()
     assert header.split() == ["patient", "voxel,", "mm", "shape", "new", "lesions", "voxels", "mm3"]
@@ -131,7 +131,7 @@ def test_command_line_writes_prints_a_table_and_does_not_load_jax(tmp_path):
 def test_the_processes_that_write_end_with_the_one_that_started_them(tmp_path):
     output = tmp_path / "phantoms"
     command = [
-        sys.executable, "-m", "msseg_jax.data.phantom", f"--output={output}", "--patients=200",
+        sys.executable, "-m", "msseg_jax", "phantom", f"--output={output}", "--patients=200",
         "--jobs=2", "--spacing_mm=4.0",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -6,11 +6,11 @@ import pytest
 
 from msseg_jax.simulate.phantom import plan_patient
 from msseg_jax.simulate.phantom.acquisition import image_grid, small_motion, work_grid
-from msseg_jax.simulate.phantom.fields import Grid, stretch
+from msseg_jax.simulate.phantom.fields import HeadGrid, stretch
 
 
 def test_a_resized_grid_covers_the_same_box():
-    grid = Grid((10, 12, 14), np.diag([1.0, 2.0, 3.0, 1.0]))
+    grid = HeadGrid((10, 12, 14), np.diag([1.0, 2.0, 3.0, 1.0]))
     half = grid.resized((5, 6, 7))
     np.testing.assert_allclose(half.spacing_mm, [2, 4, 6])
     # The outer corner of the first voxel stays where it was.

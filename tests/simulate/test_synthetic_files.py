@@ -9,11 +9,11 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from msseg_jax.cli.synthetic import main, parse_arguments
+from msseg_jax.cli.main import main as command
 from msseg_jax.data.split import groups_of
 from msseg_jax.simulate.synthetic import writer
-from msseg_jax.simulate.synthetic.source import Files, SourceError, find_sources, read_source
-from msseg_jax.simulate.synthetic.writer import Request, write_synthetic
+from msseg_jax.simulate.synthetic.source import Files, find_sources, read_source
+from msseg_jax.simulate.synthetic.writer import SyntheticRequest, write_synthetic
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout as dataset
 from msseg_jax.volumes.layout import find_patients
@@ -56,15 +56,19 @@ def scans(tmp_path, monkeypatch):
     return folder
 
 
+def main(flags: list[str]) -> int:
+    return command(["synthetic", *flags])
+
+
 def write_all(request) -> list[dict]:
     """The records of all pairs, of which none may have failed."""
-    outcomes = write_synthetic(request)
-    assert not any(outcome.failure for outcome in outcomes)
-    return [record for outcome in outcomes for record in outcome.records]
+    records, failures = write_synthetic(request)
+    assert failures == {}
+    return records
 
 
 def request(scans, masks, output, **fields):
-    return Request((scans,), (masks,), output, **{"pairs": 2, "jobs": 1} | fields)
+    return SyntheticRequest((scans,), (masks,), output, **{"pairs": 2, "jobs": 1} | fields)
 
 
 def test_scans_and_pairs_are_found_with_their_masks(tmp_path):
@@ -100,17 +104,17 @@ def test_every_folder_that_will_not_do_is_named(tmp_path):
         tmp_path / "carl" / "brain_mask.nii.gz",
         tmp_path / "carl" / "brain_mask2.nii.gz",
     )
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(InputError) as error:
         find_sources(tmp_path)
     one, two, three = str(error.value).splitlines()
     assert "anna: 2 scans in it" in one
     assert "one.nii.gz, two.nii.gz" in one
     assert "bea: is a pair without change_mask.nii.gz" in two
     assert "carl: 2 files begin with brain_mask" in three
-    with pytest.raises(SourceError, match="no such folder"):
+    with pytest.raises(InputError, match="no such folder"):
         find_sources(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="no scan in it"):
+    with pytest.raises(InputError, match="no scan in it"):
         find_sources(tmp_path / "empty")
 
 
@@ -233,21 +237,21 @@ def test_pairs_that_are_there_are_replaced_where_that_is_asked_for(scans, masks,
 def test_a_scan_that_cannot_be_used_stops_no_other(scans, masks, tmp_path, monkeypatch, capsys):
     def read(files, find_brain):
         if files.name == "bea":
-            raise SourceError(f"{files.scans[0]}: no head was found in it")
+            raise InputError(f"{files.scans[0]}: no head was found in it")
         return make_source((3.0, 3.0, 3.0), 0.02, files.name)
 
     monkeypatch.setattr(writer, "read_source", read)
     arguments = [f"--scans={scans}", f"--masks={masks}", f"--output={tmp_path / 'root'}"]
     assert main([*arguments, "--pairs=1", "--jobs=1"]) == 1
     out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()] == ["carl_000"]
+    assert [line.split()[0] for line in out.splitlines()] == ["bea:", "carl_000"]
     assert "1 of 2 scans failed:\n  bea: " in err
     assert f"{scans / 'bea.nii.gz'}: no head was found in it" in err
 
 
 def test_pairs_are_never_written_among_the_scans(scans, masks):
     for output in (scans, scans / "pairs"):
-        with pytest.raises(InputError, match=r"lies in --scans=.*wanted a folder elsewhere"):
+        with pytest.raises(InputError, match=r"lies in --scans=.*choose a place elsewhere"):
             write_synthetic(request(scans, masks, output))
     assert sorted(path.name for path in scans.iterdir()) == ["bea.nii.gz", "carl"]
 
@@ -255,40 +259,55 @@ def test_pairs_are_never_written_among_the_scans(scans, masks):
 def test_two_scans_of_one_name_are_refused(scans, masks, tmp_path):
     touch(tmp_path / "more" / "bea.nii.gz")
     with pytest.raises(InputError, match="another scan is called bea as well"):
-        write_synthetic(Request((scans, tmp_path / "more"), (masks,), tmp_path / "root"))
+        write_synthetic(SyntheticRequest((scans, tmp_path / "more"), (masks,), tmp_path / "root"))
     with pytest.raises(InputError, match="no scan is left"):
         write_synthetic(request(scans, masks, tmp_path / "root", leave_out=("bea", "carl")))
 
 
 def test_an_interrupted_pair_leaves_nothing_behind(scans, masks, tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(writer, "write_volume", fail)
+    monkeypatch.setattr(writer, "write_array", fail)
     output = tmp_path / "root"
-    with pytest.raises(OSError, match="no space"):
-        write_synthetic(request(scans, masks, output))
+    records, failures = write_synthetic(request(scans, masks, output))
+    assert records == []
+    assert failures == dict.fromkeys(("bea", "carl"), "OSError: no space left on device")
     assert not list(output.iterdir())
 
 
-def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, capsys):
+def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, capsys, monkeypatch):
     arguments = [f"--scans={scans}", f"--masks={masks}", f"--output={tmp_path / 'root'}"]
     assert main([*arguments[:1], f"--masks={tmp_path / 'nowhere'}", arguments[2]]) == 1
-    assert "nowhere: no such folder; wanted one with lesion masks" in capsys.readouterr().err
+    assert "nowhere: no such folder; expected one with lesion masks" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        parse_arguments([*arguments, "--pairs=0"])
-    assert "--pairs is 0; wanted 1 or more" in capsys.readouterr().err
+        main([*arguments, "--pairs=0"])
+    assert (
+        "--pairs: 0 is out of range; expected a whole number, 1 or more" in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
-        parse_arguments([*arguments, "--brain_size=90"])
-    assert "--brain_size is 90; wanted 0.7 to 1.3" in capsys.readouterr().err
+        main([*arguments, "--brain_size=90"])
+    assert (
+        "--brain_size: 90 is out of range; expected a number from 0.7 to 1.3"
+        in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
-        parse_arguments([*arguments, "--least_contrast=1.5"])
-    assert "--least_contrast is 1.5; wanted 0 or more, below 1" in capsys.readouterr().err
+        main([*arguments, "--least_contrast=1.5"])
+    assert (
+        "--least_contrast: 1.5 is out of range; expected a number, 0 or more and less"
+        in capsys.readouterr().err
+    )
     options = ("--brain_size=0.9", "--find_brains", "--leave_out=bea", "--least_contrast=0.3")
-    assert parse_arguments([*arguments, *options]) == Request(
-        (scans,), (masks,), tmp_path / "root", leave_out=("bea",), brain_size=0.9,
-        find_brains=True, least_contrast=0.3,
-    )  # fmt: skip
+    asked = []
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "write_synthetic", lambda made: asked.append(made) or ([], {}))
+        assert main([*arguments, *options]) == 0
+    assert asked == [
+        SyntheticRequest(
+            (scans,), (masks,), tmp_path / "root", leave_out=("bea",), brain_size=0.9,
+            find_brains=True, least_contrast=0.3,
+        )
+    ]  # fmt: skip
     assert main([*arguments, "--pairs=1", "--jobs=1", "--seed=3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["bea_000", "carl_000"]

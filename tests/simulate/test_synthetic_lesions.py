@@ -8,10 +8,11 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from msseg_jax.simulate.synthetic.bank import BankError, read_bank
+from msseg_jax.simulate.synthetic.bank import read_bank
 from msseg_jax.simulate.synthetic.erase import erase, make_alike
 from msseg_jax.simulate.synthetic.paint import TEXTURE, paint, place
 from msseg_jax.simulate.synthetic.plan import LEAST_FADED, Kind, draw_lesion, draw_lesions
+from msseg_jax.system.errors import InputError
 from tests.support.brains import MNI_SHIFT_MM, make_bank, make_lesion, make_shape, make_source
 
 
@@ -60,7 +61,7 @@ def test_voxels_that_touch_at_a_corner_are_one_lesion(tmp_path):
 def test_a_mask_that_is_not_in_mni_space_is_refused_by_name(tmp_path):
     affine = nib.affines.from_matvec(np.eye(3), (200, -30, -30))
     path = save_mask(tmp_path / "far.nii.gz", [CUBE], affine)
-    with pytest.raises(BankError, match=r"far\.nii\.gz: 100 % .* outside .* MNI"):
+    with pytest.raises(InputError, match=r"far\.nii\.gz: 100 % .* outside .* MNI"):
         read_bank([path])
     bank = read_bank([save_mask(tmp_path / "near.nii.gz", [CUBE])], shapes=[path])
     assert [shape.centre_mm is None for shape in bank.shapes] == [False, True]
@@ -68,9 +69,9 @@ def test_a_mask_that_is_not_in_mni_space_is_refused_by_name(tmp_path):
 
 def test_what_is_no_mask_is_refused_by_name(tmp_path):
     path = save_mask(tmp_path / "labels.nii.gz", [CUBE], value=3)
-    with pytest.raises(BankError, match=r"labels\.nii\.gz.*3 for one"):
+    with pytest.raises(InputError, match=r"labels\.nii\.gz.*3 for one"):
         read_bank([path])
-    with pytest.raises(BankError, match="no lesion of 8 to 8000 mm3 in the 1 files"):
+    with pytest.raises(InputError, match="no lesion of 8 to 8000 mm3 in the 1 files"):
         read_bank([save_mask(tmp_path / "empty.nii.gz", [])])
 
 
@@ -271,8 +272,8 @@ def test_where_visits_differ_by_a_lesion_both_show_what_one_of_them_does(shown):
     second = 1.2 * source.images[0] * np.where(change, 1.5, 1)  # brighter all over, and a lesion
     images = np.stack([source.images[0], second.astype(np.float32)])
     alike = make_alike(images, change, source.brain, source.spacing_mm, shown)
-    wanted = {0: (1.0, 1.2), 1: (1.5, 1.8)}[shown]
+    expected = {0: (1.0, 1.2), 1: (1.5, 1.8)}[shown]
     for visit in (0, 1):
-        assert alike[visit][change].mean() == pytest.approx(wanted[visit], abs=0.03)
+        assert alike[visit][change].mean() == pytest.approx(expected[visit], abs=0.03)
     far = ndimage.distance_transform_edt(~change) > 4
     np.testing.assert_allclose(alike[:, far], images[:, far], atol=1e-4)

@@ -10,7 +10,7 @@ from msseg_jax.simulate.synthetic import pair as pairs
 from msseg_jax.simulate.synthetic.fields import smooth_field
 from msseg_jax.simulate.synthetic.pair import make_pair
 from msseg_jax.simulate.synthetic.plan import Kind, Session, draw_lesion, draw_sessions
-from msseg_jax.simulate.synthetic.visit import Grid, scan, slice_profile
+from msseg_jax.simulate.synthetic.visit import SourceGrid, scan, slice_profile
 from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, TIME01, TIME02
 from tests.support.brains import MNI_SHIFT_MM, make_bank, make_lesion, make_shape, make_source
 
@@ -26,7 +26,7 @@ def quiet(spacing_mm, **fields) -> Session:
 
 
 def scanned(source, session, grid=None):
-    grid = grid or Grid(source.brain.shape, np.eye(4))
+    grid = grid or SourceGrid(source.brain.shape, np.eye(4))
     return scan(source.images[0], source.brain, source.spacing_mm, session, grid)
 
 
@@ -124,7 +124,7 @@ def test_thick_slices_see_the_mean_of_what_they_hold():
 
 
 def test_a_grid_over_a_field_of_view_keeps_its_middle():
-    grid = Grid.over((40, 40, 41), np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 4.0]))
+    grid = SourceGrid.over((40, 40, 41), np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 4.0]))
     assert grid.shape == (40, 20, 10)
     ends = [
         grid.to_source[:3, :3] @ np.array(v) + grid.to_source[:3, 3]

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 
 from msseg_jax.simulate.synthetic.bank import Bank, Shape
-from msseg_jax.simulate.synthetic.plan import Kind, Lesion
+from msseg_jax.simulate.synthetic.plan import Kind, PaintedLesion
 from msseg_jax.simulate.synthetic.source import Source
 
 RADIUS_MM, FLUID_MM = 46.0, 8.0
@@ -44,9 +44,11 @@ def make_bank() -> Bank:
     return Bank(tuple(shapes))
 
 
-def make_lesion(shape: Shape, kind: Kind = Kind.NEW, contrasts=(0.0, 0.4), **fields) -> Lesion:
+def make_lesion(
+    shape: Shape, kind: Kind = Kind.NEW, contrasts=(0.0, 0.4), **fields
+) -> PaintedLesion:
     """A lesion as the shape is, at its place, with a sharp border."""
-    return Lesion(
+    return PaintedLesion(
         **{
             "kind": kind, "shape": shape, "centre_mm": shape.centre_mm, "matrix": np.eye(3),
             "border_mm": 0.05, "contrasts": contrasts, "sizes": (1.0, 1.0), "texture_seed": 0,

@@ -6,13 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msseg_jax.cli.predict import main as predict
+from msseg_jax.cli.main import main
 from msseg_jax.configuration.files import typed
 from msseg_jax.models.folds import Folds
 from msseg_jax.system.errors import InputError
-from msseg_jax.training import experiment
-from msseg_jax.training.experiment import cross_validate, run_experiment
-from msseg_jax.volumes.layout import CONSENSUS, DatasetError
+from msseg_jax.training import cross_validation, phantom_data
+from msseg_jax.training.cross_validation import cross_validate
+from msseg_jax.training.experiment import run_experiment
+from msseg_jax.volumes.layout import CONSENSUS
 from tests.support.patients import SHAPE, save_nifti
 
 PATIENTS = [f"patient_{k}" for k in range(4)]
@@ -41,14 +42,14 @@ def files(folder):
 def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
     config, folds, tmp_path, monkeypatch, capsys
 ):
-    train, trained = experiment.train, []
+    train, trained = cross_validation.train, []
 
     def stop_before_the_second_fold(own, *rest):
         if own.data.fold == 1:
             raise KeyboardInterrupt
         return train(own, *rest)
 
-    monkeypatch.setattr(experiment, "train", stop_before_the_second_fold)
+    monkeypatch.setattr(cross_validation, "train", stop_before_the_second_fold)
     with pytest.raises(KeyboardInterrupt):
         cross_validate(typed(config), folds.path)
     first, predicted = files(folds.run(0) / "checkpoints"), files(folds.predictions)
@@ -58,7 +59,7 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
         trained.append(own.data.fold)
         return train(own, *rest)
 
-    monkeypatch.setattr(experiment, "train", count)
+    monkeypatch.setattr(cross_validation, "train", count)
     capsys.readouterr()
     cross_validate(typed(config), folds.path)
     said = capsys.readouterr().out
@@ -84,7 +85,7 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
             f"--dataset={config.data.root}",
             f"--output={tmp_path / 'masks'}",
         ]
-        assert predict([*flags, f"--probability={tmp_path / run.name}"]) == 0
+        assert main(["predict", *flags, f"--probability={tmp_path / run.name}"]) == 0
         for name in held_out:
             alone, pooled = (
                 np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj)
@@ -104,7 +105,7 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
     config.train.max_steps = 6
     cross_validate(typed(config), folds.path)
     assert not predicted.items() & files(folds.predictions).items()
-    with pytest.raises(InputError, match="holds a cross-validation; wanted --mode=cross_validate"):
+    with pytest.raises(InputError, match="holds a cross-validation; give --mode=cross_validate"):
         run_experiment(typed(config), folds.path)
 
 
@@ -132,7 +133,7 @@ def test_other_patients_than_it_was_begun_with_are_refused(config, folds, patien
 
 def test_the_folder_of_a_run_is_not_taken_for_a_cross_validation(config, folds):
     run_experiment(typed(config), folds.path)
-    with pytest.raises(InputError, match="holds a run; wanted --mode=train"):
+    with pytest.raises(InputError, match="holds a run; give --mode=train"):
         cross_validate(typed(config), folds.path)
 
 
@@ -143,14 +144,15 @@ def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
 
     def copy(folder, patients, seed, spacing_mm):
         made.append((patients, seed))
-        folder.mkdir()
+        (folder / "phantom_001").mkdir()
         raise OSError("that will do")
 
-    monkeypatch.setattr(experiment, "write_phantoms", copy)
+    monkeypatch.setattr(phantom_data, "write_phantoms", copy)
     with pytest.raises(OSError, match="that will do"):
         cross_validate(typed(config), folds.path)
     assert made == [(4, 0)]
-    assert (folds.path / ".partial-phantoms").is_dir()
+    assert not list(folds.path.glob(".partial-*"))
+    assert not (folds.path / "phantoms").exists()
     assert not list(folds.path.glob("fold_*/*"))
 
 
@@ -159,7 +161,7 @@ def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
     [
         (0, 0, "config.data.folds is 0 and config.data.fold is 0; --mode=cross_validate trains"),
         (1, 2, "config.data.folds is 2 and config.data.fold is 1; --mode=cross_validate trains"),
-        (2, 2, "config.data.fold is 2; wanted 0 to 1"),
+        (2, 2, "config.data.fold is 2; expected 0 to 1"),
     ],
 )
 def test_every_fold_is_meant_and_there_are_two_or_more(config, folds, fold, count, message):
@@ -172,6 +174,6 @@ def test_every_fold_is_meant_and_there_are_two_or_more(config, folds, fold, coun
 def test_a_fold_without_new_lesions_ends_it_before_any_training(config, folds, patients_root):
     for name in PATIENTS[1:]:
         save_nifti(patients_root / name / CONSENSUS, np.zeros(SHAPE, np.uint8))
-    with pytest.raises(DatasetError, match="folds is 2, and 1 of the 4 patients"):
+    with pytest.raises(InputError, match="folds is 2, and 1 of the 4 patients"):
         cross_validate(typed(config), folds.path)
     assert not folds.exist

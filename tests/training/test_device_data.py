@@ -95,4 +95,4 @@ def test_a_device_without_room_for_the_data_has_patches_cut_on_the_host(
     run = RunFolder(tmp_path / "run")
     train_run(small_config, run)
     assert int(final_state(small_config, run)[0].step) == 1
-    assert "that is more than half of what is free: cut on the host" in caplog.text
+    assert "which is more than half of what is free: cut on the host" in caplog.text

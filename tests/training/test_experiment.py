@@ -10,7 +10,7 @@ import pytest
 
 from msseg_jax.configuration.files import shipped, typed
 from msseg_jax.system.errors import InputError
-from msseg_jax.training.experiment import use_phantoms
+from msseg_jax.training.phantom_data import use_phantoms
 from msseg_jax.volumes.layout import TIME01
 
 ROOT = Path(__file__).parents[2]
@@ -71,4 +71,5 @@ def test_phantoms_are_made_once_and_again_for_another_seed(tmp_path):
     config.seed = 1
     use_phantoms(typed(config), tmp_path)
     assert visit.read_bytes() != first
-    assert config.data.root == str(tmp_path / "phantoms")
+    used = use_phantoms(typed(config), tmp_path)
+    assert used.data.root == str(tmp_path / "phantoms")

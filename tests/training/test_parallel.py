@@ -17,11 +17,11 @@ from msseg_jax.data.loader import load_batches
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED
-from msseg_jax.training import processes as parallel
-from msseg_jax.training.batches import prepare_data, training_data
-from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
-from msseg_jax.training.processes import join_processes
-from msseg_jax.training.schedule import learning_rate, make_schedule
+from msseg_jax.training import joining, processes
+from msseg_jax.training.batches import prepare_data, training_batches
+from msseg_jax.training.devices import AXIS, on_every_device, parallel_step, spread_over_devices
+from msseg_jax.training.joining import heeding_signals, join_processes
+from msseg_jax.training.schedule import Schedule, learning_rate
 from msseg_jax.training.step import create_state, loaded_step
 from tests.support.runs import build_model
 
@@ -90,9 +90,11 @@ def test_nothing_is_read_back_while_the_first_step_of_a_training_is_compiled(
     small_config.data.device_resident = resident
     devices = jax.local_devices()
     data = prepare_data(typed(small_config), RunFolder(tmp_path / "run"), None)
-    rate = learning_rate(small_config, make_schedule(small_config, len(data.training)))
+    config = typed(small_config)
+    schedule = Schedule.of(config.train, config.data.patches_per_patient, len(data.training))
+    rate = learning_rate(config.train, schedule)
     state = create_state(build_model(small_config, AXIS), rate)
-    batches, volumes = training_data(small_config, data, 1, devices)
+    batches, volumes = training_batches(config, data, 1, devices)
     assert bool(volumes) is resident
     state = on_every_device(state, devices)
     step = parallel_step(partial(loaded_step, seed=7, targets=2, patch_size=8), devices)
@@ -122,7 +124,7 @@ def test_every_device_knows_of_a_flag(flag):
 
 def test_devices_get_the_patches_in_order():
     devices = jax.local_devices()
-    rows = parallel.spread_over_devices({"a": np.arange(8)}, devices)["a"]
+    rows = spread_over_devices({"a": np.arange(8)}, devices)["a"]
     assert rows.shape == (4, 2)
     for device, shard in zip(devices, rows.addressable_shards, strict=True):
         assert shard.device == device
@@ -136,12 +138,12 @@ def test_devices_get_the_patches_in_order():
         ((None, 0, None), "--coordinator and --num_processes not given"),
         (("host:1", 2, 2), "--process_id is 2 and --num_processes is 2"),
         (("host:1", 0, 0), "--num_processes is 0"),
-        (("host", 0, 2), "--coordinator is 'host'; wanted HOST:PORT"),
+        (("host", 0, 2), "--coordinator is 'host'; expected HOST:PORT"),
         (("host:0", 0, 2), "--coordinator is 'host:0'; .* a port from 1 to 65535"),
         (("host:99999", 1, 2), "--coordinator is 'host:99999'; .* a port from 1 to 65535"),
         (("::1:80", 1, 2), "--coordinator is '::1:80'; .* an IPv6 address in brackets"),
-        (("[]:80", 1, 2), "--coordinator is '..:80'; wanted HOST:PORT"),
-        (("host:port", 0, 2), "--coordinator is 'host:port'; wanted HOST:PORT"),
+        (("[]:80", 1, 2), "--coordinator is '..:80'; expected HOST:PORT"),
+        (("host:port", 0, 2), "--coordinator is 'host:port'; expected HOST:PORT"),
     ],
 )
 def test_what_is_missing_or_wrong_in_the_flags_is_named(given, message, monkeypatch):
@@ -151,7 +153,7 @@ def test_what_is_missing_or_wrong_in_the_flags_is_named(given, message, monkeypa
 
 
 def test_a_coordinator_that_does_not_answer_is_given_up(monkeypatch, capsys):
-    monkeypatch.setattr(parallel, "JOIN_S", 1)
+    monkeypatch.setattr(joining, "JOIN_S", 1)
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -174,21 +176,19 @@ def test_an_ipv6_address_is_reached_without_its_brackets(monkeypatch):
 def test_a_port_that_is_taken_is_named(host, capfd):
     with socket.create_server((host, 0)) as server:
         port = server.getsockname()[1]
-        message = f"--coordinator=127.0.0.1:{port}: port {port} cannot be opened .* a free one"
+        message = f"--coordinator=127.0.0.1:{port}: port {port} cannot be opened .* a free port"
         with pytest.raises(InputError, match=message):
             join_processes(f"127.0.0.1:{port}", 0, 2)
     assert "waiting" not in capfd.readouterr().out
 
 
-def test_a_port_that_the_scheduler_chose_and_is_taken_ends_in_a_message(monkeypatch):
-    set_environment(monkeypatch, SLURM)
-
+def test_a_connection_that_fails_ends_in_a_message(monkeypatch):
     def fail(**_):
         raise jax.errors.JaxRuntimeError("UNKNOWN: Failed to start RPC server")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
-    with pytest.raises(InputError, match=r"Failed to start RPC server.*JAX_COORDINATOR_PORT"):
-        join_processes(None, None, None)
+    with pytest.raises(InputError, match=r"Failed to start RPC server.*another for --coordinator"):
+        join_processes("localhost:1234", 0, 2)
 
 
 def test_processes_that_do_not_come_together_are_told_what_may_be_wrong():
@@ -196,8 +196,8 @@ def test_processes_that_do_not_come_together_are_told_what_may_be_wrong():
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     program = (
-        "from msseg_jax import parallel; parallel.JOIN_S = 1; "
-        f"parallel.join_processes({address!r}, 0, 2)"
+        "from msseg_jax.training import joining; joining.JOIN_S = 1; "
+        f"joining.join_processes({address!r}, 0, 2)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
@@ -213,7 +213,7 @@ def test_processes_that_do_not_come_together_are_told_what_may_be_wrong():
         (
             jax.errors.JaxRuntimeError("UNAVAILABLE: connection lost"), 1,
             "ends: perhaps because another process died: UNAVAILABLE: connection lost\n"
-            "if so, the same command goes on from the last checkpoint\n", False,
+            "If so, run the same command again to resume from the last checkpoint\n", False,
         ),
         (InputError("the port is taken"), 1, "ends: the port is taken\n", False),
         (KeyboardInterrupt(), EXIT_STATUS, f"ends: {INTERRUPTED}\n", False),
@@ -225,11 +225,11 @@ def test_one_of_several_processes_says_why_it_ends(
 ):
     ended = []
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(parallel.os, "_exit", ended.append)
+    monkeypatch.setattr(processes.os, "_exit", ended.append)
     try:
         raise error
     except BaseException as raised:
-        parallel.leave(raised)
+        processes.leave(raised)
     assert ended == [status]
     errors = capsys.readouterr().err
     assert errors.endswith(said)
@@ -241,24 +241,24 @@ def test_a_signal_is_heeded_while_a_process_waits_for_the_others():
     never = threading.Event()
     threading.Timer(0.2, signal.pthread_kill, (here, signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        parallel._heeding_signals(lambda: never.wait(60))
+        heeding_signals(lambda: never.wait(60))
     never.set()
 
 
 def test_what_goes_wrong_while_a_process_waits_is_not_lost():
     with pytest.raises(InputError, match="that will do"):
-        parallel._heeding_signals(lambda: (_ for _ in ()).throw(InputError("that will do")))
-    assert parallel._heeding_signals(lambda: 7) == 7
+        heeding_signals(lambda: (_ for _ in ()).throw(InputError("that will do")))
+    assert heeding_signals(lambda: 7) == 7
 
 
 def test_a_training_says_how_many_processes_and_devices_take_part(monkeypatch, capsys):
     devices = [SimpleNamespace(process_index=k, device_kind="H100") for k in (0, 0, 1, 1)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
-    parallel.agree_on("the same")
+    processes.agree_on("the same")
     wanted = "2 processes train together on 4 devices (H100): 2 in each\n"
     assert capsys.readouterr().out == wanted
     monkeypatch.setattr(jax, "devices", lambda: devices[:2])
-    parallel.agree_on("the same")
+    processes.agree_on("the same")
     assert capsys.readouterr().out == ""
 
 
@@ -266,65 +266,43 @@ def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
     devices = [SimpleNamespace(process_index=k) for k in (0, 0, 1)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
     with pytest.raises(InputError, match="process 0 has 2, process 1 has 1"):
-        parallel.agree_on("the same")
+        processes.agree_on("the same")
 
 
 def set_environment(monkeypatch, environment):
     for name in list(os.environ):
-        if name.startswith(("SLURM_", "OMPI_")) or name == parallel.OWN_GPUS:
+        if name.startswith(("SLURM_", "OMPI_")):
             monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
 
-SLURM = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_TASKS": "2"}
-OPEN_MPI_5 = {
-    "OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "2"
-}  # fmt: skip
-
-
-def test_open_mpi_5_needs_to_be_told_the_coordinator_alone(monkeypatch):
-    set_environment(monkeypatch, OPEN_MPI_5)
-    started = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
-    with pytest.raises(InputError, match="wanted --coordinator=HOST:PORT, the same for all"):
-        join_processes(None, None, None)
-    join_processes("host:1", None, None)
-    (given,) = started
-    assert (given["coordinator_address"], given["process_id"]) == ("host:1", 0)
-    assert given["num_processes"] == 3
-    assert given["local_device_ids"] == [2]  # one GPU for each process
-
-
-def test_who_says_which_gpus_a_process_takes_is_obeyed_under_open_mpi_5(monkeypatch):
-    set_environment(monkeypatch, OPEN_MPI_5 | {parallel.OWN_GPUS: "0"})
-    started = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
-    join_processes("host:1", None, None)
-    assert started[0]["local_device_ids"] is None  # so JAX goes by the variable
-
-
-def test_with_all_three_flags_a_process_takes_every_gpu_it_sees(monkeypatch):
-    set_environment(monkeypatch, OPEN_MPI_5)
-    started = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
-    join_processes("host:1", 0, 3)
-    assert started[0]["local_device_ids"] is None
+SLURM = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}
+OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "0"}
 
 
 @pytest.mark.parametrize(
-    ("environment", "processes"),
+    ("environment", "said"),
     [
-        ({}, 0),
-        (SLURM, 2),
-        ({"SLURM_STEP_NODELIST": "node1", "SLURM_STEP_NUM_TASKS": "1"}, 1),
-        ({"SLURM_NTASKS": "4"}, 0),  # in a job, but not started by srun
-        ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "3"}, 3),
+        (SLURM, "2 processes .*--num_processes=.SLURM_STEP_NUM_TASKS .*--process_id=.SLURM_PROCID"),
+        (OPEN_MPI, "3 processes .*--process_id=.OMPI_COMM_WORLD_RANK"),
     ],
 )
-def test_what_slurm_and_open_mpi_start_is_recognised(monkeypatch, environment, processes):
+def test_processes_that_a_launcher_started_must_be_told_of_each_other(
+    monkeypatch, environment, said
+):
+    """Otherwise each would train the whole run, in the same folder."""
     set_environment(monkeypatch, environment)
+    with pytest.raises(InputError, match=said):
+        join_processes(None, None, None)
     started = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
+    join_processes("localhost:1234", 0, 3)
+    assert (started[0]["process_id"], started[0]["num_processes"]) == (0, 3)
+
+
+@pytest.mark.parametrize("environment", [{}, SLURM | {"SLURM_STEP_NUM_TASKS": "1"}])
+def test_one_process_trains_by_itself(monkeypatch, environment):
+    set_environment(monkeypatch, environment)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: pytest.fail("it waits"))
     join_processes(None, None, None)
-    assert bool(started) == (processes > 1)

@@ -7,7 +7,7 @@ import signal
 import jax
 import pytest
 
-from msseg_jax.models.checkpoints import Checkpoints, restore_for_inference
+from msseg_jax.models.checkpoints import Checkpoints, Progress, restore_for_inference
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.network.model import initial_variables
 from msseg_jax.system.errors import InputError
@@ -109,7 +109,7 @@ def test_a_validation_that_a_stop_left_no_time_for_is_made_up_for(
     assert logged(whole.path, "validation") == logged(stopped.path, "validation")
     assert set(logged(whole.path, "validation")) == {3, 6}
     (one, ours), (other, theirs) = (final_state(small_config, run) for run in (whole, stopped))
-    assert ours == theirs == {"best_dice": ours["best_dice"], "validated": 6}
+    assert ours == theirs == Progress(best_dice=ours.best_dice, validated=6)
     assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
 
 
@@ -148,8 +148,8 @@ def test_a_validation_is_given_up_when_asked_to_stop_and_made_up_for(
 
     assert logged(whole.path, "validation") == logged(stopped.path, "validation")
     (one, ours), (other, theirs) = (final_state(small_config, run) for run in (whole, stopped))
-    assert ours == theirs == {"best_dice": ours["best_dice"], "validated": 6}
-    assert ours["best_dice"] > 0
+    assert ours == theirs == Progress(best_dice=ours.best_dice, validated=6)
+    assert ours.best_dice > 0
     assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
     best = [restore_for_inference(run, shapes_of(small_config)) for run in (whole, stopped)]
     assert best[0][1:] == best[1][1:]

@@ -10,7 +10,6 @@ from msseg_jax.configuration.files import typed
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout as dataset
-from msseg_jax.volumes.layout import DatasetError
 from tests.support import tiny
 from tests.support.patients import make_patients, save_nifti
 from tests.support.runs import train_run
@@ -51,12 +50,12 @@ def test_a_run_of_another_configuration_is_refused_and_the_fields_are_named(
 def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(small_config, tmp_path):
     run = RunFolder(tmp_path / "run")
     small_config.model.targets = 5  # the folder has two
-    with pytest.raises(DatasetError, match="ground_truth_expert4"):
+    with pytest.raises(InputError, match="ground_truth_expert4"):
         train_run(small_config, run)
     assert not run.config_file.exists()
     small_config.model.targets = 2
     small_config.train.batch_size = 400
-    with pytest.raises(InputError, match="batch_size is 400; wanted at most 48"):
+    with pytest.raises(InputError, match="batch_size is 400; expected at most 48"):
         train_run(small_config, run)
     small_config.train.batch_size = 4
     small_config.train.max_steps = 1
@@ -97,5 +96,5 @@ def test_a_damaged_configuration_is_named(small_config, begun, tmp_path):
 
 def test_a_work_folder_that_cannot_be_written_is_refused(small_config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"--workdir=.*file/run: .*wanted a folder to write in"):
+    with pytest.raises(InputError, match=r"--workdir=.*file/run: .*expected a folder to write in"):
         RunFolder(tmp_path / "file" / "run").create_or_continue(typed(small_config))

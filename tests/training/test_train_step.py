@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+from msseg_jax.configuration.files import typed
 from msseg_jax.system.errors import InputError
 from msseg_jax.training.devices import AXIS, check_batch_size, on_every_device, parallel_step
-from msseg_jax.training.schedule import Schedule, learning_rate, make_schedule
+from msseg_jax.training.schedule import Schedule, learning_rate
 from msseg_jax.training.step import TrainState, create_state, train_step
 from tests.support.runs import build_model
 
@@ -112,9 +113,10 @@ def test_the_papers_schedule(small_config):
     small_config.train.batch_size = 40
     small_config.train.epochs = 40
     small_config.train.max_steps = 0
-    schedule = make_schedule(small_config, training_patients=40)
-    assert schedule == Schedule(steps_per_epoch=872, total_steps=34_880)
-    rate = learning_rate(small_config, schedule)
+    config = typed(small_config)
+    schedule = Schedule.of(config.train, config.data.patches_per_patient, patients=40)
+    assert (schedule.per_epoch, schedule.total) == (872, 34_880)
+    rate = learning_rate(config.train, schedule)
     assert float(rate(0)) == float(rate(871)) == pytest.approx(0.004)
     assert float(rate(872)) == pytest.approx(0.004 * 0.9)
     assert float(rate(34_879)) == pytest.approx(0.004 * 0.9**39, rel=1e-4)
@@ -122,10 +124,32 @@ def test_the_papers_schedule(small_config):
 
 def test_refuses_a_batch_larger_than_an_epoch(small_config):
     small_config.train.batch_size = 400
-    with pytest.raises(InputError, match="batch_size is 400; wanted at most 16"):
-        make_schedule(small_config, training_patients=1)
+    with pytest.raises(InputError, match="batch_size is 400; expected at most 16"):
+        Schedule.of(typed(small_config).train, patches_per_patient=16, patients=1)
 
 
 def test_refuses_a_batch_that_does_not_divide_by_the_devices():
     with pytest.raises(ValueError, match=r"batch_size is 6, .* 4 devices; .* such as 4 or 8"):
         check_batch_size(6, 4)
+
+
+def test_what_is_done_after_a_step_follows_from_its_number(small_config):
+    settings = typed(small_config).train  # 6 steps: a line every 2, scores and a checkpoint every 3
+    schedule = Schedule.of(settings, patches_per_patient=16, patients=3, held_out=1)
+
+    def done(actions):
+        return [
+            name for name in ("writes", "stores", "validates", "stops") if getattr(actions, name)
+        ]
+
+    assert [done(schedule.after(step, asked_to_stop=False)) for step in range(1, 7)] == [
+        [], ["writes"], ["writes", "stores", "validates"], ["writes"], [],
+        ["writes", "stores", "validates"],
+    ]  # fmt: skip
+    # Whoever asks to stop gets a checkpoint, and no validation, which may take long.
+    assert done(schedule.after(1, asked_to_stop=True)) == ["writes", "stores", "stops"]
+    assert done(schedule.after(3, asked_to_stop=True)) == ["writes", "stores", "stops"]
+    # The last step ends the run in any case.
+    assert done(schedule.after(6, asked_to_stop=True)) == ["writes", "stores", "validates"]
+    without = Schedule.of(settings, patches_per_patient=16, patients=3)
+    assert not any(without.after(step, asked_to_stop=False).validates for step in range(1, 7))

@@ -4,8 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout as dataset
-from msseg_jax.volumes.layout import DatasetError, find_patients
+from msseg_jax.volumes.layout import find_patients
 from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE, SPACING_MM, save_nifti
 
@@ -53,7 +54,7 @@ def test_target_voxels_outside_the_brain_are_left_out_and_it_says_so(patients_ro
 def test_names_every_missing_file_of_a_patient(patients_root):
     (patients_root / "patient_0" / dataset.TIME02).unlink()
     (patients_root / "patient_0" / dataset.EXPERT.format(1)).unlink()
-    with pytest.raises(DatasetError) as error:
+    with pytest.raises(InputError) as error:
         read_pair(first(patients_root))
     message = str(error.value)
     assert "patient_0/flair_time02_on_middle_space.nii.gz: no such file" in message
@@ -61,9 +62,9 @@ def test_names_every_missing_file_of_a_patient(patients_root):
 
 
 def test_refuses_a_root_that_is_missing_or_empty(tmp_path):
-    with pytest.raises(DatasetError, match=r"absent: no such folder.*--config.data.root"):
+    with pytest.raises(InputError, match=r"absent: no such folder.*--config.data.root"):
         find_patients(tmp_path / "absent", 1)
-    with pytest.raises(DatasetError, match="no patient folder"):
+    with pytest.raises(InputError, match="no patient folder"):
         find_patients(tmp_path, 1)
 
 
@@ -87,7 +88,7 @@ def _set(value):
     [
         (dataset.TIME01, _set(np.nan), "1 voxels are NaN or infinite"),
         (dataset.TIME02, _set(np.inf), "1 voxels are NaN or infinite"),
-        (dataset.TIME02, np.zeros_like, "every voxel is 0; wanted a FLAIR image"),
+        (dataset.TIME02, np.zeros_like, "every voxel is 0; expected a FLAIR image"),
         (dataset.TIME02, lambda a: a[1:], r"has \(13, 15, 20\) voxels"),
         (dataset.BRAIN_MASK, lambda a: a[:, :, 1:], r"has \(14, 15, 19\) voxels"),
         (dataset.BRAIN_MASK, np.zeros_like, "the brain would be nothing"),
@@ -98,7 +99,7 @@ def _set(value):
 )
 def test_refuses_spoilt_input_and_names_it(patients_root, name, change, message):
     spoil(patients_root, name, change)
-    with pytest.raises(DatasetError, match=message) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_pair(first(patients_root))
     assert str(patients_root / "patient_0" / name) in str(error.value)
 
@@ -106,21 +107,21 @@ def test_refuses_spoilt_input_and_names_it(patients_root, name, change, message)
 def test_an_image_without_background_and_mask_is_told_what_to_do(patients_root):
     spoil(patients_root, dataset.TIME01, lambda a: a + 1)
     (patients_root / "patient_0" / dataset.BRAIN_MASK).unlink()
-    with pytest.raises(DatasetError, match=r"no brain mask.*100.0 % of the volume.*mask the"):
+    with pytest.raises(InputError, match=r"no brain mask.*100.0 % of the volume.*mask the"):
         read_pair(first(patients_root))
 
 
 def test_a_visit_elsewhere_is_told_how_far(patients_root):
     path = patients_root / "patient_0" / dataset.TIME02
     save_nifti(path, np.asarray(nib.load(path).dataobj), (SPACING_MM[0] + 0.1, *SPACING_MM[1:]))
-    with pytest.raises(DatasetError, match=r"up to 1.30 mm away"):
+    with pytest.raises(InputError, match=r"up to 1.30 mm away"):
         read_pair(first(patients_root))
 
 
 def test_all_problems_of_a_patient_come_together(patients_root):
     spoil(patients_root, dataset.TIME01, _set(np.nan))
     spoil(patients_root, dataset.CONSENSUS, _set(2))
-    with pytest.raises(DatasetError) as error:
+    with pytest.raises(InputError) as error:
         read_pair(first(patients_root))
     assert len(str(error.value).splitlines()) == 2
 
@@ -134,7 +135,7 @@ def test_hidden_folders_and_loose_files_are_no_patients(patients_root):
 def test_the_same_scan_twice_is_no_pair(patients_root):
     folder = patients_root / "patient_0"
     (folder / dataset.TIME02).write_bytes((folder / dataset.TIME01).read_bytes())
-    with pytest.raises(DatasetError, match="the same scan was given twice"):
+    with pytest.raises(InputError, match="the same scan was given twice"):
         read_pair(find_patients(patients_root, 0)[0])
 
 
@@ -143,7 +144,7 @@ def test_a_visit_is_no_brain_mask(patients_root):
     (folder / dataset.BRAIN_MASK).write_bytes((folder / dataset.TIME01).read_bytes())
     spoil(patients_root, dataset.TIME01, np.rint)
     spoil(patients_root, dataset.BRAIN_MASK, np.rint)
-    with pytest.raises(DatasetError, match=r"brain_mask.nii.gz and .*time01.* the same voxels"):
+    with pytest.raises(InputError, match=r"brain_mask.nii.gz and .*time01.* the same voxels"):
         read_pair(find_patients(patients_root, 0)[0])
 
 
@@ -157,12 +158,12 @@ def test_an_image_of_whole_numbers_is_no_brain_mask_and_a_label_map_is_one(patie
     if values == 256:
         np.testing.assert_array_equal(read_pair(first(patients_root)).brain, brain)
     else:
-        with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: has 257 different values"):
+        with pytest.raises(InputError, match=r"brain_mask.nii.gz: has 257 different values"):
             read_pair(first(patients_root))
 
 
 def test_a_probability_map_is_no_brain_mask(patients_root):
     path = patients_root / "patient_0" / dataset.BRAIN_MASK
     save_nifti(path, np.full(SHAPE, 0.3, np.float32))
-    with pytest.raises(DatasetError, match=r"brain_mask.nii.gz: has values that are no whole numb"):
+    with pytest.raises(InputError, match=r"brain_mask.nii.gz: has values that are no whole numb"):
         read_pair(find_patients(patients_root, 0)[0])

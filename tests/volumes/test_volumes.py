@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.nifti import check_finite, read_volume, write_volume
 from msseg_jax.volumes.resampling import Resampling, resampling_to
-from msseg_jax.volumes.volume import VolumeError
 from tests.support.patients import save_nifti
 
 
@@ -67,9 +67,9 @@ def test_nothing_is_left_of_a_write_that_fails(oblique, tmp_path):
 
 def test_refuses_output_names_and_folders_that_will_not_do(oblique, tmp_path):
     volume = read_volume(oblique)
-    with pytest.raises(VolumeError, match=r"out.mgz: wanted a name that ends in .nii.gz"):
+    with pytest.raises(InputError, match=r"out.mgz: expected a name that ends in .nii.gz"):
         write_volume(tmp_path / "out.mgz", volume.array, volume)
-    with pytest.raises(VolumeError, match="absent does not exist"):
+    with pytest.raises(InputError, match="absent does not exist"):
         write_volume(tmp_path / "absent" / "out.nii.gz", volume.array, volume)
 
 
@@ -128,24 +128,24 @@ def _micrometres(path):
     ("spoil", "message"),
     [
         (lambda path: None, "no such file"),
-        (_four_dimensions, r"has 4 dimensions, \(3, 4, 5, 2\); wanted 3"),
+        (_four_dimensions, r"has 4 dimensions, \(3, 4, 5, 2\); expected 3"),
         (_complex, "voxels are complex"),
         (_rgb, "voxels are RGB"),
         (_truncated, "truncated or damaged"),
         (_no_nifti, "no readable NIfTI"),
         (_no_gzip, "no readable NIfTI image, whatever its name says"),
-        (lambda path: path.mkdir(), "is a folder; wanted a 3-D NIfTI image"),
+        (lambda path: path.mkdir(), "is a folder; expected a 3-D NIfTI image"),
         (_zero_voxel_size, r"voxel size is \(0.0, 1.0, 0.8"),
         (_negative_voxel_size, r"voxel size is \(1.0, 1.0, -1.0\)"),
         (_nan_in_the_affine, "finite affine"),
         (_bad_sizeof_data, "image.nii.gz: "),
-        (_micrometres, "its unit of length is micron; wanted mm"),
+        (_micrometres, "its unit of length is micron; expected mm"),
     ],
 )
 def test_refuses_a_file_that_is_no_volume_and_names_it(tmp_path, spoil, message):
     path = tmp_path / "image.nii.gz"
     spoil(path)
-    with pytest.raises(VolumeError, match=message) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_volume(path)
     assert str(path) in str(error.value)
 
@@ -153,7 +153,7 @@ def test_refuses_a_file_that_is_no_volume_and_names_it(tmp_path, spoil, message)
 def test_refuses_voxels_that_are_not_finite(tmp_path):
     array = np.ones((3, 4, 5), np.float32)
     array[0, 0, :2] = np.nan, np.inf
-    with pytest.raises(VolumeError, match="2 voxels are NaN or infinite"):
+    with pytest.raises(InputError, match="2 voxels are NaN or infinite"):
         check_finite(read_volume(save_nifti(tmp_path / "nan.nii.gz", array)))
 
 

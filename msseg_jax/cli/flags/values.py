@@ -29,14 +29,18 @@ def of_setting(section: type[Section], name: str) -> Callable[[str], float]:
     kind = int if field.annotation is int else float
     checked = TypeAdapter(Annotated[kind, *field.metadata])  # type: ignore[valid-type]
 
+    noun = "a whole number" if kind is int else "a number"
+    wanted = f"{noun}, {expected(field)}"
+
     def convert(text: str) -> float:
         try:
-            return checked.validate_python(kind(text))
+            value = kind(text)
         except ValueError:
-            noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is out of range; expected {noun}, {expected(field)}"
-            ) from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+        try:
+            return checked.validate_python(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text} is out of range; expected {wanted}") from None
 
     return convert
 

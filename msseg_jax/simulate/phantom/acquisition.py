@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from msseg_jax.simulate.phantom.fields import Grid, coarse_field, interpolated_planes
+from msseg_jax.simulate.phantom.fields import HeadGrid, coarse_field, interpolated_planes
 from msseg_jax.simulate.phantom.plan import PatientPlan
 
 # Box that the image covers, in head coordinates: the whole head down to the upper jaw.
@@ -19,7 +19,7 @@ WORK_MM = 1.1  # the head is built, and noise arises, on a grid no finer than th
 
 def image_grid(
     plan: PatientPlan, rng: np.random.Generator, spacing_mm: Sequence[float] | None = None
-) -> tuple[Grid, np.ndarray]:
+) -> tuple[HeadGrid, np.ndarray]:
     """The grid of both images, and their affine (4 x 4, voxel indices to scanner mm, RAS).
 
     Args:
@@ -27,30 +27,30 @@ def image_grid(
         rng: draws the pose of the head, the obliqueness of the slices and the table position.
         spacing_mm: replaces the planned voxel size.
     """
-    spacing_mm = np.asarray(spacing_mm or plan.spacing_mm, float)
+    sides_mm = np.asarray(spacing_mm or plan.spacing_mm, float)
     axes = np.zeros((3, 3))  # columns: head direction of each array axis
     for axis, letter in enumerate(plan.orientation):
         row = next(r for r, pair in enumerate(("LR", "PA", "IS")) if letter in pair)
         axes[row, axis] = 1.0 if letter in "RAS" else -1.0
     view_mm = np.abs(axes.T) @ (np.array(VIEW_MM) * rng.uniform(1.0, 1.04, 3))
-    shape = tuple(int(2 * round(v / (2 * s))) for v, s in zip(view_mm, spacing_mm, strict=True))
+    shape = tuple(int(2 * round(v / (2 * s))) for v, s in zip(view_mm, sides_mm, strict=True))
 
     pose = Rotation.from_euler("xyz", rng.uniform(-1, 1, 3) * (5, 3, 4), degrees=True).as_matrix()
     centre = (np.array(shape) - 1) / 2
     to_head = np.eye(4)
-    to_head[:3, :3] = pose @ axes * spacing_mm
+    to_head[:3, :3] = pose @ axes * sides_mm
     to_head[:3, 3] = np.add(VIEW_CENTRE_MM, rng.uniform(-2, 2, 3)) - to_head[:3, :3] @ centre
 
     # Every second scan is oblique: its axes are turned against those of the magnet.
     angles = rng.uniform(-1, 1, 3) * (18, 6, 6) * (rng.random() < 0.5)
     oblique = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     affine = np.eye(4)
-    affine[:3, :3] = oblique @ axes * spacing_mm
+    affine[:3, :3] = oblique @ axes * sides_mm
     affine[:3, 3] = rng.uniform(-25, 25, 3) - affine[:3, :3] @ centre
-    return Grid(shape, to_head), affine
+    return HeadGrid(shape, to_head), affine
 
 
-def work_grid(grid: Grid) -> Grid:
+def work_grid(grid: HeadGrid) -> HeadGrid:
     """The same box with voxels of at least WORK_MM."""
     return grid.resized(
         tuple(
@@ -78,7 +78,7 @@ def small_motion(rng: np.random.Generator) -> np.ndarray:
 
 
 def moved(
-    signal: np.ndarray, grid: Grid, motion: np.ndarray, box: tuple[slice, ...], near: np.ndarray
+    signal: np.ndarray, grid: HeadGrid, motion: np.ndarray, box: tuple[slice, ...], near: np.ndarray
 ) -> np.ndarray:
     """`signal` on `grid` as seen after `motion`.
 
@@ -112,7 +112,7 @@ def moved(
 
 
 @dataclass(frozen=True)
-class Scan:
+class Acquisition:
     """Settings of one visit.
 
     Attributes:
@@ -130,7 +130,7 @@ class Scan:
     clean_air: bool
 
     @classmethod
-    def draw(cls, plan: PatientPlan) -> tuple[Scan, Scan]:
+    def draw(cls, plan: PatientPlan) -> tuple[Acquisition, Acquisition]:
         """Both visits of a patient: alike, never equal."""
         rng = plan.rng("time01")
         white, noise, clean_air = (
@@ -154,7 +154,7 @@ def acquire(
     signal: np.ndarray,
     inside: np.ndarray,
     spacing_mm: np.ndarray,
-    scan: Scan,
+    scan: Acquisition,
     rng: np.random.Generator,
     dtype: str,
 ) -> np.ndarray:

@@ -10,14 +10,17 @@ image and no atlas was used.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from msseg_jax.simulate.phantom.fields import Grid, ramp, smooth_field, stretch, striped_field
+from msseg_jax.simulate.phantom.fields import HeadGrid, ramp, smooth_field, stretch, striped_field
 
-Points = tuple[np.ndarray, np.ndarray, np.ndarray]
+Points = Sequence[np.ndarray]  # x, y and z
+Box = tuple[slice, ...]
+Ball = tuple[float, float, float, float]  # x, y, z, radius
 
 # The box around the brain: what lies outside of it is head, neck or air.
 BRAIN_LOW_MM, BRAIN_HIGH_MM = (-78.0, -115.0, -84.0), (78.0, 81.0, 91.0)
@@ -212,8 +215,8 @@ def ventricles(points: Points, size: float) -> np.ndarray:
     mirrored = (np.abs(x), y, z)
     level = np.full(x.shape, 60, np.float32)
     for chain, flatten in ((LATERAL_VENTRICLE, 1.9), (TEMPORAL_HORN, 1.3)):
-        chain = [(*p[:3], p[3] * size) for p in chain]
-        for start, end in itertools.pairwise(chain):
+        balls = [(*p[:3], p[3] * size) for p in chain]
+        for start, end in itertools.pairwise(balls):
             level = union(level, cone(mirrored, start, end, flatten), 2.0)
     septum = 0.8 - np.abs(x)
     level = np.maximum(level, septum)
@@ -248,7 +251,7 @@ def cerebellar_depth(points: Points, level: np.ndarray) -> np.ndarray:
     return np.minimum(-level, np.sqrt(sheet * sheet + below * below))
 
 
-def build_brain(grid: Grid, box, points: Points, rng: np.random.Generator) -> Brain:
+def build_brain(grid: HeadGrid, box: Box, points: Points, rng: np.random.Generator) -> Brain:
     """Tissue shares in `box` of `grid`; `points` are its coordinates, already deformed."""
     traits = Traits.draw(rng)
     step_mm = grid.spacing_mm
@@ -321,7 +324,7 @@ def slabs(shape: tuple[int, ...], planes: int = 2) -> list[slice]:
     return [slice(i, min(i + planes, shape[0])) for i in range(0, shape[0], planes)]
 
 
-def inside_box(grid: Grid, box, low_mm: tuple, high_mm: tuple) -> tuple[slice, ...]:
+def inside_box(grid: HeadGrid, box: Box, low_mm: tuple, high_mm: tuple) -> tuple[slice, ...]:
     """A box given in mm as indices relative to `box`, which contains it."""
     return tuple(
         slice(max(w.start - b.start, 0), w.stop - b.start)

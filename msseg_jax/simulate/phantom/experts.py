@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from msseg_jax.simulate.phantom.fields import Grid, Waves
+from msseg_jax.simulate.phantom.fields import HeadGrid, Waves
 from msseg_jax.simulate.phantom.lesions import LesionLoad
+from msseg_jax.volumes.grids import bounding_box
 
 EXPERTS = 4
 TOUCHING = np.ones((3, 3, 3), bool)  # voxels that share a corner belong to one lesion
@@ -31,18 +32,13 @@ def consensus(expert_masks: np.ndarray, *, needed: int = 3) -> np.ndarray:
     """
     masks = np.asarray(expert_masks).astype(bool)
     if masks.ndim != 4:
-        raise ValueError(f"expert_masks has shape {masks.shape}, wanted (experts, D, H, W)")
+        raise ValueError(f"expert_masks has shape {masks.shape}, expected (experts, D, H, W)")
     result = np.zeros(masks.shape[1:], bool)
-    union = masks.any(0)
+    union = np.any(masks, axis=0)
     if not union.any():
         return result
     # Lesions fill a small part of the volume: label only the box around them.
-    box = tuple(
-        slice(int(hits[0]), int(hits[-1]) + 1)
-        for hits in (
-            np.flatnonzero(union.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)
-        )
-    )
+    box = bounding_box(union)
     masks = masks[(slice(None), *box)]
     lesions, count = ndimage.label(union[box], TOUCHING)
     drew = np.zeros((count + 1, len(masks)), bool)  # (lesion, expert); lesion 0 is background
@@ -61,7 +57,7 @@ def count_components(mask: np.ndarray) -> int:
     return ndimage.label(mask, TOUCHING)[1]
 
 
-def draw_experts(load: LesionLoad, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+def draw_experts(load: LesionLoad, grid: HeadGrid, rng: np.random.Generator) -> np.ndarray:
     """What each expert outlines as new: (EXPERTS, *grid.shape), bool.
 
     Each has a habit of drawing a little too large or too small and a hand that wavers along the
@@ -78,7 +74,7 @@ def draw_experts(load: LesionLoad, grid: Grid, rng: np.random.Generator) -> np.n
             if rng.random() < (0.35 if lesion.radius_mm < 3 else 0.15):
                 drawers.pop(rng.integers(EXPERTS))
         else:
-            drawers = rng.choice(EXPERTS, rng.integers(1, 3), replace=False)
+            drawers = rng.choice(EXPERTS, rng.integers(1, 3), replace=False).tolist()
         # Own claim only: a hand that slips must not join two lesions.
         own = load.claims[drawn.box] == owner
         limit_mm = 0.16 * lesion.radius_mm
@@ -91,5 +87,5 @@ def draw_experts(load: LesionLoad, grid: Grid, rng: np.random.Generator) -> np.n
                 outline = drawn.mask
             else:
                 outline = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
-            masks[(expert, *drawn.box)] |= outline
+            masks[expert][drawn.box] |= outline
     return masks

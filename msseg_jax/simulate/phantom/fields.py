@@ -14,7 +14,7 @@ from scipy import fft, ndimage, sparse
 
 
 @dataclass(frozen=True)
-class Grid:
+class HeadGrid:
     """A box of voxels in head coordinates (mm; x to the right, y to the front, z to the top).
 
     Attributes:
@@ -22,7 +22,7 @@ class Grid:
         to_head_mm: 4 x 4 matrix from voxel indices to head coordinates.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     to_head_mm: np.ndarray
 
     @property
@@ -33,12 +33,12 @@ class Grid:
     def voxel_mm3(self) -> float:
         return float(np.prod(self.spacing_mm))
 
-    def resized(self, shape: tuple[int, int, int]) -> Grid:
+    def resized(self, shape: tuple[int, ...]) -> HeadGrid:
         """The same box cut into another number of voxels."""
         factor = np.divide(self.shape, shape)
         change = np.diag([*factor, 1.0])
         change[:3, 3] = (factor - 1) / 2  # the outer faces stay, so the first centre moves
-        return Grid(tuple(map(int, shape)), self.to_head_mm @ change)
+        return HeadGrid(tuple(map(int, shape)), self.to_head_mm @ change)
 
     def coordinates(self, box: Sequence[slice] | None = None) -> list[np.ndarray]:
         """x, y and z in mm at the voxel centres of `box` (all voxels without one), as float32."""
@@ -52,7 +52,9 @@ class Grid:
             for r in range(3)
         ]
 
-    def box(self, low_mm: Sequence[float], high_mm: Sequence[float]) -> tuple[slice, ...]:
+    def box(
+        self, low_mm: Sequence[float] | np.ndarray, high_mm: Sequence[float] | np.ndarray
+    ) -> tuple[slice, ...]:
         """Smallest index box that contains a box given in head coordinates, clipped to the grid."""
         corners = np.array(np.meshgrid(*zip(low_mm, high_mm, strict=True), indexing="ij")).reshape(
             3, -1
@@ -119,7 +121,10 @@ def stretch(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def coarse_field(
-    rng: np.random.Generator, shape: Sequence[int], spacing_mm: Sequence[float], scale_mm: float
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    spacing_mm: Sequence[float] | np.ndarray,
+    scale_mm: float,
 ) -> np.ndarray:
     """White noise smoothed to a correlation length of about `scale_mm`, zero mean, variance 1.
 
@@ -134,7 +139,10 @@ def coarse_field(
 
 
 def smooth_field(
-    rng: np.random.Generator, shape: Sequence[int], spacing_mm: Sequence[float], scale_mm: float
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    spacing_mm: Sequence[float] | np.ndarray,
+    scale_mm: float,
 ) -> np.ndarray:
     """`coarse_field` interpolated to `shape`."""
     return stretch(coarse_field(rng, shape, spacing_mm, scale_mm), shape)

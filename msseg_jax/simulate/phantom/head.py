@@ -13,14 +13,16 @@ import numpy as np
 from msseg_jax.simulate.phantom.anatomy import (
     BRAIN_HIGH_MM,
     BRAIN_LOW_MM,
+    Box,
     Brain,
+    Points,
     build_brain,
     cone,
     ellipsoid,
     slabs,
     union,
 )
-from msseg_jax.simulate.phantom.fields import Grid, ramp, smooth_field
+from msseg_jax.simulate.phantom.fields import HeadGrid, ramp, smooth_field
 
 DEFORMATION = ((60.0, 2.6), (22.0, 1.0))  # correlation length and standard deviation, mm
 
@@ -38,7 +40,7 @@ class Head:
         brain: tissues.
     """
 
-    grid: Grid
+    grid: HeadGrid
     signal: np.ndarray
     inside: np.ndarray
     hull_mm: np.ndarray
@@ -46,7 +48,7 @@ class Head:
     brain: Brain
 
 
-def build_head(grid: Grid, rng: np.random.Generator) -> Head:
+def build_head(grid: HeadGrid, rng: np.random.Generator) -> Head:
     """Draws a head on `grid`."""
     points = deformed(grid, rng)
     box = grid.box(BRAIN_LOW_MM, BRAIN_HIGH_MM)
@@ -58,7 +60,7 @@ def build_head(grid: Grid, rng: np.random.Generator) -> Head:
     return Head(grid, signal, inside, hull, box, brain)
 
 
-def deformed(grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def deformed(grid: HeadGrid, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Coordinates of the voxels in the ideal head: size and shape of this one are undone."""
     size = rng.normal(0.98, 0.03) * rng.normal(1.0, 0.02, 3)
     # Wider at one temple, one frontal pole ahead of the other: no head is symmetric.
@@ -98,7 +100,7 @@ class Covers:
 
 
 def surroundings(
-    grid: Grid, points: tuple, hull: np.ndarray, rng: np.random.Generator
+    grid: HeadGrid, points: tuple, hull: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Signal of fluid, bone, scalp, face and neck, as if there were no brain; and the head mask."""
     covers = Covers.draw(rng)
@@ -123,7 +125,9 @@ def surroundings(
     return signal, inside
 
 
-def below_skull(here, patches, grain, covers: Covers, per_mm) -> np.ndarray:
+def below_skull(
+    here: Points, patches: np.ndarray, grain: np.ndarray, covers: Covers, per_mm: np.float32
+) -> np.ndarray:
     """Signal of face and neck: muscles in fat, with bone, air spaces, eyes and the spinal cord."""
     x, y, z = here
     mirrored = (np.abs(x), y, z)
@@ -149,7 +153,16 @@ def below_skull(here, patches, grain, covers: Covers, per_mm) -> np.ndarray:
     return soft
 
 
-def add_covers(signal, cavity, skin, vault_share, patches, grain, covers: Covers, per_mm):
+def add_covers(
+    signal: np.ndarray,
+    cavity: np.ndarray,
+    skin: np.ndarray,
+    vault_share: np.ndarray,
+    patches: np.ndarray,
+    grain: np.ndarray,
+    covers: Covers,
+    per_mm: np.float32,
+) -> None:
     """Lays scalp, bone, dura and fluid over `signal`, from the outside inward.
 
     Args:
@@ -174,7 +187,7 @@ def add_covers(signal, cavity, skin, vault_share, patches, grain, covers: Covers
 
 
 def inner_signal(
-    grid: Grid, box, brain: Brain, around: np.ndarray, rng: np.random.Generator
+    grid: HeadGrid, box: Box, brain: Brain, around: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """FLAIR signal of the brain in `box`, over `around` where there is none."""
     shape, spacing_mm = brain.white.shape, grid.spacing_mm

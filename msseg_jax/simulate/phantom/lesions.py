@@ -9,23 +9,25 @@ along a ventricle or to fill a gyrus, as real ones do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from msseg_jax.simulate.phantom.fields import Grid, Waves
+from msseg_jax.simulate.phantom.fields import HeadGrid, Waves
 from msseg_jax.simulate.phantom.head import Head
 from msseg_jax.simulate.phantom.plan import PatientPlan
 
 KINDS = ("new", "doubtful", "persistent", "enlarged", "faded", "vanished")
 # Where lesions of multiple sclerosis lie; roughly their frequency.
 PLACES = {"periventricular": 0.42, "deep": 0.26, "juxtacortical": 0.2, "infratentorial": 0.12}
+Visits = tuple[float, float]  # at time01 and time02
 CLAIM_VOXELS = 3  # rim around a new lesion that nothing else may enter: labels stay apart
 
 
 @dataclass(frozen=True)
-class Lesion:
+class PhantomLesion:
     """One lesion in the head, visit by visit.
 
     Attributes:
@@ -51,7 +53,7 @@ class Lesion:
 
     def level(self, points: list[np.ndarray]) -> np.ndarray:
         """Lower inside, higher outside, about 1 per mm."""
-        level = None
+        balls = []
         for offset, matrix in self.lobes:
             x, y, z = (
                 p - np.float32(c) for p, c in zip(points, self.centre_mm + offset, strict=True)
@@ -60,8 +62,8 @@ class Lesion:
                 (np.float32(a) * x + np.float32(b) * y + np.float32(c) * z) ** 2
                 for a, b, c in matrix
             )
-            ball = (np.sqrt(squares) - 1) * np.float32(self.radius_mm)
-            level = ball if level is None else np.minimum(level, ball)
+            balls.append((np.sqrt(squares) - 1) * np.float32(self.radius_mm))
+        level = reduce(np.minimum, balls)
         return level + np.float32(self.roughness * self.radius_mm) * self.waves(*points)
 
 
@@ -90,8 +92,8 @@ class Painter:
         motion: 4 x 4 matrix from head coordinates at this visit to those of `head`, mm.
     """
 
-    def __init__(self, grid: Grid, head: Head, motion: np.ndarray):
-        self.grid = Grid(grid.shape, motion @ grid.to_head_mm)
+    def __init__(self, grid: HeadGrid, head: Head, motion: np.ndarray):
+        self.grid = HeadGrid(grid.shape, motion @ grid.to_head_mm)
         brain = head.brain
         nuclei = sum(brain.nuclei.values())
         # Grey matter may take part a little: lesions abut on cortex and nuclei.
@@ -101,7 +103,7 @@ class Painter:
         to_index[:3, 3] -= start
         self.to_index = to_index.astype(np.float32)
 
-    def draw(self, lesion: Lesion, visit: int, blocked: np.ndarray) -> Drawn:
+    def draw(self, lesion: PhantomLesion, visit: int, blocked: np.ndarray) -> Drawn:
         """Draws `lesion` as it is at `visit` (0 or 1), outside of what is `blocked`.
 
         Args:
@@ -129,7 +131,7 @@ class Painter:
         level[(level < cut) & ~mask] = np.inf  # what is not labelled must not be bright
         return Drawn(box, level, cut, mask, bool(compact))
 
-    def blend(self, signal: np.ndarray, lesion: Lesion, visit: int, drawn: Drawn) -> None:
+    def blend(self, signal: np.ndarray, lesion: PhantomLesion, visit: int, drawn: Drawn) -> None:
         """Puts a drawn lesion into `signal` in place."""
         points = self.grid.coordinates(drawn.box)
         inner = 1 + lesion.contrast[visit] * (1 + 0.08 * lesion.waves(*points))
@@ -163,8 +165,8 @@ class Sites:
 
 
 def draw_lesion(
-    rng: np.random.Generator, sites: Sites, kind: str, volumes: tuple, contrast: tuple
-) -> Lesion:
+    rng: np.random.Generator, sites: Sites, kind: str, volumes: Visits, contrast: Visits
+) -> PhantomLesion:
     """A lesion of random place and shape.
 
     Args:
@@ -192,7 +194,7 @@ def draw_lesion(
             turn = Rotation.from_rotvec(rng.normal(0, 0.35, 3))
         offset = np.zeros(3) if lobe == 0 else 0.85 * radius * _direction(rng)
         lobes.append((offset, turn.as_matrix() / semi[:, None]))
-    return Lesion(
+    return PhantomLesion(
         kind=kind,
         centre_mm=centre,
         lobes=tuple(lobes),
@@ -200,8 +202,8 @@ def draw_lesion(
         waves=Waves.draw(rng, max(3.0, 1.6 * radius)),
         roughness=float(rng.uniform(0.05, 0.16)),
         edge_mm=float(min(rng.uniform(0.3, 0.8), 0.25 * radius)),
-        volume_mm3=tuple(map(float, volumes)),
-        contrast=tuple(map(float, contrast)),
+        volume_mm3=(float(volumes[0]), float(volumes[1])),
+        contrast=(float(contrast[0]), float(contrast[1])),
     )
 
 
@@ -220,8 +222,8 @@ class LesionLoad:
         claims: 0, or i + 1 where recent lesion i and its rim lie; uint8, shape of the grid.
     """
 
-    recent: list[tuple[Lesion, Drawn]]
-    old: list[Lesion]
+    recent: list[tuple[PhantomLesion, Drawn]]
+    old: list[PhantomLesion]
     claims: np.ndarray
 
 
@@ -237,7 +239,7 @@ def draw_load(plan: PatientPlan, sites: Sites, painter: Painter) -> LesionLoad:
     """
     rng = plan.rng("lesions")
     claims = np.zeros(painter.grid.shape, np.uint8)
-    recent: list[tuple[Lesion, Drawn]] = []
+    recent: list[tuple[PhantomLesion, Drawn]] = []
     wanted = [("new", volume) for volume in plan.new_lesions_mm3]
     wanted += [("doubtful", rng.uniform(15, 60)) for _ in range(min(rng.poisson(0.8), 3))]
     for kind, volume in wanted:
@@ -246,7 +248,7 @@ def draw_load(plan: PatientPlan, sites: Sites, painter: Painter) -> LesionLoad:
             contrast = rng.uniform(0.36 if volume < 60 else 0.28, 0.72)
         else:
             contrast = rng.uniform(0.08, 0.18)
-        tries = []
+        tries: list[tuple[PhantomLesion, Drawn]] = []
         while len(tries) < 60 and not (tries and tries[-1][1].compact):
             lesion = draw_lesion(rng, sites, kind, (0.0, volume), (0.0, contrast))
             tries.append((lesion, painter.draw(lesion, 1, claims)))
@@ -274,7 +276,9 @@ def _claim(claims: np.ndarray, drawn: Drawn, owner: int) -> None:
     here[rim & (here == 0)] = owner
 
 
-def _old_lesions(rng, sites: Sites, recent: list[tuple[Lesion, Drawn]]) -> list[Lesion]:
+def _old_lesions(
+    rng: np.random.Generator, sites: Sites, recent: list[tuple[PhantomLesion, Drawn]]
+) -> list[PhantomLesion]:
     """Lesions of the first visit: a median of 16, from 4 to 60, most of them unchanged."""
     count = int(np.clip(round(rng.lognormal(np.log(16), 0.7)), 4, 60))
     kinds = list(KINDS[2:])  # each kind at least once

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
 from msseg_jax.simulate.phantom.acquisition import (
-    Scan,
+    Acquisition,
     acquire,
     image_grid,
     moved,
@@ -23,12 +20,14 @@ from msseg_jax.simulate.phantom.acquisition import (
 from msseg_jax.simulate.phantom.experts import consensus, count_components, draw_experts
 from msseg_jax.simulate.phantom.fields import interpolated_planes, stretch
 from msseg_jax.simulate.phantom.head import build_head
-from msseg_jax.simulate.phantom.lesions import Lesion, Painter, Sites, draw_load
+from msseg_jax.simulate.phantom.lesions import Painter, PhantomLesion, Sites, draw_load
 from msseg_jax.simulate.phantom.plan import PatientPlan, plan_patient
+from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.machine import processors
-from msseg_jax.system.processes import in_processes
+from msseg_jax.system.processes import do_each
 from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, EXPERT, TIME01, TIME02
+from msseg_jax.volumes.nifti import write_array
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,15 @@ class Summary:
     """What was written for one patient, counted on the consensus map."""
 
     patient: str
-    spacing_mm: tuple[float, float, float]
-    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, ...]
+    shape: tuple[int, ...]
     new_lesions: int
     new_lesion_voxels: int
     new_lesion_mm3: float
 
 
 @dataclass(frozen=True)
-class Patient:
+class PhantomPatient:
     """A rendered patient.
 
     Attributes:
@@ -56,11 +55,11 @@ class Patient:
     volumes: dict[str, np.ndarray]
     affine: np.ndarray
     to_head_mm: np.ndarray
-    lesions: list[Lesion]
+    lesions: list[PhantomLesion]
 
 
-def render_patient(plan: PatientPlan, spacing_mm: float | None = None) -> Patient:
-    """Renders one patient in memory.
+def render_patient(plan: PatientPlan, spacing_mm: float | None = None) -> PhantomPatient:
+    """Return one patient, rendered in memory.
 
     Args:
         plan: from `plan_patient`.
@@ -88,7 +87,7 @@ def render_patient(plan: PatientPlan, spacing_mm: float | None = None) -> Patien
         if visit == 1:
             for lesion, drawn in load.recent:
                 painter.blend(signal, lesion, visit, drawn)
-        scan = Scan.draw(plan)[visit]
+        scan = Acquisition.draw(plan)[visit]
         # A stream of its own for what the scanner adds; the settings used another one.
         noise_rng = np.random.default_rng([plan.seed, plan.index, 100 + visit])
         volumes[name] = acquire(signal, head.inside, grid.spacing_mm, scan, noise_rng, plan.dtype)
@@ -102,37 +101,17 @@ def render_patient(plan: PatientPlan, spacing_mm: float | None = None) -> Patien
         out[...] = level < 0
     volumes[BRAIN_MASK] = brain
     lesions = [lesion for lesion, _ in load.recent] + load.old
-    return Patient(volumes, affine, grid.to_head_mm, lesions)
-
-
-def write_volume(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
-    """Writes a `.nii.gz` whose bytes depend on nothing but the volume and the affine."""
-    image = nib.Nifti1Image(volume, affine)
-    image.header.set_xyzt_units("mm", "sec")
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
-    # gzip headers hold a time and a name unless they are told not to.
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as stream:
-        image.to_stream(stream)
+    return PhantomPatient(volumes, affine, grid.to_head_mm, lesions)
 
 
 def write_patient(
-    output: Path, plan: PatientPlan, spacing_mm: float | None, overwrite: bool
+    plan: PatientPlan, output: Path, spacing_mm: float | None, overwrite: bool
 ) -> Summary:
-    """Renders and writes one patient; its folder appears when it is complete."""
+    """Render and write one patient. Its folder appears when it is complete."""
     patient = render_patient(plan, spacing_mm)
-    target = output / plan.name
-    partial = output / f".{plan.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)  # left over from a run that was killed
-    partial.mkdir()
-    try:
+    with whole_folder(output / plan.name, replace=overwrite) as folder:
         for name, volume in patient.volumes.items():
-            write_volume(partial / name, volume, patient.affine)
-        if overwrite and target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            write_array(folder / name, volume, patient.affine, time_unit="sec")
     truth = patient.volumes[CONSENSUS]
     spacing = tuple(round(float(mm), 4) for mm in np.linalg.norm(patient.affine[:3, :3], axis=0))
     voxels = int(truth.sum())
@@ -154,18 +133,18 @@ def check_request(
     spacing_mm: float | None,
     overwrite: bool,
 ) -> None:
-    """Raises InputError or OSError, naming the flag, what was found and what to do."""
+    """Raise InputError or OSError, naming the flag, what was found and what to do."""
     if patients < 1:
-        raise InputError(f"--patients={patients}: wanted 1 or more")
+        raise InputError(f"--patients={patients}: expected 1 or more")
     if seed < 0:
-        raise InputError(f"--seed={seed}: wanted 0 or more")
+        raise InputError(f"--seed={seed}: expected 0 or more")
     if jobs is not None and jobs < 1:
         raise InputError(
-            f"--jobs={jobs}: wanted 1 or more processes; leave it out to use all cores"
+            f"--jobs={jobs}: expected 1 or more processes; leave it out to use all processors"
         )
     if spacing_mm is not None and not 0.5 <= spacing_mm <= 4:
         raise InputError(
-            f"--spacing_mm={spacing_mm}: wanted a voxel size from 0.5 to 4 mm; leave it out for "
+            f"--spacing_mm={spacing_mm}: expected a voxel size from 0.5 to 4 mm; leave it out for "
             "a different one per patient"
         )
     try:
@@ -196,31 +175,33 @@ def write_phantoms(
     spacing_mm: float | None = None,
     overwrite: bool = False,
 ) -> list[Summary]:
-    """Writes a synthetic MSSEG-2 data set.
+    """Write a synthetic MSSEG-2 data set, and return a summary of each patient, in order.
 
-    Patient k depends on `seed` and k alone: neither on `patients` nor on `jobs`.
+    Patient k depends only on `seed` and k, neither on `patients` nor on `jobs`.
 
     Args:
         output: folder, made if absent; one sub-folder per patient.
         patients: how many; 29 of 40 have new lesions.
         seed: 0 or more.
-        jobs: processes; all cores by default. With more than one, call this below
-            `if __name__ == "__main__":`, for the processes import the main module.
+        jobs: patients at the same time, each in a process; one per processor by default. With
+            more than one, call this below `if __name__ == "__main__":`, because the processes
+            import the main module.
         spacing_mm: forces isotropic voxels of this size, 0.5 to 4 mm: 2 makes small quick volumes.
         overwrite: replaces patients of the same name.
 
-    Returns:
-        One summary per patient, in order.
-
     Raises:
         InputError, OSError: what `check_request` refuses.
+        InputError: some patients could not be made; the others are there.
     """
     output = Path(output)
     check_request(output, patients, seed, jobs, spacing_mm, overwrite)
     plans = [plan_patient(seed, index, patients) for index in range(patients)]
+    tasks = {plan.name: plan for plan in plans}
     jobs = min(jobs or processors(), patients)
-    write = partial(write_patient, output, spacing_mm=spacing_mm, overwrite=overwrite)
-    written = in_processes(write, plans, jobs)
-    bar = tqdm(written, "phantoms", patients, disable=None, leave=False)
-    summaries = {summary.patient: summary for summary in bar}
-    return [summaries[plan.name] for plan in plans]
+    write = partial(write_patient, output=output, spacing_mm=spacing_mm, overwrite=overwrite)
+    failures: dict[str, str] = {}
+    written = do_each(write, tasks, jobs, failures)
+    summaries = dict(tqdm(written, "phantoms", patients, disable=None, leave=False))
+    if failures:
+        raise InputError("\n".join(f"{name}: {reason}" for name, reason in failures.items()))
+    return [summaries[name] for name in tasks]

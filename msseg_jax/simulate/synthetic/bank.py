@@ -6,6 +6,7 @@ of the first kind lie.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import nibabel as nib
@@ -28,10 +29,6 @@ CONTRASTS = (0.18, 0.24, 0.27, 0.3, 0.33, 0.37, 0.4, 0.44, 0.48, 0.52, 0.6)
 # The box of the brain in MNI152 space, mm: what lies outside of it is in another space.
 MNI_LOW_MM, MNI_HIGH_MM = np.array([-75.0, -110.0, -75.0]), np.array([75.0, 77.0, 87.0])
 LEAST_INSIDE = 0.95  # of a mask's lesion voxels, for it to be in MNI space
-
-
-class BankError(InputError):
-    """Masks that no lesions can be taken from; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +55,14 @@ class Bank:
     shapes: tuple[Shape, ...]
     contrasts: tuple[float, ...] = CONTRASTS
 
-    def __post_init__(self):
-        volumes = np.array([shape.volume_mm3 for shape in self.shapes])
-        places = np.array([s.centre_mm for s in self.shapes if s.centre_mm is not None])
-        object.__setattr__(self, "_volumes", volumes)
-        object.__setattr__(self, "_places", places.reshape(-1, 3))
+    @cached_property
+    def _volumes(self) -> np.ndarray:  # (N,) mm3
+        return np.array([shape.volume_mm3 for shape in self.shapes])
+
+    @cached_property
+    def _places(self) -> np.ndarray:  # (M, 3) mm in MNI space, where they are known
+        places = [s.centre_mm for s in self.shapes if s.centre_mm is not None]
+        return np.array(places).reshape(-1, 3)
 
     def draw(self, rng: np.random.Generator, volume_mm3: float) -> tuple[Shape, np.ndarray]:
         """A shape of about that volume, and a place in MNI space: (3,) mm.
@@ -88,7 +88,7 @@ def read_bank(masks: Sequence[Path], shapes: Sequence[Path] = (), brain_size: fl
         turned into MNI space, but not stretched.
 
     Raises:
-      BankError: a file that is no mask, or of `masks` one that is not in MNI space; no lesions.
+      InputError: a file that is no mask, or of `masks` one that is not in MNI space; no lesions.
     """
     found = []
     for path in masks:
@@ -97,9 +97,9 @@ def read_bank(masks: Sequence[Path], shapes: Sequence[Path] = (), brain_size: fl
         _check_in_mni(volume)
         found += _components(volume, in_mni=True)
     if not found:
-        raise BankError(
+        raise InputError(
             f"--masks: no lesion of {VOLUME_MM3[0]:g} to {VOLUME_MM3[1]:g} mm3 in the {len(masks)} "
-            "files; wanted masks of lesions in MNI space: check the folder"
+            "files; expected masks of lesions in MNI space: check the folder"
         )
     for path in shapes:
         found += _components(_read_mask(path), in_mni=False)
@@ -109,7 +109,7 @@ def read_bank(masks: Sequence[Path], shapes: Sequence[Path] = (), brain_size: fl
 def _read_mask(path: Path) -> Volume:
     volume = read_volume(path)
     if problem := mask_problem(path, volume.array):
-        raise BankError(problem)
+        raise InputError(problem)
     return volume
 
 
@@ -120,10 +120,10 @@ def _check_in_mni(volume: Volume) -> None:
     places = nib.affines.apply_affine(volume.affine, lesion)
     inside = ((places >= MNI_LOW_MM) & (places <= MNI_HIGH_MM)).all(axis=1).mean()
     if inside < LEAST_INSIDE:
-        raise BankError(
+        raise InputError(
             f"{volume.path}: {100 * (1 - inside):.0f} % of its lesion voxels lie outside the brain "
-            "of MNI space; wanted a mask in MNI space, as its header has it: register it, or give "
-            "its folder by --shapes, which takes masks in any space for their shapes alone"
+            "of MNI space; expected a mask in MNI space, as its header has it: register it, or "
+            "give its folder by --shapes, which takes masks in any space for their shapes alone"
         )
 
 

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from msseg_jax.simulate.synthetic.plan import BORDER_DEVIATIONS, Lesion
+from msseg_jax.simulate.synthetic.plan import BORDER_DEVIATIONS, PaintedLesion
 from msseg_jax.simulate.synthetic.source import Source
 
 FINE_MM = 0.8  # a voxel's side is seen as so many parts, so that slices are filled in part
@@ -23,14 +23,16 @@ LEAST_SEEN = 0.08
 class Placed:
     """A lesion that has found its place in an image."""
 
-    lesion: Lesion
+    lesion: PaintedLesion
     box: tuple[slice, slice, slice]
     shares: tuple[np.ndarray, np.ndarray]  # by visit: (d, h, w) float32, how much of each voxel
     brightness: np.ndarray  # (d, h, w) float32, what it would be in the whole of a voxel, less c
     texture: np.ndarray  # (d, h, w) float32, factor on the contrast
 
 
-def place(lesion: Lesion, source: Source, image: np.ndarray, taken: np.ndarray) -> Placed | None:
+def place(
+    lesion: PaintedLesion, source: Source, image: np.ndarray, taken: np.ndarray
+) -> Placed | None:
     """Where a lesion would lie in an image; None where it cannot be.
 
     It can be in tissue, inside the brain, where no other is, and where it will be seen at every
@@ -46,8 +48,8 @@ def place(lesion: Lesion, source: Source, image: np.ndarray, taken: np.ndarray) 
         return None
     here = image[box]
     tissue = np.clip((here - FLUID) / (TISSUE - FLUID), 0, 1)
-    shares = tuple(_share(lesion, size, source, box) for size in lesion.sizes)
-    whole = np.maximum(*shares)
+    first, second = (_share(lesion, size, source, box) for size in lesion.sizes)
+    whole = np.maximum(first, second)
     inside = whole > 0.25
     if not inside.any():
         return None
@@ -63,7 +65,7 @@ def place(lesion: Lesion, source: Source, image: np.ndarray, taken: np.ndarray) 
     if around.sum() < 20:
         return None
     reference = np.median(here[around])
-    shares = tuple(share * tissue for share in shares)
+    shares = (first * tissue, second * tissue)
     seen = [c * s.max() for c, s in zip(lesion.contrasts, shares, strict=True) if c]
     if min(seen) < LEAST_SEEN:
         return None
@@ -86,7 +88,7 @@ def paint(image: np.ndarray, placed: Placed, visit: int) -> None:
     image[placed.box] = here + share * np.maximum(bright - here, 0)
 
 
-def _box(lesion: Lesion, to_image: np.ndarray, shape: tuple) -> tuple | None:
+def _box(lesion: PaintedLesion, to_image: np.ndarray, shape: tuple) -> tuple | None:
     """The voxels near a lesion, with some tissue around it; None where it leaves the image."""
     centre = nib.affines.apply_affine(to_image, lesion.centre_mm)
     # Half the sides of the box around the image of a ball: the rows' lengths.
@@ -97,7 +99,7 @@ def _box(lesion: Lesion, to_image: np.ndarray, shape: tuple) -> tuple | None:
     return tuple(slice(max(a, 0), min(b, n)) for a, b, n in zip(low, high, shape, strict=True))
 
 
-def _share(lesion: Lesion, size: float, source: Source, box: tuple) -> np.ndarray:
+def _share(lesion: PaintedLesion, size: float, source: Source, box: tuple) -> np.ndarray:
     """How much of each voxel of a box the lesion fills: float32, 0 to 1."""
     parts = np.maximum(np.rint(source.spacing_mm / FINE_MM), 1).astype(int)
     shape_mm = np.linalg.norm(size * lesion.matrix @ lesion.shape.to_mm, axis=0)

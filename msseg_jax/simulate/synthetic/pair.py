@@ -12,14 +12,14 @@ from msseg_jax.simulate.synthetic.erase import erase, make_alike
 from msseg_jax.simulate.synthetic.paint import Placed, paint, place
 from msseg_jax.simulate.synthetic.plan import (
     Kind,
-    Lesion,
+    PaintedLesion,
     Session,
     draw_lesion,
     draw_lesions,
     draw_sessions,
 )
 from msseg_jax.simulate.synthetic.source import Source
-from msseg_jax.simulate.synthetic.visit import Grid, scan, seen_where
+from msseg_jax.simulate.synthetic.visit import SourceGrid, scan, seen_where
 from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, TIME01, TIME02
 
 TRIES = 40  # for a lesion to find a place, each time another lesion of its kind
@@ -131,7 +131,12 @@ def _erase_some(
 
 
 def _find_place(
-    lesion: Lesion, bank: Bank, source: Source, heads: list, taken: np.ndarray, rng
+    lesion: PaintedLesion,
+    bank: Bank,
+    source: Source,
+    heads: list,
+    taken: np.ndarray,
+    rng: np.random.Generator,
 ) -> Placed | None:
     """A place for a lesion, or for another of its kind; None where none was found."""
     for _ in range(TRIES):
@@ -152,7 +157,9 @@ def _scan_both(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The volumes of a pair, and their affine."""
     spacing_mm = source.spacing_mm
-    grid = Grid.over(source.brain.shape, spacing_mm, np.minimum(*(s.spacing_mm for s in sessions)))
+    grid = SourceGrid.over(
+        source.brain.shape, spacing_mm, np.minimum(*(s.spacing_mm for s in sessions))
+    )
     images = [
         scan(head, source.brain, spacing_mm, session, grid)
         for head, session in zip(heads, sessions, strict=True)
@@ -184,7 +191,14 @@ def _worth_a_label(
     return kept[labels]
 
 
-def _record(source, label, affine, painted, real, sessions) -> dict:
+def _record(
+    source: Source,
+    label: np.ndarray,
+    affine: np.ndarray,
+    painted: list[Placed],
+    real: list[tuple[Kind, np.ndarray]],
+    sessions: tuple[Session, Session],
+) -> dict:
     """What was done to a source, for people; `data.split` goes by which it was."""
     voxel_mm3 = float(np.prod(nib.affines.voxel_sizes(affine)))
     counts = {kind.value: sum(p.lesion.kind is kind for p in painted) for kind in Kind}

@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Lesion:
+class PaintedLesion:
     """One lesion to be painted."""
 
     kind: Kind
@@ -74,7 +74,7 @@ class Session:
     seed: int  # of its fields
 
 
-def draw_lesions(bank: Bank, rng: np.random.Generator) -> list[Lesion]:
+def draw_lesions(bank: Bank, rng: np.random.Generator) -> list[PaintedLesion]:
     """The lesions to be painted into a pair, in the order in which places are sought for them."""
     wanted = [Kind.NEW] * _count_new(rng)
     for kind, mean in DECOYS.items():
@@ -88,7 +88,7 @@ def _count_new(rng: np.random.Generator) -> int:
     return min(int(rng.geometric(1 - NEW_MORE)), MOST_NEW)
 
 
-def draw_lesion(kind: Kind, bank: Bank, rng: np.random.Generator) -> Lesion:
+def draw_lesion(kind: Kind, bank: Bank, rng: np.random.Generator) -> PaintedLesion:
     """One lesion: its shape turned and scaled a little, at its place or its mirror image's."""
     volume_mm3 = float(np.exp(rng.uniform(*np.log(VOLUME_MM3))))
     shape, place = bank.draw(rng, volume_mm3)
@@ -97,7 +97,7 @@ def draw_lesion(kind: Kind, bank: Bank, rng: np.random.Generator) -> Lesion:
     matrix = _turn(rng, 20) @ mirror @ np.diag(scale)
     contrast = bank.draw_contrast(rng)
     contrasts, sizes = _course(kind, contrast, rng)
-    return Lesion(
+    return PaintedLesion(
         kind,
         shape,
         mirror @ place + rng.normal(0, 3, 3),
@@ -140,7 +140,7 @@ def draw_sessions(
     second = first if same_protocol else _draw_spacing(spacing_mm, rng)
     noise = rng.uniform(0.01, 0.045)
     moving = int(rng.integers(2))  # the visit that registration has left apart
-    sessions = []
+    sessions: list[Session] = []
     for visit, voxel_mm in enumerate((first, second)):
         apart = visit == moving and rng.random() < 0.7
         unlike = 1.0 if same_protocol else 2.0
@@ -163,7 +163,7 @@ def draw_sessions(
                 seed=int(rng.integers(2**31)),
             )
         )
-    return tuple(sessions)
+    return sessions[0], sessions[1]
 
 
 def _draw_spacing(spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:

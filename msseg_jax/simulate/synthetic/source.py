@@ -14,7 +14,14 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
 
+from msseg_jax.prepare.atlas import ADULT
+from msseg_jax.prepare.bias import correct_bias
+from msseg_jax.prepare.images import RAS_TO_LPS, array_of, image_of
+from msseg_jax.prepare.registration import matrix_of
+from msseg_jax.prepare.scan import read_scan
+from msseg_jax.prepare.visits import check_volume, look_at
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import bounding_box, grid_difference
 from msseg_jax.volumes.layout import TIME01, TIME02
@@ -24,10 +31,6 @@ from msseg_jax.volumes.volume import Volume
 
 MARGIN_MM = 8.0  # kept around the brain, for what moves and what blurs
 MASKS = ("brain_mask", "lesion_mask", "change_mask")  # how names of masks begin
-
-
-class SourceError(InputError):
-    """Scans that no pairs can be made of; the message names the file or folder."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,10 @@ def find_sources(root: Path) -> list[Files]:
     """The scans and pairs of a folder, by name. Reads none.
 
     Raises:
-      SourceError: no such folder, nothing in it, or a folder in it that is not as the module says.
+      InputError: no such folder, nothing in it, or a folder in it that is not as the module says.
     """
     if not root.is_dir():
-        raise SourceError(f"{root}: no such folder; wanted one with FLAIR scans (--scans)")
+        raise InputError(f"{root}: no such folder; expected one with FLAIR scans (--scans)")
     found, problems = [], []
     for path in sorted(root.iterdir()):
         if path.name.startswith("."):
@@ -83,13 +86,13 @@ def find_sources(root: Path) -> list[Files]:
         elif path.is_dir():
             try:
                 found.append(_in_folder(path))
-            except SourceError as error:
+            except InputError as error:
                 problems.append(str(error))
     if problems:
-        raise SourceError("\n".join(problems))
+        raise InputError("\n".join(problems))
     if not found:
-        raise SourceError(
-            f"{root}: no scan in it; wanted NIfTI files (.nii.gz), or a folder with one for each "
+        raise InputError(
+            f"{root}: no scan in it; expected NIfTI files (.nii.gz), or a folder with one for each "
             "patient (--scans)"
         )
     return found
@@ -105,22 +108,24 @@ def _in_folder(folder: Path) -> Files:
     masks = {kind: [p for p in images if p.name.startswith(kind)] for kind in MASKS}
     for kind, paths in masks.items():
         if len(paths) > 1:
-            raise SourceError(f"{folder}: {len(paths)} files begin with {kind}; wanted one at most")
+            raise InputError(
+                f"{folder}: {len(paths)} files begin with {kind}; expected one at most"
+            )
     one = {kind: paths[0] for kind, paths in masks.items() if paths}
     if (folder / TIME01).is_file() and (folder / TIME02).is_file():
         if "change_mask" not in one:
-            raise SourceError(
-                f"{folder}: is a pair without change_mask.nii.gz; wanted the mask of all lesion "
+            raise InputError(
+                f"{folder}: is a pair without change_mask.nii.gz; expected the mask of all lesion "
                 "changes in it, as they would else be taught as none: draw it, or give one of the "
                 "visits alone, which needs no mask"
             )
-        scans = (folder / TIME01, folder / TIME02)
+        scans: tuple[Path, ...] = (folder / TIME01, folder / TIME02)
     else:
         scans = tuple(p for p in images if not p.name.startswith((*MASKS, "ground_truth")))
         if len(scans) != 1:
             there = ", ".join(p.name for p in images) or "none"
-            raise SourceError(
-                f"{folder}: {len(scans)} scans in it; wanted one NIfTI file, beside masks whose "
+            raise InputError(
+                f"{folder}: {len(scans)} scans in it; expected one NIfTI file, beside masks whose "
                 f"names begin with {' or '.join(MASKS)}; there is: {there}"
             )
     return Files(folder.name, scans, one.get(MASKS[0]), one.get(MASKS[1]), one.get(MASKS[2]))
@@ -132,20 +137,11 @@ def read_source(files: Files, find_brain: bool = False) -> Source:
     Raises:
       InputError: a file that cannot be used, or a scan that no head is found in.
     """
-    import SimpleITK as sitk
-
-    from msseg_jax.prepare.atlas import ADULT
-    from msseg_jax.prepare.bias import correct_bias
-    from msseg_jax.prepare.images import RAS_TO_LPS, array_of, image_of
-    from msseg_jax.prepare.registration import matrix_of
-    from msseg_jax.prepare.scan import read_scan
-    from msseg_jax.prepare.visits import check_volume, look_at
-
     scans = [read_scan(path) for path in files.scans]
     grid = read_volume(files.scans[0])
     for path in files.scans[1:]:
         if difference := grid_difference(grid, read_volume(path)):
-            raise SourceError(difference)
+            raise InputError(difference)
     otherwise = f"leave it out (--leave_out={files.name})"
     visit = look_at(scans[0], otherwise)
     if files.brain_mask and not find_brain:
@@ -190,5 +186,5 @@ def _read_mask(path: Path, grid: Volume, of_brain: bool) -> np.ndarray:
     difference = grid_difference(grid, volume)
     problem = brain_mask_problem(volume) if of_brain else mask_problem(path, volume.array)
     if found := difference or problem:
-        raise SourceError(found)
+        raise InputError(found)
     return volume.array > 0

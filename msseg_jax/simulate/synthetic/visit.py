@@ -19,24 +19,24 @@ FULL_WIDTH = 2.355  # at half maximum, of a Gaussian of standard deviation 1
 
 
 @dataclass(frozen=True)
-class Grid:
+class SourceGrid:
     """A grid in a source's space."""
 
     shape: tuple[int, int, int]
     to_source: np.ndarray  # (4, 4), its voxel indices to the source's
 
     @staticmethod
-    def over(shape: tuple, spacing_mm: np.ndarray, new_mm: np.ndarray) -> "Grid":
+    def over(shape: tuple, spacing_mm: np.ndarray, new_mm: np.ndarray) -> "SourceGrid":
         """Voxels of (3,) mm over the field of view of (shape, spacing_mm)."""
         scale = np.asarray(new_mm) / spacing_mm
         sides = np.maximum(np.rint(np.array(shape) / scale), 1).astype(int)
         matrix = np.diag([*scale, 1.0])
         matrix[:3, 3] = (np.array(shape) - 1) / 2 - scale * (sides - 1) / 2
-        return Grid(tuple(sides.tolist()), matrix)
+        return SourceGrid(tuple(sides.tolist()), matrix)
 
 
 def scan(
-    head: np.ndarray, brain: np.ndarray, spacing_mm: np.ndarray, session: Session, grid: Grid
+    head: np.ndarray, brain: np.ndarray, spacing_mm: np.ndarray, session: Session, grid: SourceGrid
 ) -> np.ndarray:
     """One visit on `grid`: grid.shape, float32.
 
@@ -49,11 +49,11 @@ def scan(
     head = _appearance(head, brain, spacing_mm, session, rng)
     head = slice_profile(head, spacing_mm, session)
     if np.array_equal(session.pose, np.eye(4)) and (session.spacing_mm == spacing_mm).all():
-        own, seen = Grid(head.shape, np.eye(4)), head
+        own, seen = SourceGrid(head.shape, np.eye(4)), head
     else:
-        own = Grid.over(head.shape, spacing_mm, session.spacing_mm)
+        own = SourceGrid.over(head.shape, spacing_mm, session.spacing_mm)
         pose = _about_the_middle(session.pose, head.shape, spacing_mm)
-        own = Grid(own.shape, pose @ own.to_source)
+        own = SourceGrid(own.shape, pose @ own.to_source)
         seen = _sample(head, own.to_source, own.shape, 3)
     seen = seen + np.float32(session.noise) * rng.standard_normal(seen.shape, np.float32)
     matrix, warp = _left_over(head.shape, spacing_mm, session, grid)
@@ -63,7 +63,7 @@ def scan(
 
 
 def seen_where(
-    maps: np.ndarray, spacing_mm: np.ndarray, session: Session, grid: Grid
+    maps: np.ndarray, spacing_mm: np.ndarray, session: Session, grid: SourceGrid
 ) -> np.ndarray:
     """Where a visit shows what maps (N, D, H, W) float32 of its head mark: (N, *grid.shape).
 
@@ -77,7 +77,7 @@ def seen_where(
 
 
 def _left_over(
-    shape: tuple, spacing_mm: np.ndarray, session: Session, grid: Grid
+    shape: tuple, spacing_mm: np.ndarray, session: Session, grid: SourceGrid
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a visit shows at a voxel of `grid` lies in its head at matrix @ voxel + warp.
 
@@ -104,7 +104,11 @@ def slice_profile(array: np.ndarray, spacing_mm: np.ndarray, session: Session) -
 
 
 def _appearance(
-    head: np.ndarray, brain: np.ndarray, spacing_mm: np.ndarray, session: Session, rng
+    head: np.ndarray,
+    brain: np.ndarray,
+    spacing_mm: np.ndarray,
+    session: Session,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Tissue and coil: the signal before it is sampled."""
     if session.flow:
@@ -123,7 +127,7 @@ def _appearance(
     return head
 
 
-def _spacing(grid: Grid, spacing_mm: np.ndarray) -> np.ndarray:
+def _spacing(grid: SourceGrid, spacing_mm: np.ndarray) -> np.ndarray:
     return np.linalg.norm(grid.to_source[:3, :3] * spacing_mm[:, None], axis=0)
 
 

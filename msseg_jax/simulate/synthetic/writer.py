@@ -5,7 +5,6 @@ ROOT/<source>_<number>/   one pair, as `data.dataset` describes it, and `synthet
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,17 +13,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from msseg_jax.prepare.request import check_libraries
-from msseg_jax.simulate.phantom.writer import write_volume
+from msseg_jax.prepare.threads import use_threads
 from msseg_jax.simulate.synthetic.bank import Bank, read_bank
 from msseg_jax.simulate.synthetic.pair import FAINTEST, SyntheticPair, make_pair
-from msseg_jax.simulate.synthetic.source import Files, SourceError, find_sources, read_source, stem
+from msseg_jax.simulate.synthetic.source import Files, find_sources, read_source, stem
+from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.system.machine import processors
-from msseg_jax.system.processes import in_processes
+from msseg_jax.system.paths import check_outside
+from msseg_jax.system.processes import do_each
 from msseg_jax.volumes.layout import SYNTHETIC
-from msseg_jax.volumes.nifti import SUFFIXES
+from msseg_jax.volumes.nifti import SUFFIXES, write_array
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ FORMAT = 3  # of what is made of a scan; counted up when a pair would come out o
 
 
 @dataclass(frozen=True)
-class Request:
+class SyntheticRequest:
     """What a data set is to be made of."""
 
     scans: tuple[Path, ...]  # folders, as `source` describes them
@@ -57,7 +57,9 @@ class Work:
     pairs: dict[str, dict]  # by the name of their folder: all that a pair depends on
 
     @staticmethod
-    def of(files: Files, masks: list[Path], shapes: list[Path], request: Request) -> "Work":
+    def of(
+        files: Files, masks: list[Path], shapes: list[Path], request: SyntheticRequest
+    ) -> "Work":
         made = {
             "format": FORMAT,
             "seed": request.seed,
@@ -70,26 +72,20 @@ class Work:
         return Work(files, {name: made | {"number": k} for name, k in names.items()})
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one source."""
+def write_synthetic(request: SyntheticRequest) -> tuple[list[dict], dict[str, str]]:
+    """Write a data set, and continue after a scan that cannot be used.
 
-    source: str
-    records: tuple[dict, ...] = ()  # of its pairs, by name; also of those that were there
-    failure: str = ""  # why there are no more of them
-
-
-def write_synthetic(request: Request) -> list[Outcome]:
-    """Write a data set, and go on after a scan that cannot be used; what became of each, by name.
+    Returns:
+      The records of all pairs by name, also of those that were there already, and {scan: what went
+      wrong}.
 
     Pair k of a scan depends on the scan with its masks, its name, the seed, k, all lesion masks,
     `brain_size`, `find_brains` and `least_contrast`, and on nothing else. Pairs that are there,
-    made of the same, are kept: what was interrupted goes on.
+    made of the same, are kept: the same command continues what was interrupted.
 
     Raises:
       InputError: before any work, for what is missing or in the way; a mask that cannot be used.
     """
-    check_libraries()
     sources = _sources(request)
     masks, shapes = (
         [path for folder in folders for path in _masks(folder, flag)]
@@ -98,42 +94,45 @@ def write_synthetic(request: Request) -> list[Outcome]:
     _check_left_out(request.leave_out, sources, [*masks, *shapes])
     sources = [files for files in sources if files.name not in request.leave_out]
     if not sources:
-        raise SourceError("--leave_out: no scan is left; wanted at least one of --scans")
+        raise InputError("--leave_out: no scan is left; expected at least one of --scans")
     masks, shapes = (  # in an order of their own, as lesions are drawn by their numbers
         sorted((path for path in paths if stem(path) not in request.leave_out), key=stem)
         for paths in (masks, shapes)
     )
-    work = [Work.of(files, masks, shapes, request) for files in sources]
-    _check_output(request, {name: made for one in work for name, made in one.pairs.items()})
+    work = {files.name: Work.of(files, masks, shapes, request) for files in sources}
+    _check_output(
+        request, {name: made for one in work.values() for name, made in one.pairs.items()}
+    )
     bank = read_bank(masks, shapes, request.brain_size)
     jobs = min(request.jobs or processors(), len(work))
     write = partial(_write_all, request, bank, max(1, processors() // jobs))
-    outcomes = []
+    records: list[dict] = []
+    failures: dict[str, str] = {}
     with tqdm(total=len(work), desc="scans", disable=None, leave=False) as bar:
-        for outcome in in_processes(write, work, jobs):
-            outcomes.append(outcome)
+        for _, made in do_each(write, work, jobs, failures):
+            records += made
             bar.update()
-    return sorted(outcomes, key=lambda outcome: outcome.source)
+    return sorted(records, key=lambda record: (record["source"], record["number"])), failures
 
 
-def _sources(request: Request) -> list[Files]:
+def _sources(request: SyntheticRequest) -> list[Files]:
     sources = [files for root in request.scans for files in find_sources(root)]
     names = [files.name for files in sources]
     for files in sources:
         if names.count(files.name) > 1:
-            raise SourceError(
-                f"{files.scans[0]}: another scan is called {files.name} as well; wanted names that "
-                "tell them apart: rename one of them"
+            raise InputError(
+                f"{files.scans[0]}: another scan is called {files.name} as well; expected names "
+                "that tell them apart: rename one of them"
             )
     return sources
 
 
 def _masks(folder: Path, flag: str) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; wanted one with lesion masks ({flag})")
+        raise InputError(f"{folder}: no such folder; expected one with lesion masks ({flag})")
     masks = [path for path in sorted(folder.iterdir()) if path.name.endswith(SUFFIXES)]
     if not masks:
-        raise InputError(f"{folder}: no NIfTI file in it; wanted lesion masks (.nii.gz)")
+        raise InputError(f"{folder}: no NIfTI file in it; expected lesion masks (.nii.gz)")
     return masks
 
 
@@ -142,7 +141,7 @@ def _check_left_out(names: tuple[str, ...], sources: list[Files], masks: list[Pa
     for name in names:
         if name not in scans | masked:
             raise InputError(
-                f"--leave_out={name}: no scan and no mask is called so; wanted one of these: "
+                f"--leave_out={name}: no scan and no mask is called so; expected one of these: "
                 f"{', '.join(sorted(scans | masked))}"
             )
         for there, kind in ((scans, "scan"), (masked, "mask")):
@@ -155,29 +154,25 @@ def _check_left_out(names: tuple[str, ...], sources: list[Files], masks: list[Pa
 
 def _digest(*groups: Sequence[Path]) -> str:
     """Of what files hold, and which of them are together."""
-    groups = [[sha256(path.read_bytes()).hexdigest() for path in group] for group in groups]
-    return sha256(json.dumps(groups).encode()).hexdigest()[:16]
+    digests = [[sha256(path.read_bytes()).hexdigest() for path in group] for group in groups]
+    return sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
 
-def _check_output(request: Request, wanted: dict[str, dict]) -> None:
-    output = request.output.resolve()
+def _check_output(request: SyntheticRequest, wanted: dict[str, dict]) -> None:
     for scans in request.scans:
-        if scans.resolve() in (output, *output.parents):
-            raise InputError(
-                f"--output={request.output}: lies in --scans={scans}, and the pairs would be taken "
-                "for scans the next time; wanted a folder elsewhere"
-            )
+        problem = f"lies in --scans={scans}, and the pairs would be taken for scans the next time"
+        check_outside(request.output, scans, problem)
     try:
         request.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"--output={request.output}: {error}; wanted a folder to write in"
+            f"--output={request.output}: {error}; expected a folder to write in"
         ) from error
     folders = [path for path in sorted(request.output.iterdir()) if path.is_dir()]
     if others := [path.name for path in folders if path.name not in wanted and path.name[0] != "."]:
         raise InputError(
             f"--output={request.output}: also holds {others[0]}, which is none of the pairs asked "
-            "for, and training would read it; wanted a folder of its own for each data set"
+            "for, and training would read it; expected a folder of its own for each data set"
         )
     taken = [path for path in folders if path.name in wanted]
     if foreign := [path.name for path in taken if not (path / SYNTHETIC).is_file()]:
@@ -208,45 +203,26 @@ def _difference(folder: Path, made: dict) -> str:
     return ""
 
 
-def _write_all(request: Request, bank: Bank, threads: int, work: Work) -> Outcome:
-    """All pairs of one source, which is read once, on so many processors."""
-    from msseg_jax.prepare.threads import use_threads
-
+def _write_all(request: SyntheticRequest, bank: Bank, threads: int, work: Work) -> list[dict]:
+    """Write all pairs of one source, which is read once. Use so many processors."""
     use_threads(threads)
     records, source = [], None
-    try:
-        for name, made in work.pairs.items():
-            folder = request.output / name
-            if folder.exists() and not request.overwrite:
-                record = read_json(folder / SYNTHETIC)
-            else:
-                source = source or read_source(work.files, request.find_brains)
-                pair = make_pair(source, bank, request.seed, made["number"], request.least_contrast)
-                record = pair.record | made | {"left_out": list(request.leave_out)}
-                write_pair(folder, replace(pair, record=record))
-            records.append({"patient": name} | record)
-    except InputError as error:  # the other scans are wanted all the same
-        return Outcome(work.files.name, tuple(records), str(error))
-    except RuntimeError as error:  # SimpleITK's
-        return Outcome(work.files.name, tuple(records), f"{work.files.scans[0]}: {error}")
-    return Outcome(work.files.name, tuple(records))
+    for name, made in work.pairs.items():
+        folder = request.output / name
+        if folder.exists() and not request.overwrite:
+            record = read_json(folder / SYNTHETIC)
+        else:
+            source = source or read_source(work.files, request.find_brains)
+            pair = make_pair(source, bank, request.seed, made["number"], request.least_contrast)
+            record = pair.record | made | {"left_out": list(request.leave_out)}
+            write_pair(folder, replace(pair, record=record))
+        records.append({"patient": name} | record)
+    return records
 
 
 def write_pair(folder: Path, pair: SyntheticPair) -> None:
-    """Write one pair, in place of what is there; its folder appears when it is complete."""
-    partial_folder, old_folder = (
-        folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old")
-    )
-    for left_over in (partial_folder, old_folder):  # of a run that was killed
-        shutil.rmtree(left_over, ignore_errors=True)
-    partial_folder.mkdir()
-    try:
+    """Write one pair in place of what is there. Its folder appears when it is complete."""
+    with whole_folder(folder, replace=True) as new:
         for name, volume in pair.volumes.items():
-            write_volume(partial_folder / name, volume, pair.affine)
-        (partial_folder / SYNTHETIC).write_text(json.dumps(pair.record, indent=1) + "\n")
-        if folder.exists():  # out of the way at once: half of it would be taken for the whole
-            folder.rename(old_folder)
-        partial_folder.rename(folder)
-    finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
-        shutil.rmtree(old_folder, ignore_errors=True)
+            write_array(new / name, volume, pair.affine, time_unit="sec")
+        (new / SYNTHETIC).write_text(json.dumps(pair.record, indent=1) + "\n")

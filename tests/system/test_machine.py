@@ -1,29 +1,22 @@
-import os
 import platform
-import signal
 import subprocess
 import sys
 
 import pytest
 
-from msseg_jax.system import machine as process
+from msseg_jax.system import machine
 
 
 def test_threads_limit_the_processors(monkeypatch):
     granted = []
-    monkeypatch.setattr(process.os, "sched_getaffinity", lambda pid: {3, 1, 2}, raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {3, 1, 2}, raising=False)
     monkeypatch.setattr(
-        process.os, "sched_setaffinity", lambda pid, cpus: granted.append(cpus), raising=False
+        machine.os, "sched_setaffinity", lambda pid, cpus: granted.append(cpus), raising=False
     )
     monkeypatch.setenv("NPROC", "")
-    process.limit_threads(2)
+    machine.limit_threads(2)
     assert granted == [[1, 2]]
-    assert process.os.environ["NPROC"] == "2"
-
-
-def test_for_each_keeps_the_order_and_does_without_patients():
-    assert process.for_each(lambda k: 10 * k, range(20), "tens") == list(range(0, 200, 10))
-    assert process.for_each(lambda k: 10 * k, [], "tens") == []
+    assert machine.os.environ["NPROC"] == "2"
 
 
 def test_freed_memory_is_taken_again_without_asking_the_system():
@@ -38,7 +31,7 @@ def test_freed_memory_is_taken_again_without_asking_the_system():
 # Page faults of taking and giving back 64 MB twenty times, after once, in a thread as XLA does.
 CODE = """
 import resource, threading
-from msseg_jax.process import keep_freed_memory
+from msseg_jax.system.machine import keep_freed_memory
 if {kept}:
     keep_freed_memory()
 def take():
@@ -61,12 +54,3 @@ def run(code):
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
-
-
-def kill_itself(task):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_process_that_was_killed_is_said_to_be():
-    with pytest.raises(process.ProcessGone, match="one of 2 processes ended before its work did"):
-        list(process.in_processes(kill_itself, [1, 2], 2))

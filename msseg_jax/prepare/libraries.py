@@ -1,0 +1,17 @@
+"""The libraries that only preparing needs. This module imports none of them."""
+
+from importlib.util import find_spec
+
+from msseg_jax.system.errors import InputError
+
+LIBRARIES = ("SimpleITK", "nilearn")
+
+
+def check_libraries() -> None:
+    """Raise InputError, naming the command that installs them, if a library is missing."""
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"preparing scans needs {' and '.join(missing)}, not installed here: "
+            'pip install "msseg_jax[prepare]"'
+        )

@@ -1,0 +1,123 @@
+"""Folders that are made whole or not at all."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from msseg_jax.system import atomic
+from msseg_jax.system.atomic import whole_folder
+
+MACHINE = socket.gethostname()
+
+
+@pytest.fixture
+def ended() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def fill(place, text, **how):
+    with whole_folder(place, **how) as new:
+        assert not place.exists() or how["replace"]
+        (new / "file").write_text(text)
+
+
+def content(folder) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder_appears_when_the_block_has_ended(tmp_path):
+    fill(tmp_path / "a" / "b", "whole")
+    assert content(tmp_path) == {os.path.join("a", "b", "file"): "whole"}
+
+
+def test_of_a_block_that_fails_nothing_is_left(tmp_path):
+    def fail():
+        with whole_folder(tmp_path / "place") as new:
+            (new / "file").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_folder_stays_until_the_new_one_is_complete(tmp_path):
+    fill(tmp_path / "place", "old")
+    with whole_folder(tmp_path / "place", replace=True) as new:
+        (new / "other").write_text("new")
+        assert content(tmp_path / "place") == {"file": "old"}
+    assert content(tmp_path) == {os.path.join("place", "other"): "new"}
+
+
+def test_an_old_folder_outlives_a_failure(tmp_path, monkeypatch):
+    fill(tmp_path / "place", "old")
+    with pytest.raises(OSError, match="full"), whole_folder(tmp_path / "place", replace=True):
+        raise OSError("disk full")
+    assert content(tmp_path) == {os.path.join("place", "file"): "old"}
+
+    rename, targets = atomic.Path.rename, []
+
+    def second_fails(path, target):
+        targets.append(target)
+        if len(targets) == 2:
+            raise OSError("between the renames")
+        return rename(path, target)
+
+    monkeypatch.setattr(atomic.Path, "rename", second_fails)
+    with pytest.raises(OSError, match="between the renames"):
+        fill(tmp_path / "place", "new", replace=True)
+    assert content(tmp_path) == {os.path.join("place", "file"): "old"}
+
+
+def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path):
+    fill(tmp_path / "place", "old")
+    with (
+        pytest.raises(FileExistsError, match="place: exists already"),
+        whole_folder(tmp_path / "place") as new,
+    ):
+        (new / "file").write_text("new")
+    assert content(tmp_path) == {os.path.join("place", "file"): "old"}
+
+
+def test_what_killed_processes_left_is_cleared(tmp_path, ended):
+    kept = {
+        f".partial-{MACHINE}-{os.getppid()}-place",  # of a process that lives
+        f".partial-{MACHINE}-{ended}-place-2",  # another folder's
+        f".partial-elsewhere-{ended}-place",  # of a machine whose processes are not seen here
+    }
+    gone = {f".{kind}-{MACHINE}-{ended}-place" for kind in ("partial", "replaced")}
+    gone.add(f".partial-{MACHINE}-{os.getpid()}-place")  # of an earlier process, in a container
+    for name in kept | gone:
+        (tmp_path / name).mkdir()
+    (tmp_path / "place").mkdir()
+    fill(tmp_path / "place", "new", replace=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"place", *kept}
+
+
+def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path, ended):
+    aside = tmp_path / f".replaced-{MACHINE}-{ended}-place"
+    aside.mkdir()
+    (aside / "file").write_text("old")
+    with pytest.raises(OSError, match="full"), whole_folder(tmp_path / "place", replace=True):
+        raise OSError("full")
+    assert content(tmp_path) == {os.path.join("place", "file"): "old"}
+
+
+def test_a_signal_that_arrives_while_the_folder_is_made_leaves_nothing(tmp_path, monkeypatch):
+    mkdir = atomic.Path.mkdir
+
+    def interrupted(path, *arguments, **how):
+        mkdir(path, *arguments, **how)
+        if path.name.startswith(".partial-"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic.Path, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "place"):
+        pass
+    assert list(tmp_path.iterdir()) == []

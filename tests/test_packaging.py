@@ -1,0 +1,124 @@
+"""What is installed: the wheel, the source distribution, and the lists of requirements."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import msseg_jax
+
+ROOT = Path(__file__).parents[1]
+BUILD = "from setuptools import build_meta as b; b.build_wheel('dist'); b.build_sdist('dist')"
+
+
+def source_files(root: Path) -> set[str]:
+    """Return what a checkout holds: the files that Git tracks or, without Git, the sources."""
+    if (root / ".git").exists():
+        listed = subprocess.run(
+            ["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        return {name for name in listed if (root / name).exists()}
+    folders = ("msseg_jax", "configs", "tests", "benchmarks", "docs")
+    files = [file for folder in folders for file in (root / folder).rglob("*") if file.is_file()]
+    files += [file for file in root.iterdir() if file.is_file()]
+    names = {file.relative_to(root).as_posix() for file in files}
+    return {name for name in names if not name.endswith(".pyc")}
+
+
+@pytest.fixture(scope="module")
+def tracked() -> set[str]:
+    return source_files(ROOT)
+
+
+@pytest.fixture(scope="module")
+def dist(tracked, tmp_path_factory) -> Path:
+    """A folder with the wheel and the source distribution of a copy of this repository."""
+    copy = tmp_path_factory.mktemp("repository")
+    for name in tracked:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    built = subprocess.run([sys.executable, "-c", BUILD], cwd=copy, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return copy / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(dist) -> dict[str, str]:
+    """The names of the wheel's files, and the text of those that describe it."""
+    (file,) = dist.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        return {
+            name: archive.read(name).decode() if ".dist-info/" in name else ""
+            for name in archive.namelist()
+        }
+
+
+def requirements(name: str) -> set[Requirement]:
+    """Return what a requirements file lists, with the files that it includes."""
+    found = set()
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+        text = line.split("#")[0].strip()
+        if text.startswith("-r"):
+            found |= requirements(text.removeprefix("-r").strip())
+        elif text:
+            found.add(Requirement(text))
+    return found
+
+
+def test_the_wheel_holds_the_whole_package_and_the_configurations(tracked, wheel):
+    expected = {name for name in tracked if name.startswith("msseg_jax/")}
+    expected |= {f"msseg_jax/{name}" for name in tracked if name.startswith("configs/")}
+    assert {name for name in wheel if ".dist-info/" not in name} == expected
+    assert "msseg_jax/configs/msseg2.py" in expected
+    assert "msseg_jax/models/weights/open_ms.safetensors" in expected
+
+
+def test_the_wheel_provides_the_command_msseg(wheel):
+    (entry_points,) = (text for name, text in wheel.items() if name.endswith("entry_points.txt"))
+    assert "msseg = msseg_jax.cli.main:main" in entry_points
+
+
+def test_the_extras_are_what_the_requirements_files_list(wheel):
+    (metadata,) = (text for name, text in wheel.items() if name.endswith("METADATA"))
+    required = [Requirement(text) for text in re.findall("^Requires-Dist: (.+)$", metadata, re.M)]
+    run = requirements("requirements.txt")
+    assert {one for one in required if one.marker is None} == run
+
+    def extra(name: str) -> set[Requirement]:
+        marked = [one for one in required if f'extra == "{name}"' in str(one.marker)]
+        return {Requirement(str(one).split(";")[0]) for one in marked}
+
+    assert extra("prepare") == requirements("requirements-prepare.txt")
+    assert extra("benchmarks") == requirements("requirements-benchmarks.txt")
+    assert extra("dev") | run == requirements("requirements-dev.txt")
+
+
+def test_the_source_distribution_holds_every_file_but_hidden_ones(tracked, dist):
+    (file,) = dist.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        names = {one.name.partition("/")[2] for one in archive.getmembers() if one.isfile()}
+    assert {name for name in tracked if not name.startswith(".")} <= names
+
+
+def run_with_python(version: tuple[int, ...]) -> None:
+    """Run the source of msseg_jax/__init__.py as that version of Python would."""
+    source = Path(msseg_jax.__file__).read_text(encoding="utf-8")
+    assert "sys.version_info" in source
+    exec(source.replace("sys.version_info", str(version)), {})
+
+
+def test_another_python_is_refused_in_one_line():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    run_with_python((3, 11, 0))
+    run_with_python((3, 13, 9))
+    for version in ((3, 10, 13), (3, 14, 0)):
+        with pytest.raises(SystemExit, match=r"^msseg_jax needs Python 3.11, 3.12 or 3.13; .*$"):
+            run_with_python(version)
