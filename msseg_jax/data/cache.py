@@ -1,4 +1,4 @@
-"""Preprocessed patients on disk, memory-mapped: read, checked and resampled once, cut ever after.
+"""Preprocessed patients on disk, memory-mapped: each is read, checked and resampled only once.
 
 CACHE/format-<n>/measures-<key>.json     what is measured of one patient before any is normalised
 CACHE/format-<n>/<patient>-<key>/        images.npy        (2, D, H, W) int16, normalised, packed
@@ -8,15 +8,14 @@ CACHE/format-<n>/<patient>-<key>/        images.npy        (2, D, H, W) int16, n
                                          affine.npy        (4, 4), voxel indices to scanner mm
 
 `packing` says what packed means. A key covers the input files (path, size, time of change) and
-every setting, so that an entry that exists is right and has passed the checks. An entry is made
-beside its place and renamed: runs may share a cache, and one that is interrupted leaves nothing
-that another would take for whole.
+every setting, so an entry that exists is right and has passed the checks. An entry is made beside
+its place and renamed. So runs may share a cache, and a run that is interrupted leaves nothing that
+another would take for complete.
 """
 
 import contextlib
 import hashlib
 import json
-import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -32,6 +32,7 @@ from msseg_jax.configuration.section import Section
 from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data import preprocess
 from msseg_jax.data.packing import BITS, pack_images, pack_targets
+from msseg_jax.data.patches import Shape
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.system.atomic import whole_folder, write_beside
 from msseg_jax.system.errors import InputError
@@ -41,9 +42,14 @@ from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair, read_pair
 
 FORMAT = 3  # raise it when the meaning of an entry changes
-ABANDONED_S = 3600.0  # a partial entry this old is of a run that was killed: it takes seconds
+ABANDONED_S = 3600.0  # to write an entry takes seconds: one this old is of a run that was killed
 
-logger = logging.getLogger(__name__)
+
+class Entry(NamedTuple):
+    """A patient in the cache."""
+
+    name: str
+    folder: Path
 
 
 class Measures(Section):
@@ -51,7 +57,7 @@ class Measures(Section):
 
     histograms: tuple[tuple[float, ...], tuple[float, ...]]  # (2, P), intensities by visit
     lesion_voxels: int  # new-lesion voxels of the consensus on the isotropic grid
-    shape: tuple[int, int, int]  # of the isotropic grid, cut to the brain
+    shape: Shape  # of the isotropic grid, cut to the brain
     digest: str  # of the grid and the voxels of all files, whatever their names and places
 
 
@@ -68,46 +74,38 @@ class CachedPatient:
 
     @property
     def has_lesions(self) -> bool:
-        """Whether there is a new-lesion voxel in the consensus."""
+        """Return whether the consensus has a new-lesion voxel."""
         return len(self.lesion_voxels) > 0
 
 
 def open_patient(name: str, folder: Path) -> CachedPatient:
-    """Map an entry of the cache; nothing is read until it is used.
+    """Map an entry of the cache; the voxels are read when they are used.
 
     Raises:
-      InputError: the entry is damaged.
+      InputError: The entry is damaged.
     """
     fields = ("images", "targets", "brain", "lesion_voxels", "affine")
     try:
         return CachedPatient(name, *(np.load(folder / f"{f}.npy", mmap_mode="r") for f in fields))
     except (OSError, EOFError, ValueError) as error:
         raise InputError(
-            f"{folder}: this entry of the cache is damaged ({error}); delete the folder, and it is "
-            "made again"
+            f"{folder}: this entry of the cache is damaged ({error}); delete the folder, and run "
+            "the same command again to make it anew"
         ) from error
 
 
 def open_cache(folder: Path) -> Path:
-    """The place in a cache folder for entries of this version's format, made if need be.
-
-    Entries of another format are never read; that they are there is said, as they take room.
+    """Return the place for entries of this format in a cache folder; make it if necessary.
 
     Raises:
-      InputError: the folder cannot be written.
+      InputError: The folder cannot be written.
     """
     place = folder / f"format-{FORMAT}"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        others = [p for p in folder.iterdir() if p.name.startswith("format-")]
         abandoned = [p for p in place.glob(".partial-*") if _age_s(p) > ABANDONED_S]
     except OSError as error:
-        raise InputError(f"{folder}: {error}; wanted a folder to write in") from error
-    if any(other.name != place.name for other in others):
-        logger.warning(
-            "%s also holds a cache of another version of this program, which is not used: what is "
-            "not in %s may be deleted", folder, place.name,
-        )  # fmt: skip
+        raise InputError(f"{folder}: {error}; expected a folder to write in") from error
     for path in abandoned:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -119,14 +117,14 @@ def open_cache(folder: Path) -> Path:
 def _age_s(path: Path) -> float:
     try:
         return time.time() - path.stat().st_mtime
-    except FileNotFoundError:  # its run has just finished it
+    except FileNotFoundError:  # its run has just completed it
         return 0.0
 
 
 def measure(
     patients: list[Patient], settings: PreprocessingSettings, cache: Path
 ) -> list[Measures]:
-    """Check and measure every patient, from the cache where that was done before.
+    """Check and measure every patient; the cache keeps what was measured before.
 
     Raises:
       InputError: with every problem of every patient in one message.
@@ -143,19 +141,19 @@ def measure(
         raise InputError(
             f"{len(problems)} of {len(patients)} patients cannot be used:\n"
             + "\n".join(lines)
-            + "\nwanted every patient whole, with as many reference maps as config.model.targets "
-            f"({targets}): mend them, or move their folders away{fewer}"
+            + "\nexpected every patient complete, with as many reference maps as "
+            f"config.model.targets ({targets}): repair them, or move their folders away{fewer}"
         )
-    return outcomes
+    return [outcome for outcome in outcomes if isinstance(outcome, Measures)]
 
 
 def build(
     patients: list[Patient], measures: list[Measures], preprocessing: Preprocessing, cache: Path
 ) -> list[Path]:
-    """The cache folders of the patients, made where they are missing.
+    """Return the cache folders of the patients; make those that are missing.
 
     Raises:
-      InputError: the disk has too little room for what is missing; nothing is made then.
+      InputError: The disk has too little room for all that are missing; then none is made.
     """
     entries = [cache / f"{p.name}-{_key(p, preprocessing)}" for p in patients]
     missing = [k for k, entry in enumerate(entries) if not entry.is_dir()]
@@ -165,8 +163,8 @@ def build(
         said = f"{cache}: {len(missing)} patients to preprocess, {needed / 2**30:.2f} GiB on disk"
         if needed > free:
             raise InputError(
-                f"{said}, and {free / 2**30:.2f} GiB are free; wanted room for them: free some, or "
-                "choose another place (--config.data.cache_dir)"
+                f"{said}, and {free / 2**30:.2f} GiB are free; expected room for them: "
+                "free some, or choose another place (--config.data.cache_dir)"
             )
         tqdm.write(said)
     for_each(
@@ -178,11 +176,12 @@ def build(
 
 
 def _own_order(numbers: Sequence[int]) -> list[int]:
-    """The same in random order, so that runs that start together share what is to be done."""
+    """Return the numbers in random order, so that runs that start together share the work."""
     return np.random.default_rng().permutation(numbers).astype(int).tolist()
 
 
 def _entry_bytes(measures: Measures, targets: int) -> int:
+    """Return the size of an entry on disk, without the headers of its files."""
     images, maps, brain = 2 * 2, -(-targets // BITS), 1  # bytes per voxel
     return int(np.prod(measures.shape)) * (images + maps + brain) + 12 * measures.lesion_voxels
 
@@ -192,7 +191,7 @@ def _measured(
 ) -> Measures | InputError:
     entry = cache / f"measures-{_key(patient, settings)}.json"
     if entry.is_file():
-        with contextlib.suppress(InputError):  # damaged: it is made again
+        with contextlib.suppress(InputError):  # if it is damaged, it is made again
             return Measures.of(read_json(entry), str(entry))
     try:
         pair = read_pair(patient)
@@ -200,11 +199,12 @@ def _measured(
         histograms = preprocess.histograms(patient, resampled, settings)
     except InputError as error:
         return error  # returned, not raised, so that all patients' problems come together
-    lesion_voxels = int(resampled.targets[0].sum())
+    time01, time02 = histograms.tolist()
+    depth, height, width = resampled.brain.shape
     measures = Measures(
-        histograms=tuple(map(tuple, histograms.tolist())),
-        lesion_voxels=lesion_voxels,
-        shape=resampled.brain.shape,
+        histograms=(tuple(time01), tuple(time02)),
+        lesion_voxels=int(resampled.targets[0].sum()),
+        shape=(depth, height, width),
         digest=_digest(pair),
     )
     write_beside(entry, lambda path: path.write_text(measures.model_dump_json()))
@@ -235,6 +235,7 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
 
 
 def _digest(pair: Pair) -> str:
+    """Return the same text for the same grid and voxels."""
     digest = hashlib.sha256(repr(pair.brain.shape).encode())
     for array in (
         pair.time01.affine,
@@ -243,15 +244,16 @@ def _digest(pair: Pair) -> str:
         pair.brain,
         pair.targets,
     ):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).ravel().data)
     return digest.hexdigest()[:16]
 
 
 def _key(patient: Patient, settings: PreprocessingSettings | Preprocessing) -> str:
+    """Return the key of a patient's entry: another one for other files or settings."""
     files = [
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         for path in patient.files
-        if path.is_file()  # one that is missing is a problem, for `read_pair` to tell of
+        if path.is_file()  # `read_pair` reports those that are missing
     ]
     content = json.dumps([FORMAT, files, settings.model_dump()])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,43 +1,55 @@
-"""Intensities that mean the same in every scan: Nyul's histogram standardisation, then z-scores.
+"""Make intensities mean the same in every scan: Nyul's standard histogram, then z-scores.
 
 Nyul, Udupa and Zhang, "New variants of a method of MRI scale standardization", IEEE Transactions
 on Medical Imaging 19(2), 2000. Everything is measured inside the brain.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from msseg_jax.system.errors import InputError
 
 SCALE = (0.0, 100.0)  # standard intensities of the first and the last percentile
-BACKGROUND = 0.0  # what surrounds the brain: its mean, which is also what zero padding adds
+BACKGROUND = 0.0  # the value around the brain: the brain's mean, which zero padding adds, too
 
 
-def measure_percentiles(image: np.ndarray, brain: np.ndarray, percentiles) -> np.ndarray:
-    """Intensities at `percentiles` (ascending, in per cent) inside the brain: (P,) float64.
+def measure_percentiles(
+    image: np.ndarray, brain: np.ndarray, percentiles: Sequence[float]
+) -> np.ndarray:
+    """Return the intensities at `percentiles` inside the brain, (P,) float64.
+
+    Args:
+      percentiles: (P,), ascending, in per cent.
 
     Raises:
-      InputError: the image has one value (nearly) everywhere inside the brain.
+      InputError: The image has one value (nearly) everywhere inside the brain.
     """
     values = np.percentile(image[brain], percentiles)
     if not values[-1] > values[0]:
         raise InputError(
             f"the image is constant inside the brain: its {percentiles[0]} % and "
-            f"{percentiles[-1]} % percentiles are both {values[0]:g}; wanted a FLAIR image"
+            f"{percentiles[-1]} % percentiles are both {values[0]:g}; expected a FLAIR image"
         )
     return values
 
 
 def fit_landmarks(measured: list[np.ndarray]) -> np.ndarray:
-    """Standard intensity of each percentile: (P,), from the percentiles of the training images.
+    """Return the standard intensity of each percentile, (P,).
 
-    Each image is brought onto SCALE by its first and last percentile; the landmarks are the means.
+    Each image is brought onto SCALE by its first and last percentile. The landmarks are the means.
+
+    Args:
+      measured: (P,) percentiles of each training image.
     """
     return np.mean([_onto_scale(percentiles) for percentiles in measured], axis=0)
 
 
 def histogram_deviation(measured: np.ndarray, landmarks: np.ndarray) -> float:
-    """How far an image's histogram is from the standard one before it is mapped onto it: the
-    largest distance of a percentile from its landmark, on SCALE."""
+    """Return how far an image's histogram is from the standard one, before it is mapped onto it.
+
+    It is the largest distance of a percentile from its landmark, on SCALE.
+    """
     return float(np.abs(_onto_scale(measured) - landmarks).max())
 
 
@@ -48,10 +60,10 @@ def _onto_scale(percentiles: np.ndarray) -> np.ndarray:
 
 
 def standardise(image: np.ndarray, measured: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Map `measured` percentiles onto `landmarks`, linearly in between; float32.
+    """Map `measured` percentiles onto `landmarks`, linearly in between; return float32.
 
-    Beyond the first and the last percentile the outermost segments are continued, so that the
-    brightest lesions keep their contrast.
+    Beyond the first and the last percentile the outermost segments continue, so that the brightest
+    lesions keep their contrast.
     """
     # Equal percentiles (coarsely quantised images) leave no segment between them.
     distinct = np.concatenate([[True], np.diff(measured) > 0])
@@ -66,7 +78,7 @@ def standardise(image: np.ndarray, measured: np.ndarray, landmarks: np.ndarray) 
 def normalise(
     image: np.ndarray, brain: np.ndarray, measured: np.ndarray, landmarks: np.ndarray
 ) -> np.ndarray:
-    """Standardised, then zero mean and unit variance inside the brain, BACKGROUND around it.
+    """Standardise, then bring the brain to zero mean and unit variance, with BACKGROUND around it.
 
     Args:
       image: (D, H, W), any real dtype.

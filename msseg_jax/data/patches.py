@@ -1,28 +1,32 @@
 """Patches for training: where they lie, and how they are cut.
 
-Patch i of a run is a function of (seed, i) alone. Which patient it is from and where it lies are
-drawn from generators seeded with (seed, stream, number), whatever was drawn before.
+Patch i of a run depends only on (seed, i). Its patient and its place are drawn from generators
+that are seeded with (seed, stream, number), whatever was drawn before.
 """
 
 import functools
+from types import EllipsisType
 
 import numpy as np
+
+Shape = tuple[int, int, int]  # voxels along each axis
+Corner = tuple[int, int, int]  # indices of the first voxel of a patch; it may lie outside a volume
 
 # Streams keep draws for different purposes independent of each other.
 _PATIENT_STREAM, _CORNER_STREAM, AUGMENTATION_STREAM = 0, 1, 2
 
 
 def draw_patient(seed: int, index: int, patients: int) -> int:
-    """The patient, 0 to patients - 1, that patch `index` of a run is from.
+    """Return the number of the patient, from 0, of whom patch `index` of a run is.
 
-    The run goes through the patients in rounds, each round in an order of its own: every patient
-    gives one patch per round, and a batch holds as many patients as it can.
+    The run goes through the patients in rounds, and each round has its own order. Every patient
+    gives one patch per round, so a batch holds as many patients as it can.
     """
     round_, position = divmod(index, patients)
     return int(_round_order(seed, round_, patients)[position])
 
 
-@functools.lru_cache(64)  # a round's patches are asked for one after another
+@functools.lru_cache(64)  # the patches of a round are asked for one after another
 def _round_order(seed: int, round_: int, patients: int) -> np.ndarray:
     return np.random.default_rng((seed, _PATIENT_STREAM, round_)).permutation(patients)
 
@@ -34,12 +38,12 @@ def draw_corner(
     lesion_voxels: np.ndarray,
     brain: np.ndarray,
     lesion_probability: float,
-) -> tuple[int, int, int]:
-    """The first voxel of patch `index`; it may lie outside the volume, as may the patch's end.
+) -> Corner:
+    """Draw the first voxel of patch `index`; it may lie outside the volume, and so may the end.
 
-    With `lesion_probability`, where there are new lesions: one of their voxels, drawn uniformly,
-    and then a patch drawn uniformly among those that contain it. Otherwise a patch centred on a
-    voxel of the brain, drawn uniformly.
+    If there are new lesions, with `lesion_probability`: one of their voxels is drawn uniformly,
+    then a patch uniformly among those that contain it. Otherwise the patch is centred on a voxel
+    of the brain that is drawn uniformly.
 
     Args:
       size: side of a patch, voxels.
@@ -49,33 +53,42 @@ def draw_corner(
     generator = np.random.default_rng((seed, _CORNER_STREAM, index))
     if len(lesion_voxels) and generator.random() < lesion_probability:
         voxel = lesion_voxels[generator.integers(len(lesion_voxels))]
-        return tuple(int(v) for v in voxel - generator.integers(size, size=3))
+        return _corner(voxel - generator.integers(size, size=3))
     while True:  # the brain fills about half of its bounding box: two tries on average
         voxel = generator.integers(brain.shape)
         if brain[tuple(voxel)]:
-            return tuple(int(v) for v in voxel - size // 2)
+            return _corner(voxel - size // 2)
+
+
+def _corner(voxel: np.ndarray) -> Corner:
+    d, h, w = voxel.tolist()
+    return d, h, w
 
 
 def crop(
     array: np.ndarray,
-    corner: tuple[int, int, int],
-    shape: tuple[int, int, int],
+    corner: Corner,
+    shape: Shape,
     fill: float,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A copy of (..., *shape) from (..., D, H, W) at `corner`, `fill` outside it.
+    """Copy the part (..., *shape) of an array (..., D, H, W) that begins at `corner`.
 
     Args:
-      out: (..., *shape), to be written to; None: a new array.
+      fill: the value of voxels outside the array.
+      out: (..., *shape), the array to write to; None: a new one.
     """
     if out is None:
         out = np.empty((*array.shape[:-3], *shape), dtype=array.dtype)
-    source, target = [], []
+    source: list[slice] = []
+    target: list[slice] = []
     for start, side, length in zip(corner, shape, array.shape[-3:], strict=True):
         first, last = max(start, 0), min(start + side, length)
         source.append(slice(first, max(first, last)))
         target.append(slice(first - start, max(first, last) - start))
     if any(part.stop - part.start < side for part, side in zip(source, shape, strict=True)):
         out[...] = fill
-    out[(..., *target)] = array[(..., *source)]
+    read: tuple[EllipsisType | slice, ...] = (..., *source)
+    written: tuple[EllipsisType | slice, ...] = (..., *target)
+    out[written] = array[read]
     return out

@@ -7,6 +7,7 @@ from typing import Self
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import model_validator
 
 from msseg_jax.configuration.section import Section
@@ -26,7 +27,7 @@ from msseg_jax.volumes.resampling import Resampling, resampling_to
 
 
 class Preprocessing(Section):
-    """What was fitted on the training patients; it is stored with the model."""
+    """The values fitted on the training patients; they are stored with the model."""
 
     settings: PreprocessingSettings
     landmarks: tuple[float, ...]  # standard intensity of each percentile
@@ -42,7 +43,7 @@ class Preprocessing(Section):
         return self
 
     def save(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the values as JSON."""
         path.write_text(self.model_dump_json(indent=1) + "\n")
 
     @classmethod
@@ -70,7 +71,7 @@ class Resampled:
 
 
 def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> Resampled:
-    """Bring a pair onto the isotropic grid; images linear, masks nearest.
+    """Bring a pair onto the isotropic grid: images linearly, masks by the nearest voxel.
 
     Raises:
       InputError: the brain is smaller than a patch along some axis.
@@ -82,7 +83,7 @@ def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> R
     if min(sides) < settings.patch_size:
         raise InputError(
             f"{patient.brain_mask or patient.time01}: the brain measures {tuple(sides)} voxels of "
-            f"{settings.spacing_mm} mm, which is smaller than a patch; wanted at least "
+            f"{settings.spacing_mm} mm, which is smaller than a patch; expected at least "
             f"{settings.patch_size} along each axis: check the mask and the voxel size"
         )
     images = [resampling.forward(visit.array)[box] for visit in (pair.time01, pair.time02)]
@@ -101,14 +102,14 @@ def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> R
 def resample_by_each(
     patient: Patient, pair: Pair, settings: Iterable[PreprocessingSettings]
 ) -> dict[PreprocessingSettings, Resampled]:
-    """`resample` by several settings, once by those that are the same."""
+    """Resample a pair by several settings, and only once by equal ones."""
     return {one: resample(patient, pair, one) for one in dict.fromkeys(settings)}
 
 
 def histograms(
     patient: Patient, resampled: Resampled, settings: PreprocessingSettings
 ) -> np.ndarray:
-    """Percentiles of both visits inside the brain: (2, P).
+    """Return the percentiles of both visits inside the brain, (2, P).
 
     Raises:
       InputError: a visit is constant inside the brain.
@@ -122,9 +123,13 @@ def histograms(
     return np.stack(measured)
 
 
-def fit(measured: list, settings: PreprocessingSettings) -> Preprocessing:
-    """Landmarks that serve both visits, from the (2, P) histograms of the training patients."""
-    visits = [np.asarray(visit) for patient in measured for visit in patient]
+def fit(measured: Iterable[ArrayLike], settings: PreprocessingSettings) -> Preprocessing:
+    """Fit landmarks that serve both visits.
+
+    Args:
+      measured: the histograms, (2, P), of each training patient.
+    """
+    visits = [visit for patient in measured for visit in np.asarray(patient)]
     landmarks = fit_landmarks(visits)
     deviation = max(histogram_deviation(visit, landmarks) for visit in visits)
     return Preprocessing(
@@ -133,7 +138,7 @@ def fit(measured: list, settings: PreprocessingSettings) -> Preprocessing:
 
 
 def apply(preprocessing: Preprocessing, patient: Patient, resampled: Resampled) -> np.ndarray:
-    """The normalised visits, (2, D, H, W) float32, BACKGROUND outside the brain.
+    """Return the normalised visits, (2, D, H, W) float32, BACKGROUND outside the brain.
 
     Raises:
       InputError: a visit is constant inside the brain.

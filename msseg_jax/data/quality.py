@@ -1,5 +1,8 @@
-"""What may be wrong with a pair though it can be read: visits that do not match, an odd brain
-mask, intensities unlike those the network was trained on."""
+"""What may be wrong with a pair that can be read.
+
+The visits may not match, the brain mask may have an odd size, or the intensities may be unlike
+those on which the network was trained.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +17,15 @@ from msseg_jax.volumes.alignment import Alignment, measure_alignment
 from msseg_jax.volumes.lesions import voxel_mm3
 from msseg_jax.volumes.pair import Pair
 
-# Bounds of this project's own choosing, from the pairs it was tried with: two real ones and two
-# phantoms, `python -m benchmarks.alignment PATIENT_FOLDER`.
-MOST_DISPLACEMENT_MM = 1.0  # as they are, 0.1 to 0.7 mm
-LEAST_CORRELATION = 0.7  # as they are, 0.95 to 0.99; shifted by 8 mm, 0.2 to 0.4
+# This project chose the bounds by the pairs on which it was tried, two real ones and two phantoms:
+# `python -m benchmarks.alignment PATIENT_FOLDER`.
+MOST_DISPLACEMENT_MM = 1.0  # these pairs have 0.1 to 0.7 mm
+LEAST_CORRELATION = 0.7  # these pairs have 0.95 to 0.99, and shifted by 8 mm 0.2 to 0.4
 BRAIN_ML = (800.0, 2000.0)  # adults, with cerebellum, brain stem and ventricles
 MOST_DEVIATION = 1.5  # times that of the training visit furthest from the landmarks
+
+# How far the histogram of a visit is from the landmarks, and that of the furthest training visit.
+Deviation = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -27,18 +33,17 @@ class Quality:
     """Measures of one pair."""
 
     alignment: Alignment
-    brain_ml: float  # of the mask as its file has it
-    # Per visit: of its histogram from the landmarks, and the largest of any training visit's.
-    deviations: tuple[tuple[float, float], tuple[float, float]] | None
+    brain_ml: float  # of the mask as it is in its file
+    deviations: tuple[Deviation, Deviation] | None  # of time01 and time02; None: no network
     is_oriented: bool = True  # whether the files say which side is left
 
     def warnings(self, apart: bool = True) -> list[str]:
-        """What a reader of the result should know, in words; empty if nothing is amiss.
+        """Return what a reader of the result should know, in words; empty if all is well.
 
         Args:
-          apart: say, too, that the visits lie some mm apart.
+          apart: whether to say, too, that the visits lie some mm apart.
         """
-        found = []
+        found: list[str] = []
         moved, correlation = self.alignment.displacement_mm, self.alignment.correlation
         if not self.is_oriented:
             found.append(
@@ -83,42 +88,48 @@ class Quality:
 def assess(
     pair: Pair, resampled: dict[PreprocessingSettings, Resampled], fitted: Sequence[Preprocessing]
 ) -> Quality:
-    """Measure a pair's alignment on the first of its isotropic grids, and its intensities for each
-    network.
+    """Measure a pair: its alignment on the first isotropic grid, its intensities for each network.
 
     Args:
-      resampled: the pair by the settings of each network, or by any where there is no network.
-      fitted: preprocessing of the networks; where several would warn, the one furthest from its
-        training is heard. Empty: no histograms.
+      resampled: the pair by the settings of each network, or by any settings without a network.
+      fitted: preprocessing of the networks. Of several, the one furthest beyond its bound counts.
+        Empty: no histograms.
 
     Raises:
-      InputError: a visit is constant inside the brain.
+      InputError: A visit is constant inside the brain.
     """
     settings, first = next(iter(resampled.items()))
-    by_network = [_deviations(resampled[one.settings], one) for one in fitted]
+    time01, time02 = first.images
     return Quality(
-        measure_alignment(*first.images, first.brain, np.full(3, settings.spacing_mm)),
+        measure_alignment(time01, time02, first.brain, np.full(3, settings.spacing_mm)),
         float(pair.brain.sum() * voxel_mm3(pair.time01.spacing_mm) / 1000),
-        tuple(max(visit, key=_beyond) for visit in zip(*by_network, strict=True)) or None,
+        _deviations(resampled, fitted),
         pair.time01.is_oriented,
     )
 
 
-def _deviations(resampled: Resampled, fitted: Preprocessing) -> list[tuple[float, float]]:
-    """`Quality.deviations` of one network."""
-    landmarks = np.asarray(fitted.landmarks)
-    return [
-        (
-            histogram_deviation(
-                measure_percentiles(image, resampled.brain, fitted.settings.percentiles), landmarks
-            ),
-            fitted.deviation,
-        )
-        for image in resampled.images
-    ]
+def _deviations(
+    resampled: dict[PreprocessingSettings, Resampled], fitted: Sequence[Preprocessing]
+) -> tuple[Deviation, Deviation] | None:
+    """Return the deviations of both visits; None if there is no network."""
+    if not fitted:
+        return None
+
+    def furthest(visit: int) -> Deviation:
+        return max((_deviation(resampled[one.settings], visit, one) for one in fitted), key=_beyond)
+
+    return furthest(0), furthest(1)
 
 
-def _beyond(measured: tuple[float, float]) -> float:
-    """How far a visit's deviation lies beyond what is warned of; below 0 where it does not."""
+def _deviation(resampled: Resampled, visit: int, fitted: Preprocessing) -> Deviation:
+    """Return the deviation of a visit, 0 or 1, for one network."""
+    measured = measure_percentiles(
+        resampled.images[visit], resampled.brain, fitted.settings.percentiles
+    )
+    return histogram_deviation(measured, np.asarray(fitted.landmarks)), fitted.deviation
+
+
+def _beyond(measured: Deviation) -> float:
+    """Return how far a deviation lies beyond its bound; below 0 if it is within."""
     deviation, training_deviation = measured
     return deviation - MOST_DEVIATION * training_deviation

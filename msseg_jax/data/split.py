@@ -1,8 +1,8 @@
 """Who is trained on and who is held out: some of the patients, or one fold of several.
 
-Always whole groups, with new lesions in proportion, and a function of the seed alone. A group is
-the pairs that were made of one scan, or else one patient: a network that is trained on some pairs
-of a scan has seen the others' brain, and their scores would flatter it.
+Whole groups are held out, with new lesions in proportion, by the seed. A group is the pairs that
+were made of one scan, or else one patient. A network that is trained on some pairs of a scan knows
+the brain of the others, so their scores would be too good.
 """
 
 from dataclasses import dataclass
@@ -13,33 +13,34 @@ import numpy as np
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.layout import Patient, scan_of
 
-Groups = list[list[int]]  # numbers of the patients of each
+Groups = list[list[int]]  # the numbers of each group's patients
+Numbers = set[int]  # of patients
 
 
 def groups_of(patients: list[Patient]) -> Groups:
-    """The groups of patients, by their first.
+    """Return the groups of patients, in the order of their first members.
 
     Raises:
-      InputError: it cannot be read of which scan a pair was made.
+      InputError: The record of the scan from which a pair was made cannot be read.
     """
-    groups = {}
+    groups: dict[str, list[int]] = {}
     for k, patient in enumerate(patients):
-        # A patient and a scan of one name are taken for one person's.
+        # A patient and a scan with the same name are taken for the same person.
         groups.setdefault(scan_of(patient) or patient.name, []).append(k)
     return list(groups.values())
 
 
 @dataclass(frozen=True)
 class HoldOut:
-    """Which patients are not trained on; with neither `patients` nor `folds`, none."""
+    """Which patients are not trained on; none, if both `patients` and `folds` are 0."""
 
     seed: int
-    patients: int = 0  # so many are held out, or as few more as make whole groups
-    folds: int = 0  # > 0: all groups are dealt into so many folds, and one is held out,
-    fold: int = 0  # this one
+    patients: int = 0  # number to hold out; a few more if that takes whole groups
+    folds: int = 0  # more than 0: all groups are dealt into this many folds
+    fold: int = 0  # the fold that is held out, from 0
 
     def largest(self, groups: Groups) -> int:
-        """How many patients are held out, at most.
+        """Return how many patients are held out at most.
 
         Raises:
           InputError: that cannot be done with so few.
@@ -53,7 +54,7 @@ class HoldOut:
             )
         if self.folds:
             return sum(sizes[: -(-len(groups) // self.folds)])
-        most = patients - sizes[0]  # of which any choice leaves a group to train on
+        most = patients - sizes[0]  # up to this many, any choice leaves a group to train on
         if not 0 <= self.patients <= most:
             why = (
                 f", fewer than the {patients} patients"
@@ -65,12 +66,15 @@ class HoldOut:
             raise InputError(
                 f"config.data.validation_patients is {self.patients}; wanted 0 to {most}{why}"
             )
-        # No more groups than of the smallest are needed, and at worst they are the largest.
+        # At most as many groups are chosen as are needed of the smallest; at worst the largest are.
         needed = sum(held < self.patients for held in accumulate(sizes[::-1], initial=0))
         return sum(sizes[:needed])
 
-    def choose(self, has_lesions: list[bool], groups: Groups) -> set[int]:
-        """The numbers of the patients to hold out.
+    def choose(self, has_lesions: list[bool], groups: Groups) -> Numbers:
+        """Return the patients to hold out.
+
+        Args:
+          has_lesions: whether each patient has new lesions.
 
         Raises:
           InputError: there are too few groups, or too few with new lesions for the folds.
@@ -85,8 +89,8 @@ class HoldOut:
         )
         return next(chosen for chosen in choices if len(chosen) >= self.patients)
 
-    def all_folds(self, has_lesions: list[bool], groups: Groups) -> list[set[int]]:
-        """The numbers of each fold's patients; an empty list without folds.
+    def all_folds(self, has_lesions: list[bool], groups: Groups) -> list[Numbers]:
+        """Return the patients of each fold; an empty list without folds.
 
         Raises:
           InputError: a fold would have no new lesion to be scored by.
@@ -105,25 +109,28 @@ class HoldOut:
 
 
 def _kind(groups: Groups) -> str:
-    """What is dealt, in an error."""
+    """Return what the groups are, in words for an error."""
     if max(map(len, groups)) == 1:
         return "patients"
     return "scans and patients (pairs made of one scan stay together)"
 
 
 def _any_in(groups: Groups, has_lesions: list[bool]) -> list[bool]:
+    """Return whether each group has a patient with new lesions."""
     return [any(has_lesions[k] for k in group) for group in groups]
 
 
-def _patients(chosen: set[int], groups: Groups) -> set[int]:
+def _patients(chosen: set[int], groups: Groups) -> Numbers:
+    """Return the patients of the chosen groups."""
     return {k for number in chosen for k in groups[number]}
 
 
 def choose_validation(has_lesions: list[bool], count: int, seed: int) -> set[int]:
-    """Numbers of `count` groups to hold out, with new lesions in proportion.
+    """Choose `count` groups to hold out, with new lesions in proportion; return their numbers.
 
-    Of two or more groups with new lesions, each side gets at least one: what has none can be
-    neither learnt from nor scored. A single one is trained on, if there are others to hold out.
+    If two or more groups have new lesions, each side gets at least one of them, because without
+    new lesions there is nothing to learn and nothing to score. A single one is trained on, if
+    there are enough others to hold out.
     """
     with_lesions, without = _shuffled(has_lesions, seed)
     share = round(count * len(with_lesions) / len(has_lesions))
@@ -136,17 +143,17 @@ def choose_validation(has_lesions: list[bool], count: int, seed: int) -> set[int
 
 
 def deal_folds(has_lesions: list[bool], folds: int, seed: int) -> list[set[int]]:
-    """Numbers of the groups of each fold: every group is in one.
+    """Deal all groups into folds; return the numbers of each fold's groups.
 
-    Folds differ by at most one group, and by at most one of those with new lesions.
+    Folds differ by at most one group, and by at most one group with new lesions.
     """
     with_lesions, without = _shuffled(has_lesions, seed)
-    dealt = with_lesions + without  # like cards, so that both kinds are even, and their sum as well
+    dealt = with_lesions + without  # like cards, so that both kinds are even, and so is their sum
     return [set(dealt[fold::folds]) for fold in range(folds)]
 
 
 def _shuffled(has_lesions: list[bool], seed: int) -> tuple[list[int], list[int]]:
-    """Numbers of the groups with and without new lesions, each in random order."""
+    """Return the numbers of the groups with and without new lesions, each in random order."""
     generator = np.random.default_rng((seed, len(has_lesions)))
     order = [int(k) for k in generator.permutation(len(has_lesions))]
     return [k for k in order if has_lesions[k]], [k for k in order if not has_lesions[k]]

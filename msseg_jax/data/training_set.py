@@ -1,10 +1,11 @@
-"""From an MSSEG-2 folder to patients ready to be sampled: checked, split, fitted, cached."""
+"""Make the patients of an MSSEG-2 folder ready to be sampled: check, split, fit and cache them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data import cache, preprocess
+from msseg_jax.data.cache import Entry
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.split import Groups, HoldOut, groups_of
 from msseg_jax.system.errors import InputError
@@ -13,21 +14,21 @@ from msseg_jax.volumes.layout import Patient, find_patients
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Names and cache folders, and what was fitted on the training patients alone, if not given."""
+    """The patients of a run, in the cache."""
 
-    training: list[tuple[str, Path]]
-    validation: list[tuple[str, Path]]  # held out
+    training: list[Entry]
+    validation: list[Entry]  # held out
     split: dict[str, dict[str, str]]  # {'training' or 'validation': {name: digest of its voxels}}
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing  # as given, or else fitted only on the training patients
     folds: list[list[str]]  # names of each fold's patients, whichever is held out; empty: no folds
 
 
 def find_enough(root: Path, targets: int, hold_out: HoldOut) -> tuple[list[Patient], Groups]:
-    """The patients of a folder and who of them stay together, which is known at once; to read their
-    volumes takes long.
+    """Return the patients of a folder and their groups, without reading any volume.
 
     Raises:
-      InputError: no such folder, or too few patients in it to hold some out; a damaged record.
+      InputError: There is no such folder, or it has too few patients to hold some out, or a record
+        is damaged.
     """
     patients = find_patients(root, targets)
     groups = groups_of(patients)
@@ -49,7 +50,7 @@ def prepare(
     """Check a whole folder, hold patients out, fit the preprocessing and fill the cache.
 
     Args:
-      given: preprocessing by these settings that was fitted elsewhere, and takes that place.
+      given: preprocessing by these settings that was fitted elsewhere; it is not fitted again.
 
     Raises:
       InputError: as `find_enough`.
@@ -71,17 +72,17 @@ def prepare(
         [m.histograms for k, m in enumerate(measures) if k not in held_out], settings
     )
     folders = cache.build(patients, measures, preprocessing, place)
-    entries = [(p.name, folder) for p, folder in zip(patients, folders, strict=True)]
+    entries = [Entry(p.name, folder) for p, folder in zip(patients, folders, strict=True)]
     training = [k for k in range(len(patients)) if k not in held_out]
+    validation = sorted(held_out)
     folds = hold_out.all_folds(has_lesions, groups)
-    sides = {"training": training, "validation": sorted(held_out)}
     return TrainingSet(
-        [entries[k] for k in sides["training"]],
-        [entries[k] for k in sides["validation"]],
-        {
+        training=[entries[k] for k in training],
+        validation=[entries[k] for k in validation],
+        split={
             side: {patients[k].name: measures[k].digest for k in numbers}
-            for side, numbers in sides.items()
+            for side, numbers in (("training", training), ("validation", validation))
         },
-        preprocessing,
-        [[patients[k].name for k in sorted(fold)] for fold in folds],
+        preprocessing=preprocessing,
+        folds=[[patients[k].name for k in sorted(fold)] for fold in folds],
     )

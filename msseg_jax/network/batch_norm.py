@@ -1,8 +1,8 @@
-"""Batch norm over all devices, with its sums taken where they are fast.
+"""Batch norm over all devices.
 
 Ioffe and Szegedy, "Batch Normalization", 2015. On a CPU XLA is slow at summing the voxels of a few
-channels, and wants another memory layout for it than the convolution has; so `native.channel_sums`
-takes the sums.
+channels, and needs another memory layout for it than the convolution has. There
+`native.channel_sums` takes the sums.
 """
 
 from functools import partial
@@ -16,9 +16,14 @@ from msseg_jax.network import native
 
 VOXELS = (0, 1, 2, 3)  # axes of (B, D, H, W, C)
 
+# What the gradient needs: x, then its mean, its variance and the scale, (C,) each.
+Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+# The normalised x, then mean and variance.
+Outputs = tuple[jax.Array, jax.Array, jax.Array]
+
 
 class BatchNorm(nn.Module):
-    """Each map to zero mean and unit variance over batch and voxels, then scaled and shifted.
+    """Brings each map to zero mean and unit variance over batch and voxels, then scales and shifts.
 
     Parameters and statistics have the names of `flax.linen.BatchNorm`.
     """
@@ -28,32 +33,35 @@ class BatchNorm(nn.Module):
     epsilon: float
     axis_name: str | None  # pmap axis over which batch statistics are taken
 
-    def setup(self):
+    def setup(self) -> None:
         shape = (self.features,)
         self.scale = self.param("scale", nn.initializers.ones, shape)
         self.bias = self.param("bias", nn.initializers.zeros, shape)
         self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         self.var = self.variable("batch_stats", "var", jnp.ones, shape)
 
-    def __call__(self, x):
-        """By the batch's own statistics, as in training: (B, D, H, W, C) -> (B, D, H, W, C)."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise by the batch's own statistics, as in training, and update the running ones.
+
+        (B, D, H, W, C) -> (B, D, H, W, C)
+        """
         y, *statistics = normalise(x, self.scale, self.bias, self.epsilon, self.axis_name)
         for running, of_batch in zip((self.mean, self.var), statistics, strict=True):
             running.value = self.momentum * running.value + (1 - self.momentum) * of_batch
         return y
 
-    def running(self):
-        """Scale and shift, (C,) each, by the running statistics, as in inference."""
+    def running(self) -> tuple[jax.Array, jax.Array]:
+        """Return scale and shift, (C,) each, by the running statistics, as in inference."""
         return _scale_and_shift(
             self.mean.value, self.var.value, self.scale, self.bias, self.epsilon
         )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def normalise(x, scale, bias, epsilon, axis_name):
-    """Batch norm of x (B, D, H, W, C) by its own statistics over all devices.
-
-    It reckons in float32, whatever the type of x.
+def normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None
+) -> Outputs:
+    """Normalise x (B, D, H, W, C) by its own statistics over all devices, in float32.
 
     Returns:
       (B, D, H, W, C) of the type of x; mean and variance, (C,) float32 each, through which no
@@ -62,7 +70,9 @@ def normalise(x, scale, bias, epsilon, axis_name):
     return _forward(x, scale, bias, epsilon, axis_name)[0]
 
 
-def _forward(x, scale, bias, epsilon, axis_name):
+def _forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None
+) -> tuple[Outputs, Residuals]:
     mean, square = _over_devices(_sums(x, x) / _count(x), axis_name)
     variance = jnp.maximum(square - mean * mean, 0)
     factor, shift = _scale_and_shift(mean, variance, scale, bias, epsilon)
@@ -70,13 +80,15 @@ def _forward(x, scale, bias, epsilon, axis_name):
     return (y.astype(x.dtype), mean, variance), (x, mean, variance, scale)
 
 
-def _backward(epsilon, axis_name, residuals, cotangents):
+def _backward(
+    epsilon: float, axis_name: str | None, residuals: Residuals, cotangents: Outputs
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, mean, variance, scale = residuals
     dy, _, _ = cotangents
     inverse_deviation = lax.rsqrt(variance + epsilon)
-    d_bias, product = _sums(dy, x)  # of this device; a parameter's gradients are added up later
+    d_bias, product = _sums(dy, x)  # of this device; the step adds up the devices' gradients
     d_scale = (product - mean * d_bias) * inverse_deviation
-    # Mean and variance of the batch depend on x as well, on every device.
+    # Mean and variance of the batch depend on x, too, on every device.
     by_bias, by_scale = _over_devices(jnp.stack([d_bias, d_scale]) / _count(x), axis_name)
     factor = scale * inverse_deviation
     slope = -factor * by_scale * inverse_deviation
@@ -89,34 +101,36 @@ def _backward(epsilon, axis_name, residuals, cotangents):
 normalise.defvjp(_forward, _backward)
 
 
-def _scale_and_shift(mean, variance, scale, bias, epsilon):
+def _scale_and_shift(
+    mean: jax.Array, variance: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array]:
     factor = scale * lax.rsqrt(variance + epsilon)
     return factor, bias - mean * factor
 
 
-def _count(x) -> int:
+def _count(x: jax.Array) -> int:
     return x.size // x.shape[-1]
 
 
-def _over_devices(means, axis_name):
+def _over_devices(means: jax.Array, axis_name: str | None) -> jax.Array:
     return means if axis_name is None else lax.pmean(means, axis_name)
 
 
-def _sums(x, y):
-    """Of each channel the sums of x and of x * y: (2, C)."""
+def _sums(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return the sums of x and of x * y in each channel, (2, C)."""
     if native.available():
         return lax.platform_dependent(x, y, cpu=_native_sums, default=_plain_sums)
     return _plain_sums(x, y)
 
 
-def _native_sums(x, y):
+def _native_sums(x: jax.Array, y: jax.Array) -> jax.Array:
     return native.channel_sums(x.astype(jnp.float32), y.astype(jnp.float32))
 
 
-def _plain_sums(x, y):
+def _plain_sums(x: jax.Array, y: jax.Array) -> jax.Array:
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     return jnp.stack([jnp.sum(x, VOXELS), jnp.sum(x * y, VOXELS)])
 
 
-def _wide(channels):
+def _wide(channels: jax.Array) -> jax.Array:
     return channels[None, None, None, None]

@@ -1,16 +1,17 @@
 """The 3-D convolution of a network with few channels, fast on a CPU as on an accelerator.
 
 XLA's own 3-D convolution leaves a CPU idle when a layer has 6 channels. On a CPU the native
-convolution (`native.py`) takes its place; where that is not available, `_blocked` does, in plain
-JAX. GPUs and TPUs get `lax.conv_general_dilated`. The choice is made where a program is lowered,
-so one program serves both, and neither carries the other's code.
+convolution (`native.py`) takes its place; where it is not available, `_blocked` does, in plain
+JAX. GPUs and TPUs get `lax.conv_general_dilated`. The choice is made when a program is lowered.
+So one program works on both, and neither carries the code of the other.
 
 In the plain form, `BLOCK` neighbouring voxels along W become channels of one wide voxel, which
 carries the columns that the kernel reaches on either side as well. The sum along W is then a banded
-matrix over channels, the rest a 2-D convolution over D and H, which XLA does well. Half of that
-matrix is zeros; wide channels repay them several times over.
+matrix over channels, and the rest is a 2-D convolution over D and H, which XLA does well. Half of
+that matrix is zeros, but wide channels save several times as much as the zeros cost.
 """
 
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
 
@@ -23,8 +24,10 @@ from msseg_jax.network import native
 BLOCK = 4  # output columns in one wide voxel; half of the band is zeros at 4, two thirds at 7
 SLAB = 8  # most planes of D in one step of the kernel's gradient, so that its arrays stay in cache
 
+Inputs = tuple[jax.Array, ...]  # (B, D, H, W, C_i) each, as if concatenated along their channels
 
-def conv3d(inputs, kernel: jax.Array) -> jax.Array:
+
+def conv3d(inputs: Iterable[jax.Array], kernel: jax.Array) -> jax.Array:
     """Convolve with stride 1 and 'same' zero padding.
 
     Args:
@@ -33,23 +36,36 @@ def conv3d(inputs, kernel: jax.Array) -> jax.Array:
       kernel: (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout).
 
     Returns:
-      (B, D, H, W, Cout). Differentiable once, in reverse mode.
+      (B, D, H, W, Cout). It can be differentiated once, in reverse mode.
+
+    Raises:
+      ValueError: The shapes or the types do not fit together.
     """
     inputs = tuple(inputs)
     _check(inputs, kernel)
     return _convolve(inputs, kernel)
 
 
-def conv3d_bias(inputs, kernel: jax.Array, bias: jax.Array, *, relu: bool) -> jax.Array:
-    """`conv3d` plus a bias (Cout,), then a ReLU if wanted, in one pass; not differentiable."""
+def conv3d_bias(
+    inputs: Iterable[jax.Array], kernel: jax.Array, bias: jax.Array, *, relu: bool
+) -> jax.Array:
+    """Return `conv3d` plus a bias (Cout,), then a ReLU if `relu`, in one pass.
+
+    It cannot be differentiated.
+    """
     inputs = tuple(inputs)
     _check(inputs, kernel)
     if bias.shape != kernel.shape[-1:] or bias.dtype != kernel.dtype:
         raise ValueError(
-            f"conv3d: bias is {bias.dtype}{bias.shape}, wanted {kernel.dtype}{kernel.shape[-1:]}"
+            f"conv3d: bias is {bias.dtype}{bias.shape}; expected {kernel.dtype}{kernel.shape[-1:]}"
         )
 
-    def plain(convolve, inputs, kernel, bias):
+    def plain(
+        convolve: Callable[[Inputs, jax.Array], jax.Array],
+        inputs: Inputs,
+        kernel: jax.Array,
+        bias: jax.Array,
+    ) -> jax.Array:
         y = convolve(inputs, kernel) + bias[None, None, None, None]
         return jnp.maximum(y, 0) if relu else y
 
@@ -57,45 +73,48 @@ def conv3d_bias(inputs, kernel: jax.Array, bias: jax.Array, *, relu: bool) -> ja
     return lax.platform_dependent(inputs, kernel, bias, cpu=cpu, default=partial(plain, _direct))
 
 
-def _check(inputs, kernel):
+def _check(inputs: Inputs, kernel: jax.Array) -> None:
+    """Raise ValueError unless inputs and kernel fit together."""
     for x in inputs:
         if x.ndim != 5 or x.shape[:4] != inputs[0].shape[:4]:
             raise ValueError(
-                f"conv3d: inputs have shapes {[x.shape for x in inputs]}, wanted (B, D, H, W, C) "
-                "each, alike but for C"
+                f"conv3d: inputs have shapes {[x.shape for x in inputs]}; expected (B, D, H, W, C) "
+                "each, the same except for C"
             )
     if kernel.ndim != 5 or kernel.shape[:3] not in ((3, 3, 3), (1, 1, 1)):
         raise ValueError(
-            f"conv3d: kernel has shape {kernel.shape}, "
-            "wanted (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout)"
+            f"conv3d: kernel has shape {kernel.shape}; "
+            "expected (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout)"
         )
     if any(x.dtype != kernel.dtype for x in inputs):
         raise ValueError(
             f"conv3d: inputs are {[str(x.dtype) for x in inputs]}, the kernel {kernel.dtype}; "
-            "wanted the same for all"
+            "expected the same for all"
         )
     channels = sum(x.shape[-1] for x in inputs)
     if kernel.shape[3] != channels:
         raise ValueError(f"conv3d: kernel takes {kernel.shape[3]} channels, inputs have {channels}")
 
 
-def _is_native(kernel) -> bool:
+def _is_native(kernel: jax.Array) -> bool:
+    """Return whether a CPU uses the native convolution for this type."""
     return kernel.dtype in (jnp.float32, jnp.bfloat16) and native.available()
 
 
 @jax.custom_vjp
-def _convolve(inputs, kernel):
+def _convolve(inputs: Inputs, kernel: jax.Array) -> jax.Array:
     cpu = _native if _is_native(kernel) else _blocked
     return lax.platform_dependent(inputs, kernel, cpu=cpu, default=_direct)
 
 
-def _forward(inputs, kernel):
+def _forward(inputs: Inputs, kernel: jax.Array) -> tuple[jax.Array, tuple[Inputs, jax.Array]]:
     return _convolve(inputs, kernel), (inputs, kernel)
 
 
-def _backward(residuals, dy):
+def _backward(residuals: tuple[Inputs, jax.Array], dy: jax.Array) -> tuple[Inputs, jax.Array]:
     inputs, kernel = residuals
-    # The gradient by an input is a 'same' convolution too: kernel mirrored, channels swapped.
+    # The gradient by an input is a 'same' convolution, too: with the kernel mirrored and its
+    # channels swapped.
     mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
     ends = [0]
     for x in inputs:
@@ -113,28 +132,28 @@ def _backward(residuals, dy):
 _convolve.defvjp(_forward, _backward)
 
 
-def _native(inputs, kernel):
+def _native(inputs: Inputs, kernel: jax.Array) -> jax.Array:
     return _native_bias(inputs, kernel, jnp.zeros(kernel.shape[-1], kernel.dtype), relu=False)
 
 
-# The native form reckons in float32; other types are brought there and back.
+# The native form computes in float32; other types are converted to it and back.
 
 
-def _native_bias(inputs, kernel, bias, *, relu):
+def _native_bias(inputs: Inputs, kernel: jax.Array, bias: jax.Array, *, relu: bool) -> jax.Array:
     inputs, wide_kernel, bias = jax.tree.map(_wide, (inputs, kernel, bias))
     return native.convolve(inputs, wide_kernel, bias, relu=relu).astype(kernel.dtype)
 
 
-def _native_kernel_gradient(inputs, dy, *, kernel_size):
+def _native_kernel_gradient(inputs: Inputs, dy: jax.Array, *, kernel_size: int) -> jax.Array:
     inputs, wide_dy = jax.tree.map(_wide, (inputs, dy))
     return native.kernel_gradient(inputs, wide_dy, kernel_size=kernel_size).astype(dy.dtype)
 
 
-def _wide(x):
+def _wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32)
 
 
-def _direct(inputs, kernel):
+def _direct(inputs: Inputs, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
         jnp.concatenate(inputs, axis=-1),
         kernel,
@@ -144,20 +163,20 @@ def _direct(inputs, kernel):
     )
 
 
-def _direct_kernel_gradient(inputs, dy, *, kernel_size):
+def _direct_kernel_gradient(inputs: Inputs, dy: jax.Array, *, kernel_size: int) -> jax.Array:
     x = jnp.concatenate(inputs, axis=-1)
     kernel = jax.ShapeDtypeStruct((kernel_size,) * 3 + (x.shape[-1], dy.shape[-1]), x.dtype)
     return jax.linear_transpose(lambda k: _direct((x,), k), kernel)(dy)[0]
 
 
-def _blocked(inputs, kernel):
+def _blocked(inputs: Inputs, kernel: jax.Array) -> jax.Array:
     x = jnp.concatenate(inputs, axis=-1)
     if kernel.shape[0] == 1:
         return jnp.matmul(x, kernel[0, 0, 0])
     b, d, h, w, _ = x.shape
     n = _blocks(w)
-    # H and the blocks of W are one axis here: a step of 1 along H is a step of n along it, hence
-    # the dilation, and a block's neighbours along W are already among its channels.
+    # H and the blocks of W are one axis here: a step of 1 along H is a step of n along that axis,
+    # hence the dilation. The neighbours of a block along W are already among its channels.
     y = lax.conv_general_dilated(
         _with_halo(x).reshape(b, d, h * n, -1),
         _band(kernel),
@@ -169,7 +188,7 @@ def _blocked(inputs, kernel):
     return y.reshape(b, d, h, n * BLOCK, -1)[:, :, :, :w]
 
 
-def _blocked_kernel_gradient(inputs, dy, *, kernel_size):
+def _blocked_kernel_gradient(inputs: Inputs, dy: jax.Array, *, kernel_size: int) -> jax.Array:
     x = jnp.concatenate(inputs, axis=-1)
     b, d, h, w, c_in = x.shape
     if kernel_size == 1:
@@ -181,14 +200,14 @@ def _blocked_kernel_gradient(inputs, dy, *, kernel_size):
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     x = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
 
-    def add_slab(total, i):
+    def add_slab(total: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
         volume, first = i // (d // slab), i % (d // slab) * slab
         x_slab = lax.dynamic_slice(x, (volume, first, 0, 0, 0), (1, slab + 2, h, w, c_in))
         dy_slab = lax.dynamic_slice(dy, (volume, first, 0, 0, 0), (1, slab, h, w, c_out))
         x_slab = _with_halo(x_slab)[0]  # (slab + 2, H, n, wide_in)
         dy_slab = jnp.pad(dy_slab, ((0, 0), (0, 0), (1, 1), (0, n * BLOCK - w), (0, 0)))
         dy_slab = dy_slab.reshape(slab, h + 2, n, wide_out)
-        # The three steps along H stand side by side: one wide product in place of three.
+        # The three steps along H lie side by side: one wide product instead of three.
         dy_slab = jnp.concatenate([dy_slab[:, 2 - k : 2 - k + h] for k in range(3)], axis=-1)
         products = [
             jnp.matmul(
@@ -203,17 +222,21 @@ def _blocked_kernel_gradient(inputs, dy, *, kernel_size):
     zeros = jnp.zeros((3, wide_in, 3 * wide_out), dtype)
     dband, _ = lax.scan(add_slab, zeros, jnp.arange(b * (d // slab)))
     dband = dband.reshape(3, wide_in, 3, wide_out).swapaxes(1, 2)
-    # The band is linear in the kernel: its transpose adds up what the band repeats.
+    # The band is linear in the kernel, so its transpose adds up what the band repeats.
     kernel = jax.ShapeDtypeStruct((3, 3, 3, c_in, c_out), dtype)
     return jax.linear_transpose(_band, kernel)(dband)[0].astype(x.dtype)
 
 
-def _blocks(w):
+def _blocks(w: int) -> int:
+    """Return how many blocks cover `w` columns."""
     return -(-w // BLOCK)
 
 
-def _with_halo(x):
-    """(B, D, H, W, C) -> (B, D, H, n, (BLOCK + 2) * C): each block with a column on either side."""
+def _with_halo(x: jax.Array) -> jax.Array:
+    """Return each block with a column on either side.
+
+    (B, D, H, W, C) -> (B, D, H, n, (BLOCK + 2) * C)
+    """
     b, d, h, w, c = x.shape
     n = _blocks(w)
     x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (1, (n + 1) * BLOCK - w - 1), (0, 0)))
@@ -221,9 +244,11 @@ def _with_halo(x):
     return jnp.concatenate([x[..., :n, :], x[..., 1:, : 2 * c]], axis=-1)
 
 
-def _band(kernel):
-    """(3, 3, 3, Cin, Cout) -> (3, 3, (BLOCK + 2) * Cin, BLOCK * Cout): output column j of a block
-    sees its input columns j, j + 1 and j + 2 only."""
+def _band(kernel: jax.Array) -> jax.Array:
+    """Return the kernel of a whole block: output column j sees only input columns j to j + 2.
+
+    (3, 3, 3, Cin, Cout) -> (3, 3, (BLOCK + 2) * Cin, BLOCK * Cout)
+    """
     columns = [
         jnp.pad(kernel, ((0, 0), (0, 0), (j, BLOCK - 1 - j), (0, 0), (0, 0))) for j in range(BLOCK)
     ]

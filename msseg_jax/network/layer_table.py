@@ -1,5 +1,8 @@
 """The layers of a network as a table: one line per convolution."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,8 +10,19 @@ from flax.traverse_util import flatten_dict
 
 from msseg_jax.configuration.sections import NetworkSettings
 from msseg_jax.network import native
-from msseg_jax.network.model import Convolution, SiameseMPUNet
+from msseg_jax.network.model import Convolution, SiameseMPUNet, variable_shapes
 from msseg_jax.system.text_table import text_table
+
+Sides = tuple[int, ...]  # the shape of an array
+
+
+class Layer(NamedTuple):
+    """One convolution of a network."""
+
+    path: tuple[str, ...]  # its name, and those of the modules that hold it
+    kernel: Sides
+    input: Sides
+    output: Sides
 
 
 def layer_table(settings: NetworkSettings, patch_size: int) -> str:
@@ -18,27 +32,12 @@ def layer_table(settings: NetworkSettings, patch_size: int) -> str:
       patch_size: side of the input, voxels.
     """
     model = SiameseMPUNet(settings)
-    side = patch_size
-    visit = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
-    rows = []
-
-    def note(next_call, args, kwargs, context):
-        output = next_call(*args, **kwargs)
-        if isinstance(context.module, Convolution) and context.method_name == "__call__":
-            kernel = context.module.variables["params"]["kernel"].shape
-            shape = (*args[0][0].shape[:-1], kernel[3])
-            rows.append((context.module.path, kernel, shape, output.shape))
-        return output
-
-    with nn.intercept_methods(note):
-        variables = jax.eval_shape(
-            lambda key, visit: model.init(key, visit, visit, train=False), jax.random.key(0), visit
-        )
-    parameters = flatten_dict(variables["params"])
+    rows = _layers(model, patch_size)
+    parameters = flatten_dict(variable_shapes(model)["params"])
 
     table = [("layer", "kernel", "input", "output", "parameters")]
     for path, kernel, before, after in rows:
-        # A unit's batch norm belongs to its convolution's line.
+        # The batch norm of a unit is counted with its convolution.
         owner = path[:-1] if path[-1] == "convolution" else path
         count = sum(leaf.size for name, leaf in parameters.items() if name[: len(owner)] == owner)
         table.append(
@@ -61,3 +60,29 @@ def layer_table(settings: NetworkSettings, patch_size: int) -> str:
             f"parameters: {total}",
         ]
     )
+
+
+def _layers(model: SiameseMPUNet, patch_size: int) -> list[Layer]:
+    """Return the convolutions in the order of computation."""
+    layers: list[Layer] = []
+
+    def note(
+        next_call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        output = next_call(*args, **kwargs)
+        if isinstance(context.module, Convolution) and context.method_name == "__call__":
+            kernel = context.module.variables["params"]["kernel"].shape
+            whole_input = (*args[0][0].shape[:-1], kernel[3])  # of which args[0] are the parts
+            layers.append(Layer(context.module.path, kernel, whole_input, output.shape))
+        return output
+
+    side = patch_size
+    visit = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
+    with nn.intercept_methods(note):
+        jax.eval_shape(
+            lambda key, visit: model.init(key, visit, visit, train=False), jax.random.key(0), visit
+        )
+    return layers

@@ -3,27 +3,27 @@
 import jax
 import jax.numpy as jnp
 
-EPSILON = 1e-5  # above and below the fraction, Fenneteau et al. 2021, equation 1
+EPSILON = 1e-5  # added above and below the fraction, Fenneteau et al. 2021, equation 1
 FACTOR = -2.0  # the paper's -2; with it a perfect, non-empty batch scores -1
 
 
 def batch_dice_loss(
     probabilities: jax.Array, targets: jax.Array, axis_name: str | None = None
 ) -> jax.Array:
-    """Batch Dice loss of Fenneteau et al. 2021, equation 1.
+    """Return the batch Dice loss of Fenneteau et al. 2021, equation 1.
 
-    `-2 (1e-5 + sum P Q) / (1e-5 + sum (P + Q))`, each sum over all targets, all patches of the
-    global batch and all voxels. One ratio for the whole batch: a patch without a lesion has no
-    Dice of its own, but still pushes false positives down through the denominator.
+    It is `-2 (1e-5 + sum P Q) / (1e-5 + sum (P + Q))`; each sum runs over all targets, all patches
+    of the global batch and all voxels. There is one ratio for the whole batch: a patch without a
+    lesion has no Dice of its own, but still pushes false positives down through the denominator.
 
-    Two values follow from the formula as published and are kept: a perfect prediction of a
-    non-empty batch gives -1 (very nearly), an empty batch predicted empty gives -2.
+    Two values follow from the formula as published, and are kept: a perfect prediction of a
+    non-empty batch gives (very nearly) -1, and an empty batch predicted empty gives -2.
 
     Args:
       probabilities: (B, D, H, W, T), in [0, 1].
       targets: (B, D, H, W, T), 0 or 1, any dtype.
       axis_name: the `pmap` axis over which the batch is spread. The sums run over it before the
-        division: the mean of the devices' own Dice ratios would be another loss.
+        division, because the mean of the devices' own Dice ratios would be another loss.
 
     Returns:
       A float32 scalar in [-2, 0), the same on every device.
@@ -33,8 +33,8 @@ def batch_dice_loss(
     """
     if probabilities.shape != targets.shape:
         raise ValueError(
-            f"probabilities have shape {probabilities.shape}, targets {targets.shape}: "
-            "batch_dice_loss wants the same shape (B, D, H, W, T) for both"
+            f"probabilities have shape {probabilities.shape}, targets {targets.shape}; expected "
+            "the same shape (B, D, H, W, T) for both"
         )
     probabilities = probabilities.astype(jnp.float32)
     targets = targets.astype(jnp.float32)

@@ -1,11 +1,11 @@
 """The CPU's own convolution: `convolution.cc`, compiled once for this machine and called by XLA.
 
 It is compiled on first use with the system's C++ compiler and kept in the user's cache folder,
-$XDG_CACHE_HOME/msseg_jax or ~/.cache/msseg_jax. Without a compiler, or where anything goes wrong,
-a plain JAX convolution does the same work more slowly, and one line says why. The environment
+$XDG_CACHE_HOME/msseg_jax or ~/.cache/msseg_jax. If there is no compiler, or if anything fails, a
+plain JAX convolution does the same work more slowly, and one line says why. The environment
 variable MSSEG_JAX_NATIVE=0 turns it off.
 
-Arrays are (B, D, H, W, C) for JAX; XLA is asked to lay them out with the channels in front.
+Arrays are (B, D, H, W, C) for JAX. XLA is asked to store them with the channels in front.
 """
 
 import ctypes
@@ -17,11 +17,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 
 SOURCE = Path(__file__).with_name("convolution.cc")
 SWITCH = "MSSEG_JAX_NATIVE"
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def state() -> tuple[bool, str]:
-    """Whether the native convolution serves this process, and in words why or why not."""
+    """Return whether this process uses the native convolution, and why or why not, in words."""
     if os.environ.get(SWITCH, "1") == "0":
         return False, f"turned off by {SWITCH}=0"
     if jax.default_backend() != "cpu":
@@ -47,35 +48,37 @@ def state() -> tuple[bool, str]:
         for symbol in SYMBOLS:
             handler = jax.ffi.pycapsule(getattr(library, symbol))
             jax.ffi.register_ffi_target(symbol, handler, platform="cpu")
-    # RuntimeError: JAX will not have the handler; OSError: no room for a temporary folder.
+    # RuntimeError: JAX refuses the handler. OSError: there is no room for a temporary folder.
     except (_Unavailable, OSError, RuntimeError) as error:
         logger.warning(
-            "the native convolution is not available, so a slower one takes its place: %s", error
+            "the native convolution is not available, so a slower one is used: %s", error
         )
         return False, str(error)
     return True, f"compiled from {SOURCE.name} for this CPU"
 
 
 def available() -> bool:
-    """Whether the native convolution serves this process; compiles it if it must."""
+    """Return whether this process uses the native convolution; the first call may compile it."""
     return state()[0]
 
 
 def find_compiler() -> str | None:
-    """The path of the C++ compiler that would be used; None if there is none."""
-    wanted = os.environ.get("CXX")
-    names = filter(None, (wanted, *COMPILERS))
+    """Return the path of the C++ compiler that would be used; None if there is none."""
+    chosen = os.environ.get("CXX")
+    names = filter(None, (chosen, *COMPILERS))
     found = next(filter(None, map(shutil.which, names)), None)
-    if wanted and shutil.which(wanted) is None:
+    if chosen and shutil.which(chosen) is None:
         logger.warning(
-            "CXX is %r, and there is no such program, so %s takes its place; wanted the name or "
-            "path of a C++ compiler alone", wanted, found or "none",
+            "CXX is %r, and there is no such program, so %s is used; expected only the name or "
+            "the path of a C++ compiler", chosen, found or "none",
         )  # fmt: skip
     return found
 
 
-def convolve(inputs, kernel, bias, *, relu: bool):
-    """'Same' convolution of the concatenated inputs, with a bias and perhaps a ReLU.
+def convolve(
+    inputs: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array, *, relu: bool
+) -> jax.Array:
+    """Return the 'same' convolution of the concatenated inputs, plus a bias, then a ReLU if `relu`.
 
     Args:
       inputs: (B, D, H, W, C_i) float32 each; the C_i add up to Cin.
@@ -93,8 +96,8 @@ def convolve(inputs, kernel, bias, *, relu: bool):
     return call(kernel, bias, *inputs, relu=relu)
 
 
-def kernel_gradient(inputs, dy, kernel_size: int):
-    """The gradient of a convolution by its kernel: (K, K, K, Cin, Cout) float32.
+def kernel_gradient(inputs: Sequence[jax.Array], dy: jax.Array, kernel_size: int) -> jax.Array:
+    """Return the gradient of a convolution by its kernel: (K, K, K, Cin, Cout) float32.
 
     Args:
       inputs: as in `convolve`.
@@ -109,8 +112,12 @@ def kernel_gradient(inputs, dy, kernel_size: int):
     return call(dy, *inputs)
 
 
-def channel_sums(x, y):
-    """Of each channel the sums of x and of x * y: (B, D, H, W, C) float32 twice -> (2, C)."""
+def channel_sums(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return the sums of x and of x * y in each channel, (2, C).
+
+    Args:
+      x, y: (B, D, H, W, C) float32.
+    """
     shape = jax.ShapeDtypeStruct((2, x.shape[-1]), jnp.float32)
     call = jax.ffi.ffi_call(
         "msseg_channel_sums", shape, vmap_method="sequential", input_layouts=[PLANAR, PLANAR]
@@ -122,51 +129,54 @@ def channel_sums(x, y):
 
 
 class _Unavailable(Exception):
-    """Why there is no library, and what to do."""
+    """There is no library; the message says why and what to do."""
 
 
 def _library() -> ctypes.CDLL:
-    """The compiled library, from the cache if it is there and whole."""
+    """Return the compiled library, from the cache if it is there and undamaged."""
     key = hashlib.sha256()
     compiler = find_compiler()
     if compiler is None:
         raise _Unavailable(
             "there is no C++ compiler; install one (Debian and Ubuntu: apt install g++)"
         )
-    for part in (SOURCE.read_text(), repr(FLAGS), _cpu(), jaxlib.__version__, compiler):
+    for part in (SOURCE.read_text(), repr(FLAGS), _cpu(), version("jaxlib"), compiler):
         key.update(part.encode())
     name = f"convolution-{key.hexdigest()[:20]}"
     folder = _cache_folder()
-    if folder is None:  # then it is compiled for this process alone
+    if folder is None:  # then it is compiled only for this process
         with tempfile.TemporaryDirectory(prefix="msseg_jax_") as temporary:
             return _load(_compile(compiler, Path(temporary), name))
-    library = _whole(folder, name) or _compile(compiler, folder, name)
+    library = _cached(folder, name) or _compile(compiler, folder, name)
     return _load(library)
 
 
 def _cpu() -> str:
-    """What tells one CPU's instruction set from another's."""
+    """Return a text that differs between CPUs with different instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
         return platform.platform() + platform.processor()
-    wanted = ("model name", "flags", "Features", "CPU part")
-    return platform.machine() + "".join(sorted({line for line in lines if line.startswith(wanted)}))
+    fields = ("model name", "flags", "Features", "CPU part")
+    return platform.machine() + "".join(sorted({line for line in lines if line.startswith(fields)}))
 
 
 def _cache_folder() -> Path | None:
-    """The folder of compiled libraries, made if need be; None where it cannot be written."""
+    """Return the folder of compiled libraries, made if necessary; None if it cannot be written."""
     try:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(root) / "msseg_jax"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home folder
         return None
     return folder if os.access(folder, os.W_OK) else None
 
 
 def _compile(compiler: str, folder: Path, name: str) -> Path:
-    """Compile into `folder`, beside its place and then renamed, so that processes may race."""
+    """Compile into `folder` and return the library.
+
+    It is written beside its place and renamed, so that several processes may do it at once.
+    """
     library = folder / f"{name}.so"
     partial = folder / f".partial-{os.getpid()}-{library.name}"
     include = f"-I{jax.ffi.include_dir()}"
@@ -180,7 +190,7 @@ def _compile(compiler: str, folder: Path, name: str) -> Path:
             if done.returncode == 0:
                 break
         else:
-            said = done.stderr.strip().splitlines() or ["no word of why"]
+            said = done.stderr.strip().splitlines() or ["it gave no reason"]
             raise _Unavailable(f"{compiler} failed: {said[-1][:300]}")
         digest = hashlib.sha256(partial.read_bytes()).hexdigest()
         os.replace(partial, library)
@@ -193,8 +203,8 @@ def _compile(compiler: str, folder: Path, name: str) -> Path:
     return library
 
 
-def _whole(folder: Path, name: str) -> Path | None:
-    """The cached library; None if it is not there, or not as it was when it was compiled."""
+def _cached(folder: Path, name: str) -> Path | None:
+    """Return the cached library; None if it is missing, or has changed since it was compiled."""
     library = folder / f"{name}.so"
     try:
         digest = hashlib.sha256(library.read_bytes()).hexdigest()
@@ -204,6 +214,7 @@ def _whole(folder: Path, name: str) -> Path | None:
 
 
 def _load(library: Path) -> ctypes.CDLL:
+    """Return the loaded library. Raises _Unavailable if it cannot be loaded."""
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:

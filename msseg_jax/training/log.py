@@ -1,28 +1,45 @@
-"""What a training says of itself: lines to read, JSON lines to plot, a bar to watch.
-
-Whoever wants TensorBoard too hands in an `EventFile`, which gets every JSON line.
-"""
+"""The log of a training: lines to read, JSON lines to plot, a bar to watch, event files."""
 
 import contextlib
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO, TypeVar
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from msseg_jax.report.snapshot import Snapshot
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
-from msseg_jax.training.tensorboard import EventFile
+from msseg_jax.training.step import Metrics
+from msseg_jax.training.tensorboard import EventFile, Line
+
+Batch = TypeVar("Batch")
+
+
+@dataclass
+class Clock:
+    """The time of the steps since the last line."""
+
+    start: float = field(default_factory=time.perf_counter)
+    waited_s: float = 0.0  # for batches
+    steps: int = 0
+
+    def elapsed_s(self) -> float:
+        """Return the seconds since the start."""
+        return time.perf_counter() - self.start
 
 
 class TrainingLog:
     """Collects the metrics of steps and writes one line per interval.
 
-    Metrics stay on the device until a line is written; at most one step is in flight, so that the
+    Metrics stay on the device until a line is written. At most one step is in flight, so that the
     times are those of the steps and not of their dispatch.
     """
 
@@ -31,42 +48,59 @@ class TrainingLog:
         path: Path | None,
         batch_size: int,
         total_steps: int,
-        learning_rate,
+        learning_rate: Callable[[int], Any],
         events: EventFile | None = None,
     ):
-        self._path = path  # None: this process is not the one that writes
+        """Make a log that writes nothing before `begin`.
+
+        Args:
+          path: log.jsonl; None: this process does not write.
+          batch_size: patches of a whole batch, over all processes.
+          total_steps: of the run.
+          learning_rate: of the step after so many steps, a scalar.
+          events: what TensorBoard reads; None: nothing.
+        """
+        self._path = path
         self._batch_size = batch_size
         self._total_steps = total_steps
-        self._learning_rate = learning_rate  # function of the number of steps done
-        self._pending = []  # [(step, metrics)]
+        self._learning_rate = learning_rate
         self._events = events
-        self._file = self._bar = None
-        self._first = None  # (step, time) when the first step of this process was done
+        self._file: TextIO | None = None
+        self._bar: tqdm | None = None
+        self._clock = Clock()
+        self._pending: list[tuple[int, Metrics]] = []  # steps without a line
+        # Step and time at which the first step of this process was done.
+        self._first: tuple[int, float] | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self._bar is not None:
             self._bar.close()
         if self._file is not None:
-            with contextlib.suppress(OSError):  # which the write has told of
+            with contextlib.suppress(OSError):  # which was reported when a line was written
                 self._file.close()
         if self._events is not None:
             self._events.close()
 
     def begin(self, first_step: int, validated: bool = True) -> None:
-        """Start after `first_step` steps; what the file says of later ones is to be done again.
+        """Start after `first_step` steps, and drop from the file the lines of later steps.
 
         Args:
-          validated: whether that step's validation, if it has one, is done.
+          validated: whether the validation of that step, if it has one, is done.
         """
         self.restart_clock()
         if self._path is None:
             return
         if self._path.is_file():
             lines = self._path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if _is_done(line, first_step, validated)]
+            kept = [line for line in lines if _stays(line, first_step, validated)]
             write_beside(self._path, lambda path: path.write_text("".join(kept)))
         self._file = self._path.open("a", buffering=1)  # a whole line at a time
         if self._events is not None:
@@ -80,85 +114,89 @@ class TrainingLog:
             self.say(f"nothing to do: the run has all its {first_step} steps")
 
     def say(self, line: str) -> None:
-        """A line for the reader alone, above the bar."""
+        """Print a line above the bar, and write it nowhere."""
         if self._path is not None:
             tqdm.write(line)
 
-    def timed(self, batches: Iterable) -> Iterator:
-        """The same batches; the time spent waiting for them is noted."""
-        batches = iter(batches)
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Return the same batches, and note the time spent waiting for them."""
+        iterator = iter(batches)
         while True:
             start = time.perf_counter()
-            batch = next(batches, None)
-            self._waited_s += time.perf_counter() - start
+            batch = next(iterator, None)
+            self._clock.waited_s += time.perf_counter() - start
             if batch is None:
                 return
             yield batch
 
-    def add(self, step: int, metrics: dict) -> None:
-        """Note the metrics of a step (device scalars), which may still be running."""
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Note the metrics of a step, which may still be running."""
         if self._first is None:
             jax.block_until_ready(metrics)
-            self.say(f"first step, with compilation: {time.perf_counter() - self._start:.1f} s")
+            self.say(f"first step, with compilation: {self._clock.elapsed_s():.1f} s")
             self.restart_clock()  # the rates are those of the steps that follow
-            self._first = step, self._start
+            self._first = step, self._clock.start
         else:
             if self._pending:
                 jax.block_until_ready(self._pending[-1])
-            self._timed_steps += 1
+            self._clock.steps += 1
         self._pending.append((step, metrics))
         if self._bar is not None:
             self._bar.update()
 
     def write(self) -> None:
-        """Write what has come since the last line.
+        """Write one line for the steps since the last line.
 
         Raises:
-          InputError: at the first step whose loss or gradient is not finite.
+          InputError: The loss or the gradient of a step is not finite, or the disk is full.
         """
         if not self._pending:
             return
-        metrics = jax.device_get(self._pending)
-        for step, values in metrics:
-            for name, value in values.items():
-                if not math.isfinite(value):
-                    raise InputError(
-                        f"the {name} of step {step} is {value}; wanted a finite number: begin anew "
-                        "in another --workdir with a lower --config.train.learning_rate, or look "
-                        "for extreme intensities in the images"
-                    )
-        now = time.perf_counter()
-        elapsed_s = now - self._start
-        step = metrics[-1][0]
-        line = {
-            "step": step,
-            "learning_rate": float(self._learning_rate(step - 1)),
-            "loss": sum(float(values["loss"]) for _, values in metrics) / len(metrics),
-            "gradient_norm": float(metrics[-1][1]["gradient_norm"]),
-        }
+        metrics: list[tuple[int, dict[str, np.ndarray]]] = jax.device_get(self._pending)
+        _require_finite(metrics)
+        step, last = metrics[-1]
+        speed = self._speed(step)
+        rate = float(self._learning_rate(step - 1))
+        loss = sum(float(values["loss"]) for _, values in metrics) / len(metrics)
+        gradient_norm = float(last["gradient_norm"])
+        line = {"step": step, "learning_rate": rate, "loss": loss, "gradient_norm": gradient_norm}
+        self._write(line | speed)
         said = (
-            f"step {step}/{self._total_steps}  rate {line['learning_rate']:.6f}  "
-            f"loss {line['loss']:.4f}  gradient {line['gradient_norm']:.4f}"
+            f"step {step}/{self._total_steps}  rate {rate:.6f}  loss {loss:.4f}  "
+            f"gradient {gradient_norm:.4f}"
         )
-        if self._timed_steps:  # not after the first step alone
-            line["patches_per_s"] = self._batch_size * self._timed_steps / elapsed_s
-            line["data_wait_share"] = self._waited_s / elapsed_s
-            # As the run has gone so far: with its validations and checkpoints.
-            first_step, first_time = self._first
-            step_s = (now - first_time) / (step - first_step)
-            line["time_left_s"] = (self._total_steps - step) * step_s
+        if speed:
             said += (
-                f"  {line['patches_per_s']:.2f} patches/s  "
-                f"data wait {100 * line['data_wait_share']:.0f} %  "
-                f"left {_duration(line['time_left_s'])}"
+                f"  {speed['patches_per_s']:.2f} patches/s  "
+                f"data wait {100 * speed['data_wait_share']:.0f} %  "
+                f"left {_duration(speed['time_left_s'])}"
             )
-        self._write(line)
         self.say(said)
         self._pending.clear()
         self.restart_clock()
 
-    def write_validation(self, step: int, scores: dict, snapshot: Snapshot | None) -> None:
-        """Write the scores of the held-out patients, and the picture of one of them."""
+    def _speed(self, step: int) -> dict[str, float]:
+        """Return how fast the run goes after `step` steps; empty after only the first step."""
+        if self._first is None or not self._clock.steps:
+            return {}
+        elapsed_s = self._clock.elapsed_s()
+        first_step, first_time = self._first
+        # Of the whole run so far, with its validations and checkpoints.
+        step_s = (self._clock.start + elapsed_s - first_time) / (step - first_step)
+        return {
+            "patches_per_s": self._batch_size * self._clock.steps / elapsed_s,
+            "data_wait_share": self._clock.waited_s / elapsed_s,
+            "time_left_s": (self._total_steps - step) * step_s,
+        }
+
+    def write_validation(
+        self, step: int, scores: Mapping[str, float], snapshot: Snapshot | None
+    ) -> None:
+        """Write the scores of the held-out patients, and the picture of one of them.
+
+        Raises:
+          InputError: The disk is full.
+        """
         self._write({"step": step, "validation": scores})
         self.say(
             f"step {step}/{self._total_steps}  validation: Dice {scores['dice']:.3f}, "
@@ -168,7 +206,7 @@ class TrainingLog:
         if self._events is not None and snapshot is not None:
             self._events.write_picture(step, snapshot)
 
-    def _write(self, line: dict) -> None:
+    def _write(self, line: Line) -> None:
         try:
             if self._file is not None:
                 self._file.write(json.dumps(line) + "\n")
@@ -177,19 +215,29 @@ class TrainingLog:
         except OSError as error:
             raise InputError(
                 f"{self._path} and what TensorBoard reads beside it cannot be written ({error}); "
-                "wanted room on the disk and the right to write: when there is, the same command "
-                "goes on from the last checkpoint"
+                "expected room on the disk and the right to write: then the same command continues "
+                "from the last checkpoint"
             ) from error
 
     def restart_clock(self) -> None:
-        """Begin to measure anew: what came before was no step."""
-        self._start = time.perf_counter()
-        self._waited_s = 0.0
-        self._timed_steps = 0
+        """Measure from now on, because what came before was no step."""
+        self._clock = Clock()
 
 
-def _is_done(line: str, first_step: int, validated: bool) -> bool:
-    """Whether a line is of what a run that goes on will not do again, and whole."""
+def _require_finite(metrics: list[tuple[int, dict[str, np.ndarray]]]) -> None:
+    """Raise InputError at the first step with a number that is not finite."""
+    for step, values in metrics:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise InputError(
+                    f"the {name} of step {step} is {value}; expected a finite number: begin anew "
+                    "in another --workdir with a lower --config.train.learning_rate, or look for "
+                    "extreme intensities in the images"
+                )
+
+
+def _stays(line: str, first_step: int, validated: bool) -> bool:
+    """Return whether a line is complete, and the continued run does not write it again."""
     try:
         content = json.loads(line)
     except ValueError:  # cut short
@@ -199,7 +247,7 @@ def _is_done(line: str, first_step: int, validated: bool) -> bool:
 
 
 def _duration(seconds: float) -> str:
-    """h:mm:ss."""
+    """Return a duration as h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"

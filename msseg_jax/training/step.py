@@ -24,7 +24,7 @@ class TrainState(train_state.TrainState):
 
     @property
     def model_variables(self) -> dict[str, Any]:
-        """What the network needs to be applied."""
+        """Return the variables with which the network is applied."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 

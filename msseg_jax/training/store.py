@@ -1,4 +1,4 @@
-"""What a run stores of its state: the last two checkpoints and the best one."""
+"""The states that a run stores: the last two checkpoints and the best one."""
 
 from contextlib import ExitStack
 from types import TracebackType

@@ -1,15 +1,15 @@
-"""Whole-volume inference on the held-out patients while a network is trained."""
+"""Segment and score the held-out patients, whole, while a network is trained."""
 
 import math
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import jax
 
 from msseg_jax.configuration.sections import TrainedSettings
-from msseg_jax.data.cache import open_patient
+from msseg_jax.data.cache import Entry, open_patient
 from msseg_jax.data.packing import unpack_images, unpack_target
 from msseg_jax.evaluation.scores import compare_lesions, count_lesions
 from msseg_jax.inference.forward import compile_forward, segment_volume
@@ -20,36 +20,36 @@ from msseg_jax.training import processes
 
 
 class Validation:
-    """Scores of the held-out patients on the isotropic grid, and the picture of one of them.
+    """Scores the held-out patients on the isotropic grid, and draws the picture of one of them.
 
-    The one shown is the same in every evaluation: the first that has new lesions, or else the
-    first. Several processes share the patients; the main one has the picture.
+    The picture always shows the same patient: the first with new lesions, or else the first.
+    Several processes share the patients, and the main one draws the picture.
     """
 
-    def __init__(self, settings: TrainedSettings, patients: list[tuple[str, Path]]):
+    def __init__(self, settings: TrainedSettings, patients: list[Entry]):
         self._settings = settings
-        # A stable sort: the one that is shown comes first, and so to the main process.
+        # A stable sort: the patient of the picture comes first, and so to the main process.
         shown_first = sorted(patients, key=lambda entry: not open_patient(*entry).has_lesions)
         self._patients = shown_first[jax.process_index() :: jax.process_count()]
         self._forward = compile_forward(SiameseMPUNet(settings.model))
 
     def __call__(
-        self, variables: dict, given_up: Callable[[], bool] = lambda: False
+        self, variables: dict[str, Any], given_up: Callable[[], bool] = lambda: False
     ) -> tuple[dict[str, float], Snapshot | None] | None:
-        """({'dice', 'detected', 'missed', 'false'} of all patients together, picture).
+        """Return the scores of all patients together, and the picture; None if given up.
 
-        Dice is that of all voxels of all patients, so that patients without a new lesion count
-        too; NaN where there is neither a reference nor a predicted voxel.
+        The scores are {'dice', 'detected', 'missed', 'false'}. Dice is that of all voxels of all
+        patients, so that patients without a new lesion count, too. It is NaN if there is neither a
+        reference nor a predicted voxel.
 
         Args:
           variables: the network's parameters and statistics.
-          given_up: asked before each patient; if it says so there is no more to be done, and the
-            result is None. Never where several processes share the patients, as they wait for each
-            other at the end.
+          given_up: asked before each patient whether to give up. It must not say so where several
+            processes share the patients, because they wait for each other at the end.
         """
         predict, data = self._settings.predict, self._settings.data
         spacing_mm = (data.spacing_mm,) * 3
-        # On one device: what lies on all of them would have each compute every tile.
+        # On one device: with variables on all of them, each device would compute every tile.
         variables = jax.device_put(variables, jax.local_devices()[0])
         network = partial(self._forward, variables)
         side = data.patch_size
@@ -71,6 +71,6 @@ class Validation:
                 snapshot = draw_snapshot(
                     name, patient.affine, images, patient.brain, reference, prediction
                 )
-        counts = processes.sum_over_processes(counts)
-        overlap, total = counts.pop("overlap"), counts.pop("total")
-        return {"dice": 2 * overlap / total if total else math.nan, **counts}, snapshot
+        sums = processes.sum_over_processes(counts)
+        overlap, total = sums.pop("overlap"), sums.pop("total")
+        return {"dice": 2 * overlap / total if total else math.nan, **sums}, snapshot

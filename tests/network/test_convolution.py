@@ -165,10 +165,10 @@ def test_a_program_for_a_cpu_holds_no_3d_convolution_and_one_for_a_gpu_holds_it(
 @pytest.mark.parametrize(
     ("x_shape", "kernel_shape", "message"),
     [
-        ((1, 8, 8, 8, 2), (5, 5, 5, 2, 2), r"\(5, 5, 5, 2, 2\), wanted \(3, 3, 3"),
-        ((1, 8, 8, 8, 2), (3, 3, 2, 2), r"\(3, 3, 2, 2\), wanted \(3, 3, 3"),
+        ((1, 8, 8, 8, 2), (5, 5, 5, 2, 2), r"\(5, 5, 5, 2, 2\); expected \(3, 3, 3"),
+        ((1, 8, 8, 8, 2), (3, 3, 2, 2), r"\(3, 3, 2, 2\); expected \(3, 3, 3"),
         ((1, 8, 8, 8, 2), (3, 3, 3, 4, 2), "takes 4 channels, inputs have 2"),
-        ((8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(8, 8, 8, 2\)\], wanted \(B, D, H, W, C\)"),
+        ((8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(8, 8, 8, 2\)\]; expected \(B, D, H, W, C\)"),
     ],
 )
 def test_other_shapes_are_refused_with_what_was_found(x_shape, kernel_shape, message):
@@ -180,5 +180,5 @@ def test_other_types_and_biases_are_refused():
     x, kernel = jnp.zeros((1, 8, 8, 8, 2)), jnp.zeros((3, 3, 3, 2, 4))
     with pytest.raises(ValueError, match=r"inputs are \['bfloat16'\], the kernel float32"):
         convolution.conv3d((x.astype(jnp.bfloat16),), kernel)
-    with pytest.raises(ValueError, match=r"bias is float32\(1,\), wanted float32\(4,\)"):
+    with pytest.raises(ValueError, match=r"bias is float32\(1,\); expected float32\(4,\)"):
         convolution.conv3d_bias((x,), kernel, jnp.zeros(1), relu=False)

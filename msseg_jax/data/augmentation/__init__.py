@@ -1,8 +1,9 @@
-"""Patches made to differ as patients and scanners do: each drawn, then done.
+"""Make patches differ as patients and scanners do: first draw the changes, then apply them.
 
-`draw` (all randomness, a function of seed and patch), `spatial` (where voxels are taken from, the
-same for both visits and the targets, but for a small misregistration), `appearance` (what is done
-to the intensities of each visit), `smooth` (smooth functions, which both use), `patch` (all of it).
+`draw`: all randomness, a function of seed and patch. `spatial`: where voxels are taken from, which
+is the same for both visits and the targets, except for a small misregistration. `appearance`: what
+is done to the intensities of each visit. `smooth`: smooth functions, which both use. `patch`: all
+of it together.
 """
 
 from msseg_jax.data.augmentation.draw import Augmentation, draw_augmentation

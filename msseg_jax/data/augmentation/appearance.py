@@ -1,11 +1,12 @@
-"""What another scanner, or another day, would have made of one visit's intensities.
+"""Change the intensities of one visit as another scanner, or another day, would.
 
-Intensities are z-scores of the brain. A scanner's gain, its coil's bias field and a gamma act on a
-signal that is never negative, so these three act on what a z-score has above that of no signal
-(`zero_signal`). Of a gain the normalisation of a whole visit leaves little: what is drawn here is
-what it leaves, as lesions or the mask make one visit's mean and deviation differ from the other's.
+Intensities are z-scores of the brain. A scanner's gain, the bias field of its coil and a gamma act
+on a signal that is never negative. So these three act on the part of a z-score above that of no
+signal (`zero_signal`). The normalisation of a whole visit removes most of a gain. What is drawn
+here is the rest: lesions or the mask make the mean and deviation of the visits differ.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from msseg_jax.data.intensity import BACKGROUND
 
 @dataclass(frozen=True)
 class Appearance:
-    """What is done to one visit; nothing, unless it is said."""
+    """The changes to one visit; by default there are none."""
 
     gamma: float = 1.0  # exponent
     gain: float = 1.0  # factor
@@ -25,15 +26,17 @@ class Appearance:
     blur_voxels: float = 0.0  # Gaussian standard deviation
     slice_axis: int = 0
     slice_voxels: float = 1.0  # thickness
-    slice_phase: float = 0.0  # where the first slice begins before the patch, in slices, 0..1
+    slice_phase: float = 0.0  # share of the first slice that lies before the patch, 0..1
     noise: float = 0.0  # Gaussian standard deviation, in standard deviations of the brain
     noise_seed: int = 0
     zero_signal: float = -4.0  # the z-score of no signal at all
 
 
 def change_appearance(image: np.ndarray, brain: np.ndarray, appearance: Appearance) -> np.ndarray:
-    """One visit (S, S, S) float32 to another, in the order of what happens to a signal: the tissue,
-    the coil, the resolution, the noise. BACKGROUND stays outside the brain."""
+    """Return a changed visit, (S, S, S) float32, with BACKGROUND outside the brain.
+
+    The order is that in which a signal arises: the tissue, the coil, the resolution, the noise.
+    """
     zero = appearance.zero_signal
     if appearance.gamma != 1:
         image = change_gamma(image, appearance.gamma, zero)
@@ -51,12 +54,12 @@ def change_appearance(image: np.ndarray, brain: np.ndarray, appearance: Appearan
 
 
 def change_gamma(image: np.ndarray, gamma: float, zero_signal: float) -> np.ndarray:
-    """The signal to the power of gamma, in units in which the brain's mean is 1.
+    """Raise the signal to the power of gamma, in units in which the brain's mean is 1.
 
-    So the z-scores 0 and `zero_signal` stay: normalisation would bring the mean back, too.
+    So the z-scores 0 and `zero_signal` stay, as normalisation would restore the mean.
     """
     signal = image / np.float32(-zero_signal) + np.float32(1)
-    # What interpolation and noise have pushed below no signal keeps its order.
+    # Values that interpolation and noise have pushed below no signal keep their order.
     changed = np.copysign(np.abs(signal) ** np.float32(gamma), signal)
     return (changed - np.float32(1)) * np.float32(-zero_signal)
 
@@ -64,20 +67,20 @@ def change_gamma(image: np.ndarray, gamma: float, zero_signal: float) -> np.ndar
 def multiply_signal(
     image: np.ndarray, factor: float | np.ndarray, zero_signal: float
 ) -> np.ndarray:
-    """The signal times a factor, one or one per voxel."""
+    """Multiply the signal by a factor: one for all voxels, or one per voxel."""
     zero = np.float32(zero_signal)
     return (image - zero) * np.float32(factor) + zero
 
 
 def bias_field(appearance: Appearance, image: np.ndarray) -> np.ndarray | float:
-    """The coil's factor in every voxel, smooth and positive: (S, S, S) float32; 1 if none."""
+    """Return the coil's factor in every voxel, (S, S, S) float32, smooth and positive; or 1."""
     if appearance.bias is None:
         return 1.0
     return np.exp(spline_field(appearance.bias, image.shape[0]))
 
 
 def blur(image: np.ndarray, brain: np.ndarray, sigma_voxels: float) -> np.ndarray:
-    """Gaussian blur inside the brain."""
+    """Blur the inside of the brain with a Gaussian."""
     return _inside(
         lambda array: ndimage.gaussian_filter(array, sigma_voxels, mode="nearest"), image, brain
     )
@@ -86,13 +89,13 @@ def blur(image: np.ndarray, brain: np.ndarray, sigma_voxels: float) -> np.ndarra
 def thicken_slices(
     image: np.ndarray, brain: np.ndarray, axis: int, thickness_voxels: float, phase: float
 ) -> np.ndarray:
-    """Means over slices across an axis, then linear interpolation between the slices' centres.
+    """Take means over slices across an axis, then interpolate linearly between their centres.
 
-    Beyond the outer centres the straight line goes on, so a ramp stays a ramp. Where the brain
+    Beyond the outer centres the straight line continues, so a ramp stays a ramp. If the brain
     fills too little of the outer slices for that, the outermost mean is held.
 
     Args:
-      thickness_voxels: 1 or more, of a slice; with 1 and phase 0 nothing changes.
+      thickness_voxels: of a slice, 1 or more. With 1 and phase 0 nothing changes.
       phase: share of the first slice that lies before the patch, 0 or more and less than 1.
     """
     straight, held = _slice_matrices(image.shape[axis], thickness_voxels, phase)
@@ -102,7 +105,8 @@ def thicken_slices(
 
     if brain.all():
         return across(straight, image)
-    # Going on has negative weights: `_inside` must not divide by what they leave of a small share.
+    # The continued line has negative weights, which may leave almost nothing of a small share of
+    # brain, and `_inside` must not divide by that.
     steady = across(straight, brain.astype(np.float32)) > 0.5
     return _inside(
         lambda array: np.where(steady, across(straight, array), across(held, array)), image, brain
@@ -110,13 +114,15 @@ def thicken_slices(
 
 
 def add_noise(image: np.ndarray, deviation: float, seed: int) -> np.ndarray:
-    """Independent Gaussian noise of every voxel, a function of `seed`."""
+    """Add independent Gaussian noise to every voxel, a function of `seed`."""
     noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
     return image + np.float32(deviation) * noise
 
 
-def _inside(smooth, image: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """A linear filter that sees the brain alone, so that its rim is not drawn to the background."""
+def _inside(
+    smooth: Callable[[np.ndarray], np.ndarray], image: np.ndarray, brain: np.ndarray
+) -> np.ndarray:
+    """Apply a linear filter that sees only the brain, so that its rim keeps its intensity."""
     if brain.all():
         return smooth(image)
     weight = smooth(brain.astype(np.float32))
@@ -125,19 +131,23 @@ def _inside(smooth, image: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
 
 def _slice_matrices(size: int, thickness: float, phase: float) -> tuple[np.ndarray, np.ndarray]:
-    """Two of (size, size) float32: voxels to slices and back, as a straight line beyond the outer
-    centres, and with the outer means held there."""
+    """Return two matrices, (size, size) float32, that lead from voxels to slices and back.
+
+    Beyond the outer centres the first continues the straight line, and the second holds the outer
+    means.
+    """
     slices = int(np.ceil(size / thickness + phase))
-    # Voxel i covers i to i + 1. Of a slice that the patch cuts, only the part inside is seen.
+    # Voxel i covers i to i + 1. If the patch cuts a slice, only the part inside counts.
     edges = np.clip((np.arange(slices + 1) - phase) * thickness, 0, size)
-    seen = np.diff(edges) > 1e-6  # rounding may leave a last slice with nothing
+    seen = np.diff(edges) > 1e-6  # rounding may leave an empty last slice
     first, last = edges[:-1][seen, None], edges[1:][seen, None]
     voxels = np.arange(size)
     overlap = np.maximum(np.minimum(last, voxels + 1) - np.maximum(first, voxels), 0)
     means = overlap / overlap.sum(axis=1, keepdims=True)  # (slices, size)
     places = voxels + 0.5
-    # Of the voxels' centres by what each gives, not of the edges: so the mean of a ramp is its
-    # value there, even where a slice takes a part of a voxel.
+    # The centre of a slice is the mean of its voxels' centres, weighted as the voxels are, and not
+    # that of its edges. So the mean of a ramp is its value there, even if a slice takes a part of
+    # a voxel.
     centres = means @ places
     if len(centres) == 1:
         one = np.repeat(means, size, axis=0).astype(np.float32)

@@ -1,6 +1,6 @@
-"""What is drawn for a patch: all of its randomness, before anything is done to it."""
+"""Draw all the randomness of a patch, before anything is done to it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -14,28 +14,28 @@ from msseg_jax.data.patches import AUGMENTATION_STREAM
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What was drawn for one patch."""
+    """The changes that were drawn for one patch."""
 
     spatial: Spatial
     appearances: tuple[Appearance, Appearance]  # of time01 and time02
 
 
 def draw_augmentation(settings: AugmentationSettings, seed: int, patch_id: int) -> Augmentation:
-    """The augmentation of a patch of a run: a function of the arguments alone.
+    """Draw the augmentation of a patch of a run, which depends only on the arguments.
 
-    All draws come from one generator, one after the other, so a change of one probability changes
-    what is drawn after it as well. The control values of the elastic and bias fields are uniform
-    up to their limits; the fields, being their means, stay well within (`smooth`).
+    All draws come from one generator, one after the other, so a change of one probability also
+    changes what is drawn after it. The control values of the elastic and bias fields are uniform
+    up to their limits. The fields are weighted means of them, so they stay well within (`smooth`).
     """
     generator = np.random.default_rng((seed, AUGMENTATION_STREAM, patch_id))
     spatial = _draw_spatial(settings, generator)
-    slice_axis = int(generator.integers(3))  # a patient's scans are mostly planned alike
+    slice_axis = int(generator.integers(3))  # a patient's scans are mostly planned the same way
     time01, time02 = (_draw_appearance(settings, slice_axis, generator) for _ in range(2))
     return Augmentation(spatial, (time01, time02))
 
 
 def _draw_spatial(settings: AugmentationSettings, generator: np.random.Generator) -> Spatial:
-    flips = tuple(bool(generator.random() < p) for p in settings.flip_probability)
+    flip_d, flip_h, flip_w = (bool(generator.random() < p) for p in settings.flip_probability)
     matrix = displacement = misregistration = None
     if generator.random() < settings.affine_probability:
         scales = [_around_one(settings.scale, generator) for _ in range(3)]
@@ -50,43 +50,45 @@ def _draw_spatial(settings: AugmentationSettings, generator: np.random.Generator
             _draw_rotation(settings.misregistration_degrees, generator),
             length * _draw_direction(generator),
         )
-    return Spatial(flips, matrix, displacement, misregistration)
+    return Spatial((flip_d, flip_h, flip_w), matrix, displacement, misregistration)
 
 
 def _draw_appearance(
     settings: AugmentationSettings, slice_axis: int, generator: np.random.Generator
 ) -> Appearance:
-    drawn = {}
+    drawn = Appearance(slice_axis=slice_axis, zero_signal=settings.zero_signal)
     if generator.random() < settings.gamma_probability:
-        drawn["gamma"] = _around_one(settings.gamma, generator)
+        drawn = replace(drawn, gamma=_around_one(settings.gamma, generator))
     if generator.random() < settings.gain_probability:
-        drawn["gain"] = _around_one(settings.gain, generator)
+        drawn = replace(drawn, gain=_around_one(settings.gain, generator))
     if generator.random() < settings.bias_probability:
         n = control_points(settings.bias_cells)
         limit = np.log1p(settings.bias)
-        drawn["bias"] = generator.uniform(-limit, limit, (n, n, n)).astype(np.float32)
+        bias = generator.uniform(-limit, limit, (n, n, n)).astype(np.float32)
+        drawn = replace(drawn, bias=bias)
     if generator.random() < settings.blur_probability:
-        drawn["blur_voxels"] = generator.uniform(0, settings.blur_voxels)
+        drawn = replace(drawn, blur_voxels=generator.uniform(0, settings.blur_voxels))
     if generator.random() < settings.slice_probability:
-        drawn["slice_voxels"] = generator.uniform(1, settings.slice_voxels)
-        drawn["slice_phase"] = generator.random()
+        drawn = replace(drawn, slice_voxels=generator.uniform(1, settings.slice_voxels))
+        drawn = replace(drawn, slice_phase=generator.random())
     if generator.random() < settings.noise_probability:
-        drawn["noise"] = generator.uniform(0, settings.noise)
-        drawn["noise_seed"] = int(generator.integers(2**63))
-    return Appearance(slice_axis=slice_axis, zero_signal=settings.zero_signal, **drawn)
+        drawn = replace(drawn, noise=generator.uniform(0, settings.noise))
+        drawn = replace(drawn, noise_seed=int(generator.integers(2**63)))
+    return drawn
 
 
 def _around_one(limit: float, generator: np.random.Generator) -> float:
-    """A factor from 1 / (1 + limit) to 1 + limit, as often below as above 1."""
+    """Draw a factor from 1 / (1 + limit) to 1 + limit, as often below 1 as above."""
     return float(np.exp(generator.uniform(-1, 1) * np.log1p(limit)))
 
 
 def _draw_rotation(degrees: float, generator: np.random.Generator) -> np.ndarray:
-    """(3, 3): about an axis of any direction, by an angle up to `degrees`, uniformly."""
+    """Draw a rotation, (3, 3), about any direction, by an angle uniform up to `degrees`."""
     angle = np.radians(generator.uniform(0, degrees))
     return Rotation.from_rotvec(angle * _draw_direction(generator)).as_matrix()
 
 
 def _draw_direction(generator: np.random.Generator) -> np.ndarray:
+    """Draw a unit vector, (3,)."""
     vector = generator.standard_normal(3)
     return vector / np.linalg.norm(vector)

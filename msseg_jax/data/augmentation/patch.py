@@ -1,4 +1,4 @@
-"""A patch as it is cut from a patient, after what was drawn for it."""
+"""Cut a patch from a patient with the changes that were drawn for it."""
 
 import numpy as np
 
@@ -7,12 +7,13 @@ from msseg_jax.data.augmentation.draw import Augmentation
 from msseg_jax.data.augmentation.spatial import cut_deformed
 from msseg_jax.data.cache import CachedPatient
 from msseg_jax.data.packing import pack_images
+from msseg_jax.data.patches import Corner
 
 
 def cut_augmented(
-    patient: CachedPatient, corner: tuple[int, int, int], size: int, augmentation: Augmentation
+    patient: CachedPatient, corner: Corner, size: int, augmentation: Augmentation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A function of its arguments: what a plain crop gives, where nothing was drawn.
+    """Cut an augmented patch. It is that of a plain crop if no change was drawn.
 
     Returns:
       images (2, S, S, S) int16 and targets (ceil(T / 8), S, S, S) uint8, packed as in the cache.

@@ -1,36 +1,37 @@
 """Smooth functions on a patch: uniform cubic B-splines over a coarse grid of control values.
 
-A B-spline is a weighted mean of control values, so it never goes beyond the largest of them. Where
-they are drawn independently it stays well within: of the most that could be, the largest of a patch
-of `configs/msseg2.py` is mostly about 0.6 with 4 cells (of three axes), a third with 1
-(`tests/test_augmentation.py`).
+A B-spline is a weighted mean of control values, so it never exceeds the largest of them. If they
+are drawn independently it stays well below. In a patch of `configs/msseg2.py` its largest value is
+mostly about 0.6 of the limit with 4 cells (over three axes), and a third of it with 1 cell
+(`tests/data/test_augmentation.py`).
 """
 
 import functools
 
 import numpy as np
 
-SUPPORT = 4  # control values along each axis that bear on a point
+SUPPORT = 4  # control values along each axis on which a point depends
 
 
 def control_points(cells: int) -> int:
-    """Control values along an axis that `cells` equal parts of it need."""
+    """Return how many control values an axis with `cells` equal parts needs."""
     return cells + SUPPORT - 1
 
 
 def cells(control: np.ndarray) -> int:
-    """Parts of an axis that control values (..., n, n, n) belong to."""
+    """Return into how many parts control values (..., n, n, n) divide an axis."""
     return control.shape[-1] - SUPPORT + 1
 
 
 def spline_field(control: np.ndarray, size: int) -> np.ndarray:
-    """Control values (..., n, n, n) to values at voxel centres, (..., size, size, size) float32.
+    """Return the spline's values at the centres of voxels, (..., size, size, size) float32.
 
-    The `cells` of the control grid cover the patch along each axis.
+    Args:
+      control: (..., n, n, n) control values, whose `cells` cover the patch along each axis.
     """
     weights = _weights(size, control.shape[-1])  # (size, n)
     *outer, n, _, _ = control.shape
-    # Axis by axis, as a spline's weights are products; the first while the array is small.
+    # Axis by axis, because the weights of a spline are products.
     field = weights @ control.astype(np.float32).reshape(*outer, n, n * n)
     field = weights @ field.reshape(*outer, size, n, n)
     return field @ weights.T
@@ -38,6 +39,7 @@ def spline_field(control: np.ndarray, size: int) -> np.ndarray:
 
 @functools.lru_cache(16)
 def _weights(size: int, n: int) -> np.ndarray:
+    """Return the weights of n control values in each of `size` voxels, (size, n) float32."""
     place = (np.arange(size) + 0.5) / size * (n - SUPPORT + 1)
     cell = place.astype(int)
     t = place - cell

@@ -1,9 +1,10 @@
-"""Where the voxels of a patch are taken from: flipped, turned, scaled, bent, visits apart.
+"""Where the voxels of a patch come from: flips, rotation, scaling, bending, a moved first visit.
 
 The voxels are looked up in the patient's volume, not in a patch that is already cut, so that what
-turns into view is tissue and not padding. Each visit is interpolated once, whatever is done.
+turns into view is tissue and not padding. Each visit is interpolated only once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +13,12 @@ from msseg_jax.data.augmentation.smooth import cells, spline_field
 from msseg_jax.data.cache import CachedPatient
 from msseg_jax.data.intensity import BACKGROUND
 from msseg_jax.data.packing import PACKED_BACKGROUND, unpack_images
-from msseg_jax.data.patches import crop
+from msseg_jax.data.patches import Corner, Shape, crop
 
 
 @dataclass(frozen=True)
 class Misregistration:
-    """How time01 lies on time02, about the centre of the patch."""
+    """How time01 is moved on time02, about the centre of the patch."""
 
     rotation: np.ndarray  # (3, 3)
     shift_voxels: np.ndarray  # (3,)
@@ -25,7 +26,7 @@ class Misregistration:
 
 @dataclass(frozen=True)
 class Spatial:
-    """What is done to the places of a patch's voxels; nothing, unless it is said."""
+    """The changes to where a patch's voxels come from; by default there are none."""
 
     flips: tuple[bool, bool, bool] = (False, False, False)  # by array axis
     matrix: np.ndarray | None = None  # (3, 3), offsets from the patch's centre: patch to volume
@@ -35,26 +36,26 @@ class Spatial:
 
 @dataclass(frozen=True)
 class Box:
-    """A part of the volume, and places in it: what a deformed patch is looked up in."""
+    """The part of a volume in which a deformed patch is looked up, and the places in it."""
 
-    corner: tuple[int, int, int]  # its first voxel, which may lie outside the volume
-    shape: tuple[int, int, int]
+    corner: Corner
+    shape: Shape
     places: np.ndarray | None  # (3, S^3) float32, voxel indices in the box; None: each voxel's own
 
 
 def cut_deformed(
-    patient: CachedPatient, corner: tuple[int, int, int], size: int, spatial: Spatial
+    patient: CachedPatient, corner: Corner, size: int, spatial: Spatial
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A patch of `size`^3 voxels whose first voxel would be `corner`, were it not deformed.
+    """Cut a patch of `size`^3 voxels; without deformation its first voxel is `corner`.
 
     A voxel p, as an offset from the centre of the patch, is looked up at q = matrix (p +
-    displacement(p)), in time01 at rotation q + shift. It is time01 that moves, because the targets
-    mark what is seen at time02. Images are interpolated linearly, brain and targets taken from the
-    nearest voxel; flips come last.
+    displacement(p)), and in time01 at rotation q + shift. It is time01 that moves, because the
+    targets mark what is seen at time02. Images are interpolated linearly. Brain and targets are
+    taken from the nearest voxel. Flips come last.
 
-    A place that falls wholly outside the brain in one visit is outside it for both: its
-    BACKGROUND against the other's dark rim would look like a change. Targets stay there, as they do
-    outside the brain of a plain crop: they are of time02, which is not moved.
+    A place that lies wholly outside the brain in one visit is outside it for both: otherwise its
+    BACKGROUND would look like a change beside the dark rim of the other visit. Targets stay there,
+    as they do outside the brain of a plain crop: they belong to time02, which is not moved.
 
     Returns:
       images (2, S, S, S) float32, BACKGROUND outside the brain; targets (ceil(T / 8), S, S, S)
@@ -67,12 +68,12 @@ def cut_deformed(
         image[...], seen = _linear(volume, patient.brain, box, size)
         brain = brain & seen
     np.copyto(images, np.float32(BACKGROUND), where=~brain)
-    flipped = [axis - 3 for axis, flip in enumerate(spatial.flips) if flip]
-    return tuple(np.flip(array, flipped) for array in (images, targets, brain))
+    flipped = tuple(axis - 3 for axis, flip in enumerate(spatial.flips) if flip)
+    return np.flip(images, flipped), np.flip(targets, flipped), np.flip(brain, flipped)
 
 
-def place_visits(corner: tuple[int, int, int], size: int, spatial: Spatial) -> tuple[Box, Box]:
-    """Where the voxels of time01, and those of time02 and the targets, are looked up."""
+def place_visits(corner: Corner, size: int, spatial: Spatial) -> tuple[Box, Box]:
+    """Return where the voxels of time01, and those of time02 and the targets, are looked up."""
     offsets = _deformed(size, spatial)
     box02 = _box(corner, size, offsets)
     if spatial.misregistration is None:
@@ -81,7 +82,7 @@ def place_visits(corner: tuple[int, int, int], size: int, spatial: Spatial) -> t
 
 
 def _deformed(size: int, spatial: Spatial) -> np.ndarray | None:
-    """Offsets from the patch's centre, (3, S^3) float32; None where no voxel moves."""
+    """Return offsets from the patch's centre, (3, S^3) float32; None if no voxel moves."""
     if spatial.matrix is None and spatial.displacement is None:
         return None
     offsets = _grid(size)
@@ -102,8 +103,10 @@ def _misplaced(size: int, offsets: np.ndarray | None, moved: Misregistration) ->
 
 
 def _turned(matrix: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """matrix (3, 3) @ offsets (3, N), without the threads that a BLAS would start for it: they are
-    in the way of those that cut the other patches."""
+    """Return matrix (3, 3) @ offsets (3, N).
+
+    A BLAS would start threads for it, which would hinder those that cut the other patches.
+    """
     i, j, k = offsets
     turned = np.empty_like(offsets)
     for row, (a, b, c) in zip(turned, matrix.astype(np.float32), strict=True):
@@ -114,31 +117,34 @@ def _turned(matrix: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _grid(size: int) -> np.ndarray:
+    """Return the offsets of all voxels from the patch's centre, (3, S^3) float32."""
     along = np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
     return np.stack(np.meshgrid(along, along, along, indexing="ij")).reshape(3, -1)
 
 
-def _box(corner: tuple[int, int, int], size: int, offsets: np.ndarray | None) -> Box:
-    """The smallest box of the volume with all voxels that interpolation needs."""
+def _box(corner: Corner, size: int, offsets: np.ndarray | None) -> Box:
+    """Return the smallest box of the volume with all voxels that interpolation needs."""
     if offsets is None:
-        return Box(corner, (size,) * 3, None)
+        return Box(corner, (size, size, size), None)
     centre = (size - 1) / 2
     low = np.floor(offsets.min(axis=1) + centre).astype(int)
     high = np.floor(offsets.max(axis=1) + centre).astype(int) + 2  # one past the last needed
     places = offsets + (centre - low).astype(np.float32)[:, None]
-    first = tuple(int(c + v) for c, v in zip(corner, low, strict=True))
-    return Box(first, tuple((high - low).tolist()), np.maximum(places, 0, out=places))
+    d, h, w = (int(c + v) for c, v in zip(corner, low, strict=True))
+    depth, height, width = (high - low).tolist()
+    return Box((d, h, w), (depth, height, width), np.maximum(places, 0, out=places))
 
 
 def _linear(
     volume: np.ndarray, brain: np.ndarray, box: Box, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Intensities of one packed visit (D, H, W), and where there is brain to take them from.
+    """Return intensities of one packed visit (D, H, W), and where there is brain to take them from.
 
-    Both (S, S, S), float32 and bool.
-
-    Between brain and background the brain's voxels alone count: otherwise the dark rim of a brain
+    Between brain and background only the brain's voxels count. Otherwise the dark rim of a brain
     would be lost, and that of time01 more than that of time02.
+
+    Returns:
+      (S, S, S) float32 and (S, S, S) bool.
     """
     region = unpack_images(crop(volume, box.corner, box.shape, PACKED_BACKGROUND))
     inside = crop(brain, box.corner, box.shape, False)
@@ -149,16 +155,19 @@ def _linear(
     if inside.all():
         return values.reshape(shape), np.ones(shape, bool)
     share = interpolate(inside.astype(np.float32), box.places)
-    seen = share > 1e-3  # with less, the rounding of places is what is divided
+    seen = share > 1e-3  # with less, the quotient would be that of rounding errors
     np.divide(values, share, out=values, where=seen)
     return values.reshape(shape), seen.reshape(shape)
 
 
 def interpolate(volume: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Trilinear interpolation of (D, H, W) float32 at (3, N) float32 places: (N,) float32.
+    """Interpolate a volume (D, H, W) float32 trilinearly at places (3, N) float32: (N,) float32.
 
-    Places are voxel indices, from 0 to less than the last of each axis. What
-    `ndimage.map_coordinates(order=1)` gives, only faster (`python -m benchmarks.augmentation`).
+    It returns what `ndimage.map_coordinates(order=1)` returns, but is faster
+    (`python -m benchmarks.augmentation`).
+
+    Args:
+      places: voxel indices, from 0 to less than the last of each axis.
     """
     _, height, width = volume.shape
     plane, flat = height * width, volume.ravel()
@@ -167,7 +176,7 @@ def interpolate(volume: np.ndarray, places: np.ndarray) -> np.ndarray:
     voxel = _flat_index(first, volume.shape)
 
     def row(start: int) -> np.ndarray:
-        # All indices lie in the box: "clip" only says that they need not be checked.
+        # All indices lie in the box. With "clip" NumPy does not check them.
         near, far = (flat[k:].take(voxel, mode="clip") for k in (start, start + 1))
         return _mixed(near, far, share[2])
 
@@ -177,7 +186,7 @@ def interpolate(volume: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _mixed(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """a + share (b - a), in place."""
+    """Return a + share (b - a), written into a; b is changed, too."""
     b -= a
     b *= share
     a += b
@@ -185,7 +194,7 @@ def _mixed(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def _nearest(patient: CachedPatient, box: Box, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Targets (packed: a byte is taken whole, whatever maps are in it) and brain."""
+    """Return targets, (ceil(T / 8), S, S, S) in whole packed bytes, and brain, (S, S, S) bool."""
     targets, brain = (crop(a, box.corner, box.shape, 0) for a in (patient.targets, patient.brain))
     if box.places is None:
         return targets, brain
@@ -196,7 +205,7 @@ def _nearest(patient: CachedPatient, box: Box, size: int) -> tuple[np.ndarray, n
     )
 
 
-def _flat_index(voxels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """(3, N) whole numbers to places in the flat array of a volume, (N,)."""
+def _flat_index(voxels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return the places of voxels (3, N), whole numbers, in the flat array of a volume: (N,)."""
     i, j, k = voxels.astype(np.int32)
     return ((i * shape[1] + j) * shape[2] + k).astype(np.intp)
