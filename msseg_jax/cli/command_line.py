@@ -3,12 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose help begins with examples."""
 
-    def __init__(self, program: str, examples: Sequence[str], **settings):
+    def __init__(self, program: str, examples: Sequence[str], **settings: Any):
         super().__init__(
             program,
             allow_abbrev=False,

@@ -17,7 +17,16 @@ from msseg_jax.volumes.layout import find_patients
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 1 if a patient could not be scored, else 0."""
-    logging.getLogger("msseg_jax").setLevel(logging.ERROR)  # the report has the warnings
+    logger = logging.getLogger("msseg_jax")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # the report has the warnings
+    try:
+        return _evaluate(flags)
+    finally:
+        logger.setLevel(level)
+
+
+def _evaluate(flags: argparse.Namespace) -> int:
     fitted = _fitted(flags.model, flags.reference) if flags.model else {}
     check_evaluation_folder(flags.output, flags.reference)
     evaluation = evaluate(flags.reference, flags.prediction, flags.probability)

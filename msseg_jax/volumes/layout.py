@@ -3,7 +3,7 @@
 ROOT/<patient>/flair_time01_on_middle_space.nii.gz, flair_time02_on_middle_space.nii.gz,
                brain_mask.nii.gz (optional), ground_truth.nii.gz (the consensus),
                ground_truth_expert1.nii.gz ... (as many as the configuration has targets for)
-               synthetic.json (of a pair that `data.synthetic` has made of a scan)
+               synthetic.json (of a pair that `msseg synthetic` made from a scan)
 """
 
 import logging

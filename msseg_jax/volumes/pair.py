@@ -36,8 +36,8 @@ def read_pair(patient: Patient) -> Pair:
     time02 = read_checked(patient.time02, None, problems)
     if time01 and time02 and (difference := grid_difference(time01, time02)):
         problems.append(
-            f"{difference}; or start from the scans: predict with --prepare brings them together, "
-            "as python -m msseg_jax.prepare does"
+            f"{difference}; or start from the scans: `msseg predict --prepare` and `msseg prepare` "
+            "bring them together"
         )
     for visit in filter(None, (time01, time02)):
         if np.ptp(visit.array) == 0:

@@ -336,7 +336,7 @@ def test_a_program_without_them_says_so(flags, tmp_path, monkeypatch, capsys):
     for command, given in ((predict, flags), (export, ["--show"])):
         assert command(given) == 1
         error = capsys.readouterr().err
-        assert "nowhere.safetensors: no such file; wanted the released weights, which" in error
+        assert "nowhere.safetensors: no such file; expected the released weights, which" in error
     assert not (tmp_path / "new.nii.gz").exists()
 
 

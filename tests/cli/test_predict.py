@@ -176,7 +176,7 @@ def test_the_report_lists_the_lesions_of_the_mask_first(pair_flags, tmp_path, ca
     assert "an adult's brain has" in said
     assert "an adult&#39;s brain has" in html
     assert predict([*pair_flags, f"--report={tmp_path / 'page.pdf'}"]) == 1
-    assert "page.pdf: wanted a name that ends in .html" in capsys.readouterr().err
+    assert "page.pdf: expected a name that ends in .html" in capsys.readouterr().err
 
 
 def test_a_folder_of_reports(run, patients_root, tmp_path):
@@ -237,7 +237,7 @@ def test_visits_on_different_grids_are_refused_and_nothing_is_written(pair_flags
     assert predict(pair_flags) == 1
     said = capsys.readouterr().err
     assert "other.nii.gz has (5, 15, 20) voxels" in said
-    assert "predict with --prepare brings them together" in said
+    assert "msseg predict --prepare them together" in said
     assert not (tmp_path / "new.nii.gz").exists()
 
 

@@ -152,8 +152,8 @@ def test_a_folder_of_patients_wants_every_output(runs, patients_root, tmp_path, 
     [
         (1, "--uncertainty={out}", "is only one network; expected several"),
         (2, "--uncertainty={new}", "as --output; expected two places"),
-        (2, "--model={first}", "one is given twice; wanted each once"),
-        (2, "--uncertainty={page}", "wanted a name that ends in .nii"),
+        (2, "--model={first}", "one is given twice; expected each once"),
+        (2, "--uncertainty={page}", "expected a name that ends in .nii"),
     ],
 )
 def test_what_an_ensemble_cannot_do_is_refused(runs, flags, tmp_path, capsys, take, extra, message):

@@ -276,7 +276,7 @@ def test_the_configuration_of_finetuning_fits_each_of_the_released_networks(tmp_
             0,
             "nowhere.safetensors: no such file; expected a model file",
         ),
-        ("weights", 0, "no such file; wanted the released weights"),
+        ("weights", 0, "no such file; expected the released weights"),
     ],
 )
 def test_a_network_that_is_not_there(config, file, tmp_path, monkeypatch, init, number, message):

@@ -1,6 +1,7 @@
 """The flags of `msseg synthetic`."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from msseg_jax.cli.flags.values import number, whole_number
@@ -14,20 +15,18 @@ DESCRIPTION = (
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    folders = {"type": Path, "action": "append", "metavar": "DIR"}
-    parser.add_argument(
-        "--scans", required=True, **folders,
+    add_folders = partial(parser.add_argument, type=Path, action="append", metavar="DIR")
+    add_folders(
+        "--scans", required=True,
         help="folder with FLAIRs as they left the scanner: <name>.nii.gz, or <name>/ with one and, "
         "if there are any, its brain_mask.nii.gz and lesion_mask.nii.gz; may be given several "
         "times",
     )  # fmt: skip
-    parser.add_argument(
-        "--masks", required=True, **folders,
+    add_folders(
+        "--masks", required=True,
         help="folder with lesion masks of any patients in MNI space: shapes and places",
     )  # fmt: skip
-    parser.add_argument(
-        "--shapes", default=[], **folders, help="folder with lesion masks in any space: only shapes"
-    )
+    add_folders("--shapes", default=[], help="folder with lesion masks in any space: only shapes")
     parser.add_argument(
         "--leave_out", action="append", default=[], metavar="NAME",
         help="scan, and mask, that is not used; may be given several times",

@@ -2,9 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from typing import Annotated, TypeVar
-
-from pydantic import TypeAdapter
+from typing import TypeVar
 
 from msseg_jax.configuration.section import Section, expected
 
@@ -27,8 +25,6 @@ def of_setting(section: type[Section], name: str) -> Callable[[str], float]:
     """Return a converter to the number of a configuration's field, within its range."""
     field = section.model_fields[name]
     kind = int if field.annotation is int else float
-    checked = TypeAdapter(Annotated[kind, *field.metadata])  # type: ignore[valid-type]
-
     noun = "a whole number" if kind is int else "a number"
     wanted = f"{noun}, {expected(field)}"
 
@@ -38,9 +34,10 @@ def of_setting(section: type[Section], name: str) -> Callable[[str], float]:
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
         try:
-            return checked.validate_python(value)
+            section.model_validate({name: value})
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text} is out of range; expected {wanted}") from None
+        return value
 
     return convert
 

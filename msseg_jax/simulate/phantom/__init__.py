@@ -3,7 +3,7 @@
 They make it possible to try everything without any medical data. What a network learns from them
 says nothing about real patients.
 
-    python -m msseg_jax.data.phantom --output=phantoms --patients=8 --seed=0
+    msseg phantom --output phantoms --patients 8 --seed 0
 
 From the outside in: `writer` (folders and files), `plan` (who has which lesions), `acquisition`
 (the scanner), `experts` (labels), `lesions`, `head` and `anatomy` (what is scanned), `fields`

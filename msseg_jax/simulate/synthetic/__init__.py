@@ -1,6 +1,6 @@
 """Labelled pairs out of real FLAIRs: scans that nobody has labelled, and lesions of other patients.
 
-    python -m msseg_jax.data.synthetic --scans=SCANS --masks=MASKS --output=ROOT
+    msseg synthetic --scans SCANS --masks MASKS --output ROOT
 
 A scan becomes two visits that differ as real ones do; into the second go lesions that the first
 does not have, and into both what must not be taken for new. Everything that is seen is taken from
