@@ -80,7 +80,10 @@ def test_a_compiler_that_writes_rubbish_is_no_disaster(tmp_path):
 # The names are those of x86; on ARM every 64-bit CPU has the NEON that is used there.
 @needs_compiler
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other CPUs have no AVX to do without")
-@pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v2", "haswell"])  # SSE2, SSE4, AVX2
+@pytest.mark.parametrize(
+    "cpu",  # with SSE2, SSE4, AVX2
+    ["x86-64", *(pytest.param(cpu, marks=pytest.mark.slow) for cpu in ("x86-64-v2", "haswell"))],
+)
 def test_older_cpus_are_served_too(tmp_path, cpu):
     compiler = native.find_compiler()
     output, _ = finish(start_with_compiler(tmp_path, f'exec {compiler} "$@" -march={cpu}'))
@@ -93,6 +96,7 @@ def test_the_switch_turns_it_off_without_a_word(tmp_path):
     assert errors == ""
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_two_processes_at_once_and_then_a_truncated_library(tmp_path):
     both = [start(tmp_path) for _ in range(2)]

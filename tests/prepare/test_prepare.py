@@ -176,6 +176,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(scans, tmp_path, capsys):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
     folder = tmp_path / "anna"
     shutil.copytree(prepared, folder)

@@ -60,6 +60,7 @@ def test_the_image_shows_the_brains_edge_better_than_the_atlas_alone(pair, found
     assert heads.dice(visit.brain, pair.brain) > heads.dice(by_atlas, pair.brain) + 0.01
 
 
+@pytest.mark.slow
 def test_a_scalp_brighter_than_the_brain_and_a_vertex_out_of_view_do_not_mislead(pair, tmp_path):
     image, brain = heads.with_bright_fat(pair.scans[0].image, pair.brain, cut_mm=16)
     visit = look_at(heads.scan_of(image, tmp_path, "fat"))
@@ -104,7 +105,13 @@ def mirrored(image: sitk.Image) -> sitk.Image:
     return sitk.Flip(image, [bool(axis == across) for axis in range(3)], False)
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["masks found", "masks given"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(False, id="masks found"),
+        pytest.param(True, id="masks given", marks=pytest.mark.slow),
+    ],
+)
 def test_a_visit_whose_sides_are_exchanged_is_refused(pair, found, given):
     assert found.mirror_gain < -0.1
     first, second = found.visits
@@ -151,6 +158,7 @@ def test_what_is_no_head_is_refused(tmp_path):
         visits._find_in(load_atlas(), scan, fit)
 
 
+@pytest.mark.slow
 def test_masks_that_are_given_are_used_and_no_atlas_is_asked(pair, monkeypatch):
     def no_atlas():
         raise AssertionError("the atlas was asked for")

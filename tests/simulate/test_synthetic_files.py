@@ -398,6 +398,7 @@ def test_mni_space_is_found_where_the_average_brain_was_put(tmp_path):
     assert size == pytest.approx(1 / 0.92, abs=0.03)
 
 
+@pytest.mark.slow
 def test_pairs_do_not_depend_on_how_many_processes_make_them(masks, tmp_path):
     heads = write_heads(tmp_path)
     for name in ("anna", "bea"):

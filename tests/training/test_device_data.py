@@ -74,6 +74,7 @@ def test_a_device_that_does_not_tell_its_memory_is_tried():
     assert device_data.fits(10**15, SimpleNamespace(memory_stats=lambda: None))
 
 
+@pytest.mark.slow
 def test_data_on_the_device_train_to_the_same_bits(small_config, tmp_path, capsys):
     host, device = RunFolder(tmp_path / "host"), RunFolder(tmp_path / "device")
     train_run(small_config, host)

@@ -15,8 +15,6 @@ from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED
 from tests.support.launching import Launch
 from tests.support.runs import logged, stored
 
-pytestmark = pytest.mark.slow
-
 LONG = ("--config.train.epochs=1000", "--config.train.max_steps=100000")
 
 
@@ -53,6 +51,7 @@ def wait_for_step(processes, workdir, step):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_one_device_four_devices_and_two_processes_of_two_give_the_same(
     launch, patients_root, tmp_path
 ):
@@ -85,6 +84,7 @@ def test_one_device_four_devices_and_two_processes_of_two_give_the_same(
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_other_and_the_run_goes_on(launch, tmp_path):
     processes = start_two(launch, tmp_path / "run", *LONG)
     wait_for_step(processes, tmp_path / "run", 6)
@@ -135,6 +135,7 @@ def test_a_signal_before_the_training_ends_its_process_at_once_and_then_the_othe
     assert processes[1 - first].returncode != 0
 
 
+@pytest.mark.slow
 def test_two_processes_begin_with_one_trained_network(launch, tmp_path):
     """Each reads the file; a step so small that not a bit of the network changes."""
     path = Path(__file__).parents[1] / "data" / "model_v1.safetensors"
