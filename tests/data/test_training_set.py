@@ -260,8 +260,8 @@ def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patient
     ("record", "message"),
     [
         ('{"source": "be', "synthetic.json: is damaged"),
-        ("[]", "synthetic.json: its source is None; wanted the name of the scan"),
-        ('{"source": 3}', "synthetic.json: its source is 3; wanted the name of the scan"),
+        ("[]", "synthetic.json: its source is None; expected the name of the scan"),
+        ('{"source": 3}', "synthetic.json: its source is 3; expected the name of the scan"),
     ],
 )
 def test_a_pair_that_does_not_say_of_which_scan_it_is_cannot_be_split(
