@@ -1,6 +1,7 @@
 import json
+import multiprocessing
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -322,8 +323,10 @@ def test_a_damaged_entry_is_named(patients_root, cache_folder):
 
 
 def test_runs_that_start_together_share_a_cache(patients_root, cache_folder):
-    with ThreadPoolExecutor(3) as pool:
-        runs = list(pool.map(lambda _: prepared(patients_root, cache_folder), range(3)))
+    # Processes, as runs are: within one process nobody makes the same entry twice.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(3, context) as pool:
+        runs = list(pool.map(prepared, [patients_root] * 3, [cache_folder] * 3))
     assert runs[0] == runs[1] == runs[2]
     place = cache.open_cache(cache_folder)
     assert len([p for p in place.iterdir() if p.is_dir()]) == 4
