@@ -127,7 +127,7 @@ def measure(
     """Check and measure every patient; the cache keeps what was measured before.
 
     Raises:
-      InputError: with every problem of every patient in one message.
+      InputError: There are problems; the message holds all of all patients.
     """
     work = partial(_measured, settings=settings, cache=cache)
     order = _own_order(range(len(patients)))
@@ -227,10 +227,10 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
             for field, array in arrays.items():
                 np.save(new / f"{field}.npy", array)
     except OSError as error:
-        if not entry.is_dir():  # otherwise another run was faster, with the same bytes
+        if not entry.is_dir():  # otherwise another run was faster, and wrote the same bytes
             raise InputError(
-                f"{entry}: cannot be written ({error}); wanted room on the disk and the right to "
-                "write: what is complete stays, and the same command goes on"
+                f"{entry}: cannot be written ({error}); expected room on the disk and the right to "
+                "write: what is complete stays, and the same command continues"
             ) from error
 
 

@@ -74,7 +74,7 @@ def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> R
     """Bring a pair onto the isotropic grid: images linearly, masks by the nearest voxel.
 
     Raises:
-      InputError: the brain is smaller than a patch along some axis.
+      InputError: The brain is smaller than a patch along some axis.
     """
     resampling = resampling_to(settings.spacing_mm, pair.brain.shape, pair.time01.spacing_mm)
     brain = resampling.forward_labels(pair.brain)
@@ -112,7 +112,7 @@ def histograms(
     """Return the percentiles of both visits inside the brain, (2, P).
 
     Raises:
-      InputError: a visit is constant inside the brain.
+      InputError: A visit is constant inside the brain.
     """
     measured = []
     for path, image in zip((patient.time01, patient.time02), resampled.images, strict=True):
@@ -141,7 +141,7 @@ def apply(preprocessing: Preprocessing, patient: Patient, resampled: Resampled) 
     """Return the normalised visits, (2, D, H, W) float32, BACKGROUND outside the brain.
 
     Raises:
-      InputError: a visit is constant inside the brain.
+      InputError: A visit is constant inside the brain.
     """
     landmarks = np.asarray(preprocessing.landmarks)
     measured = histograms(patient, resampled, preprocessing.settings)

@@ -43,13 +43,13 @@ class HoldOut:
         """Return how many patients are held out at most.
 
         Raises:
-          InputError: that cannot be done with so few.
+          InputError: There are too few patients or groups for that.
         """
         sizes = sorted(map(len, groups), reverse=True)
         patients = sum(sizes)
         if self.folds > len(groups):
             raise InputError(
-                f"config.data.folds is {self.folds}; wanted at most {len(groups)}, the number of "
+                f"config.data.folds is {self.folds}; expected at most {len(groups)}, the number of "
                 f"{_kind(groups)}: take fewer folds, or add some"
             )
         if self.folds:
@@ -64,7 +64,7 @@ class HoldOut:
                 "of other scans"
             )
             raise InputError(
-                f"config.data.validation_patients is {self.patients}; wanted 0 to {most}{why}"
+                f"config.data.validation_patients is {self.patients}; expected 0 to {most}{why}"
             )
         # At most as many groups are chosen as are needed of the smallest; at worst the largest are.
         needed = sum(held < self.patients for held in accumulate(sizes[::-1], initial=0))
@@ -77,7 +77,7 @@ class HoldOut:
           has_lesions: whether each patient has new lesions.
 
         Raises:
-          InputError: there are too few groups, or too few with new lesions for the folds.
+          InputError: There are too few groups, or too few with new lesions for the folds.
         """
         self.largest(groups)
         if self.folds:
@@ -93,7 +93,7 @@ class HoldOut:
         """Return the patients of each fold; an empty list without folds.
 
         Raises:
-          InputError: a fold would have no new lesion to be scored by.
+          InputError: A fold would have no new lesion to be scored by.
         """
         if not self.folds:
             return []
@@ -101,7 +101,7 @@ class HoldOut:
         if sum(with_lesions) < self.folds:
             raise InputError(
                 f"config.data.folds is {self.folds}, and {sum(with_lesions)} of the {len(groups)} "
-                f"{_kind(groups)} have new-lesion voxels in ground_truth.nii.gz; wanted one in "
+                f"{_kind(groups)} have new-lesion voxels in ground_truth.nii.gz; expected one in "
                 "every fold: take fewer folds, add some, or check the maps"
             )
         dealt = deal_folds(with_lesions, self.folds, self.seed)

@@ -53,9 +53,10 @@ def prepare(
       given: preprocessing by these settings that was fitted elsewhere; it is not fitted again.
 
     Raises:
-      InputError: as `find_enough`.
-      InputError: with every problem of every patient, before anything is preprocessed.
-      InputError: the cache cannot be written, or has too little room.
+      InputError: As `find_enough`.
+      InputError: A patient cannot be used; the message holds every problem of every patient, and
+        nothing is preprocessed.
+      InputError: The cache cannot be written, or has too little room.
     """
     patients, groups = find_enough(root, targets, hold_out)
     place = cache.open_cache(cache_folder)
@@ -64,8 +65,8 @@ def prepare(
     held_out = hold_out.choose(has_lesions, groups)
     if not any(has for k, has in enumerate(has_lesions) if k not in held_out):
         raise InputError(
-            f"{root}: no training patient has a new-lesion voxel in ground_truth.nii.gz; wanted at "
-            "least one to learn from: check the maps, or hold out fewer patients "
+            f"{root}: no training patient has a new-lesion voxel in ground_truth.nii.gz; expected "
+            "at least one to learn from: check the maps, or hold out fewer patients "
             "(config.data.validation_patients)"
         )
     preprocessing = given or preprocess.fit(

@@ -39,12 +39,12 @@ def test_overrides_reach_the_configuration():
         (["--config.model.initial_probability=1.0", "--mode=describe"], "between 0 and 1"),
         (
             ["--config.data.phantom_patients=4", "--config.data.validation_patients=4"],
-            "config.data.validation_patients is 4; wanted 0 to 3, fewer than the 4 patients",
+            "config.data.validation_patients is 4; expected 0 to 3, fewer than the 4 patients",
         ),
         (["--mode=cross_validate"], "config.data.folds is 0 and config.data.fold is 0"),
         (
             ["--config.data.phantom_patients=4", "--config.data.folds=5"],
-            "config.data.folds is 5; wanted at most 4",
+            "config.data.folds is 5; expected at most 4",
         ),
         (
             ["--mode=cross_validate", "--config.data.folds=5", "--config.data.fold=5"],

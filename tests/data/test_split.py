@@ -133,7 +133,7 @@ def test_folds_share_out_all_groups_and_those_with_new_lesions_evenly():
 
 def test_a_fold_without_new_lesions_is_refused():
     with pytest.raises(
-        InputError, match=r"folds is 3, and 2 of the 6 patients have .*; wanted one in every fold"
+        InputError, match=r"folds is 3, and 2 of the 6 patients have .*; expected one in every fold"
     ):
         HoldOut(0, folds=3).choose([True, False, False, True, False, False], alone(6))
     with pytest.raises(InputError, match=r"1 of the 6 scans and patients .pairs made of"):
@@ -147,19 +147,19 @@ def test_the_largest_fold_is_known_beforehand(patients, folds, largest):
 
 
 def test_more_folds_or_held_out_patients_than_there_are_is_refused():
-    with pytest.raises(InputError, match=r"config.data.folds is 6; wanted at most 5"):
+    with pytest.raises(InputError, match=r"config.data.folds is 6; expected at most 5"):
         HoldOut(0, folds=6).largest(alone(5))
-    with pytest.raises(InputError, match=r"validation_patients is 5; wanted 0 to 4"):
+    with pytest.raises(InputError, match=r"validation_patients is 5; expected 0 to 4"):
         HoldOut(0, patients=5).largest(alone(5))
     with pytest.raises(
         InputError,
-        match=r"folds is 7; wanted at most 6, the number of scans and patients \(pairs made of one "
-        r"scan stay together\): take fewer folds",
+        match=r"folds is 7; expected at most 6, the number of scans and patients \(pairs made of "
+        r"one scan stay together\): take fewer folds",
     ):
         HoldOut(0, folds=7).largest(SCANS)
     with pytest.raises(
         InputError,
-        match=r"validation_patients is 11; wanted 0 to 10: of the 14 patients 4 are pairs made of "
-        r"one scan, .* hold out fewer",
+        match=r"validation_patients is 11; expected 0 to 10: of the 14 patients 4 are pairs made "
+        r"of one scan, .* hold out fewer",
     ):
         HoldOut(0, patients=11).largest(SCANS)

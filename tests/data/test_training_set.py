@@ -1,6 +1,7 @@
 import json
+import multiprocessing
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -183,7 +184,7 @@ def test_refuses_a_brain_that_falls_between_the_voxels_of_the_isotropic_grid(pat
 
 
 def test_refuses_to_hold_out_everybody(patients_root, cache_folder):
-    with pytest.raises(InputError, match="validation_patients is 4; wanted 0 to 3"):
+    with pytest.raises(InputError, match="validation_patients is 4; expected 0 to 3"):
         prepared(patients_root, cache_folder, 4)
 
 
@@ -205,7 +206,7 @@ def test_every_fold_is_held_out_in_its_turn_and_all_runs_know_all_folds(
 def test_refuses_more_folds_than_patients_or_than_patients_with_new_lesions(
     patients_root, cache_folder
 ):
-    with pytest.raises(InputError, match=r"patients: config.data.folds is 5; wanted at most 4"):
+    with pytest.raises(InputError, match=r"patients: config.data.folds is 5; expected at most 4"):
         prepared(patients_root, cache_folder, 0, folds=5)
     with pytest.raises(
         InputError, match=r"config.data.folds is 4, and 3 of the 4 patients .* fewer folds"
@@ -240,11 +241,13 @@ def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patient
     for path in patients_root.rglob("*.nii.gz"):
         path.write_bytes(b"")
     small_config.data.validation_patients = 2
-    message = r"patients: config.data.validation_patients is 2; wanted 0 to 1: of the 4 patients 3"
+    message = (
+        r"patients: config.data.validation_patients is 2; expected 0 to 1: of the 4 patients 3"
+    )
     with pytest.raises(InputError, match=message):
         check_patients(typed(small_config))
     small_config.data.validation_patients, small_config.data.folds = 0, 3
-    message = r"patients: config.data.folds is 3; wanted at most 2, the number of scans"
+    message = r"patients: config.data.folds is 3; expected at most 2, the number of scans"
     with pytest.raises(InputError, match=message):
         check_patients(typed(small_config))
     small_config.data.folds = 2
@@ -258,8 +261,8 @@ def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patient
     ("record", "message"),
     [
         ('{"source": "be', "synthetic.json: is damaged"),
-        ("[]", "synthetic.json: its source is None; wanted the name of the scan"),
-        ('{"source": 3}', "synthetic.json: its source is 3; wanted the name of the scan"),
+        ("[]", "synthetic.json: its source is None; expected the name of the scan"),
+        ('{"source": 3}', "synthetic.json: its source is 3; expected the name of the scan"),
     ],
 )
 def test_a_pair_that_does_not_say_of_which_scan_it_is_cannot_be_split(
@@ -320,8 +323,10 @@ def test_a_damaged_entry_is_named(patients_root, cache_folder):
 
 
 def test_runs_that_start_together_share_a_cache(patients_root, cache_folder):
-    with ThreadPoolExecutor(3) as pool:
-        runs = list(pool.map(lambda _: prepared(patients_root, cache_folder), range(3)))
+    # Processes, as runs are: within one process nobody makes the same entry twice.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(3, context) as pool:
+        runs = list(pool.map(prepared, [patients_root] * 3, [cache_folder] * 3))
     assert runs[0] == runs[1] == runs[2]
     place = cache.open_cache(cache_folder)
     assert len([p for p in place.iterdir() if p.is_dir()]) == 4
