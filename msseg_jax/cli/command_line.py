@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespace:
-    """Return the flags of a command.
+    """Return the flags of a command, and in `flags.work` the module of `cli` that does the work.
 
     A command that sets `OVERRIDES` also takes flags that are not declared. They are returned as
     they were given, in `flags.overrides`.
@@ -40,5 +40,6 @@ def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespa
         flags = parser.parse_args(arguments)
     else:
         flags, flags.overrides = parser.parse_known_args(arguments)
+    flags.work = name
     declared.check(parser, flags)
     return flags

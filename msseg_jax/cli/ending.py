@@ -1,6 +1,7 @@
 """How a command line ends: an exit status, and a line in place of a traceback."""
 
 import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -9,15 +10,18 @@ from msseg_jax.system.interruption import INTERRUPTED
 
 
 def run_command(program: str, work: Callable[[], int]) -> int:
-    """What `work` returns, an exit status; 1 if bad input, the system or Ctrl-C stopped it.
+    """Return the exit status that `work` returns; 1 if bad input, the system or Ctrl-C ends it.
 
     Args:
-      program: that a message on standard error begins with.
+      program: with which a message on standard error begins.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has its own
         sys.stdout.reconfigure(line_buffering=True)  # a log that is piped into a file is read there
     try:
         return work()
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+        return 1
     except (InputError, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
@@ -27,11 +31,12 @@ def run_command(program: str, work: Callable[[], int]) -> int:
 
 
 def status_after(failures: dict[str, str], total: int, what: str) -> int:
-    """List on standard error what failed of so many, and why: the exit status, 0 if nothing did.
+    """Return the exit status after some work on many things; list on standard error what failed.
 
     Args:
       failures: reasons by name.
-      what: they are, in the plural.
+      total: how many things there were.
+      what: the things are, in the plural.
     """
     if not failures:
         return 0

@@ -46,6 +46,10 @@ def run(name: str, arguments: Sequence[str], program: str) -> int:
     Args:
       program: how the user calls the command, for messages.
     """
+    return run_command(program, lambda: _run(name, arguments, program))
+
+
+def _run(name: str, arguments: Sequence[str], program: str) -> int:
     flags = parse(name, arguments, program)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if name in RUNS_A_NETWORK:
@@ -55,8 +59,8 @@ def run(name: str, arguments: Sequence[str], program: str) -> int:
     # Imported now: JAX and ITK start their threads when they are imported. A library that is being
     # imported may swallow the exception of Ctrl-C.
     with ctrl_c_ends_at_once():
-        work = importlib.import_module(f"msseg_jax.cli.{name}").run
-    return run_command(program, lambda: work(flags))
+        work = importlib.import_module(f"msseg_jax.cli.{flags.work}")
+    return work.run(flags)
 
 
 def _parse_without_command(arguments: Sequence[str]) -> None:

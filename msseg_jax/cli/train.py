@@ -5,8 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-from msseg_jax.cli import describe
-from msseg_jax.configuration import files
 from msseg_jax.configuration.comparison import what_must_agree
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED, Stopped, sigterm_as_ctrl_c
@@ -18,14 +16,10 @@ from msseg_jax.training.processes import agree_on, leave
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 75 if the training was asked to stop and can be resumed."""
-    if flags.mode == "describe":
-        return describe.run(flags)
-    file = files.find(flags.config)
-    config = files.read(file, flags.overrides)
-    workdir = Path(flags.workdir or Path("runs") / file.stem)
+    workdir = Path(flags.workdir or Path("runs") / flags.config_file.stem)
     try:
         with sigterm_as_ctrl_c():
-            _train(flags, config, workdir)
+            _train(flags, flags.configuration, workdir)
     except Stopped as stopped:
         print(stopped)
         return EXIT_STATUS

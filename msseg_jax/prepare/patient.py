@@ -50,7 +50,7 @@ class Prepared:
 
 
 @dataclass
-class Clock:
+class Stopwatch:
     """Seconds of each step. `say` is called with the name of a step when it begins."""
 
     say: Callable[[str], object]
@@ -82,7 +82,7 @@ def prepare_patient(
     """
     check_there(request.time01, request.time02, *request.brain_masks)
     folder = folder.resolve()
-    clock = Clock(say)
+    clock = Stopwatch(say)
     with clock.step("reading"):
         words = check_command(request.brain_mask_command) if request.brain_mask_command else None
         scans = (
@@ -113,7 +113,7 @@ def _prepare_in(
     request: Request,
     words: list[str] | None,
     scans: tuple[Scan, Scan],
-    clock: Clock,
+    clock: Stopwatch,
 ) -> dict[str, Any]:
     """Write everything but the record into an empty folder, and return the record."""
     names = f"{request.time01} and {request.time02}"

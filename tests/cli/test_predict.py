@@ -237,7 +237,7 @@ def test_visits_on_different_grids_are_refused_and_nothing_is_written(pair_flags
     assert predict(pair_flags) == 1
     said = capsys.readouterr().err
     assert "other.nii.gz has (5, 15, 20) voxels" in said
-    assert "msseg predict --prepare them together" in said
+    assert "`msseg predict --prepare`" in said
     assert not (tmp_path / "new.nii.gz").exists()
 
 

@@ -313,6 +313,7 @@ def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, c
     assert [line.split()[0] for line in lines] == ["bea_000", "carl_000"]
 
 
+@pytest.mark.slow
 def test_a_scan_is_read_with_its_brain_and_with_where_mni_space_lies_in_it(tmp_path):
     heads = write_heads(tmp_path)
     scan = tmp_path / "scans" / "anna" / "FLAIR.nii.gz"

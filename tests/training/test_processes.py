@@ -119,7 +119,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(launch, tmp_path
     assert all(f"asked to stop: stored step {step} of" in text for text in said)
 
 
-@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_signal_before_the_training_ends_its_process_at_once_and_then_the_other(
     launch, tmp_path, first
 ):

@@ -2,7 +2,7 @@
 
 import argparse
 
-from msseg_jax.cli.flags.train import add_config
+from msseg_jax.cli.flags.train import add_config, read_config
 
 EXAMPLES = ("--config=msseg2", "--config=configs/demo.py --config.model.targets=1")
 DESCRIPTION = "Print the layers of the network of a configuration; nothing is computed."
@@ -15,4 +15,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Report nothing: no flags of this command contradict each other."""
+    """Read the configuration, so that a mistake in it is reported at once."""
+    read_config(flags)

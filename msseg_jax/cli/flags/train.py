@@ -3,6 +3,7 @@
 import argparse
 
 from msseg_jax.cli.flags.values import whole_number
+from msseg_jax.configuration import files
 from msseg_jax.configuration.listing import list_fields
 
 EXAMPLES = (
@@ -58,4 +59,17 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Report nothing: no flags of this command contradict each other."""
+    """Read the configuration, so that a mistake in it is reported at once."""
+    read_config(flags)
+    if flags.mode == "describe":
+        flags.work = "describe"
+
+
+def read_config(flags: argparse.Namespace) -> None:
+    """Add the configuration and its file to the flags.
+
+    Raises:
+      InputError: the file cannot be loaded, there is no such field, or a value cannot work.
+    """
+    flags.config_file = files.find(flags.config)
+    flags.configuration = files.read(flags.config_file, flags.overrides)
