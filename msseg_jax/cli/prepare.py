@@ -1,38 +1,29 @@
 """`msseg prepare`: bring two scans of a patient, or those of many, onto one grid.
 
-The modules that prepare need the optional libraries. They are imported within the functions, after
-`check_libraries` has reported what is missing, and before SIGTERM raises an exception, which a
-library that is being imported may swallow.
+This imports the optional libraries; `flags/prepare.py` checks that they are installed.
 """
 
 import argparse
-from typing import TYPE_CHECKING
 
 from msseg_jax.cli.ending import status_after
 from msseg_jax.cli.requests import request_of
-from msseg_jax.prepare.libraries import check_libraries
+from msseg_jax.prepare.dataset import prepare_all
+from msseg_jax.prepare.folder import PICTURE
+from msseg_jax.prepare.patient import Prepared, prepare_patient
 from msseg_jax.prepare.request import find_scans
-from msseg_jax.system.interruption import ctrl_c_ends_at_once, sigterm_as_ctrl_c
+from msseg_jax.system.interruption import sigterm_as_ctrl_c
 from msseg_jax.system.paths import check_outside
 from msseg_jax.system.progress import steps
 from msseg_jax.system.text_table import text_table
 
-if TYPE_CHECKING:
-    from msseg_jax.prepare.patient import Prepared
-
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a patient failed."""
-    check_libraries()
     return prepare_many(flags) if flags.dataset else prepare_one(flags)
 
 
 def prepare_one(flags: argparse.Namespace) -> int:
     """Prepare one patient, step by step."""
-    with ctrl_c_ends_at_once():
-        from msseg_jax.prepare.folder import PICTURE
-        from msseg_jax.prepare.patient import prepare_patient
-
     request = request_of(flags, flags.time01, flags.time02)
     # So that a folder that is half-made is deleted, as after Ctrl-C.
     with sigterm_as_ctrl_c(), steps("preparing") as say:
@@ -47,9 +38,6 @@ def prepare_many(flags: argparse.Namespace) -> int:
     """Prepare all patients of a folder, and continue after one that fails."""
     scans = find_scans(flags.dataset)
     check_outside(flags.output, flags.dataset, "lies in --dataset, among the scans")
-    with ctrl_c_ends_at_once():
-        from msseg_jax.prepare.dataset import prepare_all
-
     requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
     with sigterm_as_ctrl_c():
         prepared, failures = prepare_all(requests, flags.output, flags.overwrite, flags.jobs or 1)
@@ -57,7 +45,7 @@ def prepare_many(flags: argparse.Namespace) -> int:
     return status_after(failures, len(requests), "patients")
 
 
-def table(names: list[str], prepared: dict[str, "Prepared"]) -> str:
+def table(names: list[str], prepared: dict[str, Prepared]) -> str:
     """Return a line for each patient, and then the warnings."""
     rows: list[tuple[str, ...]] = [
         ("patient", "turned, deg", "moved, mm", "apart, mm", "correlation", "brain, ml", "time, s",
@@ -73,7 +61,7 @@ def table(names: list[str], prepared: dict[str, "Prepared"]) -> str:
     return "\n".join([text_table(rows, "<>>>>>><"), *warnings])
 
 
-def _row(name: str, prepared: "Prepared") -> tuple[str, ...]:
+def _row(name: str, prepared: Prepared) -> tuple[str, ...]:
     registration, brain = prepared.record["registration"], prepared.record["brain"]
     return (
         name,

@@ -1,19 +1,17 @@
-"""`msseg synthetic`: make labelled pairs from real scans."""
+"""`msseg synthetic`: make labelled pairs from real scans.
+
+This imports the optional libraries; `flags/synthetic.py` checks that they are installed.
+"""
 
 import argparse
 
 from msseg_jax.cli.ending import status_after
-from msseg_jax.prepare.libraries import check_libraries
-from msseg_jax.system.interruption import ctrl_c_ends_at_once, sigterm_as_ctrl_c
+from msseg_jax.simulate.synthetic.writer import SyntheticRequest, write_synthetic
+from msseg_jax.system.interruption import sigterm_as_ctrl_c
 
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 1 if a scan could not be used, else 0."""
-    check_libraries()
-    # Imported now: it needs the optional libraries, whose absence was reported above.
-    with ctrl_c_ends_at_once():
-        from msseg_jax.simulate.synthetic.writer import SyntheticRequest, write_synthetic
-
     request = SyntheticRequest(
         scans=tuple(flags.scans),
         masks=tuple(flags.masks),

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msseg_jax.cli import predict as predict_module
+from msseg_jax.cli import prediction
 from msseg_jax.cli.main import main
 from msseg_jax.configuration.options import Options
 from msseg_jax.data import preprocess
@@ -245,7 +245,7 @@ def test_what_cannot_be_a_pair_is_told_before_any_work(pair_flags, tmp_path, cap
     def never(*_):
         raise AssertionError("a network was loaded")
 
-    monkeypatch.setattr(predict_module, "Ensemble", never)
+    monkeypatch.setattr(prediction, "Ensemble", never)
     pair_flags[2], pair_flags[4] = str(tmp_path / "first.nii.gz"), str(tmp_path / "second.nii.gz")
     assert predict(pair_flags) == 1
     assert f"{pair_flags[2]}, {pair_flags[4]}: no such file or folder" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from msseg_jax.cli import predict as predict_module
+from msseg_jax.cli import prediction
 from msseg_jax.cli.main import main
 from msseg_jax.data.quality import Quality
 from msseg_jax.inference import scans as scans_module
@@ -445,7 +445,7 @@ def test_sigterm_is_caught_where_pairs_are_prepared_alone(
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(predict_module, "Ensemble", interrupted)
+    monkeypatch.setattr(prediction, "Ensemble", interrupted)
     patient = patients_root / "patient_0"
     on_one_grid = ["-t1", str(patient / dataset.TIME01), "-t2", str(patient / dataset.TIME02)]
     for what in ([*heads.flags_of(scans), f"--prepare={prepared}"], on_one_grid):

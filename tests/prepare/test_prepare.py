@@ -315,7 +315,7 @@ def test_without_the_libraries_one_line_says_what_to_install(scans, tmp_path, ca
 
 def test_prediction_on_pairs_that_lie_on_one_grid_imports_none_of_the_libraries():
     check = (
-        "import sys, msseg_jax.cli.predict, msseg_jax.cli.prepare\n"
+        "import sys, msseg_jax.cli.predict, msseg_jax.cli.flags.prepare\n"
         "print([name for name in ('SimpleITK', 'nilearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)

@@ -34,8 +34,8 @@ from msseg_jax.cli.main import main
 main(["{command}", "--help"])
 """
 WORK = {
-    "predict": "msseg_jax.cli.predict, msseg_jax.prepare.scanner_grid, msseg_jax.prepare.patient",
-    "prepare": "msseg_jax.cli.prepare, msseg_jax.prepare.dataset",
+    "predict": "msseg_jax.cli.predict, msseg_jax.cli.predict_scans",
+    "prepare": "msseg_jax.cli.prepare",
     "evaluate": "msseg_jax.cli.evaluate, msseg_jax.report.evaluation_folder",
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from msseg_jax.cli.flags import preparing
 from msseg_jax.cli.flags.values import of_setting, whole_number
 from msseg_jax.configuration.sections import PredictSettings
+from msseg_jax.prepare.libraries import check_libraries
 
 EXAMPLES = (
     "-t1 first.nii.gz -t2 second.nii.gz --prepare -o new.nii.gz --report new.html",
@@ -90,7 +91,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Report flags that contradict each other."""
+    """Report flags that contradict each other, and libraries that --prepare lacks."""
     if flags.dataset is not None:
         if flags.time01 or flags.time02 or flags.mask:
             parser.error("--dataset excludes -t1, -t2 and --mask: give one or the other")
@@ -106,3 +107,6 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
             "--mask is for a pair on one grid; with --prepare give --brain_mask01 and "
             "--brain_mask02"
         )
+    if flags.prepare is not None:
+        check_libraries()
+        flags.work = "predict_scans"

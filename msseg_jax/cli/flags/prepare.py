@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msseg_jax.cli.flags import preparing
 from msseg_jax.cli.flags.values import whole_number
+from msseg_jax.prepare.libraries import check_libraries
 
 EXAMPLES = (
     "-t1 first.nii.gz -t2 second.nii.gz -o PAIRS/anna",
@@ -44,7 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Report flags that contradict each other."""
+    """Report flags that contradict each other, and libraries that are missing."""
     if flags.dataset is not None:
         if flags.time01 or flags.time02:
             parser.error("--dataset excludes -t1 and -t2: give one or the other")
@@ -53,3 +54,4 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     elif flags.jobs is not None:
         parser.error("--jobs needs --dataset; for one patient give --threads")
     preparing.check(parser, flags)
+    check_libraries()

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from msseg_jax.cli.flags.values import number, whole_number
+from msseg_jax.prepare.libraries import check_libraries
 
 EXAMPLES = ("--scans SCANS --masks MASKS -o ROOT",)
 DESCRIPTION = (
@@ -65,4 +66,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Report nothing: no flags of this command contradict each other."""
+    """Report libraries that are missing."""
+    check_libraries()

@@ -1,0 +1,75 @@
+"""`msseg predict --prepare`: the same for scans as they left the scanner.
+
+This imports the optional libraries for preparing scans; `flags/predict.py` checks that they are
+installed.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from msseg_jax.cli.ending import status_after
+from msseg_jax.cli.prediction import load_networks, models_of
+from msseg_jax.cli.requests import request_of
+from msseg_jax.inference.outputs import (
+    IN_MIDDLE,
+    Outputs,
+    check_files,
+    check_places,
+    make_folders,
+)
+from msseg_jax.inference.results import describe_results, write_results
+from msseg_jax.inference.scans import predict_scan_pair, predict_scan_pairs, prepare_pair
+from msseg_jax.prepare.request import find_scans
+from msseg_jax.system.interruption import sigterm_as_ctrl_c
+from msseg_jax.system.paths import check_there
+from msseg_jax.system.progress import followed, steps
+from msseg_jax.volumes.nifti import SUFFIXES
+
+PREPARED = "_prepared"  # added to the name of --output, where --prepare names no folder
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Run the command; return 0, or 1 if a patient failed."""
+    models_of(flags)  # a model that is given twice is reported before any work
+    prepared = _beside(flags.output, PREPARED) if flags.prepare is True else flags.prepare
+    in_middle = _beside(flags.output, IN_MIDDLE + ("" if flags.dataset else SUFFIXES[0]))
+    outputs = Outputs(flags.output, flags.probability, flags.report, flags.uncertainty, in_middle)
+    check_places(outputs, prepared)
+    predict = _predict_folder if flags.dataset else _predict_pair
+    # A pair that is half prepared is cleared away after SIGTERM, as after Ctrl-C.
+    with sigterm_as_ctrl_c():
+        return predict(flags, outputs, prepared)
+
+
+def _predict_pair(flags: argparse.Namespace, outputs: Outputs, prepared: Path) -> int:
+    masks = (flags.brain_mask01, flags.brain_mask02)
+    inputs = [path for path in (flags.time01, flags.time02, *masks) if path is not None]
+    check_files(outputs, inputs, prepared)
+    check_there(*inputs)
+    ensemble, options = load_networks(flags)
+    with steps("preparing") as say:
+        request = request_of(flags, flags.time01, flags.time02)
+        scans = prepare_pair(request, prepared, flags.overwrite, say)
+    bar = partial(followed, name="batches of tiles")
+    prediction = predict_scan_pair(ensemble, scans, options, bar)
+    write_results(prediction, outputs)
+    print(describe_results(prediction, outputs))
+    return 0
+
+
+def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path) -> int:
+    scans = find_scans(flags.dataset)
+    requests = [(request_of(flags, *paths), prepared / name) for name, paths in scans.items()]
+    make_folders(outputs, flags.dataset, prepared)
+    ensemble, options = load_networks(flags)
+    failures = predict_scan_pairs(ensemble, requests, options, outputs, flags.overwrite)
+    return status_after(failures, len(requests), "patients")
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """Return a file or folder in the same place, named after it."""
+    if path.name in ("", ".."):  # as of ".", which does not say what it is called
+        path = path.resolve()
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    return path.parent / (stem + ending)
