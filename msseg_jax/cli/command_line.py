@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+FIELDS = ("config.", "noconfig.")  # how overrides begin, after the dashes
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose help begins with examples."""
@@ -26,8 +28,8 @@ class Parser(argparse.ArgumentParser):
 def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespace:
     """Return the flags of a command, and in `flags.work` the module of `cli` that does the work.
 
-    A command that sets `OVERRIDES` also takes flags that are not declared. They are returned as
-    they were given, in `flags.overrides`.
+    A command that sets `OVERRIDES` also takes fields of the configuration, such as
+    --config.seed=1. They are returned as they were given, in `flags.overrides`.
 
     Args:
       name: of the command.
@@ -40,6 +42,21 @@ def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespa
         flags = parser.parse_args(arguments)
     else:
         flags, flags.overrides = parser.parse_known_args(arguments)
+        if strays := _strays(flags.overrides):
+            parser.error(f"unrecognized arguments: {' '.join(strays)}")
     flags.work = name
-    declared.check(parser, flags)
+    if hasattr(declared, "check"):
+        declared.check(parser, flags)
     return flags
+
+
+def _strays(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that are neither fields of the configuration nor values of such."""
+    strays = []
+    takes_value = False
+    for argument in arguments:
+        is_field = argument.lstrip("-").startswith(FIELDS) and argument.startswith("-")
+        if not is_field and not (takes_value and not argument.startswith("--")):
+            strays.append(argument)
+        takes_value = is_field and "=" not in argument
+    return strays

@@ -20,7 +20,7 @@ def run_command(program: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for what Python flushes as it ends
         return 1
     except (InputError, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msseg_jax import __version__
 from msseg_jax.cli.command_line import Parser, parse
 from msseg_jax.cli.ending import run_command
-from msseg_jax.system.interruption import ctrl_c_ends_at_once
+from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED, ended_by_signals
 from msseg_jax.system.machine import keep_freed_memory, limit_threads
 
 PROGRAM = "msseg"
@@ -56,9 +56,9 @@ def _run(name: str, arguments: Sequence[str], program: str) -> int:
         keep_freed_memory()
     if getattr(flags, "threads", None):
         limit_threads(flags.threads)
-    # Imported now: JAX and ITK start their threads when they are imported. A library that is being
-    # imported may swallow the exception of Ctrl-C.
-    with ctrl_c_ends_at_once():
+    # Imported now: JAX and ITK start their threads when they are imported.
+    status = EXIT_STATUS if name == "train" else 1
+    with ended_by_signals(f"{program}: {INTERRUPTED}", status):
         work = importlib.import_module(f"msseg_jax.cli.{flags.work}")
     return work.run(flags)
 

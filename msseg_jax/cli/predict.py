@@ -18,18 +18,19 @@ from msseg_jax.volumes.layout import Patient, find_patients
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a patient failed."""
-    models_of(flags)  # a model that is given twice is reported before any work
+    models = models_of(flags)
     outputs = Outputs(flags.output, flags.probability, flags.report, flags.uncertainty)
     check_places(outputs, prepared=None)
-    return _predict_folder(flags, outputs) if flags.dataset else _predict_pair(flags, outputs)
+    predict_what = _predict_folder if flags.dataset else _predict_pair
+    return predict_what(flags, models, outputs)
 
 
-def _predict_pair(flags: argparse.Namespace, outputs: Outputs) -> int:
+def _predict_pair(flags: argparse.Namespace, models: list[Path], outputs: Outputs) -> int:
     inputs = [path for path in (flags.time01, flags.time02, flags.mask) if path is not None]
     check_files(outputs, inputs, prepared=None)
     check_there(*inputs)
     _check_no_folder(flags.time01, flags.time02)
-    ensemble, options = load_networks(flags)
+    ensemble, options = load_networks(flags, models)
     name = ", ".join(_short(path) for path in (flags.time01, flags.time02))
     patient = Patient(name, flags.time01, flags.time02, flags.mask)
     bar = partial(followed, name="batches of tiles")
@@ -39,10 +40,10 @@ def _predict_pair(flags: argparse.Namespace, outputs: Outputs) -> int:
     return 0
 
 
-def _predict_folder(flags: argparse.Namespace, outputs: Outputs) -> int:
+def _predict_folder(flags: argparse.Namespace, models: list[Path], outputs: Outputs) -> int:
     patients = find_patients(flags.dataset, targets=0)
     make_folders(outputs, flags.dataset, prepared=None)
-    ensemble, options = load_networks(flags)
+    ensemble, options = load_networks(flags, models)
     failures = predict_patients(ensemble, patients, options, outputs, flags.overwrite)
     return status_after(failures, len(patients), "patients")
 

@@ -31,7 +31,7 @@ PREPARED = "_prepared"  # added to the name of --output, where --prepare names n
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a patient failed."""
-    models_of(flags)  # a model that is given twice is reported before any work
+    models = models_of(flags)
     prepared = _beside(flags.output, PREPARED) if flags.prepare is True else flags.prepare
     in_middle = _beside(flags.output, IN_MIDDLE + ("" if flags.dataset else SUFFIXES[0]))
     outputs = Outputs(flags.output, flags.probability, flags.report, flags.uncertainty, in_middle)
@@ -39,15 +39,17 @@ def run(flags: argparse.Namespace) -> int:
     predict = _predict_folder if flags.dataset else _predict_pair
     # A pair that is half prepared is cleared away after SIGTERM, as after Ctrl-C.
     with sigterm_as_ctrl_c():
-        return predict(flags, outputs, prepared)
+        return predict(flags, models, outputs, prepared)
 
 
-def _predict_pair(flags: argparse.Namespace, outputs: Outputs, prepared: Path) -> int:
+def _predict_pair(
+    flags: argparse.Namespace, models: list[Path], outputs: Outputs, prepared: Path
+) -> int:
     masks = (flags.brain_mask01, flags.brain_mask02)
     inputs = [path for path in (flags.time01, flags.time02, *masks) if path is not None]
     check_files(outputs, inputs, prepared)
     check_there(*inputs)
-    ensemble, options = load_networks(flags)
+    ensemble, options = load_networks(flags, models)
     with steps("preparing") as say:
         request = request_of(flags, flags.time01, flags.time02)
         scans = prepare_pair(request, prepared, flags.overwrite, say)
@@ -58,11 +60,13 @@ def _predict_pair(flags: argparse.Namespace, outputs: Outputs, prepared: Path) -
     return 0
 
 
-def _predict_folder(flags: argparse.Namespace, outputs: Outputs, prepared: Path) -> int:
+def _predict_folder(
+    flags: argparse.Namespace, models: list[Path], outputs: Outputs, prepared: Path
+) -> int:
     scans = find_scans(flags.dataset)
     requests = [(request_of(flags, *paths), prepared / name) for name, paths in scans.items()]
     make_folders(outputs, flags.dataset, prepared)
-    ensemble, options = load_networks(flags)
+    ensemble, options = load_networks(flags, models)
     failures = predict_scan_pairs(ensemble, requests, options, outputs, flags.overwrite)
     return status_after(failures, len(requests), "patients")
 

@@ -10,9 +10,12 @@ from msseg_jax.models.released import WEIGHTS
 from msseg_jax.system.errors import InputError
 
 
-def load_networks(flags: argparse.Namespace) -> tuple[Ensemble, Options]:
-    """Load the networks, print which they are, and choose how they are applied."""
-    models = models_of(flags)
+def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemble, Options]:
+    """Load the networks, print which they are, and choose how they are applied.
+
+    Args:
+      models: from `models_of`.
+    """
     ensemble = Ensemble(models)
     first = ensemble.members[0].network
     if flags.uncertainty is not None and len(ensemble.members) == 1:

@@ -55,21 +55,21 @@ def table(names: list[str], prepared: dict[str, Prepared]) -> str:
     for name in names:
         if name in prepared:
             rows.append(_row(name, prepared[name]))
-            warnings += [f"{name}: warning: {w}" for w in prepared[name].record["warnings"]]
+            warnings += [f"{name}: warning: {w}" for w in prepared[name].record.warnings]
         else:
             rows.append((name, *("-",) * 6, "failed"))
     return "\n".join([text_table(rows, "<>>>>>><"), *warnings])
 
 
 def _row(name: str, prepared: Prepared) -> tuple[str, ...]:
-    registration, brain = prepared.record["registration"], prepared.record["brain"]
+    record = prepared.record
     return (
         name,
-        f"{registration['turned_degrees']:.1f}",
-        f"{registration['moved_mm']:.1f}",
-        f"{registration['apart_mm']:.2f}",
-        f"{registration['correlation']:.3f}",
-        f"{brain['ml']:.0f}",
-        f"{sum(prepared.record['seconds'].values()):.0f}",
+        f"{record.registration.turned_degrees:.1f}",
+        f"{record.registration.moved_mm:.1f}",
+        f"{record.registration.apart_mm:.2f}",
+        f"{record.registration.correlation:.3f}",
+        f"{record.brain.ml:.0f}",
+        f"{sum(record.seconds.values()):.0f}",
         "done before" if prepared.was_there else "",
     )

@@ -26,14 +26,16 @@ from msseg_jax.configuration.section import Section
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.system.errors import InputError
 
-# In an installed package the folder `configs` lies in it, in a checkout beside it.
+# In an installed package the folder `configs` lies in it, in a checkout beside it. Beside an
+# installed package lie those of others.
 _PACKAGE = Path(__file__).parents[1]
-_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+_IN_PACKAGE = _PACKAGE / "configs"
+_FOLDER = _IN_PACKAGE if _IN_PACKAGE.is_dir() else _PACKAGE.parent / "configs"
 
 
 def default() -> ConfigDict:
-    """Return the paper's configuration, to be changed."""
-    return _as_config_dict(Configuration())
+    """Return the paper's configuration, to be changed; fields that do not exist cannot be set."""
+    return _as_config_dict(Configuration()).lock()
 
 
 def shipped(name: str) -> ConfigDict:
@@ -54,9 +56,9 @@ def find(name: str) -> Path:
     if path.is_file():
         return path
     if path.name == name and not path.suffix:
-        for folder in _FOLDERS:
-            if (folder / f"{name}.py").is_file():
-                return folder / f"{name}.py"
+        path = _FOLDER / f"{name}.py"
+        if path.is_file():
+            return path
     raise InputError(
         f"--config={name}: no such file; expected the path of a configuration file, or one of "
         f"{', '.join(names())}"
@@ -65,8 +67,7 @@ def find(name: str) -> Path:
 
 def names() -> list[str]:
     """Return the names of the shipped configurations."""
-    files = (path for folder in _FOLDERS for path in folder.glob("*.py"))
-    return sorted({path.stem for path in files if path.stem != "__init__"})
+    return sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__")
 
 
 def read(file: Path, overrides: Sequence[str] = ()) -> Configuration:
@@ -120,13 +121,14 @@ def _run(file: Path) -> ConfigDict:
     try:
         spec.loader.exec_module(module)
         config = module.get_config()
-    except (AttributeError, KeyError) as error:
-        reason = re.sub(r"\s+", " ", str(error.args[0]))
+    except InputError:
+        raise
+    except Exception as error:  # the user's own code may fail in any way
+        reason = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")
         raise InputError(
-            f"--config={file}: {reason}; expected get_config() that sets fields that exist"
+            f"--config={file}: {reason:.300}; expected a get_config() that sets fields that exist "
+            "to values of their type"
         ) from error
-    except (OSError, SyntaxError, ImportError) as error:
-        raise InputError(f"--config={file} cannot be loaded: {error}") from error
     if not isinstance(config, ConfigDict):
         raise InputError(f"--config={file}: get_config() returns no ConfigDict: {config!r:.80}")
     return config

@@ -1,7 +1,7 @@
 """A group of settings: frozen, typed, and valid once it exists."""
 
 import json
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
@@ -30,27 +30,13 @@ class Section(BaseModel):
         Raises:
           InputError: with a line for each field whose value cannot work.
         """
+        if complete and (missing := _missing(cls, fields)):
+            raise InputError("\n".join(f"{name}.{field} is missing" for field in missing))
         try:
-            section = cls.model_validate_json(json.dumps(fields))
+            return cls.model_validate_json(json.dumps(fields))
         except ValidationError as error:
             lines = [_in_words(cls, problem, name) for problem in error.errors()]
             raise InputError("\n".join(lines)) from error
-        if complete and (missing := section.missing()):
-            raise InputError("\n".join(f"{name}.{field} is missing" for field in missing))
-        return section
-
-    def missing(self) -> list[str]:
-        """Return the dotted names of the fields that were not given."""
-        names = []
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if name not in self.model_fields_set:
-                names.append(name)
-            parts = value if isinstance(value, tuple) else (value,)
-            for part in parts:
-                if isinstance(part, Section):
-                    names += [f"{name}.{field}" for field in part.missing()]
-        return names
 
 
 def setting(
@@ -91,6 +77,28 @@ def expected(field: FieldInfo) -> str:
     return ""
 
 
+def _missing(section: type[BaseModel], fields: object) -> list[str]:
+    """Return the dotted names of the fields of a section that are not among `fields`."""
+    if not isinstance(fields, dict):
+        return []  # validation refuses it
+    names = []
+    for name, field in section.model_fields.items():
+        if name not in fields:
+            names.append(name)
+            continue
+        value = fields[name]
+        parts = {name: value}
+        if isinstance(value, list):
+            parts = {f"{name}[{number}]": item for number, item in enumerate(value)}
+        # Of the field itself, or of its items if it is a tuple.
+        kinds = get_args(field.annotation) if isinstance(value, list) else (field.annotation,)
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                for place, part in parts.items():
+                    names += [f"{place}.{missing}" for missing in _missing(kind, part)]
+    return names
+
+
 def _in_words(section: type[BaseModel], problem: ErrorDetails, name: str) -> str:
     """Return what is wrong with a field: its place, its value and what was expected."""
     place = name
@@ -106,14 +114,24 @@ def _in_words(section: type[BaseModel], problem: ErrorDetails, name: str) -> str
     match problem["type"]:
         case "value_error":
             message = message.removeprefix("Value error, ")
-            # The validator of a section names the fields that it looked at.
-            return f"{place}: {message}" if field else message
+            if field:
+                return f"{place}: {message}"
+            # The validator of a section begins each line with the name of a field.
+            return "\n".join(f"{place}.{line}" for line in message.split("\n"))
         case "missing":
             return f"{place} is missing"
         case "extra_forbidden":
             return f"{place} is not a field"
         case "too_short":
             wanted = f"{problem['ctx']['min_length']} or more values"
+        case "greater_than_equal":
+            wanted = f"{problem['ctx']['ge']:g} or more"
+        case "greater_than":
+            wanted = f"more than {problem['ctx']['gt']:g}"
+        case "less_than_equal":
+            wanted = f"at most {problem['ctx']['le']:g}"
+        case "less_than":
+            wanted = f"less than {problem['ctx']['lt']:g}"
         case _:
             wanted = message.removeprefix("Input should be ")
     if field and problem["type"].startswith(("less_than", "greater_than")):

@@ -60,9 +60,7 @@ class PreprocessingSettings(Section):
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if any(a >= b for a, b in zip(self.percentiles, self.percentiles[1:], strict=False)):
-            raise ValueError(
-                f"config.data.percentiles is {self.percentiles}; expected ascending numbers"
-            )
+            raise ValueError(f"percentiles is {self.percentiles}; expected ascending numbers")
         return self
 
 
@@ -109,22 +107,18 @@ class DataSettings(PreprocessingSettings):
     def _check_folds(self) -> Self:
         problems = []
         if self.folds == 1:
-            problems.append(
-                "config.data.folds is 1; expected 0 (no cross-validation), or 2 or more"
-            )
+            problems.append("folds is 1; expected 0 (no cross-validation), or 2 or more")
         if self.folds and not 0 <= self.fold < self.folds:
             problems.append(
-                f"config.data.fold is {self.fold}; expected 0 to {self.folds - 1}, one of the folds"
+                f"fold is {self.fold}; expected 0 to {self.folds - 1}, one of the folds"
             )
         if self.folds and self.validation_patients:
             problems.append(
-                f"config.data.validation_patients is {self.validation_patients}; expected 0 with "
+                f"validation_patients is {self.validation_patients}; expected 0 with "
                 "config.data.folds, because a fold is held out"
             )
         if not self.folds and self.fold:
-            problems.append(
-                f"config.data.fold is {self.fold}; expected 0 without config.data.folds"
-            )
+            problems.append(f"fold is {self.fold}; expected 0 without config.data.folds")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -183,11 +177,11 @@ class AugmentationSettings(Section):
     noise: float = setting(0.15, "largest standard deviation of the Gaussian", ge=0, le=10)
 
     def problems_with(self, patch_size: int) -> list[str]:
-        """Return what does not fit into a patch of this side (voxels): nothing would be left."""
+        """Return what does not fit into a patch of this side (voxels)."""
         names = ("misregistration_voxels", "blur_voxels", "slice_voxels", "elastic_cells",
                  "bias_cells")  # fmt: skip
         return [
-            f"config.augmentation.{name} is {getattr(self, name)}; expected at most {patch_size}, "
+            f"augmentation.{name} is {getattr(self, name)}; expected at most {patch_size}, "
             "config.data.patch_size"
             for name in names
             if getattr(self, name) > patch_size
@@ -231,17 +225,23 @@ class TrainedSettings(Section):
     predict: PredictSettings = PredictSettings()
 
     @model_validator(mode="after")
-    def _check_patches(self) -> Self:
-        problems = patch_problems([self.data.patch_size], self.model.side_multiple)
-        problems = [f"config.data.patch_size: {problem}" for problem in problems]
-        if self.predict.overlap >= self.data.patch_size:
-            problems.append(
-                f"config.predict.overlap is {self.predict.overlap}; expected 0 to "
-                f"{self.data.patch_size - 1} voxels, less than config.data.patch_size"
-            )
-        if problems:
+    def _check_together(self) -> Self:
+        if problems := self.problems():
             raise ValueError("\n".join(problems))
         return self
+
+    def problems(self) -> list[str]:
+        """Return what does not fit together, a line each that begins with the field's name."""
+        problems = [
+            f"data.patch_size: {problem}"
+            for problem in patch_problems([self.data.patch_size], self.model.side_multiple)
+        ]
+        if self.predict.overlap >= self.data.patch_size:
+            problems.append(
+                f"predict.overlap is {self.predict.overlap}; expected 0 to "
+                f"{self.data.patch_size - 1} voxels, less than config.data.patch_size"
+            )
+        return problems
 
 
 class Configuration(TrainedSettings):
@@ -257,22 +257,17 @@ class Configuration(TrainedSettings):
     augmentation: AugmentationSettings = AugmentationSettings()
     train: TrainSettings = TrainSettings()
 
-    @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        problems = self.augmentation.problems_with(self.data.patch_size)
+    def problems(self) -> list[str]:
+        """Return what does not fit together, a line each that begins with the field's name."""
+        problems = super().problems() + self.augmentation.problems_with(self.data.patch_size)
         if self.init_network and not self.init:
-            problems.append(
-                f"config.init_network is {self.init_network}; expected 0 without config.init"
-            )
+            problems.append(f"init_network is {self.init_network}; expected 0 without config.init")
         if self.augmentation.enabled and self.data.device_resident:
             problems.append(
-                "config.augmentation.enabled is True; expected False with "
-                "config.data.device_resident, because patches that are cut on the device are not "
-                "augmented"
+                "augmentation.enabled is True; expected False with config.data.device_resident, "
+                "because patches that are cut on the device are not augmented"
             )
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+        return problems
 
     @property
     def trained(self) -> TrainedSettings:

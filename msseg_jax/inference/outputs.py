@@ -91,9 +91,11 @@ def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None
       InputError: a folder cannot be written, or would be taken for a patient.
     """
     problem = "lies among the patients of --dataset, and would be taken for one"
-    for folder in filter(None, (*outputs.wanted, prepared)):
+    folders = [folder for folder in (*outputs.wanted, prepared) if folder is not None]
+    for folder in folders:
         # Files named after patients may lie beside their folders, but not a folder for each.
         check_outside(folder, dataset, problem, may_be_it=folder is not prepared)
+    for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -6,7 +6,6 @@ This needs the optional libraries for preparing scans.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +20,7 @@ from msseg_jax.inference.patients import done_before, for_each_patient
 from msseg_jax.inference.prediction import OnScanner, Prediction, predict
 from msseg_jax.inference.results import describe_results, write_results
 from msseg_jax.prepare.patient import prepare_patient
+from msseg_jax.prepare.record import PairRecord
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scanner_grid import ScannerGrid
 from msseg_jax.volumes.layout import patient_in
@@ -33,7 +33,7 @@ class ScanPair:
 
     request: Request
     folder: Path  # of the pair
-    record: dict[str, Any]  # how it was prepared
+    record: PairRecord  # how it was prepared
 
 
 def prepare_pair(
@@ -59,8 +59,10 @@ def predict_scan_pair(
     ensemble: Ensemble, scans: ScanPair, options: Options, progress: Progress = no_bar
 ) -> Prediction:
     """Find the new lesions of a prepared pair, and bring them to the second scan's grid."""
+    # First, because it reads files, which may be damaged, and the prediction takes long.
+    grid = ScannerGrid.of(scans.folder, scans.request.time02, scans.request.series[1])
     prediction = predict(ensemble, patient_in(scans.folder), options, progress)
-    return bring_to_scanner(prediction, scans)
+    return bring_to_scanner(prediction, scans, grid)
 
 
 def predict_scan_pairs(
@@ -93,13 +95,12 @@ def predict_scan_pairs(
     return for_each_patient(by_name, write)
 
 
-def bring_to_scanner(prediction: Prediction, scans: ScanPair) -> Prediction:
+def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid) -> Prediction:
     """Return a prediction with its result also on the second scan's own grid.
 
     Both maps are interpolated and the mask is made anew from the probability. The warnings become
     those of preparing and predicting together.
     """
-    grid = ScannerGrid.of(scans.folder, scans.request.time02, scans.request.series[1])
     pair, segmentation = prediction.pair, prediction.segmentation
     probability, disagreement = (
         grid.bring(array, pair.time01.affine)
@@ -117,7 +118,7 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair) -> Prediction:
     return replace(prediction, on_scanner=on_scanner, warnings=warnings)
 
 
-def warnings_of(record: dict[str, Any], quality: Quality) -> list[str]:
+def warnings_of(record: PairRecord, quality: Quality) -> list[str]:
     """Return what to know of a pair from preparing it and from predicting on it.
 
     Args:
@@ -125,5 +126,5 @@ def warnings_of(record: dict[str, Any], quality: Quality) -> list[str]:
     """
     # Both measure how far the visits lie apart. Preparing says it if it is far, and knows what to
     # look at, so predicting does not say it again.
-    is_told = record["registration"]["apart_mm"] > MOST_DISPLACEMENT_MM
-    return [*record["warnings"], *quality.warnings(apart=not is_told)]
+    is_told = record.registration.apart_mm > MOST_DISPLACEMENT_MM
+    return [*record.warnings, *quality.warnings(apart=not is_told)]

@@ -199,6 +199,6 @@ def restore_for_inference(run: RunFolder, model_shapes: Tree) -> tuple[Tree, str
                 raise
             logger.warning("%s; the last checkpoint takes its place", error)
     raise InputError(
-        f"{run.checkpoints}: no checkpoint in it; expected a trained run: continue its training "
-        "with launch.py, or check the path"
+        f"{run.checkpoints}: no checkpoint in it; expected a trained run: continue its training, "
+        "or check the path"
     )

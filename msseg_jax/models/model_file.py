@@ -81,6 +81,13 @@ class About(Section):
         return f"{self.name} {self.version}".strip()
 
 
+class Beginning(Section):
+    """What a run remembers of the trained network with which it began."""
+
+    network: str
+    about: About | None  # of its model file
+
+
 @dataclass(frozen=True)
 class TrainedNetwork:
     """One network with everything that using it needs."""
@@ -274,10 +281,10 @@ def _trained_settings(number: int, entry: _Entry) -> TrainedSettings:
       InputError: one is missing, or cannot work.
     """
     where = f"description.networks[{number}].config"
-    found = {name: entry.config.get(name) for name in TrainedSettings.model_fields}
-    if isinstance(found["data"], dict):
-        fields = PreprocessingSettings.model_fields
-        found["data"] = {name: value for name, value in found["data"].items() if name in fields}
+    names, data = TrainedSettings.model_fields, PreprocessingSettings.model_fields
+    found = {name: value for name, value in entry.config.items() if name in names}
+    if isinstance(found.get("data"), dict):
+        found["data"] = {name: value for name, value in found["data"].items() if name in data}
     config = TrainedSettings.of(found, where, complete=True)
     if entry.preprocessing.settings != config.data:
         raise InputError(

@@ -4,10 +4,15 @@ from pathlib import Path
 
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.models.checkpoints import restore_for_inference
-from msseg_jax.models.model_file import About, TrainedNetwork, is_model_file, read_model_file
+from msseg_jax.models.model_file import (
+    About,
+    Beginning,
+    TrainedNetwork,
+    is_model_file,
+    read_model_file,
+)
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.network.model import SiameseMPUNet, variable_shapes
-from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 
 
@@ -42,10 +47,4 @@ def _began_with(run: RunFolder) -> About | None:
     """Return what the model file says of itself with which a run began, if it began with one."""
     if not run.initial_file.is_file():
         return None
-    about = read_json(run.initial_file).get("about")
-    try:
-        return about and About.of(about, "about")
-    except InputError as error:
-        raise InputError(
-            f"{run.initial_file}: is damaged ({error}); restore it from a copy"
-        ) from error
+    return Beginning.of(read_json(run.initial_file), str(run.initial_file), complete=True).about

@@ -20,6 +20,7 @@ from pathlib import Path
 from msseg_jax.configuration.comparison import differences
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.data.preprocess import Preprocessing
+from msseg_jax.models.model_file import Beginning
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
@@ -75,7 +76,7 @@ class RunFolder:
         config: Configuration,
         preprocessing: Preprocessing,
         split: dict[str, dict[str, str]],
-        initial: dict[str, object] | None = None,
+        initial: Beginning | None = None,
     ) -> None:
         """Store what a new run begins with, or check that a begun run has the same.
 
@@ -96,7 +97,7 @@ class RunFolder:
         elif initial is None:
             self.initial_file.unlink(missing_ok=True)  # of a run that was given up at once
         else:
-            _write_json(self.initial_file, initial)
+            _write_json(self.initial_file, initial.model_dump(mode="json"))
         _write_json(self.config_file, config.model_dump(mode="json"))
         _write_json(self.split_file, split)
         write_beside(self.preprocessing_file, preprocessing.save)
@@ -109,14 +110,14 @@ class RunFolder:
         """
         if not self.path.is_dir():
             raise InputError(
-                f"{self.path}: no such folder; expected the folder of a run of launch.py, or a "
-                "model file: check the path"
+                f"{self.path}: no such folder; expected the folder of a training (`msseg train`), "
+                "or a model file: check the path"
             )
         if not self.begun:
             raise InputError(
-                f"{self.path}: no trained run in it; expected the folder of a run of launch.py, "
-                "with config.json, preprocessing.json and checkpoints, or a model file: check the "
-                "path"
+                f"{self.path}: no trained run in it; expected the folder of a training (`msseg "
+                "train`), with config.json, preprocessing.json and checkpoints, or a model file: "
+                "check the path"
             )
         return self._config(), Preprocessing.load(self.preprocessing_file)
 

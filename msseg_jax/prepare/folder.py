@@ -16,7 +16,6 @@ from typing import Any
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.json_files import read_json
 from msseg_jax.volumes.layout import BRAIN_MASK, TIME01, TIME02
 
 RECORD = "prepare.json"
@@ -24,12 +23,6 @@ PICTURE = "prepare.png"
 TRANSFORMS = "transforms"
 FILES = {TIME01, TIME02, BRAIN_MASK, TRANSFORMS, RECORD, PICTURE}
 FORMAT = 2  # of the record; raise it when the same input would give another output
-
-
-def record_in(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a prepared pair; None if the folder holds none."""
-    path = folder / RECORD
-    return read_json(path) if path.is_file() else None
 
 
 def what_was_asked_for(request: Request, scans: tuple[Scan, Scan]) -> dict[str, Any]:
@@ -57,14 +50,18 @@ def _file_state(path: Path) -> list[str | int]:
     return [str(path.resolve()), state.st_size, state.st_mtime_ns]
 
 
-def check_place(folder: Path, record: dict[str, Any] | None, overwrite: bool) -> None:
-    """Raise InputError if files in the folder, not made by this program, would be lost."""
-    if record is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def check_place(folder: Path, is_made: bool, overwrite: bool) -> None:
+    """Raise InputError if files in the folder, not made by this program, would be lost.
+
+    Args:
+      is_made: whether the folder holds the record of a prepared pair.
+    """
+    if not is_made and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
             f"{folder}: is there, and was not made by this program (no {RECORD}); expected a name "
             "that is free: choose another"
         )
-    if record is not None and overwrite:
+    if is_made and overwrite:
         others = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
         if others:
             raise InputError(

@@ -5,6 +5,7 @@ just that; bet and the first hd-bet write mask_mask.nii.gz beside the stripped i
 hd-bet mask_bet.nii.gz. Where there is a stripped image alone, what is not 0 in it is the brain.
 """
 
+import os
 import shlex
 import subprocess
 import tempfile
@@ -45,7 +46,7 @@ def read_mask(path: Path, scan: Scan) -> sitk.Image:
 def check_command(command: str) -> list[str]:
     """The words of a command line with placeholders. Raises InputError without them."""
     try:
-        words = shlex.split(command)
+        words = shlex.split(command, posix=os.name != "nt")  # keeps the backslashes of Windows
     except ValueError as error:
         raise InputError(f"--brain_mask_command={command}: {error}") from error
     missing = [p for p in PLACEHOLDERS if not any(p in word for word in words)]

@@ -3,7 +3,6 @@
 `folder` describes the folder, `record` what is written down in it.
 """
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -22,14 +21,13 @@ from msseg_jax.prepare.folder import (
     RECORD,
     TRANSFORMS,
     check_place,
-    record_in,
     what_was_asked_for,
 )
 from msseg_jax.prepare.given_mask import check_command, read_mask, run_command
 from msseg_jax.prepare.images import volume_ml, write_image
 from msseg_jax.prepare.middle import Middle, bring_to_middle, check_match
 from msseg_jax.prepare.picture import draw_pair
-from msseg_jax.prepare.record import make_record
+from msseg_jax.prepare.record import PairRecord, make_record, read_record
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan, check_two_visits, read_scan
 from msseg_jax.prepare.threads import at_once
@@ -45,7 +43,7 @@ class Prepared:
     """A patient's folder, and its record."""
 
     folder: Path
-    record: dict[str, Any]
+    record: PairRecord
     was_there: bool  # from an earlier run
 
 
@@ -91,19 +89,20 @@ def prepare_patient(
         )
         check_two_visits(*scans)
         asked_for = what_was_asked_for(request, scans)
-        record = record_in(folder)
-    check_place(folder, record, overwrite)
-    if record is not None and not overwrite:
-        if record.get("asked_for") == asked_for:
+    is_made = (folder / RECORD).is_file()
+    check_place(folder, is_made, overwrite)
+    if is_made and not overwrite:
+        record = read_record(folder / RECORD)
+        if record.asked_for == asked_for:
             return Prepared(folder, record, was_there=True)
         raise InputError(
             f"{folder}: holds a pair that was prepared from other scans or in another way; "
             "expected a folder of its own for each pair: choose another, or --overwrite"
         )
     with whole_folder(folder, replace=True) as new:
-        record = {"asked_for": asked_for}
-        record |= _prepare_in(new, folder.name, request, words, scans, clock)
-        (new / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        fields = _prepare_in(new, folder.name, request, words, scans, clock)
+        record = PairRecord(asked_for=asked_for, seconds=clock.seconds, **fields)
+        (new / RECORD).write_text(record.model_dump_json(indent=1) + "\n")
     return Prepared(folder, record, was_there=False)
 
 
@@ -115,7 +114,7 @@ def _prepare_in(
     scans: tuple[Scan, Scan],
     clock: Stopwatch,
 ) -> dict[str, Any]:
-    """Write everything but the record into an empty folder, and return the record."""
+    """Write everything but the record into an empty folder, and return fields of the record."""
     names = f"{request.time01} and {request.time02}"
     with clock.step("brain masks"):
         masks = _given_masks(request, words, scans)
@@ -134,8 +133,7 @@ def _prepare_in(
         write_image(folder / BRAIN_MASK, middle.brain, np.uint8)
         _write_transforms(folder / TRANSFORMS, registered, middle)
         draw_pair(folder / PICTURE, _title(name, registered, middle), corrected, middle.brain)
-    record = make_record(request, registered, middle, corrected, alignment)
-    return record | {"seconds": clock.seconds}
+    return make_record(request, registered, middle, corrected, alignment)
 
 
 def _given_masks(

@@ -1,12 +1,14 @@
 """The record of a prepared pair: what was done with what, how well it went, and what to know."""
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from msseg_jax import __version__
+from msseg_jax.configuration.section import Section
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM
 from msseg_jax.prepare import bias
 from msseg_jax.prepare.bias import field_range
@@ -16,10 +18,82 @@ from msseg_jax.prepare.middle import Middle
 from msseg_jax.prepare.registration import centre_of, motion_of
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.visits import Registered, Visit
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.json_files import read_json
 from msseg_jax.volumes.alignment import Alignment
 
 MOST_UNSEEN_SHARE = 0.03  # of the brain, outside one visit's field of view, before it is warned of
 MOST_COARSER = 1.5  # of one visit's voxels than the other's, before it is warned of
+
+
+class VisitRecord(Section):
+    """One scan."""
+
+    path: str
+    series: str | None  # what DICOM says of it
+    voxels: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    brain_ml: float
+    correlation_with_atlas: float | None  # None: the brain mask was given
+    grey_to_white: float | None  # brightness of grey matter in that of white matter
+
+
+class RegistrationRecord(Section):
+    """How the visits were brought together."""
+
+    turned_degrees: float
+    moved_mm: float
+    correlation: float
+    gain_by_mirroring: float
+    edges_correlation: float
+    apart_mm: float  # what is left, mean over the brain
+
+
+class BrainRecord(Section):
+    """The brain in the middle space."""
+
+    source: str
+    ml: float
+    in_one_visit_only_ml: float
+
+
+class BiasFieldRecord(Section):
+    """The settings of the correction, and how large it was at each visit."""
+
+    full_width_at_half_maximum: float
+    iterations: tuple[int, ...]
+    shrink_factor: int
+    control_points: int
+    largest_over_smallest: tuple[float, ...]
+
+
+class PairRecord(Section):
+    """The content of prepare.json."""
+
+    asked_for: dict[str, Any]  # everything that the pair depends on
+    made_by: dict[str, str]  # versions
+    time01: VisitRecord
+    time02: VisitRecord
+    registration: RegistrationRecord
+    brain: BrainRecord
+    bias_field: BiasFieldRecord
+    warnings: tuple[str, ...]
+    seconds: dict[str, float]  # by step
+
+
+def read_record(path: Path) -> PairRecord:
+    """Read the record of a prepared pair.
+
+    Raises:
+      InputError: it is damaged, or of another version of this program.
+    """
+    try:
+        return PairRecord.of(read_json(path), "record", complete=True)
+    except InputError as error:
+        raise InputError(
+            f"{path}: is damaged, or of another version of this program ({error}); choose another "
+            "folder, or --overwrite"
+        ) from error
 
 
 def make_record(
@@ -29,7 +103,7 @@ def make_record(
     corrected: tuple[sitk.Image, ...],
     alignment: Alignment,
 ) -> dict[str, Any]:
-    """Return the record of a pair, as JSON takes it.
+    """Return the fields of a record but `asked_for` and `seconds`.
 
     Args:
       corrected: both visits in the middle space, without bias.
@@ -37,6 +111,7 @@ def make_record(
     """
     first, second = registered.visits
     turned_degrees, moved_mm = motion_of(registered.transform, centre_of(first.brain))
+    brain_ml = volume_ml(middle.brain)
     return {
         "made_by": {
             "msseg_jax": __version__,
@@ -44,32 +119,30 @@ def make_record(
         },
         "time01": _about_visit(first),
         "time02": _about_visit(second),
-        "registration": {
-            "turned_degrees": round(turned_degrees, 2),
-            "moved_mm": round(moved_mm, 2),
-            "correlation": round(registered.correlation, 4),
-            "gain_by_mirroring": round(registered.mirror_gain, 4),
-            "edges_correlation": round(alignment.correlation, 4),
-            "apart_mm": round(alignment.displacement_mm, 2),
-        },
-        "brain": {
-            "source": _source(request),
-            "ml": round(volume_ml(middle.brain), 1),
-            "in_one_visit_only_ml": round(middle.unseen_ml, 1),
-        },
-        "bias_field": {
-            "full_width_at_half_maximum": bias.FWHM,
-            "iterations": bias.ITERATIONS,
-            "shrink_factor": bias.SHRINK,
-            "control_points": bias.CONTROL_POINTS,
-            "largest_over_smallest": [
-                round(field_range(before, after, middle.brain), 2)
-                for before, after in zip(middle.images, corrected, strict=True)
-            ],
-        },
-        "warnings": find_warnings(
-            registered.visits, middle.unseen_ml, volume_ml(middle.brain), alignment
+        "registration": RegistrationRecord(
+            turned_degrees=_rounded(turned_degrees, 2),
+            moved_mm=_rounded(moved_mm, 2),
+            correlation=_rounded(registered.correlation, 4),
+            gain_by_mirroring=_rounded(registered.mirror_gain, 4),
+            edges_correlation=_rounded(alignment.correlation, 4),
+            apart_mm=_rounded(alignment.displacement_mm, 2),
         ),
+        "brain": BrainRecord(
+            source=_source(request),
+            ml=_rounded(brain_ml, 1),
+            in_one_visit_only_ml=_rounded(middle.unseen_ml, 1),
+        ),
+        "bias_field": BiasFieldRecord(
+            full_width_at_half_maximum=bias.FWHM,
+            iterations=tuple(bias.ITERATIONS),
+            shrink_factor=bias.SHRINK,
+            control_points=bias.CONTROL_POINTS,
+            largest_over_smallest=tuple(
+                _rounded(field_range(before, after, middle.brain), 2)
+                for before, after in zip(middle.images, corrected, strict=True)
+            ),
+        ),
+        "warnings": tuple(find_warnings(registered.visits, middle.unseen_ml, brain_ml, alignment)),
     }
 
 
@@ -113,18 +186,20 @@ def find_warnings(
     return found
 
 
-def _about_visit(visit: Visit) -> dict[str, Any]:
-    image = visit.scan.image
-    return {
-        "path": str(visit.scan.path),
-        "series": visit.scan.series,
-        "voxels": image.GetSize(),
-        "spacing_mm": [round(mm, 4) for mm in image.GetSpacing()],
-        "brain_ml": round(volume_ml(visit.brain), 1),
-        "correlation_with_atlas": _rounded(visit.atlas_correlation, 4),
-        "grey_to_white": _rounded(visit.grey_to_white, 3),
-    }
+def _about_visit(visit: Visit) -> VisitRecord:
+    image, atlas, grey = visit.scan.image, visit.atlas_correlation, visit.grey_to_white
+    x, y, z = image.GetSize()
+    spacing_mm = [_rounded(mm, 4) for mm in image.GetSpacing()]
+    return VisitRecord(
+        path=str(visit.scan.path),
+        series=visit.scan.series,
+        voxels=(x, y, z),
+        spacing_mm=(spacing_mm[0], spacing_mm[1], spacing_mm[2]),
+        brain_ml=_rounded(volume_ml(visit.brain), 1),
+        correlation_with_atlas=None if atlas is None else _rounded(atlas, 4),
+        grey_to_white=None if grey is None else _rounded(grey, 3),
+    )
 
 
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
+def _rounded(value: float, digits: int) -> float:
+    return round(float(value), digits)

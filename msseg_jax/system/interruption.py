@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on
@@ -24,7 +24,7 @@ class Stopped(Exception):
 def sigterm_as_ctrl_c() -> Iterator[None]:
     """While this is entered, SIGTERM raises KeyboardInterrupt, too.
 
-    Import heavy libraries before: see `ctrl_c_ends_at_once`.
+    Import heavy libraries before: see `ended_by_signals`.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -34,19 +34,38 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ctrl_c_ends_at_once() -> Iterator[None]:
-    """While this is entered, Ctrl-C ends the process without an exception.
+def ended_by_signals(message: str, status: int) -> Iterator[None]:
+    """While this is entered, Ctrl-C and SIGTERM end the process at once, after a message.
 
     It is for imports. Libraries swallow an exception that is raised while they are imported
-    (callbacks of ctypes, extension modules), or turn it into an ImportError.
+    (callbacks of ctypes, extension modules), or turn it into an ImportError. So no exception is
+    raised. Signals that the user has set otherwise stay as they are.
+
+    Args:
+      status: exit status of the process.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # a shell may have Ctrl-C ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _say(message)
+        os._exit(status)
+
+    usual: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    changed = [
+        number
+        for number, handler in usual.items()
+        if in_main_thread and signal.getsignal(number) == handler
+    ]
+    for number in changed:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in changed:
+            signal.signal(number, usual[number])
 
 
 class Interruption:

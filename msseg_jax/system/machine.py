@@ -9,11 +9,16 @@ import psutil
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
+THREADS = "NPROC"  # the variable by which XLA sizes its thread pools
+
+
 def processors() -> int:
     """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):  # neither on macOS nor on Windows
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    there_are = os.cpu_count() or 1
+    limit = os.environ.get(THREADS, "")  # of `limit_threads`, in this process or its parent
+    return min(there_are, int(limit)) if limit.isdecimal() else there_are
 
 
 def memory_bytes() -> int:
@@ -23,7 +28,7 @@ def memory_bytes() -> int:
 
 def limit_threads(threads: int) -> None:
     """Use at most `threads` processors; to be called before JAX is imported."""
-    os.environ["NPROC"] = str(threads)  # what XLA sizes its thread pools by
+    os.environ[THREADS] = str(threads)
     if hasattr(os, "sched_setaffinity"):  # and what the system grants, where it can be told
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, allowed[:threads])

@@ -50,6 +50,7 @@ def do_each(
     failures: dict[str, str],
     *,
     isolated: bool = False,
+    until_failure: bool = False,
 ) -> Iterator[tuple[str, R]]:
     """Do `work(task)` for each task, and yield the name and the result of those that succeed.
 
@@ -63,12 +64,15 @@ def do_each(
       jobs: at the same time.
       failures: {name: what went wrong}, to which this adds.
       isolated: Each task has a process of its own, even with one job.
+      until_failure: Stop after the first task that fails.
     """
     apart = isolated or jobs > 1
     attempts = _in_processes(work, tasks, jobs) if apart else _here(work, tasks)
     for number, (name, result_of) in enumerate(attempts, start=1):
         with continuing_after(name, failures, f" ({number} of {len(tasks)})"):
             yield name, result_of()
+        if until_failure and failures:
+            return
 
 
 def _here(work: Callable[[T], R], tasks: Mapping[str, T]) -> Iterator[tuple[str, Callable[[], R]]]:
@@ -100,11 +104,14 @@ def _in_processes(
                 name, process = running.pop(receiver)
                 yield name, partial(_receive, receiver, process)
     finally:
-        started = [process for _, process in running.values() if process.pid is not None]
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join()
+        for receiver, (_, process) in running.items():
+            receiver.close()
+            if process.pid is not None:
+                process.terminate()
+        for _, process in running.values():
+            if process.pid is not None:
+                process.join(CLEAN_UP_S)
+                process.kill()  # one that has not reacted
 
 
 def _receive(receiver: Connection, process: SpawnProcess) -> Any:
@@ -118,8 +125,8 @@ def _receive(receiver: Connection, process: SpawnProcess) -> Any:
     except EOFError:
         process.join()
         raise InputError(
-            f"its process ended with status {process.exitcode}, perhaps because memory ran out; "
-            "run the same command again, with a smaller --jobs"
+            f"its process ended with status {process.exitcode} before its work was done, perhaps "
+            "because memory ran out; run the same command again, with a smaller --jobs"
         ) from None
     finally:
         process.join()

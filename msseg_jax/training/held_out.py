@@ -31,7 +31,8 @@ def predict(ensemble: Ensemble, root: Path, names: list[str], outputs: Outputs) 
         folder.mkdir(exist_ok=True)
     failures = predict_patients(ensemble, patients, ensemble.options(), outputs, overwrite=True)
     if failures:
-        raise InputError(f"held-out patients could not be predicted: {failures}")
+        lines = [f"{name}: {reason}" for name, reason in failures.items()]
+        raise InputError("held-out patients could not be predicted:\n" + "\n".join(lines))
 
 
 def print_scores(root: Path, place: RunFolder | Folds, names: list[str]) -> None:

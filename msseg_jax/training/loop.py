@@ -13,7 +13,7 @@ from msseg_jax.configuration.sections import Configuration
 from msseg_jax.data.loader import load_batches
 from msseg_jax.data.training_set import TrainingSet
 from msseg_jax.models.checkpoints import Progress
-from msseg_jax.models.model_file import TrainedNetwork
+from msseg_jax.models.model_file import Beginning, TrainedNetwork
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.network.model import SiameseMPUNet
 from msseg_jax.system.interruption import Interruption, Stopped
@@ -192,11 +192,10 @@ def _keep(
 ) -> None:
     """Store what the run begins with; all processes must have the same."""
     processes.require_same("the data", json.dumps(data.split) + str(data.preprocessing))
-    record: dict[str, object] | None = None
+    record = None
     if initial is not None:
         processes.require_same("config.init", _digest(initial.variables))
-        about = initial.about and initial.about.model_dump()
-        record = {"network": str(initial), "about": about}
+        record = Beginning(network=str(initial), about=initial.about)
         if processes.is_main():
             print(f"beginning with {initial}")
     processes.main_first("run", lambda: run.keep(config, data.preprocessing, data.split, record))

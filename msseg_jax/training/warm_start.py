@@ -44,7 +44,7 @@ def initial_network(config: Configuration, run: RunFolder) -> TrainedNetwork | N
                 f"config.{name} is {ours[name]}; expected {theirs[name]}" for name in different
             )
             + f"\nas in {network}: start from the configuration that it was trained with "
-            f"(--config=configs/open_ms.py for the released weights), or give {flags}"
+            f"(--config=open_ms for the released weights), or give {flags}"
         )
     return network
 

@@ -52,7 +52,7 @@ def test_overrides_reach_the_configuration():
         ),
         (["--config.data.patch_size=50"], "patch side 50 is no multiple of 8"),
         (["--config.train.batch_size=many"], "--config.train.batch_size=many"),
-        (["extra"], "is not a flag"),
+        (["extra"], "unrecognized arguments: extra"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_few_lines(flags, message, tmp_path):

@@ -260,10 +260,10 @@ def test_what_cannot_be_a_pair_is_told_before_any_work(pair_flags, tmp_path, cap
 def test_a_model_that_is_none_is_refused(pair_flags, tmp_path, capsys):
     pair_flags[0] = f"--model={tmp_path}"
     assert predict(pair_flags) == 1
-    assert "expected the folder of a run of launch.py" in capsys.readouterr().err
+    assert "expected the folder of a training" in capsys.readouterr().err
     pair_flags[0] = f"--model={tmp_path / 'nope'}"
     assert predict(pair_flags) == 1
-    assert "nope: no such folder; expected the folder of a run" in capsys.readouterr().err
+    assert "nope: no such folder; expected the folder of a training" in capsys.readouterr().err
 
 
 def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):

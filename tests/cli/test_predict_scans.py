@@ -21,6 +21,7 @@ from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.scans import warnings_of
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.images import affine_of, array_of
+from msseg_jax.prepare.record import read_record
 from msseg_jax.prepare.registration import on_grid
 from msseg_jax.prepare.scanner_grid import ScannerGrid
 from msseg_jax.system.errors import InputError
@@ -253,8 +254,10 @@ def test_lesions_are_drawn_in_the_middle_space_where_they_are_listed(scans, prep
     ("apart_mm", "told", "said"),
     [(0.4, [], "The visits lie 1.3 mm apart"), (1.4, ["They lie 1.4 mm apart"], "They lie 1.4")],
 )
-def test_how_far_the_visits_lie_apart_is_told_once(apart_mm, told, said):
-    record = {"warnings": told, "registration": {"apart_mm": apart_mm}}
+def test_how_far_the_visits_lie_apart_is_told_once(prepared, apart_mm, told, said):
+    record = read_record(prepared / "prepare.json")
+    registration = record.registration.model_copy(update={"apart_mm": apart_mm})
+    record = record.model_copy(update={"warnings": tuple(told), "registration": registration})
     quality = Quality(Alignment(1.3, 0.98), 1300.0, None)
     (warning,) = warnings_of(record, quality)
     assert warning.startswith(said)

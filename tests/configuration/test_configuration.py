@@ -1,5 +1,7 @@
 """The configuration: what may stand in it, and how it is read, changed, stored and compared."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,7 +10,7 @@ from msseg_jax.configuration import files
 from msseg_jax.configuration.comparison import differences, what_must_agree
 from msseg_jax.configuration.files import default, find, names, read, shipped, typed
 from msseg_jax.configuration.listing import list_fields
-from msseg_jax.configuration.sections import Configuration, TrainedSettings
+from msseg_jax.configuration.sections import Configuration, PreprocessingSettings, TrainedSettings
 from msseg_jax.network.model import SiameseMPUNet, initial_variables
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
@@ -103,6 +105,55 @@ def test_a_fold_is_one_of_the_folds_and_held_out_alone(fold, validation_patients
         typed(config)
 
 
+@pytest.mark.parametrize(
+    ("values", "places"),
+    [
+        (
+            {"data.patch_size": 50, "augmentation.slice_voxels": 400.0, "init_network": 1},
+            ["config.augmentation.slice_voxels", "config.data.patch_size", "config.init_network"],
+        ),
+        (
+            {"data.folds": 3, "data.fold": 4, "data.validation_patients": 1},
+            ["config.data.fold", "config.data.validation_patients"],
+        ),
+    ],
+)
+def test_all_that_does_not_fit_together_comes_together(values, places):
+    config = default()
+    config.update_from_flattened_dict(values)
+    with pytest.raises(InputError) as error:
+        typed(config)
+    said = sorted(re.match(r"[\w.]+", line).group(0) for line in str(error.value).splitlines())
+    assert said == places
+
+
+def test_a_problem_is_named_by_where_it_stands():
+    fields = {"spacing_mm": 1.0, "percentiles": [5, 1], "patch_size": 8}
+    with pytest.raises(InputError, match=r"^networks\[3\].settings.percentiles is \(5.0, 1.0\)"):
+        PreprocessingSettings.of(fields, "networks[3].settings")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("config.train.batch_size = '8'", "TypeError"),
+        ("config.train.batch_sice = 8", "batch_sice"),
+        ("import nothing_of_this_name", "ModuleNotFoundError"),
+        ("return 7", "returns no ConfigDict: 7"),
+    ],
+)
+def test_a_file_that_goes_wrong_is_named_with_the_reason(tmp_path, line, said):
+    (tmp_path / "mine.py").write_text(
+        "from msseg_jax.configuration.files import default\n"
+        f"def get_config():\n    config = default()\n    {line}\n    return config\n"
+    )
+    with pytest.raises(InputError) as error:
+        read(tmp_path / "mine.py")
+    assert "mine.py" in str(error.value)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_a_run_may_not_change_what_it_is_and_may_change_how_far_it_goes():
     stored = typed(default())
     assert differences(stored.with_data(folds=5, fold=1), stored) == [
@@ -174,7 +225,7 @@ def test_a_configuration_is_found_by_its_name_or_by_its_path(tmp_path, monkeypat
 
 def test_the_configurations_of_an_installed_package_lie_in_it(tmp_path, monkeypatch):
     (tmp_path / "only.py").write_text((ROOT / "configs" / "msseg2.py").read_text())
-    monkeypatch.setattr(files, "_FOLDERS", (tmp_path, tmp_path / "nowhere"))
+    monkeypatch.setattr(files, "_FOLDER", tmp_path)
     assert names() == ["only"]
     assert typed(shipped("only")) == Configuration()
 

@@ -180,7 +180,7 @@ DAMAGED = "is damaged: .*expected a model file, as .*export` writes it: copy or 
         (without("written_by"), "description.written_by is missing"),
         (
             without("about", "licence"),
-            "description.networks|description.about.licence is missing",
+            "description.about.licence is missing",
         ),
         (set_to("about", []), "description.about is .*; expected an? "),
         (set_to("networks", []), "description.networks is ..; expected 1 or more values"),
@@ -191,7 +191,7 @@ DAMAGED = "is damaged: .*expected a model file, as .*export` writes it: copy or 
             "networks.0..kind is 'worst'; expected 'best' or 'last'",
         ),
         (set_to(*FIRST, "step", None), "networks.0..step is None; expected a valid integer"),
-        (without(*CONFIG, "predict"), "networks.0..config.predict is None"),
+        (without(*CONFIG, "predict"), "networks.0..config.predict is missing"),
         (without(*CONFIG, "model", "targets"), "networks.0..config.model.targets is missing"),
         (set_to(*CONFIG, "model", "depth", 3), "networks.0..config.model.depth is not a field"),
         (
@@ -268,7 +268,11 @@ def test_a_description_that_is_none(path, text):
     [
         ("name", "", "the name is empty"),
         ("name", "a\nb", "the text 'a.*b' is not one line that can be printed"),
-        ("description", "\x1b[2J", "the text .* has characters that cannot be printed"),
+        (
+            "description",
+            "\x1b[2J",
+            "about.description: the text .* has characters that cannot",
+        ),
         ("version", 1, "about.version is 1; expected a valid string"),
     ],
 )
@@ -289,8 +293,8 @@ def test_text_that_cannot_be_shown_is_neither_read_nor_written(
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("1.0\x1b[2J", "the text .* is not one line that can be printed"),
-        ("1.0\n2.0", "the text .* is not one line that can be printed"),
+        ("1.0\x1b[2J", "written_by: the text .* is not one line that can be printed"),
+        ("1.0\n2.0", "written_by: the text .* is not one line that can be printed"),
         ([1, 0], "written_by is .1, 0.; expected a valid string"),
     ],
 )

@@ -176,6 +176,23 @@ def test_a_folder_that_is_not_ours_is_left_alone(scans, tmp_path, capsys):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "prepare.json: is damaged"),
+        ("[]", "prepare.json: is damaged, or of another version"),
+        ('{"asked_for": {}}', "record.made_by is missing"),
+    ],
+)
+def test_a_damaged_record_is_named(scans, prepared, tmp_path, capsys, content, said):
+    folder = tmp_path / "anna"
+    shutil.copytree(prepared, folder)
+    (folder / "prepare.json").write_text(content)
+    assert main(flags_of(scans, folder)) == 1
+    assert said in capsys.readouterr().err
+    assert (folder / "prepare.json").read_text() == content
+
+
 @pytest.mark.slow
 def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
     folder = tmp_path / "anna"

@@ -35,7 +35,9 @@ def test_each_task_has_a_process_and_a_crash_costs_no_other(how, capsys):
     assert {name: half for name, (half, _) in done.items()} == {"two": 1, "four": 2}
     assert len({process for _, process in done.values()} | {os.getpid()}) == 3
     assert failures["odd"] == "ArithmeticError: 3 is odd"
-    assert failures["crash"].startswith("its process ended with status 3, perhaps because memory")
+    assert failures["crash"].startswith(
+        "its process ended with status 3 before its work was done, perhaps"
+    )
     said = capsys.readouterr().out
     assert f"odd: failed: {failures['odd']} (" in said
     assert " of 4)" in said

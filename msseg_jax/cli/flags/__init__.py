@@ -3,7 +3,8 @@
 EXAMPLES         command lines to start from, without the program's name
 DESCRIPTION      what the command does
 add_flags        declares the flags on a parser
-check            reports flags that contradict each other, through `parser.error`
+check            if there is one: reports flags that contradict each other (`parser.error`) and
+                 what is missing; reads the configuration; may choose another module for the work
 
 Nothing here may import NumPy, JAX or anything else that takes long.
 """

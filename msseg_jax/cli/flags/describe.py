@@ -4,7 +4,7 @@ import argparse
 
 from msseg_jax.cli.flags.train import add_config, read_config
 
-EXAMPLES = ("--config=msseg2", "--config=configs/demo.py --config.model.targets=1")
+EXAMPLES = ("--config=msseg2", "--config=demo --config.model.targets=1")
 DESCRIPTION = "Print the layers of the network of a configuration; nothing is computed."
 OVERRIDES = True
 

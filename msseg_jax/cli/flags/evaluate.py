@@ -34,7 +34,3 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "ensemble. The report then warns of visits unlike those of the training",
     )  # fmt: skip
     parser.add_argument("--no_report", action="store_true", help="write only the tables")
-
-
-def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Report nothing: no flags of this command contradict each other."""

@@ -53,5 +53,7 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     if flags.show is None:
         if not flags.model or flags.output is None:
             parser.error("expected --model and --output (to write a file), or --show")
-    elif flags.model or flags.output:
-        parser.error("--show excludes --model and --output: give one or the other")
+        return
+    others = ("model", "output", *TEXTS, "threshold", "min_lesion_mm3", "overwrite")
+    if given := [f"--{name}" for name in others if getattr(flags, name)]:
+        parser.error(f"--show excludes {', '.join(given)}: give one or the other")

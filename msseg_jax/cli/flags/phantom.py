@@ -34,7 +34,3 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace patients of the same name"
     )
-
-
-def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Report nothing: no flags of this command contradict each other."""

@@ -7,8 +7,8 @@ from msseg_jax.configuration import files
 from msseg_jax.configuration.listing import list_fields
 
 EXAMPLES = (
-    "--config=configs/msseg2.py --config.data.root=ROOT --workdir=runs/mine",
-    "--config=configs/demo.py",
+    "--config=msseg2 --config.data.root=ROOT --workdir=runs/mine",
+    "--config=demo",
 )
 DESCRIPTION = (
     "Train a network on labelled pairs, or continue a training that was stopped, then score the\n"

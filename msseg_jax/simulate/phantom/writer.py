@@ -191,7 +191,7 @@ def write_phantoms(
 
     Raises:
         InputError, OSError: what `check_request` refuses.
-        InputError: some patients could not be made; the others are there.
+        InputError: a patient could not be made; those before are there.
     """
     output = Path(output)
     check_request(output, patients, seed, jobs, spacing_mm, overwrite)
@@ -200,7 +200,7 @@ def write_phantoms(
     jobs = min(jobs or processors(), patients)
     write = partial(write_patient, output=output, spacing_mm=spacing_mm, overwrite=overwrite)
     failures: dict[str, str] = {}
-    written = do_each(write, tasks, jobs, failures)
+    written = do_each(write, tasks, jobs, failures, until_failure=True)
     summaries = dict(tqdm(written, "phantoms", patients, disable=None, leave=False))
     if failures:
         raise InputError("\n".join(f"{name}: {reason}" for name, reason in failures.items()))

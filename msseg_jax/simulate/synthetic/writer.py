@@ -1,6 +1,6 @@
 """A data set in the MSSEG-2 layout, made of real scans.
 
-ROOT/<source>_<number>/   one pair, as `data.dataset` describes it, and `synthetic.json`
+ROOT/<source>_<number>/   one pair, as `volumes.layout` describes it, and `synthetic.json`
 """
 
 import json
