@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 
 KINDS = ("ours", "TorchIO")
 
@@ -58,7 +58,7 @@ def prepare_ours(run: Path, folder: Path):
     from msseg_jax.inference.results import write_results
 
     ensemble = Ensemble([run])
-    patient = dataset.patient_in(folder)
+    patient = layout.patient_in(folder)
     outputs = Outputs(run / "ours.nii.gz")
     options = ensemble.options()
     return lambda: write_results(predict(ensemble, patient, options), outputs)
@@ -102,9 +102,9 @@ def prepare_torchio(run: Path, folder: Path):
 
     def segment():
         subject = torchio.Subject(
-            time01=torchio.ScalarImage(folder / dataset.TIME01),
-            time02=torchio.ScalarImage(folder / dataset.TIME02),
-            brain=torchio.LabelMap(folder / dataset.BRAIN_MASK),
+            time01=torchio.ScalarImage(folder / layout.TIME01),
+            time02=torchio.ScalarImage(folder / layout.TIME02),
+            brain=torchio.LabelMap(folder / layout.BRAIN_MASK),
         )
         prepared = prepare(subject)
         tiles = torchio.inference.GridSampler(prepared, patch_size, predict.overlap)

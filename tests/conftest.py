@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from msseg_jax.network import native
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from tests.support import tiny
 from tests.support.patients import make_patients
 from tests.support.runs import save_run
@@ -57,8 +57,8 @@ def flags(patients_root, tmp_path) -> list[str]:
     """Of predict, for the first patient, but for the models."""
     patient = patients_root / "patient_0"
     return [
-        "-t1", str(patient / dataset.TIME01),
-        "-t2", str(patient / dataset.TIME02),
-        f"--mask={patient / dataset.BRAIN_MASK}",
+        "-t1", str(patient / layout.TIME01),
+        "-t2", str(patient / layout.TIME02),
+        f"--mask={patient / layout.BRAIN_MASK}",
         "-o", str(tmp_path / "new.nii.gz"),
     ]  # fmt: skip

@@ -17,13 +17,13 @@ from msseg_jax.evaluation.tables import format_summary, format_table, write_tabl
 from msseg_jax.models.fitted import fitted_by_patient
 from msseg_jax.models.folds import Folds
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from tests.support.patients import SHAPE, save_nifti
 from tests.support.runs import save_run
 
 
 def consensus_of(root, k):
-    return nib.load(root / f"patient_{k}" / dataset.CONSENSUS).get_fdata().astype(np.uint8)
+    return nib.load(root / f"patient_{k}" / layout.CONSENSUS).get_fdata().astype(np.uint8)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_experts_are_scored_against_the_consensus_and_each_other(patients_ro
     folder = patients_root / "patient_0"
     second = consensus_of(patients_root, 0)
     second[6] = 0  # the second expert drew 24 of the 36 voxels
-    save_nifti(folder / dataset.EXPERT.format(2), second)
+    save_nifti(folder / layout.EXPERT.format(2), second)
     scores = evaluate(patients_root, predictions).scores
     rows = scores[scores["patient"] == "patient_0"].set_index(["reference", "rater"])
     pairs = {("consensus", "prediction"), ("expert1", "prediction"), ("expert2", "prediction"),

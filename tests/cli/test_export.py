@@ -10,14 +10,13 @@ import pytest
 
 from msseg_jax.cli.flags.predict import RELEASED
 from msseg_jax.cli.main import main
-from msseg_jax.models import networks as trained
-from msseg_jax.models import released as weights
+from msseg_jax.models import networks, released
 from msseg_jax.models.agreed_options import agreed_options
 from msseg_jax.models.folds import Folds, runs_of
 from msseg_jax.models.model_file import About, read_model_file
 from msseg_jax.report import evaluation_folder
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from tests.support.runs import models, save_run
 
 
@@ -38,7 +37,7 @@ def shipped(runs, tmp_path, monkeypatch):
     """A file of all three runs in the place of the released weights."""
     path = tmp_path / "released.safetensors"
     assert export([*models(runs), f"--output={path}", "--name=Open", "--version=1.0"]) == 0
-    monkeypatch.setattr(weights, "_FILE", path)
+    monkeypatch.setattr(released, "_FILE", path)
     return path
 
 
@@ -82,7 +81,7 @@ def test_a_file_of_several_networks_predicts_what_they_do_together(
         reads.append(path)
         return read_model_file(path)
 
-    monkeypatch.setattr(trained, "read_model_file", count)
+    monkeypatch.setattr(networks, "read_model_file", count)
     capsys.readouterr()
     page = tmp_path / "page.html"
     assert_equal(predicted([file], flags, tmp_path, f"--report={page}"), together)
@@ -243,7 +242,7 @@ def test_ctrl_c_ends_in_a_line(monkeypatch, capsys):
         ([], "expected --model and --output (to write a file), or --show"),
         (["--model=a"], "expected --model and --output"),
         (["--output=a"], "expected --model and --output"),
-        (["--show=a", "--model=b"], "--show excludes --model and --output"),
+        (["--show=a", "--model=b"], "--show excludes --model: give one or the other"),
         (
             ["--model=a", "--output=b", "--threshold=1"],
             "--threshold: 1 is out of range; expected a number, 0 or",
@@ -332,7 +331,7 @@ def test_one_network_of_a_file_has_none_to_disagree_with(runs, flags, tmp_path, 
 
 
 def test_a_program_without_them_says_so(flags, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(weights, "_FILE", tmp_path / "nowhere.safetensors")
+    monkeypatch.setattr(released, "_FILE", tmp_path / "nowhere.safetensors")
     for command, given in ((predict, flags), (export, ["--show"])):
         assert command(given) == 1
         error = capsys.readouterr().err
@@ -341,7 +340,7 @@ def test_a_program_without_them_says_so(flags, tmp_path, monkeypatch, capsys):
 
 
 def test_they_are_shipped_in_the_package_and_the_help_states_their_options():
-    file = read_model_file(weights.released())
+    file = read_model_file(released.released())
     assert file.about.title
     assert file.about.licence
     options = agreed_options(file.networks).model_dump()
@@ -360,7 +359,7 @@ def test_an_evaluation_compares_with_every_network_of_a_file(
     masks = tmp_path / "masks"
     masks.mkdir()
     for k in range(4):
-        reference = patients_root / f"patient_{k}" / dataset.CONSENSUS
+        reference = patients_root / f"patient_{k}" / layout.CONSENSUS
         (masks / f"patient_{k}.nii.gz").write_bytes(reference.read_bytes())
     output = tmp_path / "out"
     flags = [f"--reference={patients_root}", f"--prediction={masks}", f"--output={output}"]

@@ -17,7 +17,7 @@ from msseg_jax.inference.tiles import Tiling
 from msseg_jax.models.checkpoints import Checkpoints, Progress
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.network.model import SiameseMPUNet, initial_variables
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE, save_nifti
 from tests.support.runs import build_model, save_run, with_random_output
@@ -39,9 +39,9 @@ def pair_flags(run, patients_root, tmp_path):
     patient = patients_root / "patient_0"
     return [
         f"--model={run}",
-        "-t1", str(patient / dataset.TIME01),
-        "-t2", str(patient / dataset.TIME02),
-        f"--mask={patient / dataset.BRAIN_MASK}",
+        "-t1", str(patient / layout.TIME01),
+        "-t2", str(patient / layout.TIME02),
+        f"--mask={patient / layout.BRAIN_MASK}",
         "-o", str(tmp_path / "new.nii.gz"),
     ]  # fmt: skip
 
@@ -145,7 +145,7 @@ def test_one_tile_around_the_brain_is_the_network_itself(run, patients_root):
     ensemble = Ensemble([run])
     (predictor,) = ensemble.members
     settings = predictor.preprocessing.settings
-    patient = dataset.find_patients(patients_root, 0)[0]
+    patient = layout.find_patients(patients_root, 0)[0]
     pair = read_pair(patient)
     found = ensemble.segment(patient, pair, ensemble.options(tile=64)).probability
 
@@ -198,7 +198,7 @@ def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
             save_nifti(tmp_path / f"{k}.nii.gz", (generator.random(size) * brain).astype("f4"))
             for k in range(2)
         ]
-        patient = dataset.Patient("one", *paths, None)
+        patient = layout.Patient("one", *paths, None)
         ensemble.segment(patient, read_pair(patient), options)
         compiled.append(ensemble.members[0]._forward._cache_size())
     assert compiled[0] == compiled[1]
@@ -207,7 +207,7 @@ def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
 def test_a_folder_goes_on_after_a_failure_and_says_so_at_the_end(
     run, patients_root, tmp_path, capsys
 ):
-    (patients_root / "patient_1" / dataset.TIME02).unlink()
+    (patients_root / "patient_1" / layout.TIME02).unlink()
     flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
     assert predict(flags) == 1
     written = sorted(p.name for p in (tmp_path / "out").iterdir())

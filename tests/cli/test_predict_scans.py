@@ -25,7 +25,7 @@ from msseg_jax.prepare.record import read_record
 from msseg_jax.prepare.registration import on_grid
 from msseg_jax.prepare.scanner_grid import ScannerGrid
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from msseg_jax.volumes.alignment import Alignment
 from tests.support import heads
 from tests.support.dicom import TURNED, write_series
@@ -100,7 +100,7 @@ def test_a_pair_is_prepared_and_the_mask_brought_back_to_the_scanner(
     scan = nib.load(scans / "time02.nii.gz")
     np.testing.assert_allclose(nib.load(output).affine, scan.affine)
     assert nib.load(output).shape == nib.load(probability).shape == scan.shape
-    pair = nib.load(prepared / dataset.TIME01)
+    pair = nib.load(prepared / layout.TIME01)
     np.testing.assert_allclose(nib.load(in_middle).affine, pair.affine)
     assert 100 < voxels(in_middle).sum() * 8 / 1000 < 1400  # ml: something to bring back, not all
     # Where the scan's points lie in the middle space, both say the same but for their edges.
@@ -118,7 +118,7 @@ def test_masks_of_a_folder_can_be_scored_on_the_grid_of_the_prepared_pairs(
     assert predict(flags) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["anna.nii.gz"]
     assert [path.name for path in masks.iterdir()] == ["anna.nii.gz"]
-    shutil.copy(masks / "anna.nii.gz", pairs / "anna" / dataset.CONSENSUS)
+    shutil.copy(masks / "anna.nii.gz", pairs / "anna" / layout.CONSENSUS)
     capsys.readouterr()
     scores = [f"--reference={pairs}", f"--prediction={masks}", f"--output={tmp_path / 'scores'}"]
     assert main(["evaluate", *scores, "--no_report"]) == 0
@@ -224,7 +224,7 @@ def test_the_report_is_of_the_mask_on_the_scanners_grid(
 
 def test_lesions_are_drawn_in_the_middle_space_where_they_are_listed(scans, prepared):
     grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
-    pair = nib.load(prepared / dataset.BRAIN_MASK)
+    pair = nib.load(prepared / layout.BRAIN_MASK)
     middle = np.array(pair.shape) // 2
     blob, speck = middle + np.array([(10, -8, 6), (-12, -9, -7)])
     to_voxel = np.linalg.inv(grid.like.affine)
@@ -341,7 +341,7 @@ def test_flags_that_contradict_each_other_are_refused(scans, capsys, more, said)
 def test_places_that_a_pair_cannot_have_are_refused(run, tmp_path, capsys, monkeypatch, more, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pair").mkdir()
-    first = tmp_path / dataset.TIME01
+    first = tmp_path / layout.TIME01
     first.write_bytes(b"years of work")
     flags = [f"--model={run}", "-t1", first.name, "-t2", "b.nii.gz", "--prepare", *more]
     assert predict(flags) == 1
@@ -450,7 +450,7 @@ def test_sigterm_is_caught_where_pairs_are_prepared_alone(
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(prediction, "Ensemble", interrupted)
     patient = patients_root / "patient_0"
-    on_one_grid = ["-t1", str(patient / dataset.TIME01), "-t2", str(patient / dataset.TIME02)]
+    on_one_grid = ["-t1", str(patient / layout.TIME01), "-t2", str(patient / layout.TIME02)]
     for what in ([*heads.flags_of(scans), f"--prepare={prepared}"], on_one_grid):
         assert predict([f"--model={run}", *what, f"--output={tmp_path / 'new.nii.gz'}"]) == 1
         last = capsys.readouterr().err.splitlines()[-1]

@@ -16,7 +16,7 @@ from msseg_jax.data.split import HoldOut, groups_of
 from msseg_jax.data.training_set import prepare
 from msseg_jax.system.errors import InputError
 from msseg_jax.training.batches import check_patients
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from msseg_jax.volumes.layout import find_patients
 from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE, SPACING_MM, save_nifti
@@ -66,7 +66,7 @@ def test_a_cached_patients_affine_places_its_voxels_where_the_files_have_them(
 def test_landmarks_come_from_the_training_patients_alone(patients_root, cache_folder):
     data = prepared(patients_root, cache_folder)
     ((name, _),) = data.validation
-    time01 = patients_root / name / dataset.TIME01
+    time01 = patients_root / name / layout.TIME01
     held_out = read_pair(next(p for p in find_patients(patients_root, 0) if p.name == name))
     save_nifti(time01, (held_out.time01.array**2).astype(np.float32))
     assert prepared(patients_root, cache_folder).preprocessing == data.preprocessing
@@ -88,7 +88,7 @@ def test_a_changed_file_or_setting_is_another_entry(patients_root, cache_folder)
         cache_folder,
     )
     assert not {f for _, f in first.training} & {f for _, f in other.training}
-    changed = patients_root / "patient_0" / dataset.TIME01
+    changed = patients_root / "patient_0" / layout.TIME01
     os.utime(changed, ns=(1, 1))
     again = prepared(patients_root, cache_folder, 0)
     assert again.training[0] != first.training[0]
@@ -113,9 +113,9 @@ def test_an_interrupted_entry_is_made_again(patients_root, cache_folder, monkeyp
 
 
 def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cache_folder):
-    (patients_root / "patient_0" / dataset.TIME01).write_bytes(b"")
-    (patients_root / "patient_1" / dataset.EXPERT.format(1)).unlink()
-    save_nifti(patients_root / "patient_3" / dataset.CONSENSUS, np.full(SHAPE, 2, np.uint8))
+    (patients_root / "patient_0" / layout.TIME01).write_bytes(b"")
+    (patients_root / "patient_1" / layout.EXPERT.format(1)).unlink()
+    save_nifti(patients_root / "patient_3" / layout.CONSENSUS, np.full(SHAPE, 2, np.uint8))
     with pytest.raises(InputError) as error:
         prepared(patients_root, cache_folder)
     message = str(error.value)
@@ -141,7 +141,7 @@ def test_refuses_a_brain_smaller_than_a_patch(patients_root):
 def test_refuses_a_visit_that_is_constant_inside_the_brain(patients_root, cache_folder):
     visit = np.full(SHAPE, 5, np.float32)
     visit[0, 0, 0] = 9  # outside the brain
-    save_nifti(patients_root / "patient_0" / dataset.TIME02, visit)
+    save_nifti(patients_root / "patient_0" / layout.TIME02, visit)
     with pytest.raises(InputError, match=r"patient_0/flair_time02.*constant inside the brain"):
         prepared(patients_root, cache_folder)
 
@@ -165,7 +165,7 @@ def test_preprocessing_survives_its_file(tmp_path):
 
 def test_refuses_training_patients_without_any_new_lesion(patients_root, cache_folder):
     for folder in patients_root.iterdir():
-        save_nifti(folder / dataset.CONSENSUS, np.zeros(SHAPE, np.uint8))
+        save_nifti(folder / layout.CONSENSUS, np.zeros(SHAPE, np.uint8))
     with pytest.raises(InputError, match="no training patient has a new-lesion voxel"):
         prepared(patients_root, cache_folder)
 
@@ -173,7 +173,7 @@ def test_refuses_training_patients_without_any_new_lesion(patients_root, cache_f
 def test_refuses_a_brain_that_falls_between_the_voxels_of_the_isotropic_grid(patients_root):
     brain = np.zeros(SHAPE, np.uint8)
     brain[7, 7, 3] = 1
-    save_nifti(patients_root / "patient_0" / dataset.BRAIN_MASK, brain)
+    save_nifti(patients_root / "patient_0" / layout.BRAIN_MASK, brain)
     patient = find_patients(patients_root, 0)[0]
     with pytest.raises(InputError, match=r"brain_mask.nii.gz: the brain measures \(0, 0, 0\)"):
         resample(
@@ -218,7 +218,7 @@ def test_refuses_more_folds_than_patients_or_than_patients_with_new_lesions(
 def make_of_scans(root, scans):
     """Let patients be pairs that were made of scans: {patient: scan}."""
     for name, scan in scans.items():
-        (root / name / dataset.SYNTHETIC).write_text(json.dumps({"source": scan, "number": 0}))
+        (root / name / layout.SYNTHETIC).write_text(json.dumps({"source": scan, "number": 0}))
 
 
 def test_pairs_made_of_one_scan_are_trained_on_or_held_out_together(patients_root, cache_folder):
@@ -268,7 +268,7 @@ def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patient
 def test_a_pair_that_does_not_say_of_which_scan_it_is_cannot_be_split(
     patients_root, cache_folder, record, message
 ):
-    (patients_root / "patient_1" / dataset.SYNTHETIC).write_text(record)
+    (patients_root / "patient_1" / layout.SYNTHETIC).write_text(record)
     with pytest.raises(InputError, match=f"patient_1/{message}"):
         prepared(patients_root, cache_folder)
     assert read_pair(find_patients(patients_root, 1)[1])  # as for a prediction

@@ -8,7 +8,7 @@ from msseg_jax.data.preprocess import resample
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.models.folds import Folds
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE
 from tests.support.runs import models, save_run
@@ -50,7 +50,7 @@ def test_mean_and_disagreement_are_those_of_the_members_own_maps(runs, flags, tm
 def test_one_run_says_what_it_says_without_an_ensemble(runs, patients_root):
     ensemble = Ensemble(runs[:1])
     (member,) = ensemble.members
-    patient = dataset.find_patients(patients_root, 0)[0]
+    patient = layout.find_patients(patients_root, 0)[0]
     pair = read_pair(patient)
     found = ensemble.segment(patient, pair, ensemble.options())
     resampled = resample(patient, pair, member.preprocessing.settings)
@@ -69,7 +69,7 @@ def test_networks_of_one_form_are_compiled_once(runs):
 
 def test_a_warning_of_several_members_is_given_once(runs, flags, patients_root):
     ensemble = Ensemble(runs)
-    patient = dataset.find_patients(patients_root, 0)[0]
+    patient = layout.find_patients(patients_root, 0)[0]
     pair = read_pair(patient)
     found = ensemble.segment(patient, pair, ensemble.options())
     warnings = found.quality.warnings()

@@ -96,7 +96,6 @@ def test_the_switch_turns_it_off_without_a_word(tmp_path):
     assert errors == ""
 
 
-@pytest.mark.slow
 @needs_compiler
 def test_two_processes_at_once_and_then_a_truncated_library(tmp_path):
     both = [start(tmp_path) for _ in range(2)]

@@ -19,7 +19,7 @@ from msseg_jax.prepare import libraries, threads
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.record import find_warnings
 from msseg_jax.prepare.registration import compose, on_grid, points_of
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from msseg_jax.volumes.alignment import Alignment
 from msseg_jax.volumes.layout import patient_in
 from msseg_jax.volumes.pair import read_pair
@@ -27,7 +27,7 @@ from tests.support import heads
 
 PROGRAM = "msseg prepare"
 FILES = {
-    dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK, "prepare.json", "prepare.png", "transforms",
+    layout.TIME01, layout.TIME02, layout.BRAIN_MASK, "prepare.json", "prepare.png", "transforms",
 }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_the_pair_passes_every_check_of_a_data_set(prepared):
 
 
 def test_transforms_lead_from_the_middle_to_the_scans_as_sitk_takes_them(scans, prepared):
-    middle = heads.read(prepared / dataset.BRAIN_MASK)
+    middle = heads.read(prepared / layout.BRAIN_MASK)
     first, second, between = (
         sitk.ReadTransform(str(prepared / "transforms" / f"{name}.txt"))
         for name in ("middle_to_time01", "middle_to_time02", "time01_to_time02")
@@ -96,7 +96,7 @@ def test_the_record_says_what_was_done_and_how_well_it_went(scans, prepared):
     assert record["registration"]["gain_by_mirroring"] < -0.1
     assert record["registration"]["turned_degrees"] == pytest.approx(24.6, abs=1.0)
     assert record["registration"]["apart_mm"] < 0.5
-    brain = sitk.GetArrayFromImage(heads.read(prepared / dataset.BRAIN_MASK))
+    brain = sitk.GetArrayFromImage(heads.read(prepared / layout.BRAIN_MASK))
     assert record["brain"]["ml"] == pytest.approx(brain.sum() * 8 / 1000, abs=0.1)
     assert record["brain"]["source"].startswith("atlas")
     assert record["bias_field"]["iterations"] == [50, 40, 30]
@@ -142,7 +142,7 @@ def test_the_pair_is_the_same_to_the_bit_whatever_the_number_of_threads(
 ):
     monkeypatch.setattr(threads, "_threads", 1 if threads._threads > 1 else 3)
     assert main(flags_of(scans, tmp_path / "anna")) == 0
-    for name in (dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK):
+    for name in (layout.TIME01, layout.TIME02, layout.BRAIN_MASK):
         one, other = (
             np.asarray(nib.load(path / name).dataobj) for path in (prepared, tmp_path / "anna")
         )
@@ -200,7 +200,7 @@ def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
     assert main(flags_of(scans, folder, "--overwrite", *quick(scans))) == 0
     assert record_of(folder)["brain"]["source"] == str(scans / "brain01.nii.gz")
     assert [path.name for path in tmp_path.iterdir()] == ["anna"]
-    brains = [heads.read(path / dataset.BRAIN_MASK) for path in (folder, prepared)]
+    brains = [heads.read(path / layout.BRAIN_MASK) for path in (folder, prepared)]
     volumes_ml = [sitk.GetArrayFromImage(brain).sum() * 8 / 1000 for brain in brains]
     assert volumes_ml[0] == pytest.approx(volumes_ml[1], rel=0.05)
 
@@ -208,10 +208,10 @@ def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
 def test_overwrite_does_not_delete_what_others_added(scans, prepared, tmp_path, capsys):
     folder = tmp_path / "anna"
     shutil.copytree(prepared, folder)
-    (folder / dataset.CONSENSUS).write_text("a week of an expert's work")
+    (folder / layout.CONSENSUS).write_text("a week of an expert's work")
     assert main(flags_of(scans, folder, "--overwrite")) == 1
-    assert f"also holds {dataset.CONSENSUS}, not made by this program" in capsys.readouterr().err
-    assert (folder / dataset.CONSENSUS).read_text() == "a week of an expert's work"
+    assert f"also holds {layout.CONSENSUS}, not made by this program" in capsys.readouterr().err
+    assert (folder / layout.CONSENSUS).read_text() == "a week of an expert's work"
 
 
 def test_a_failure_on_the_way_leaves_nothing(scans, tmp_path, monkeypatch, capsys):

@@ -158,7 +158,6 @@ def test_what_is_no_head_is_refused(tmp_path):
         visits._find_in(load_atlas(), scan, fit)
 
 
-@pytest.mark.slow
 def test_masks_that_are_given_are_used_and_no_atlas_is_asked(pair, monkeypatch):
     def no_atlas():
         raise AssertionError("the atlas was asked for")

@@ -15,7 +15,7 @@ from msseg_jax.simulate.synthetic import writer
 from msseg_jax.simulate.synthetic.source import Files, find_sources, read_source
 from msseg_jax.simulate.synthetic.writer import SyntheticRequest, write_synthetic
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from msseg_jax.volumes.layout import find_patients
 from msseg_jax.volumes.pair import read_pair
 from tests.support.brains import MNI_SHIFT_MM, make_source
@@ -77,10 +77,10 @@ def test_scans_and_pairs_are_found_with_their_masks(tmp_path):
         tmp_path / "bea" / "FLAIR.nii.gz",
         tmp_path / "bea" / "brain_mask.nii.gz",
         tmp_path / "bea" / "lesion_mask_mni.nii.gz",
-        tmp_path / "carl" / dataset.TIME01,
-        tmp_path / "carl" / dataset.TIME02,
+        tmp_path / "carl" / layout.TIME01,
+        tmp_path / "carl" / layout.TIME02,
         tmp_path / "carl" / "change_mask.nii.gz",
-        tmp_path / "carl" / dataset.CONSENSUS,
+        tmp_path / "carl" / layout.CONSENSUS,
         tmp_path / "notes.txt",
     )
     anna, bea, carl = find_sources(tmp_path)
@@ -90,7 +90,7 @@ def test_scans_and_pairs_are_found_with_their_masks(tmp_path):
         "bea", (folder / "FLAIR.nii.gz",), folder / "brain_mask.nii.gz",
         folder / "lesion_mask_mni.nii.gz",
     )  # fmt: skip
-    assert [path.name for path in carl.scans] == [dataset.TIME01, dataset.TIME02]
+    assert [path.name for path in carl.scans] == [layout.TIME01, layout.TIME02]
     assert carl.change_mask == tmp_path / "carl" / "change_mask.nii.gz"
 
 
@@ -98,8 +98,8 @@ def test_every_folder_that_will_not_do_is_named(tmp_path):
     touch(
         tmp_path / "anna" / "one.nii.gz",
         tmp_path / "anna" / "two.nii.gz",
-        tmp_path / "bea" / dataset.TIME01,
-        tmp_path / "bea" / dataset.TIME02,
+        tmp_path / "bea" / layout.TIME01,
+        tmp_path / "bea" / layout.TIME02,
         tmp_path / "carl" / "FLAIR.nii.gz",
         tmp_path / "carl" / "brain_mask.nii.gz",
         tmp_path / "carl" / "brain_mask2.nii.gz",
@@ -128,7 +128,7 @@ def test_a_data_set_is_written_in_the_layout_that_training_reads(scans, masks, t
     for patient, record in zip(patients, records, strict=True):
         pair = read_pair(patient)
         assert (pair.targets.sum() > 0) == (record["new_lesions"] > 0)
-        stored = json.loads((output / patient.name / dataset.SYNTHETIC).read_text())
+        stored = json.loads((output / patient.name / layout.SYNTHETIC).read_text())
         assert {"patient": patient.name} | stored == record
     assert groups_of(patients) == [[0, 1], [2, 3]]
     assert {path.name for path in output.iterdir()} == set(names), "nothing is left over"
@@ -218,7 +218,7 @@ def test_pairs_that_were_made_otherwise_are_not_mixed_in(
 def test_what_was_interrupted_goes_on(scans, masks, tmp_path):
     output = tmp_path / "root"
     records = write_all(request(scans, masks, output))
-    lost, kept = (output / name / dataset.TIME02 for name in ("carl_001", "bea_001"))
+    lost, kept = (output / name / layout.TIME02 for name in ("carl_001", "bea_001"))
     before, made = lost.read_bytes(), kept.stat().st_mtime_ns
     shutil.rmtree(lost.parent)
     assert write_all(request(scans, masks, output)) == records
@@ -229,9 +229,9 @@ def test_what_was_interrupted_goes_on(scans, masks, tmp_path):
 def test_pairs_that_are_there_are_replaced_where_that_is_asked_for(scans, masks, tmp_path):
     output = tmp_path / "root"
     write_synthetic(request(scans, masks, output))
-    before = (output / "bea_001" / dataset.TIME02).read_bytes()
+    before = (output / "bea_001" / layout.TIME02).read_bytes()
     write_synthetic(request(scans, masks, output, seed=1, overwrite=True))
-    assert (output / "bea_001" / dataset.TIME02).read_bytes() != before
+    assert (output / "bea_001" / layout.TIME02).read_bytes() != before
 
 
 def test_a_scan_that_cannot_be_used_stops_no_other(scans, masks, tmp_path, monkeypatch, capsys):
@@ -355,14 +355,14 @@ def test_a_pair_is_read_with_both_visits_and_where_they_differ(tmp_path):
     folder = tmp_path / "scans" / "anna"
     folder.mkdir(parents=True)
     (pair,) = (path for path in (heads / "phantoms").iterdir() if path.is_dir())
-    for name in (dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK):
+    for name in (layout.TIME01, layout.TIME02, layout.BRAIN_MASK):
         shutil.copy(pair / name, folder / name)
-    shutil.copy(pair / dataset.CONSENSUS, folder / "change_mask.nii.gz")
+    shutil.copy(pair / layout.CONSENSUS, folder / "change_mask.nii.gz")
     source = read_source(find_sources(tmp_path / "scans")[0])
     assert source.is_pair
     for image in source.images:
         assert np.median(image[source.brain]) == pytest.approx(1, abs=1e-3)
-    change = nib.load(pair / dataset.CONSENSUS)
+    change = nib.load(pair / layout.CONSENSUS)
     assert 0 < source.lesions.sum() <= (change.get_fdata() > 0).sum()
     # The box that was cut out lies where it lay: lesions are where the file has them.
     own, theirs = (
@@ -408,6 +408,6 @@ def test_pairs_do_not_depend_on_how_many_processes_make_them(masks, tmp_path):
     two = request(tmp_path / "scans", masks, tmp_path / "two", pairs=1, jobs=2)
     assert [record["patient"] for record in write_all(two)] == ["anna_000", "bea_000"]
     write_all(request(tmp_path / "scans", masks, tmp_path / "one", pairs=1, leave_out=("bea",)))
-    for name in (dataset.TIME01, dataset.TIME02, dataset.BRAIN_MASK, dataset.CONSENSUS):
+    for name in (layout.TIME01, layout.TIME02, layout.BRAIN_MASK, layout.CONSENSUS):
         made = [(tmp_path / root / "anna_000" / name).read_bytes() for root in ("one", "two")]
         assert made[0] == made[1]

@@ -16,7 +16,7 @@ from msseg_jax.prepare.registration import on_grid, rigid
 from msseg_jax.prepare.scan import Scan, read_scan
 from msseg_jax.prepare.visits import Registered, Visit
 from msseg_jax.simulate.phantom import write_phantoms
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 
 SPACING_MM = 2.0
 FAT_FROM_MM, FAT_TO_MM = 8.0, 16.0  # outside the brain: the scalp
@@ -30,10 +30,10 @@ def write_heads(folder: Path) -> Path:
     """
     write_phantoms(folder / "phantoms", 1, 0, spacing_mm=SPACING_MM)
     (patient,) = (path for path in (folder / "phantoms").iterdir() if path.is_dir())
-    first, second = (read(patient / name) for name in (dataset.TIME01, dataset.TIME02))
+    first, second = (read(patient / name) for name in (layout.TIME01, layout.TIME02))
     sitk.WriteImage(first, str(folder / "time01.nii.gz"))
     sitk.WriteImage(move(second, MOTION), str(folder / "time02.nii.gz"))
-    sitk.WriteImage(read(patient / dataset.BRAIN_MASK) > 0, str(folder / "brain01.nii.gz"))
+    sitk.WriteImage(read(patient / layout.BRAIN_MASK) > 0, str(folder / "brain01.nii.gz"))
     return folder
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 
 # The files of a patient in the MSSEG-2 layout.
-PATIENT_FILES = {dataset.TIME01, dataset.TIME02, dataset.CONSENSUS, dataset.BRAIN_MASK} | {
-    dataset.EXPERT.format(n) for n in (1, 2, 3, 4)
+PATIENT_FILES = {layout.TIME01, layout.TIME02, layout.CONSENSUS, layout.BRAIN_MASK} | {
+    layout.EXPERT.format(n) for n in (1, 2, 3, 4)
 }
 SHAPE = (14, 15, 20)
 SPACING_MM = (1.0, 1.0, 0.8)
@@ -38,12 +38,12 @@ def make_patient(root: Path, name: str, *, lesion: bool, targets: int = 2, seed:
     folder = root / name
     folder.mkdir(parents=True)
     visits = (texture * brain).astype(np.float32)
-    save_nifti(folder / dataset.TIME01, visits[0])
-    save_nifti(folder / dataset.TIME02, visits[1])
-    save_nifti(folder / dataset.BRAIN_MASK, brain.astype(np.uint8))
-    save_nifti(folder / dataset.CONSENSUS, new.astype(np.uint8))
+    save_nifti(folder / layout.TIME01, visits[0])
+    save_nifti(folder / layout.TIME02, visits[1])
+    save_nifti(folder / layout.BRAIN_MASK, brain.astype(np.uint8))
+    save_nifti(folder / layout.CONSENSUS, new.astype(np.uint8))
     for k in range(1, targets):
-        save_nifti(folder / dataset.EXPERT.format(k), new.astype(np.uint8))
+        save_nifti(folder / layout.EXPERT.format(k), new.astype(np.uint8))
     return folder
 
 

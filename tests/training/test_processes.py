@@ -156,7 +156,7 @@ def test_two_processes_begin_with_one_trained_network(launch, tmp_path):
     other_kind = start_two(launch, tmp_path / "wide", *flags, "--config.model.widths=(4,2)")
     said = outputs(other_kind)
     assert all(p.returncode not in (0, None) for p in other_kind)
-    assert any("config.model.widths is [4, 2]; wanted [3, 2]" in text for text in said)
+    assert any("config.model.widths is (4, 2); expected (3, 2)" in text for text in said)
     assert not (tmp_path / "wide").exists()
 
 

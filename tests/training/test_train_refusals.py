@@ -9,7 +9,7 @@ import pytest
 from msseg_jax.configuration.files import typed
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from tests.support import tiny
 from tests.support.patients import make_patients, save_nifti
 from tests.support.runs import train_run
@@ -62,7 +62,7 @@ def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(smal
     train_run(small_config, run)
 
 
-@pytest.mark.parametrize("name", [dataset.TIME01, dataset.EXPERT.format(1)])
+@pytest.mark.parametrize("name", [layout.TIME01, layout.EXPERT.format(1)])
 def test_a_run_whose_data_changed_is_refused(small_config, begun, tmp_path, patients_root, name):
     run = copy_of(begun, tmp_path)
     small_config.train.max_steps = 1

@@ -12,8 +12,7 @@ from ml_collections import ConfigDict
 from msseg_jax.cli.main import main
 from msseg_jax.configuration.files import shipped, typed
 from msseg_jax.data.preprocess import Preprocessing
-from msseg_jax.models import networks as trained
-from msseg_jax.models import released as weights
+from msseg_jax.models import networks, released
 from msseg_jax.models.folds import Folds
 from msseg_jax.models.model_file import read_model_file
 from msseg_jax.models.networks import trained_networks
@@ -110,7 +109,7 @@ def folds(tmp_path_factory) -> Folds:
 def test_it_may_be_a_run_a_fold_or_the_released_weights(
     config, file, folds, tmp_path, monkeypatch, what
 ):
-    monkeypatch.setattr(weights, "_FILE", file)
+    monkeypatch.setattr(released, "_FILE", file)
     init = {"run": folds.run(1), "cross-validation": folds.path, "released": "weights"}
     config.init, config.init_network = str(init[what]), int(what != "run")
     train_run(config, RunFolder(tmp_path / "new"))
@@ -136,7 +135,7 @@ def test_each_run_reads_it_once(config, tmp_path, monkeypatch, work):
         reads.append(path)
         return read_model_file(path)
 
-    monkeypatch.setattr(trained, "read_model_file", count)
+    monkeypatch.setattr(networks, "read_model_file", count)
     monkeypatch.setattr(held_out, "print_scores", lambda *_: None)
     if work is cross_validate:
         config.data.validation_patients, config.data.folds = 0, 2
@@ -257,7 +256,7 @@ def test_a_run_whose_configuration_lacks_a_field_is_refused(config, tmp_path, fi
 
 def test_the_configuration_of_finetuning_fits_each_of_the_released_networks(tmp_path):
     config = shipped("finetune")
-    networks = read_model_file(weights.released()).networks
+    networks = read_model_file(released.released()).networks
     for number, network in enumerate(networks):
         config.init_network = number
         typed(config)
@@ -280,7 +279,7 @@ def test_the_configuration_of_finetuning_fits_each_of_the_released_networks(tmp_
     ],
 )
 def test_a_network_that_is_not_there(config, file, tmp_path, monkeypatch, init, number, message):
-    monkeypatch.setattr(weights, "_FILE", tmp_path / "none.safetensors")
+    monkeypatch.setattr(released, "_FILE", tmp_path / "none.safetensors")
     config.init, config.init_network = init.format(file=file, tmp=tmp_path), number
     with pytest.raises(InputError, match=message):
         run_experiment(typed(config), tmp_path / "new")

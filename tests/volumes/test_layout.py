@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes import layout as dataset
+from msseg_jax.volumes import layout
 from msseg_jax.volumes.layout import find_patients
 from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE, SPACING_MM, save_nifti
@@ -35,7 +35,7 @@ def test_reads_visits_brain_and_targets(patients_root):
 
 
 def test_without_a_mask_the_brain_is_what_is_not_zero_and_it_says_so(patients_root, caplog):
-    (patients_root / "patient_0" / dataset.BRAIN_MASK).unlink()
+    (patients_root / "patient_0" / layout.BRAIN_MASK).unlink()
     masked = read_pair(find_patients(patients_root, 0)[1])
     pair = read_pair(first(patients_root, 0))
     np.testing.assert_array_equal(pair.brain, masked.brain)
@@ -43,7 +43,7 @@ def test_without_a_mask_the_brain_is_what_is_not_zero_and_it_says_so(patients_ro
 
 
 def test_target_voxels_outside_the_brain_are_left_out_and_it_says_so(patients_root, caplog):
-    path = patients_root / "patient_0" / dataset.CONSENSUS
+    path = patients_root / "patient_0" / layout.CONSENSUS
     target = nib.load(path).get_fdata()
     target[0, 0, :2] = 1
     save_nifti(path, target.astype(np.uint8))
@@ -52,8 +52,8 @@ def test_target_voxels_outside_the_brain_are_left_out_and_it_says_so(patients_ro
 
 
 def test_names_every_missing_file_of_a_patient(patients_root):
-    (patients_root / "patient_0" / dataset.TIME02).unlink()
-    (patients_root / "patient_0" / dataset.EXPERT.format(1)).unlink()
+    (patients_root / "patient_0" / layout.TIME02).unlink()
+    (patients_root / "patient_0" / layout.EXPERT.format(1)).unlink()
     with pytest.raises(InputError) as error:
         read_pair(first(patients_root))
     message = str(error.value)
@@ -86,15 +86,15 @@ def _set(value):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        (dataset.TIME01, _set(np.nan), "1 voxels are NaN or infinite"),
-        (dataset.TIME02, _set(np.inf), "1 voxels are NaN or infinite"),
-        (dataset.TIME02, np.zeros_like, "every voxel is 0; expected a FLAIR image"),
-        (dataset.TIME02, lambda a: a[1:], r"has \(13, 15, 20\) voxels"),
-        (dataset.BRAIN_MASK, lambda a: a[:, :, 1:], r"has \(14, 15, 19\) voxels"),
-        (dataset.BRAIN_MASK, np.zeros_like, "the brain would be nothing"),
-        (dataset.BRAIN_MASK, np.ones_like, r"the brain would be 100.0 % of the volume"),
-        (dataset.CONSENSUS, _set(3), "1 voxels have values other than 0 and 1, 3 for one"),
-        (dataset.EXPERT.format(1), lambda a: 0.5 * a, "36 voxels have values other than 0 and 1"),
+        (layout.TIME01, _set(np.nan), "1 voxels are NaN or infinite"),
+        (layout.TIME02, _set(np.inf), "1 voxels are NaN or infinite"),
+        (layout.TIME02, np.zeros_like, "every voxel is 0; expected a FLAIR image"),
+        (layout.TIME02, lambda a: a[1:], r"has \(13, 15, 20\) voxels"),
+        (layout.BRAIN_MASK, lambda a: a[:, :, 1:], r"has \(14, 15, 19\) voxels"),
+        (layout.BRAIN_MASK, np.zeros_like, "the brain would be nothing"),
+        (layout.BRAIN_MASK, np.ones_like, r"the brain would be 100.0 % of the volume"),
+        (layout.CONSENSUS, _set(3), "1 voxels have values other than 0 and 1, 3 for one"),
+        (layout.EXPERT.format(1), lambda a: 0.5 * a, "36 voxels have values other than 0 and 1"),
     ],
 )
 def test_refuses_spoilt_input_and_names_it(patients_root, name, change, message):
@@ -105,22 +105,22 @@ def test_refuses_spoilt_input_and_names_it(patients_root, name, change, message)
 
 
 def test_an_image_without_background_and_mask_is_told_what_to_do(patients_root):
-    spoil(patients_root, dataset.TIME01, lambda a: a + 1)
-    (patients_root / "patient_0" / dataset.BRAIN_MASK).unlink()
+    spoil(patients_root, layout.TIME01, lambda a: a + 1)
+    (patients_root / "patient_0" / layout.BRAIN_MASK).unlink()
     with pytest.raises(InputError, match=r"no brain mask.*100.0 % of the volume.*mask the"):
         read_pair(first(patients_root))
 
 
 def test_a_visit_elsewhere_is_told_how_far(patients_root):
-    path = patients_root / "patient_0" / dataset.TIME02
+    path = patients_root / "patient_0" / layout.TIME02
     save_nifti(path, np.asarray(nib.load(path).dataobj), (SPACING_MM[0] + 0.1, *SPACING_MM[1:]))
     with pytest.raises(InputError, match=r"up to 1.30 mm away"):
         read_pair(first(patients_root))
 
 
 def test_all_problems_of_a_patient_come_together(patients_root):
-    spoil(patients_root, dataset.TIME01, _set(np.nan))
-    spoil(patients_root, dataset.CONSENSUS, _set(2))
+    spoil(patients_root, layout.TIME01, _set(np.nan))
+    spoil(patients_root, layout.CONSENSUS, _set(2))
     with pytest.raises(InputError) as error:
         read_pair(first(patients_root))
     assert len(str(error.value).splitlines()) == 2
@@ -128,22 +128,22 @@ def test_all_problems_of_a_patient_come_together(patients_root):
 
 def test_hidden_folders_and_loose_files_are_no_patients(patients_root):
     (patients_root / ".cache").mkdir()
-    shutil.copy(patients_root / "patient_0" / dataset.TIME01, patients_root)
+    shutil.copy(patients_root / "patient_0" / layout.TIME01, patients_root)
     assert len(find_patients(patients_root, 2)) == 4
 
 
 def test_the_same_scan_twice_is_no_pair(patients_root):
     folder = patients_root / "patient_0"
-    (folder / dataset.TIME02).write_bytes((folder / dataset.TIME01).read_bytes())
+    (folder / layout.TIME02).write_bytes((folder / layout.TIME01).read_bytes())
     with pytest.raises(InputError, match="the same scan was given twice"):
         read_pair(find_patients(patients_root, 0)[0])
 
 
 def test_a_visit_is_no_brain_mask(patients_root):
     folder = patients_root / "patient_0"
-    (folder / dataset.BRAIN_MASK).write_bytes((folder / dataset.TIME01).read_bytes())
-    spoil(patients_root, dataset.TIME01, np.rint)
-    spoil(patients_root, dataset.BRAIN_MASK, np.rint)
+    (folder / layout.BRAIN_MASK).write_bytes((folder / layout.TIME01).read_bytes())
+    spoil(patients_root, layout.TIME01, np.rint)
+    spoil(patients_root, layout.BRAIN_MASK, np.rint)
     with pytest.raises(InputError, match=r"brain_mask.nii.gz and .*time01.* the same voxels"):
         read_pair(find_patients(patients_root, 0)[0])
 
@@ -154,7 +154,7 @@ def test_an_image_of_whole_numbers_is_no_brain_mask_and_a_label_map_is_one(patie
     brain = read_pair(first(patients_root)).brain
     labels = np.zeros(SHAPE, np.int16)
     labels[brain] = 1 + 50 * (np.arange(brain.sum()) % (values - 1))  # and 0 around them
-    save_nifti(folder / dataset.BRAIN_MASK, labels)
+    save_nifti(folder / layout.BRAIN_MASK, labels)
     if values == 256:
         np.testing.assert_array_equal(read_pair(first(patients_root)).brain, brain)
     else:
@@ -163,7 +163,7 @@ def test_an_image_of_whole_numbers_is_no_brain_mask_and_a_label_map_is_one(patie
 
 
 def test_a_probability_map_is_no_brain_mask(patients_root):
-    path = patients_root / "patient_0" / dataset.BRAIN_MASK
+    path = patients_root / "patient_0" / layout.BRAIN_MASK
     save_nifti(path, np.full(SHAPE, 0.3, np.float32))
     with pytest.raises(InputError, match=r"brain_mask.nii.gz: has values that are no whole numb"):
         read_pair(find_patients(patients_root, 0)[0])

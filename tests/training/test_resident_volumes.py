@@ -10,7 +10,7 @@ from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, 
 from msseg_jax.data.split import HoldOut
 from msseg_jax.data.training_set import prepare
 from msseg_jax.models.run_folder import RunFolder
-from msseg_jax.training import resident_volumes as device_data
+from msseg_jax.training import resident_volumes
 from tests.support.runs import assert_trees_equal, final_state, train_run
 
 
@@ -25,9 +25,9 @@ def test_patches_cut_on_the_device_are_those_cut_on_the_host_to_the_bit(patients
     # So large that nearly all hang over the volume's edge, on either side.
     places, share = Places(patients, Sampling(seed, 12, 0.8)), Share(16)
     host, device = PatchBatches(places, share, 3), PlaceBatches(places, share, 3)
-    volumes = device_data.read_volumes(patients)
+    volumes = resident_volumes.read_volumes(patients)
     on_device = jax.device_put(volumes)
-    cut = jax.jit(partial(device_data.cut, patch_size=12))
+    cut = jax.jit(partial(resident_volumes.cut, patch_size=12))
     for step in range(3):
         wanted, found = host[step], cut(on_device, device[step])
         assert wanted.keys() == found.keys()
@@ -51,7 +51,7 @@ def test_a_patient_smaller_than_the_largest_is_padded_with_background():
         "corners": np.array([[2, 2, 2]], np.int32),
         "patch_ids": np.array([9], np.int32),
     }
-    patch = device_data.cut(jax.device_put(volumes), batch, 4)
+    patch = resident_volumes.cut(jax.device_put(volumes), batch, 4)
     inside = np.zeros((4, 4, 4), bool)
     inside[:2, :3, :4] = True
     for visit in range(2):
@@ -60,18 +60,18 @@ def test_a_patient_smaller_than_the_largest_is_padded_with_background():
 
 
 def test_the_memory_that_is_announced_is_what_the_volumes_take(patients):
-    volumes = device_data.read_volumes(patients)
-    assert device_data.volumes_bytes(patients) == sum(a.nbytes for a in volumes.values())
+    volumes = resident_volumes.read_volumes(patients)
+    assert resident_volumes.volumes_bytes(patients) == sum(a.nbytes for a in volumes.values())
 
 
 @pytest.mark.parametrize(("needed", "fits"), [(400, True), (401, False)])
 def test_half_of_what_a_device_has_free_is_left_to_the_network(needed, fits):
     stats = {"bytes_limit": 1000, "bytes_in_use": 200}
-    assert device_data.fits(needed, SimpleNamespace(memory_stats=lambda: stats)) == fits
+    assert resident_volumes.fits(needed, SimpleNamespace(memory_stats=lambda: stats)) == fits
 
 
 def test_a_device_that_does_not_tell_its_memory_is_tried():
-    assert device_data.fits(10**15, SimpleNamespace(memory_stats=lambda: None))
+    assert resident_volumes.fits(10**15, SimpleNamespace(memory_stats=lambda: None))
 
 
 @pytest.mark.slow
@@ -91,8 +91,8 @@ def test_a_device_without_room_for_the_data_has_patches_cut_on_the_host(
 ):
     small_config.data.device_resident = True
     small_config.train.max_steps = 1
-    monkeypatch.setattr(device_data, "free_bytes", lambda device: 1000)
-    monkeypatch.setattr(device_data, "read_volumes", lambda patients: pytest.fail("no room"))
+    monkeypatch.setattr(resident_volumes, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(resident_volumes, "read_volumes", lambda patients: pytest.fail("no room"))
     run = RunFolder(tmp_path / "run")
     train_run(small_config, run)
     assert int(final_state(small_config, run)[0].step) == 1
