@@ -1,5 +1,6 @@
 """What is installed: the wheel, the source distribution, and the lists of requirements."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -83,6 +84,43 @@ def test_the_wheel_holds_the_whole_package_and_the_configurations(tracked, wheel
 def test_the_wheel_provides_the_command_msseg(wheel):
     (entry_points,) = (text for name, text in wheel.items() if name.endswith("entry_points.txt"))
     assert "msseg = msseg_jax.cli.main:main" in entry_points
+
+
+def test_the_wheel_works_in_another_folder(dist, tmp_path):
+    (file,) = dist.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(tmp_path / "installed")
+    (tmp_path / "elsewhere").mkdir()
+    code = "import sys, msseg_jax, msseg_jax.cli.main as m; print(msseg_jax.__file__); m.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "--config=msseg2", "--mode=describe"],
+        cwd=tmp_path / "elsewhere",
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first == str(tmp_path / "installed" / "msseg_jax" / "__init__.py")
+    assert rest[-1] == "parameters: 40465"
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_source_distribution_run(dist, tmp_path):
+    (file,) = dist.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    # Each reads what lies outside the package: scores, weights, configurations, documentation.
+    some = ["tests/test_imports.py", "tests/evaluation", "tests/models", "tests/configuration"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n0", *some],
+        cwd=source,
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_extras_are_what_the_requirements_files_list(wheel):

@@ -239,3 +239,17 @@ def test_intensities_are_compared_with_the_training_that_predicted(tmp_path, sma
         "patient_0": [50, 60], "patient_1": [51, 60], "patient_2": [50, 51, 60],
         "patient_3": [50, 60],
     }  # fmt: skip
+
+
+def test_the_command_takes_a_cross_validation_and_a_run_as_models(
+    patients_root, predictions, tmp_path, small_config, capsys
+):
+    folds = Folds(tmp_path / "cv")
+    for fold in range(2):
+        save_run(folds.run(fold), small_config, middle=50.0 + fold)
+    folds.save([["patient_0", "patient_3"], ["patient_1"]])
+    other = save_run(tmp_path / "other", small_config, middle=60.0)
+    flags = ["evaluate", f"--reference={patients_root}", f"--prediction={predictions}"]
+    flags += [f"--output={tmp_path / 'out'}", f"--model={folds.path}", f"--model={other}"]
+    assert main(flags) == 0
+    assert (tmp_path / "out" / "report.html").exists()

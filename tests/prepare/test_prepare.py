@@ -193,6 +193,16 @@ def test_a_damaged_record_is_named(scans, prepared, tmp_path, capsys, content, s
     assert (folder / "prepare.json").read_text() == content
 
 
+def test_overwrite_replaces_what_was_prepared(scans, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(patient_module, "register_visits", heads.known_registration(scans))
+    folder = tmp_path / "anna"
+    shutil.copytree(prepared, folder)
+    assert main(flags_of(scans, folder, "--overwrite", *quick(scans))) == 0
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert record_of(folder)["brain"]["source"] == str(scans / "brain01.nii.gz")
+    assert [path.name for path in tmp_path.iterdir()] == ["anna"]
+
+
 @pytest.mark.slow
 def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
     folder = tmp_path / "anna"

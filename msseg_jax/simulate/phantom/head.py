@@ -7,6 +7,7 @@ than white matter, bone and air are dark, and fat is bright unless the scanner s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class Head:
 
 
 def build_head(grid: HeadGrid, rng: np.random.Generator) -> Head:
-    """Draws a head on `grid`."""
+    """Draw a head on `grid`."""
     points = deformed(grid, rng)
     box = grid.box(BRAIN_LOW_MM, BRAIN_HIGH_MM)
     brain = build_brain(grid, box, tuple(p[box] for p in points), rng)
@@ -99,6 +100,20 @@ class Covers:
         )
 
 
+class Texture(NamedTuple):
+    """What makes tissue uneven, on one slab of a grid.
+
+    Attributes:
+        patches: smooth noise with a correlation length of 8 mm, standard deviation 1.
+        grain: the same with 4 mm.
+        per_mm: how steep an edge is: 1 over its width, which is at least 1 mm.
+    """
+
+    patches: np.ndarray
+    grain: np.ndarray
+    per_mm: np.float32
+
+
 def surroundings(
     grid: HeadGrid, points: tuple, hull: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -118,17 +133,17 @@ def surroundings(
         neck = cone(here, (0, -32, -40, 56), (0, -42, -150, 52))
         skin = union(cavity - covers.skull_mm - covers.scalp_mm, union(face, neck, 24.0), 22.0)
         vault_share = ramp((z + 38 + 0.25 * y) / 14)  # 1 around the vault, 0 at face and neck
-        values = below_skull(here, patches[slab], grain[slab], covers, per_mm)
-        add_covers(values, cavity, skin, vault_share, patches[slab], grain[slab], covers, per_mm)
+        texture = Texture(patches[slab], grain[slab], per_mm)
+        values = below_skull(here, texture, covers)
+        add_covers(values, cavity, skin, vault_share, texture, covers)
         signal[slab] = values * ramp(-skin * per_mm)
         inside[slab] = skin < 0
     return signal, inside
 
 
-def below_skull(
-    here: Points, patches: np.ndarray, grain: np.ndarray, covers: Covers, per_mm: np.float32
-) -> np.ndarray:
+def below_skull(here: Points, texture: Texture, covers: Covers) -> np.ndarray:
     """Signal of face and neck: muscles in fat, with bone, air spaces, eyes and the spinal cord."""
+    patches, grain, per_mm = texture
     x, y, z = here
     mirrored = (np.abs(x), y, z)
     fat_share = ramp((patches - 0.5) * 2)
@@ -158,18 +173,17 @@ def add_covers(
     cavity: np.ndarray,
     skin: np.ndarray,
     vault_share: np.ndarray,
-    patches: np.ndarray,
-    grain: np.ndarray,
+    texture: Texture,
     covers: Covers,
-    per_mm: np.float32,
 ) -> None:
-    """Lays scalp, bone, dura and fluid over `signal`, from the outside inward.
+    """Lay scalp, bone, dura and fluid over `signal`, from the outside inward.
 
     Args:
         signal: of face and neck, changed in place.
         cavity, skin: levels of the inside of the skull and of the whole head, mm.
         vault_share: 1 where the covers are those of the vault, 0 where they are face and neck.
     """
+    patches, grain, per_mm = texture
     fat = covers.fat * (1 + 0.15 * grain)
     scalp = np.where(skin > -1.5, np.float32(covers.skin), fat)
     thickness_mm = covers.scalp_mm * (1.2 - 0.4 * vault_share)
