@@ -138,11 +138,11 @@ def test_the_extras_are_what_the_requirements_files_list(wheel):
     assert extra("dev") | run == requirements("requirements-dev.txt")
 
 
-def test_the_source_distribution_holds_every_file_but_hidden_ones(tracked, dist):
+def test_the_source_distribution_holds_every_file(tracked, dist):
     (file,) = dist.glob("*.tar.gz")
     with tarfile.open(file) as archive:
         names = {one.name.partition("/")[2] for one in archive.getmembers() if one.isfile()}
-    assert {name for name in tracked if not name.startswith(".")} <= names
+    assert tracked <= names
 
 
 def run_with_python(version: tuple[int, ...]) -> None:

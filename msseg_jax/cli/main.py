@@ -76,8 +76,9 @@ def _parse_without_command(arguments: Sequence[str]) -> None:
         epilog=f"commands:\n{listed}\n\n{PROGRAM} COMMAND --help lists the flags of a command.",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    _, others = parser.parse_known_args(arguments)
-    if others:
-        parser.error(f"{others[0]!r} is not a command; expected one of {', '.join(COMMANDS)}")
+    if not arguments or arguments[0].startswith("-"):
+        _, arguments = parser.parse_known_args(arguments)
+    if arguments:
+        parser.error(f"{arguments[0]!r} is not a command; expected one of {', '.join(COMMANDS)}")
     parser.print_help()
     parser.exit(0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from msseg_jax.configuration.comparison import what_must_agree
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED, Stopped, sigterm_as_ctrl_c
+from msseg_jax.system.paths import check_outside
 from msseg_jax.training.cross_validation import cross_validate
 from msseg_jax.training.experiment import run_experiment
 from msseg_jax.training.joining import join_processes
@@ -17,6 +18,9 @@ from msseg_jax.training.processes import agree_on, leave
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 75 if the training was asked to stop and can be resumed."""
     workdir = Path(flags.workdir or Path("runs") / flags.config_file.stem)
+    if not flags.configuration.data.phantom_patients:  # which lie in the work folder
+        root = Path(flags.configuration.data.root)
+        check_outside(workdir, root, "--workdir lies in config.data.root, among the patients")
     try:
         with sigterm_as_ctrl_c():
             _train(flags, flags.configuration, workdir)

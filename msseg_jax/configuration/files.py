@@ -12,16 +12,16 @@ sections that `read` returns.
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import NoneType
 from typing import get_args
 
-from absl import flags
 from ml_collections import ConfigDict, config_dict
-from ml_collections.config_flags import config_flags
 
+from msseg_jax.configuration.overrides import override
 from msseg_jax.configuration.section import Section
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.system.errors import InputError
@@ -40,7 +40,9 @@ def default() -> ConfigDict:
 
 def shipped(name: str) -> ConfigDict:
     """Return a configuration that comes with the program, such as 'msseg2', to be changed."""
-    return _load(find(name), [])
+    if name not in names():
+        raise InputError(f"no configuration {name!r} is shipped; expected {', '.join(names())}")
+    return _run(_FOLDER / f"{name}.py")
 
 
 def find(name: str) -> Path:
@@ -52,13 +54,11 @@ def find(name: str) -> Path:
     Raises:
       InputError: there is no such file.
     """
+    if name in names():
+        return _FOLDER / f"{name}.py"
     path = Path(name)
     if path.is_file():
         return path
-    if path.name == name and not path.suffix:
-        path = _FOLDER / f"{name}.py"
-        if path.is_file():
-            return path
     raise InputError(
         f"--config={name}: no such file; expected the path of a configuration file, or one of "
         f"{', '.join(names())}"
@@ -79,7 +79,7 @@ def read(file: Path, overrides: Sequence[str] = ()) -> Configuration:
     Raises:
       InputError: the file cannot be loaded, there is no such field, or a value cannot work.
     """
-    return typed(_load(file, overrides))
+    return typed(override(_run(file), overrides))
 
 
 def typed(config: ConfigDict) -> Configuration:
@@ -91,40 +91,21 @@ def typed(config: ConfigDict) -> Configuration:
     return Configuration.of(config.to_dict(), "config")
 
 
-def _load(file: Path, overrides: Sequence[str]) -> ConfigDict:
-    config = _run(file)
-    arguments = ["", *overrides]
-    values = flags.FlagValues()  # its own, so that nothing depends on the flags of the process
-    try:
-        holder = config_flags.DEFINE_config_dict(
-            "config", config, flag_values=values, sys_argv=arguments
-        )
-        rest = values(arguments)
-    except flags.Error as error:
-        raise InputError(str(error)) from error
-    except (AttributeError, KeyError) as error:
-        # ml_collections quotes the field, and Python its message, once more.
-        reason = re.sub(r"\\n|\n", " ", str(error.args[0]))
-        reason = re.sub(r"[\\\"']", "", reason).replace(" Did you mean", "; did you mean")
-        raise InputError(f"an override names a field that does not exist: {reason}") from error
-    if len(rest) > 1:
-        raise InputError(f"{rest[1]!r} is not a flag; write flags as --name=value")
-    return holder.value
-
-
 def _run(file: Path) -> ConfigDict:
     """Return what get_config() of a file returns."""
-    spec = spec_from_file_location("configuration_file", file)
+    spec = spec_from_file_location(f"configuration_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise InputError(f"--config={file}: expected a Python file (.py)")
     module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a dataclass in the file looks for its module
     try:
         spec.loader.exec_module(module)
         config = module.get_config()
     except InputError:
         raise
-    except Exception as error:  # the user's own code may fail in any way
+    except (Exception, SystemExit) as error:  # the user's own code may fail in any way
         reason = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")
+        reason = reason.partition(" Other fields present")[0]  # of ml_collections: all of them
         raise InputError(
             f"--config={file}: {reason:.300}; expected a get_config() that sets fields that exist "
             "to values of their type"

@@ -35,7 +35,14 @@ class Section(BaseModel):
         try:
             return cls.model_validate_json(json.dumps(fields))
         except ValidationError as error:
-            lines = [_in_words(cls, problem, name) for problem in error.errors()]
+            problems = error.errors()
+            # pydantic also calls a tuple too short whose items are wrong.
+            wrong_items = {problem["loc"][:-1] for problem in problems}
+            lines = [
+                _in_words(cls, problem, name)
+                for problem in problems
+                if problem["type"] != "too_short" or problem["loc"] not in wrong_items
+            ]
             raise InputError("\n".join(lines)) from error
 
 

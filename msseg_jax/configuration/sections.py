@@ -247,7 +247,7 @@ class TrainedSettings(Section):
 class Configuration(TrainedSettings):
     """The whole configuration of a run."""
 
-    seed: int = setting(0, "of initial weights, dropout, patches and the split", ge=0)
+    seed: int = setting(0, "of initial weights, dropout, patches and the split", ge=0, lt=2**63)
     init: str = setting(
         "", "trained network to begin with: 'weights' (the released ones), a model file or a "
         "run's folder; '': random weights. It is read when a run is new",

@@ -8,7 +8,7 @@ from typing import Self
 import nibabel as nib
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import model_validator
+from pydantic import NonNegativeFloat, model_validator
 
 from msseg_jax.configuration.section import Section
 from msseg_jax.configuration.sections import PreprocessingSettings
@@ -31,15 +31,23 @@ class Preprocessing(Section):
 
     settings: PreprocessingSettings
     landmarks: tuple[float, ...]  # standard intensity of each percentile
-    deviation: float  # of the training visit whose histogram is furthest from the landmarks
+    deviation: (
+        NonNegativeFloat  # of the training visit whose histogram is furthest from the landmarks
+    )
 
     @model_validator(mode="after")
-    def _check_count(self) -> Self:
+    def _check_landmarks(self) -> Self:
         if len(self.landmarks) != len(self.settings.percentiles):
             raise ValueError(
                 f"the preprocessing has {len(self.landmarks)} landmarks; expected "
                 f"{len(self.settings.percentiles)}, one for each percentile"
             )
+        # They may be equal, as percentiles of an image may, but not all of them.
+        if (
+            list(self.landmarks) != sorted(self.landmarks)
+            or self.landmarks[0] == self.landmarks[-1]
+        ):
+            raise ValueError(f"landmarks is {self.landmarks}; expected ascending numbers")
         return self
 
     def save(self, path: Path) -> None:

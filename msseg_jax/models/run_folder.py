@@ -119,7 +119,14 @@ class RunFolder:
                 "train`), with config.json, preprocessing.json and checkpoints, or a model file: "
                 "check the path"
             )
-        return self._config(), Preprocessing.load(self.preprocessing_file)
+        config, preprocessing = self._config(), Preprocessing.load(self.preprocessing_file)
+        if preprocessing.settings != config.data.preprocessing:
+            raise InputError(
+                f"{self.preprocessing_file}: its settings are not those of "
+                f"{self.config_file.name}; one of the two was changed after the training: restore "
+                "both from a copy"
+            )
+        return config, preprocessing
 
     def _config(self) -> Configuration:
         name = f"{self.config_file}: config"

@@ -60,7 +60,10 @@ def test_the_help_of_launch_lists_the_modes_and_the_fields():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing"], "'nothing' is not a command; expected one of predict, prepare, train"),
+        (
+            ["nothing", "--help"],
+            "'nothing' is not a command; expected one of predict, prepare, train",
+        ),
         (["predict", "-o", "a.nii.gz"], "expected -t1 and -t2 (one pair), or --dataset"),
         (["train", "--config=msseg2", "--workdri=x"], "unrecognized arguments: --workdri=x"),
         (["train", "--config=msseg2", "stray"], "unrecognized arguments: stray"),

@@ -31,7 +31,7 @@ def test_overrides_reach_the_configuration():
     [
         (
             ["--config.train.batch_sice=8"],
-            "does not exist: batch_sice; did you mean batch_size instead of batch_sice?",
+            "config.train has no field 'batch_sice'; did you mean config.train.batch_size?",
         ),
         (["--config.data.root=nowhere"], "nowhere: no such folder"),
         (["--config.data.patch_size=50", "--mode=describe"], "patch side 50 is no multiple of 8"),

@@ -233,7 +233,14 @@ def test_the_configurations_of_an_installed_package_lie_in_it(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--config.train.batch_sice=8"], "batch_sice; did you mean batch_size"),
+        (["--config.train.batch_sice=8"], "did you mean config.train.batch_size?"),
+        (["--config.train.foo=8"], "config.train has no field 'foo'; expected one of compute_dt"),
+        (["--config.train=8"], "config.train is a section; expected one of its fields"),
+        (["--config.=8"], "config has no field ''"),
+        (["--config.model.widths.0=8"], "config.model.widths has no parts; write a whole tuple"),
+        (["--noconfig.augmentation.enabled=true"], "does not take an argument"),
+        (["--config.seed=None"], "--config.seed=None"),
+        ([f"--config.seed={2**63}"], "and less than 9.22337e+18"),
         (["--config.train.batch_size=many"], "--config.train.batch_size=many"),
         (["--config.seed=-1"], "config.seed is -1; expected 0 or more"),
         (["more"], "'more' is not a flag; write flags as --name=value"),
@@ -244,6 +251,45 @@ def test_an_override_that_cannot_be_is_refused(overrides, message):
     with pytest.raises(InputError) as error:
         read(find("msseg2"), overrides)
     assert message in str(error.value)
+
+
+def test_a_field_that_may_be_empty_is_emptied():
+    given = read(find("demo"), ["--config.data.cache_dir=x"]).data
+    assert given.cache_dir == "x"
+    assert given.phantom_spacing_mm is not None
+    nones = ["--config.data.cache_dir=None", "--config.data.phantom_spacing_mm=None"]
+    emptied = read(find("demo"), nones).data
+    assert (emptied.cache_dir, emptied.phantom_spacing_mm) == (None, None)
+
+
+def test_each_wrong_item_of_a_tuple_is_one_line():
+    with pytest.raises(InputError, match=r"^config.model.widths\[0\] is 0; expected 1 or more$"):
+        read(find("msseg2"), ["--config.model.widths=(0,7)"])
+
+
+def test_a_file_of_the_same_name_does_not_hide_a_shipped_configuration(tmp_path, monkeypatch):
+    (tmp_path / "msseg2").write_text("not a configuration")
+    monkeypatch.chdir(tmp_path)
+    assert read(find("msseg2")) == Configuration()
+    assert typed(shipped("msseg2")) == Configuration()
+
+
+def test_a_configuration_file_may_define_a_dataclass(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from msseg_jax.configuration.files import default\n"
+        "@dataclass\nclass Site:\n    seed: int = 3\n"
+        "def get_config():\n    config = default()\n    config.seed = Site().seed\n"
+        "    return config\n"
+    )
+    assert read(tmp_path / "own.py").seed == 3
+
+
+def test_a_configuration_file_that_ends_the_program_is_refused(tmp_path):
+    (tmp_path / "own.py").write_text("import sys\ndef get_config():\n    sys.exit(0)\n")
+    with pytest.raises(InputError, match=r"own.py: SystemExit: 0; expected a get_config\(\)"):
+        read(tmp_path / "own.py")
 
 
 def test_a_file_without_get_config_is_refused(tmp_path):

@@ -266,7 +266,7 @@ def test_augmented_patches_cannot_be_cut_on_the_device():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("flip_probability", (0.5, 1.5, 0.0), "less than or equal to 1"),
+        ("flip_probability", (0.5, 1.5, 0.0), "is 1.5; expected at most 1"),
         ("flip_probability", (0.5, 0.5), "flip_probability.2. is missing"),
         ("noise_probability", -0.1, "0 to 1"),
         ("scale", -0.1, "0 to 1"),

@@ -238,6 +238,9 @@ DAMAGED = "is damaged: .*expected a model file, as .*export` writes it: copy or 
             set_to(*FITTED, "landmarks", [0, "1", 2]),
             "preprocessing.landmarks.1. is '1'; expected a valid number",
         ),
+        (set_to(*FITTED, "landmarks", [5, 5, 5]), "5.0, 5.0.; expected ascending numbers"),
+        (set_to(*FITTED, "landmarks", [5, 7, 6]), "7.0, 6.0.; expected ascending numbers"),
+        (set_to(*FITTED, "deviation", -1), "preprocessing.deviation is -1; expected 0 or more"),
         (set_to(*FITTED, "landmarks", 7), "preprocessing.landmarks is 7; expected a valid"),
         (
             set_to(*FITTED, "deviation", float("nan")),

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from msseg_jax.cli.main import main
 from msseg_jax.configuration.files import typed
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
@@ -45,6 +46,17 @@ def test_a_run_of_another_configuration_is_refused_and_the_fields_are_named(
     assert "config.train.learning_rate is 0.1, the run has 0.004" in message
     assert "config.model.widths is [3, 3], the run has [3, 2]" in message
     assert "log_every_steps" not in message
+
+
+@pytest.mark.parametrize("place", [".", "run", "patient_1/run"])
+def test_a_run_among_the_patients_is_refused_before_anything_is_written(
+    patients_root, capsys, place
+):
+    before = sorted(patients_root.rglob("*"))
+    flags = [f"--config.data.root={patients_root}", f"--workdir={patients_root / place}"]
+    assert main(["train", "--config=msseg2", *flags]) == 1
+    assert "--workdir lies in config.data.root, among the patients" in capsys.readouterr().err
+    assert sorted(patients_root.rglob("*")) == before
 
 
 def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(small_config, tmp_path):

@@ -1,0 +1,21 @@
+import json
+
+import pytest
+
+from msseg_jax.models.run_folder import RunFolder
+from msseg_jax.system.errors import InputError
+from tests.support.runs import save_run
+
+
+@pytest.mark.parametrize(
+    ("name", "section"), [("config.json", "data"), ("preprocessing.json", "settings")]
+)
+def test_a_run_whose_two_records_disagree_is_refused(small_config, tmp_path, name, section):
+    run = RunFolder(save_run(tmp_path / "run", small_config))
+    config, preprocessing = run.load()
+    assert config.data.preprocessing == preprocessing.settings
+    content = json.loads((run.path / name).read_text())
+    content[section]["spacing_mm"] *= 2
+    (run.path / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"settings are not those of config.json; one of the two"):
+        run.load()
