@@ -13,5 +13,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}); give back a copy") from error
-    except ValueError as error:  # no JSON, or no text at all
+    except (ValueError, RecursionError) as error:  # no JSON, or no text at all
         raise InputError(f"{path}: is damaged ({error}); give back a copy") from error
