@@ -5,7 +5,7 @@ A patch is both visits and all targets, 56^3. Ours comes from the project's cach
 loader, in two forms: packed, as it goes to the device, and unpacked to float32 and uint8 on the
 host, which is what TorchIO delivers. TorchIO has its volumes in memory, and cuts several patches
 from a volume before it takes the next. They take turns, and each figure is a median. TorchIO needs
-the extra `benchmarks`; without it ours is measured alone.
+the extra `benchmarks`; without it only ours is measured.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def measure(config, data, flags):
     try:
         subjects = torchio_subjects(config, data)
     except ModuleNotFoundError as error:
-        print(f"{error.name} is not installed: ours alone")
+        print(f"{error.name} is not installed: only ours is measured")
     else:
         ways["TorchIO"] = lambda: torchio_batches(config, subjects, flags.batch_size)
     turn = flags.patches // flags.batch_size

@@ -49,7 +49,7 @@ def main():
     flags = parser.parse_args()
     maps = sorted(flags.probability.glob("*.nii.gz"))
     if not maps:
-        raise InputError(f"{flags.probability}: no map in it; wanted <patient>.nii.gz")
+        raise InputError(f"{flags.probability}: no map in it; expected <patient>.nii.gz")
     total = sum(
         count(flags.reference / path.name.removesuffix(".nii.gz") / CONSENSUS, path)
         for path in maps

@@ -38,7 +38,7 @@ def draw(folder: Path, mask_file: Path, lesions: int) -> Figure:
     labels, count = number_lesions(mask)
     shown = min(count, lesions)
     if not shown:
-        raise InputError(f"{mask_file}: no lesion in it; wanted something to show")
+        raise InputError(f"{mask_file}: no lesion in it; expected something to show")
     brain, labels = view(pair.brain), view(labels)
     visits = [view(visit.array) for visit in (pair.time01, pair.time02)]
     windows = [np.percentile(visit[brain], WINDOW) for visit in visits]

@@ -238,13 +238,13 @@ def torch_trainings(config, device, flags) -> dict:
     try:
         import torch
     except ModuleNotFoundError:
-        print("PyTorch is not installed: ours alone")
+        print("PyTorch is not installed: only ours is measured")
         return {}
     from msseg_jax.system.machine import processors
 
     kind = "cpu" if device.platform == "cpu" else "cuda"
     if kind == "cuda" and not torch.cuda.is_available():
-        print(f"PyTorch {torch.__version__} does not see a GPU: ours alone")
+        print(f"PyTorch {torch.__version__} does not see a GPU: only ours is measured")
         return {}
     torch.set_num_threads(processors())
     print(f"PyTorch {torch.__version__}, {processors()} threads")

@@ -130,18 +130,18 @@ def _in_words(section: type[BaseModel], problem: ErrorDetails, name: str) -> str
         case "extra_forbidden":
             return f"{place} is not a field"
         case "too_short":
-            wanted = f"{problem['ctx']['min_length']} or more values"
+            allowed = f"{problem['ctx']['min_length']} or more values"
         case "greater_than_equal":
-            wanted = f"{problem['ctx']['ge']:g} or more"
+            allowed = f"{problem['ctx']['ge']:g} or more"
         case "greater_than":
-            wanted = f"more than {problem['ctx']['gt']:g}"
+            allowed = f"more than {problem['ctx']['gt']:g}"
         case "less_than_equal":
-            wanted = f"at most {problem['ctx']['le']:g}"
+            allowed = f"at most {problem['ctx']['le']:g}"
         case "less_than":
-            wanted = f"less than {problem['ctx']['lt']:g}"
+            allowed = f"less than {problem['ctx']['lt']:g}"
         case _:
-            wanted = message.removeprefix("Input should be ")
+            allowed = message.removeprefix("Input should be ")
     if field and problem["type"].startswith(("less_than", "greater_than")):
-        wanted = expected(field)
+        allowed = expected(field)
     value = problem["input"]
-    return f"{place} is {value!r}; expected {wanted}"
+    return f"{place} is {value!r}; expected {allowed}"

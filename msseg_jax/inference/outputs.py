@@ -23,14 +23,15 @@ class Outputs:
     in_middle: Path | None = None  # the mask on the pair's own grid, where `mask` is on a scanner's
 
     @property
-    def wanted(self) -> list[Path]:
+    def paths(self) -> list[Path]:
+        """The places that are given."""
         paths = (self.mask, self.probability, self.report, self.uncertainty, self.in_middle)
         return [path for path in paths if path is not None]
 
     @property
     def are_there(self) -> bool:
         """Whether all of these files exist."""
-        return all(path.is_file() for path in self.wanted)
+        return all(path.is_file() for path in self.paths)
 
     def of(self, patient: str) -> "Outputs":
         """Return the files of one patient in these folders."""
@@ -57,7 +58,7 @@ def check_places(outputs: Outputs, prepared: Path | None) -> None:
     ):  # fmt: skip
         if path is not None and (other := places.setdefault(path.resolve(), name)) != name:
             raise InputError(f"{name} is {path}, as {other}; expected two places")
-    for path in outputs.wanted:
+    for path in outputs.paths:
         if prepared is not None:
             problem = f"lies in {prepared}, the folder of --prepare, which holds only what it makes"
             check_outside(path, prepared, problem)
@@ -70,7 +71,7 @@ def check_files(outputs: Outputs, inputs: Iterable[Path], prepared: Path | None)
       prepared: the folder that is made for the pair, if it is prepared from scans.
     """
     places = [path.resolve() for path in inputs]
-    for output in outputs.wanted:
+    for output in outputs.paths:
         check_output(output, (".html",) if output is outputs.report else SUFFIXES)
         if output.resolve() in places:
             raise InputError(f"{output}: is an input; choose another name for the output")
@@ -91,7 +92,7 @@ def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None
       InputError: a folder cannot be written, or would be taken for a patient.
     """
     problem = "lies among the patients of --dataset, and would be taken for one"
-    folders = [folder for folder in (*outputs.wanted, prepared) if folder is not None]
+    folders = [folder for folder in (*outputs.paths, prepared) if folder is not None]
     for folder in folders:
         # Files named after patients may lie beside their folders, but not a folder for each.
         check_outside(folder, dataset, problem, may_be_it=folder is not prepared)

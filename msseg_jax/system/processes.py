@@ -148,7 +148,7 @@ def _do(sender: Connection, content: bytes) -> None:
     with contextlib.suppress(KeyboardInterrupt):  # the one that started this one reports it
         try:
             sender.send((work(task), None))
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is raised where the work was asked for
             sender.send((None, _as_sent(error)))
 
 
@@ -156,7 +156,7 @@ def _as_sent(error: Exception) -> Exception:
     """Return the error, or one with the same message where it does not survive pickling."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # pickling runs code of the error's class
         return InputError(reason_of(error))
     return error
 

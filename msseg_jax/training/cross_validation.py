@@ -99,7 +99,7 @@ def _predict_fold(run: RunFolder, root: Path, names: list[str], outputs: Outputs
     (used,) = (member.network for member in ensemble.members)
     checkpoint = {"kind": used.kind, "step": used.step}
     record = run.path / "predicted.json"
-    files = [path for name in names for path in outputs.of(name).wanted]
+    files = [path for name in names for path in outputs.of(name).paths]
     if (
         record.is_file()
         and read_json(record) == checkpoint

@@ -27,7 +27,7 @@ def predict(ensemble: Ensemble, root: Path, names: list[str], outputs: Outputs) 
       InputError: a patient cannot be predicted.
     """
     patients = [patient for patient in find_patients(root, targets=0) if patient.name in names]
-    for folder in outputs.wanted:
+    for folder in outputs.paths:
         folder.mkdir(exist_ok=True)
     failures = predict_patients(ensemble, patients, ensemble.options(), outputs, overwrite=True)
     if failures:

@@ -26,17 +26,19 @@ def of_setting(section: type[Section], name: str) -> Callable[[str], float]:
     field = section.model_fields[name]
     kind = int if field.annotation is int else float
     noun = "a whole number" if kind is int else "a number"
-    wanted = f"{noun}, {expected(field)}"
+    allowed = f"{noun}, {expected(field)}"
 
     def convert(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}") from None
         try:
             section.model_validate({name: value})
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text} is out of range; expected {wanted}") from None
+            raise argparse.ArgumentTypeError(
+                f"{text} is out of range; expected {allowed}"
+            ) from None
         return value
 
     return convert
@@ -46,18 +48,18 @@ def _in_range(
     kind: type[Number], low: float, high: float | None, below: float | None
 ) -> Callable[[str], Number]:
     noun = "a whole number" if kind is int else "a number"
-    wanted = f"{noun}, {low:g} or more" if high is None else f"{noun} from {low:g} to {high:g}"
+    allowed = f"{noun}, {low:g} or more" if high is None else f"{noun} from {low:g} to {high:g}"
     if below is not None:
-        wanted = f"{noun}, {low:g} or more and less than {below:g}"
+        allowed = f"{noun}, {low:g} or more and less than {below:g}"
 
     def convert(text: str) -> Number:
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}") from None
         inside = value >= low and (high is None or value <= high)
         if not (inside and (below is None or value < below)):  # NaN is not inside either
-            raise argparse.ArgumentTypeError(f"{text} is out of range; expected {wanted}")
+            raise argparse.ArgumentTypeError(f"{text} is out of range; expected {allowed}")
         return value
 
     return convert
