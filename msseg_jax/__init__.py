@@ -1,4 +1,4 @@
-"""New multiple-sclerosis lesions between two FLAIR visits: a Siamese MPU-net in JAX."""
+"""New multiple-sclerosis lesions between two FLAIR visits: a Siamese U-Net++ in JAX."""
 
 import sys
 

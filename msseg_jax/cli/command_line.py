@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from msseg_jax.system.errors import InputError
+
 FIELDS = ("config.", "noconfig.")  # how overrides begin, after the dashes
 
 
@@ -21,7 +23,8 @@ class Parser(argparse.ArgumentParser):
         self._examples = examples
 
     def format_help(self) -> str:
-        lines = "".join(f"  {self.prog} {example}\n" for example in self._examples)
+        called = f"python {self.prog}" if self.prog.endswith(".py") else self.prog
+        lines = "".join(f"  {called} {example}\n" for example in self._examples)
         return f"examples:\n{lines}\n{super().format_help()}"
 
 
@@ -29,7 +32,8 @@ def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespa
     """Return the flags of a command, and in `flags.work` the module of `cli` that does the work.
 
     A command that sets `OVERRIDES` also takes fields of the configuration, such as
-    --config.seed=1. They are returned as they were given, in `flags.overrides`.
+    --config.seed=1. They are returned as they were given, in `flags.overrides`. What is wrong with
+    flags and fields is reported, and ends the process with 2.
 
     Args:
       name: of the command.
@@ -46,7 +50,10 @@ def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespa
             parser.error(f"unrecognized arguments: {' '.join(strays)}")
     flags.work = name
     if hasattr(declared, "check"):
-        declared.check(parser, flags)
+        try:
+            declared.check(parser, flags)
+        except InputError as error:
+            parser.exit(2, f"{program}: {error}\n")
     return flags
 
 

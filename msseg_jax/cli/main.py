@@ -79,6 +79,7 @@ def _parse_without_command(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         _, arguments = parser.parse_known_args(arguments)
     if arguments:
-        parser.error(f"{arguments[0]!r} is not a command; expected one of {', '.join(COMMANDS)}")
+        expected = f"expected one of {', '.join(COMMANDS)}"
+        parser.error(f"{arguments[0]!r} is neither a command nor a flag; {expected}")
     parser.print_help()
     parser.exit(0)

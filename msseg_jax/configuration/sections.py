@@ -200,8 +200,10 @@ class TrainSettings(Section):
     learning_rate: float = setting(0.004, "of Adam", gt=0)
     learning_rate_decay: float = setting(0.9, "factor after each epoch", gt=0, le=1)
     log_every_steps: int = setting(20, "steps per line of the log", ge=1, free=True)
-    validate_every_steps: int = setting(872, "one epoch of 40 patients", ge=1)
-    checkpoint_every_steps: int = setting(436, "steps per checkpoint", ge=1, free=True)
+    validate_every_steps: int = setting(
+        872, "steps between validations; the default is one epoch of 40 patients", ge=1
+    )
+    checkpoint_every_steps: int = setting(436, "steps between checkpoints", ge=1, free=True)
 
 
 class PredictSettings(Section):
@@ -249,8 +251,9 @@ class Configuration(TrainedSettings):
 
     seed: int = setting(0, "of initial weights, dropout, patches and the split", ge=0, lt=2**63)
     init: str = setting(
-        "", "trained network to begin with: 'weights' (the released ones), a model file or a "
-        "run's folder; '': random weights. It is read when a run is new",
+        "", "trained network to begin with: 'weights' (the released ones), a model file, or "
+        "the folder of a run or a cross-validation; '': random weights. It is read when a run is "
+        "new",
     )  # fmt: skip
     init_network: int = setting(0, "which of several networks there, from 0", ge=0)
     data: DataSettings = DataSettings()

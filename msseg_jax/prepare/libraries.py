@@ -13,5 +13,5 @@ def check_libraries() -> None:
     if missing:
         raise InputError(
             f"preparing scans needs {' and '.join(missing)}, not installed here: "
-            'pip install "msseg_jax[prepare]"'
+            'pip install ".[prepare]", in the folder of the repository'
         )

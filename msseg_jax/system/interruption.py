@@ -108,7 +108,9 @@ class Interruption:
                 continue
             if first_s is None:
                 first_s = now_s
-                _say("asked to stop: storing after this step; once more ends at once")
+                _say(
+                    "asked to stop: storing after this step; a second signal (Ctrl-C) ends at once"
+                )
             elif now_s - first_s > ONE_S:
                 _say(ENDED)
                 # No checkpoint is left half-written: each is renamed when it is complete.

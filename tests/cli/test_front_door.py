@@ -62,7 +62,7 @@ def test_the_help_of_launch_lists_the_modes_and_the_fields():
     [
         (
             ["nothing", "--help"],
-            "'nothing' is not a command; expected one of predict, prepare, train",
+            "'nothing' is neither a command nor a flag; expected one of predict, prepare, train",
         ),
         (["predict", "-o", "a.nii.gz"], "expected -t1 and -t2 (one pair), or --dataset"),
         (["train", "--config=msseg2", "--workdri=x"], "unrecognized arguments: --workdri=x"),

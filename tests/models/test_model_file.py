@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,8 +18,9 @@ from msseg_jax.network.model import SiameseMPUNet
 from msseg_jax.system.errors import InputError
 from tests.support import tiny
 from tests.support.runs import save_run
+from tests.support.session import DATA
 
-V1 = Path(__file__).parents[1] / "data" / "model_v1.safetensors"
+V1 = DATA / "model_v1.safetensors"
 ABOUT = About(
     name="Tiny", version="0.1", licence="CC0", attribution="the tests", training_data="nothing",
     description="Two networks.\nUntrained.",

@@ -1,4 +1,4 @@
-"""The command line of `msseg_jax.prepare`, on two visits of a phantom head."""
+"""The command `msseg prepare`, on two visits of a phantom head."""
 
 import json
 import os

@@ -26,7 +26,7 @@ def test_missing_libraries_are_named_with_the_command_that_installs_them(
     monkeypatch.setattr(libraries, "find_spec", lambda name: None if name in missing else "found")
     with pytest.raises(InputError, match=said) as error:
         check_libraries()
-    assert str(error.value).endswith(': pip install "msseg_jax[prepare]"')
+    assert str(error.value).endswith(': pip install ".[prepare]", in the folder of the repository')
     listed = (Path(__file__).parents[2] / "requirements-prepare.txt").read_text()
     assert all(f"\n{name}>=" in listed for name in missing)
 

@@ -300,7 +300,9 @@ def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, c
     options = ("--brain_size=0.9", "--find_brains", "--leave_out=bea", "--least_contrast=0.3")
     asked = []
     with monkeypatch.context() as patched:
-        patched.setattr(writer, "write_synthetic", lambda made: asked.append(made) or ([], {}))
+        patched.setattr(
+            "msseg_jax.cli.synthetic.write_synthetic", lambda made: asked.append(made) or ([], {})
+        )
         assert main([*arguments, *options]) == 0
     assert asked == [
         SyntheticRequest(

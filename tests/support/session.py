@@ -15,7 +15,7 @@ import jax
 from msseg_jax.network import native
 
 ROOT = Path(__file__).parents[2]  # of the repository
-DATA = ROOT / "tests" / "data"
+DATA = ROOT / "tests" / "support" / "files"
 SHARED = ROOT.parent / "shared"  # real data and the like; tests that need it skip without it
 
 if "MSSEG_JAX_TESTS" not in os.environ:  # else another process of the session has made it

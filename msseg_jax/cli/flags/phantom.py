@@ -18,7 +18,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--patients", type=whole_number(1), default=8, metavar="N",
-        help="how many; 29 of 40 have new lesions; default: %(default)s",
+        help="number of patients; 29 of 40 have new lesions; default: %(default)s",
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, metavar="N",

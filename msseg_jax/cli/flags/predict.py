@@ -39,7 +39,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
     results = parser.add_argument_group("results (with --dataset each is a folder)")
     results.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="OUT", help="mask to write (.nii.gz)"
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="OUT",
+        help="mask to write (.nii.gz); a single mask replaces the file that is there",
     )
     results.add_argument("--probability", type=Path, metavar="OUT", help="probability map to write")
     results.add_argument(
@@ -52,19 +57,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     results.add_argument(
         "--overwrite", action="store_true",
-        help="predict patients and prepare pairs again that are done already",
+        help="with --dataset, predict patients again that are done; with --prepare, prepare pairs "
+        "again that are done",
     )  # fmt: skip
 
     parser.add_argument(
         "--model", type=Path, action="append", metavar="MODEL",
-        help="folder of a run or of a cross-validation, or a model file; the probabilities of "
-        "several are averaged; default: weights, the released ones",
+        help="folder of a run or of a cross-validation, or a model file. It may be given several "
+        "times: the probabilities are averaged. Default: weights, the released ones",
     )  # fmt: skip
     parser.add_argument(
         "--prepare", nargs="?", type=Path, const=True, metavar="DIR",
         help="take scans as they left the scanner, and bring them together in this folder; "
-        "default of DIR: OUT_prepared. The results lie on the second visit's own grid, and the "
-        "mask also on the prepared pair's (OUT_on_middle_space)",
+        "default: new_prepared, if OUT is new.nii.gz. The results lie on the second visit's own "
+        "grid, and the mask also on the prepared pair's (new_on_middle_space.nii.gz)",
     )  # fmt: skip
     preparing.add_flags(parser)
 
