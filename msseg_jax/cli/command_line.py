@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from msseg_jax.system.errors import InputError
-
 FIELDS = ("config.", "noconfig.")  # how overrides begin, after the dashes
 
 
@@ -32,8 +30,7 @@ def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespa
     """Return the flags of a command, and in `flags.work` the module of `cli` that does the work.
 
     A command that sets `OVERRIDES` also takes fields of the configuration, such as
-    --config.seed=1. They are returned as they were given, in `flags.overrides`. What is wrong with
-    flags and fields is reported, and ends the process with 2.
+    --config.seed=1. They are returned as they were given, in `flags.overrides`.
 
     Args:
       name: of the command.
@@ -50,10 +47,7 @@ def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespa
             parser.error(f"unrecognized arguments: {' '.join(strays)}")
     flags.work = name
     if hasattr(declared, "check"):
-        try:
-            declared.check(parser, flags)
-        except InputError as error:
-            parser.exit(2, f"{program}: {error}\n")
+        declared.check(parser, flags)
     return flags
 
 

@@ -69,10 +69,12 @@ def test_the_help_of_launch_lists_the_modes_and_the_fields():
         (["train", "--config=msseg2", "stray"], "unrecognized arguments: stray"),
         (["train", "--config=msseg2", "--config.seed", "1", "2"], "unrecognized arguments: 2"),
         (["train", "--config=msseg2", "--mode=sing"], "invalid choice: 'sing'"),
+        (["describe", "--config=msseg2", "--config.seed=-1"], "config.seed is -1; expected 0 or"),
+        (["describe", "--config=mseg2"], "--config=mseg2: no such file; expected the path"),
         (["export", "--show", "--threshold=0.5"], "--show excludes --threshold"),
     ],
 )
-def test_wrong_flags_exit_with_2_and_the_usage(capsys, arguments, said):
+def test_wrong_flags_exit_with_2(capsys, arguments, said):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2

@@ -336,7 +336,7 @@ def test_without_the_libraries_one_line_says_what_to_install(scans, tmp_path, ca
     assert main(flags_of(scans, tmp_path / "anna")) == 1
     said = capsys.readouterr().err
     assert "SimpleITK and nilearn" in said
-    assert 'pip install "msseg_jax[prepare]"' in said
+    assert 'pip install ".[prepare]"' in said
     assert said.count("\n") == 1
 
 

@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +13,7 @@ from msseg_jax.models.model_file import read_model_file
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED
 from tests.support.launching import Launch
 from tests.support.runs import logged, stored
+from tests.support.session import DATA
 
 LONG = ("--config.train.epochs=1000", "--config.train.max_steps=100000")
 
@@ -138,7 +138,7 @@ def test_a_signal_before_the_training_ends_its_process_at_once_and_then_the_othe
 @pytest.mark.slow
 def test_two_processes_begin_with_one_trained_network(launch, tmp_path):
     """Each reads the file; a step so small that not a bit of the network changes."""
-    path = Path(__file__).parents[1] / "data" / "model_v1.safetensors"
+    path = DATA / "model_v1.safetensors"
     flags = (
         f"--config.init={path}", "--config.init_network=1", "--config.data.percentiles=(1,50,99)",
         "--config.train.learning_rate=1e-30", f"--config.model.norm_momentum={1 - 1e-12}",

@@ -26,8 +26,9 @@ from tests.support import tiny
 from tests.support.launching import Launch
 from tests.support.patients import make_patients
 from tests.support.runs import assert_trees_equal, save_run, stored, train_run
+from tests.support.session import DATA
 
-FILE = Path(__file__).parents[1] / "data" / "model_v1.safetensors"  # two networks, all of it random
+FILE = DATA / "model_v1.safetensors"  # two networks, all of it random
 
 
 @pytest.fixture

@@ -16,4 +16,4 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     """Read the configuration, so that a mistake in it is reported at once."""
-    read_config(flags)
+    read_config(parser, flags)

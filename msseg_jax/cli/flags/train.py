@@ -5,6 +5,7 @@ import argparse
 from msseg_jax.cli.flags.values import whole_number
 from msseg_jax.configuration import files
 from msseg_jax.configuration.listing import list_fields
+from msseg_jax.system.errors import InputError
 
 EXAMPLES = (
     "--config=msseg2 --config.data.root=ROOT --workdir=runs/mine",
@@ -60,16 +61,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     """Read the configuration, so that a mistake in it is reported at once."""
-    read_config(flags)
+    read_config(parser, flags)
     if flags.mode == "describe":
         flags.work = "describe"
 
 
-def read_config(flags: argparse.Namespace) -> None:
+def read_config(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     """Add the configuration and its file to the flags.
 
-    Raises:
-      InputError: the file cannot be loaded, there is no such field, or a value cannot work.
+    If the file cannot be loaded, there is no such field, or a value cannot work, the process ends
+    as it does after a wrong flag.
     """
-    flags.config_file = files.find(flags.config)
-    flags.configuration = files.read(flags.config_file, flags.overrides)
+    try:
+        flags.config_file = files.find(flags.config)
+        flags.configuration = files.read(flags.config_file, flags.overrides)
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
