@@ -1,4 +1,4 @@
-"""How the processes of one training find each other."""
+"""Connect the processes of one training to each other."""
 
 import os
 import socket
@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
@@ -14,10 +15,11 @@ import jax
 
 from msseg_jax.system.errors import InputError
 
-JOIN_S = 120  # how long processes wait for each other to start
-SILENCE_S = 20  # a process not heard of for this long is taken for dead, and the others end
+JOIN_S = 120  # longest time that processes wait for each other at the start
+WAKE_S = 0.5  # longest time until a signal is handled while this process waits for others
+SILENCE_S = 20  # a process that sends no heartbeat for this long counts as dead; the others end
 
-# Where a launcher says how many processes it started, and the number of this one.
+# Environment variables in which a launcher gives the number of processes and this one's rank.
 LAUNCHERS = {
     "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
     "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
@@ -29,13 +31,15 @@ Result = TypeVar("Result")
 def join_processes(
     coordinator: str | None, process_id: int | None, num_processes: int | None
 ) -> None:
-    """Become one of several processes, before JAX is asked for a device.
+    """Connect this process to the other processes of the training.
 
-    Without arguments this process trains by itself. Each process takes every GPU that it sees.
+    Call this before JAX is asked for a device. Without arguments, this process trains by itself.
+    Each process uses all GPUs that it can see.
 
     Args:
       coordinator: 'host:port' of the first process, the same for all.
-      process_id: number of this process, from 0.
+      process_id: rank of this process, from 0.
+      num_processes: number of processes.
 
     Raises:
       InputError: the arguments are incomplete, or the coordinator cannot be reached.
@@ -48,13 +52,13 @@ def join_processes(
                  "num_processes": num_processes}  # fmt: skip
         missing = [f"--{name}" for name, value in given.items() if value is None]
         raise InputError(
-            f"{' and '.join(missing)} not given; expected --coordinator=HOST:PORT, --process_id "
-            "and --num_processes together, or none of them"
+            f"missing: {' and '.join(missing)}. Give --coordinator=HOST:PORT, --process_id and "
+            "--num_processes together, or none of them."
         )
     if num_processes < 1 or not 0 <= process_id < num_processes:
         raise InputError(
-            f"--process_id is {process_id} and --num_processes is {num_processes}; expected 1 or "
-            "more processes, numbered from 0"
+            f"--process_id is {process_id} and --num_processes is {num_processes}. Give "
+            "--num_processes as 1 or more, and --process_id from 0 to --num_processes minus 1."
         )
     host, port = _host_and_port(coordinator)
     if num_processes == 1:
@@ -70,48 +74,57 @@ def join_processes(
 
 
 def _check_not_launched() -> None:
-    """Raise InputError if a launcher started several processes that would train the same run."""
+    """Raise InputError if a launcher started several processes without connecting them."""
     for count, number in LAUNCHERS.items():
         processes = os.environ.get(count, "1")
         if processes.isdecimal() and int(processes) > 1:
             raise InputError(
-                f"{processes} processes were started together ({count}), and this one does not "
-                "know the others; expected --coordinator=HOST:PORT of the first, "
-                f"--num_processes=${count} and --process_id=${number}"
+                f"{processes} processes were started together ({count}), but they are not "
+                "connected: each would train the whole run. Give --coordinator=HOST:PORT of the "
+                f"first process, --num_processes=${count} and --process_id=${number}."
             )
 
 
 def _host_and_port(coordinator: str) -> tuple[str, int]:
-    """Return ('::1', 80) for '[::1]:80'."""
+    """Split an address into host and port, for example '[::1]:80' into ('::1', 80)."""
     host, _, port = coordinator.rpartition(":")
     in_brackets = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if in_brackets else host
     whole = host and (in_brackets or ":" not in host)
     if not whole or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise InputError(
-            f"--coordinator is {coordinator!r}; expected HOST:PORT of process 0, a port from 1 to "
-            "65535, and an IPv6 address in brackets"
+            f"--coordinator is {coordinator!r}. Give HOST:PORT of process 0, with a port from 1 to "
+            "65535. Put an IPv6 address in brackets."
         )
     return host, int(port)
 
 
 def _require_free(port: int, coordinator: str) -> None:
-    """Raise InputError if the port is taken. JAX only says that it failed to start a server."""
-    both = socket.has_dualstack_ipv6()  # JAX listens at all addresses of the machine
+    """Raise InputError if the port is in use.
+
+    Without this check, JAX would only report that it failed to start a server.
+    """
+    both = socket.has_dualstack_ipv6()  # JAX listens on all addresses of the machine
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
         socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
     except OSError as error:
         raise InputError(
             f"--coordinator={coordinator}: port {port} cannot be opened on the machine of process "
-            f"0 ({error}); expected a free port: choose another, the same for all processes"
+            f"0 ({error}). Choose a free port, and give the same one to all processes."
         ) from error
 
 
 def _wait_for(host: str, port: int, coordinator: str) -> None:
-    """Wait until process 0 answers. If nobody answers, JAX ends with a stack trace instead."""
+    """Wait until process 0 accepts connections.
+
+    Without this check, JAX would end with a stack trace if process 0 does not answer.
+
+    Raises:
+      InputError: process 0 does not answer within JOIN_S.
+    """
     deadline = time.monotonic() + JOIN_S
-    said = False
+    announced = False
     while True:
         try:
             socket.create_connection((host, port), timeout=5).close()
@@ -120,34 +133,34 @@ def _wait_for(host: str, port: int, coordinator: str) -> None:
             if time.monotonic() > deadline:
                 raise InputError(
                     f"--coordinator={coordinator} cannot be reached ({error}; tried for {JOIN_S} "
-                    "s); expected the address of process 0, which runs, with that port open to "
-                    "this machine"
+                    "s). Check that it is the address of process 0, that process 0 is running, "
+                    "and that this machine is allowed to connect to the port."
                 ) from error
-            if not said:
-                said = True
-                print(f"waiting for process 0 at {coordinator}, for {JOIN_S} s", flush=True)
+            if not announced:
+                announced = True
+                print(f"waiting up to {JOIN_S} s for process 0 at {coordinator}", flush=True)
             time.sleep(0.5)
 
 
 def _initialise(coordinator: str, process_id: int, num_processes: int) -> None:
-    """Start JAX's own connection between the processes."""
-    who = f"all of --num_processes={num_processes} at --coordinator={coordinator}"
+    """Start JAX's connection between the processes."""
+    who = f"the processes (--num_processes={num_processes}, --coordinator={coordinator})"
 
     def give_up() -> None:
         print(
-            f"{who} did not come together within {JOIN_S} s: were all started, with the same "
-            "command and the same --num_processes, and can they reach each other?",
+            f"{who} did not all connect within {JOIN_S} s. Check that all were started with the "
+            "same command and the same --num_processes, and that they can reach each other.",
             file=sys.stderr, flush=True,
         )  # fmt: skip
         os._exit(1)
 
-    # By default JAX catches SIGTERM, and does nothing about it before the training begins.
+    # By default JAX catches SIGTERM and ignores it until the training begins.
     jax.config.update("jax_enable_preemption_service", False)
-    # By default it also ends the process with a stack trace when its own time is up.
-    patience = threading.Timer(JOIN_S, give_up)
-    patience.daemon = True
-    patience.start()
-    # A process that ends early waits for the others no longer than for one that has died.
+    # At its own timeout JAX ends the process with a stack trace. End it earlier, with a message.
+    timer = threading.Timer(JOIN_S, give_up)
+    timer.daemon = True
+    timer.start()
+    # With this shutdown timeout, a process that ends early waits no longer than for a dead process.
     join = partial(
         jax.distributed.initialize, coordinator_address=coordinator, process_id=process_id,
         num_processes=num_processes, cluster_detection_method="deactivate",
@@ -158,18 +171,21 @@ def _initialise(coordinator: str, process_id: int, num_processes: int) -> None:
         heeding_signals(join)
     except jax.errors.JaxRuntimeError as error:
         raise InputError(
-            f"{who} could not come together ({error}); expected a port that process 0 can open and "
-            "the others can reach: choose another for --coordinator, the same for all"
+            f"{who} could not connect to each other ({error}). Process 0 must be able to open the "
+            "port, and the others to reach it. Choose another port for --coordinator, the same "
+            "for all."
         ) from error
     finally:
-        patience.cancel()
+        timer.cancel()
 
 
 def heeding_signals(wait: Callable[[], Result]) -> Result:
-    """Return what `wait` returns, from a thread of its own.
+    """Run `wait` in a thread, so that signals are handled meanwhile, and return its result.
 
-    Python handles a signal in the main thread, when that comes back from the library in which it
-    waits. While it waits for a thread, it handles signals at once.
+    Python handles a signal in the main thread, between two Python instructions. If the main thread
+    called a library that waits for other processes, a signal would be handled too late. So the main
+    thread waits for the thread instead. It wakes up regularly, because a signal that arrives just
+    before the main thread starts to wait does not interrupt that wait.
     """
     result: Future[Result] = Future()
 
@@ -180,4 +196,6 @@ def heeding_signals(wait: Callable[[], Result]) -> Result:
             result.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
+    while not futures.wait([result], WAKE_S).done:
+        pass
     return result.result()
