@@ -1,12 +1,13 @@
-"""The average brain that nilearn carries in itself, and where it lies in a scan of a head.
+"""Align an average brain, which is part of nilearn, with the scan of a head.
 
-ICBM 152 2009a nonlinear symmetric, skull-stripped T1 with its grey and white matter at 1 mm (Fonov
-et al., NeuroImage 2011). It is an atlas of healthy T1 brains; laid on a FLAIR by an affine
-transform it says about where the brain is, and `brain_mask` finds its edge from there.
+The atlas is ICBM 152 2009a nonlinear symmetric: a skull-stripped T1 with maps of its grey and white
+matter at 1 mm (Fonov et al., NeuroImage 2011). It shows healthy brains in T1 contrast. An affine
+transform of it onto a FLAIR shows roughly where the brain is. `brain_mask` then finds the exact
+edge.
 
-It is a tenth longer along each axis than the brains it was made from, as all of that family are,
-and is shrunk by that here: as it is, its edge lies on the scalp of a scan, where an affine descent
-stays if the scalp is bright.
+Like all brains of the ICBM 152 family, the atlas is about 10 % longer along each axis than the
+brains that it was made from. It is therefore shrunk here. At its original size its edge would lie
+on the scalp of a scan. If the scalp is bright, an affine optimisation would stay there.
 """
 
 import math
@@ -29,33 +30,36 @@ from msseg_jax.prepare.registration import (
     search,
 )
 
-GREY, WHITE = 1.0, 0.85  # how bright FLAIR shows them; fluid, bone and what is outside are dark
-ADULT = 0.9  # the length of a brain over that of ICBM 152
-SHELL_MM = 8  # around the brain: dark bone, without which the brain's edge is not seen
-CORE_MM = 14  # a rigid pose is off by as much
-SURE = 0.9  # probability above which a voxel is taken for one tissue
-NECKS_MM = (0.0, 25.0)  # how far above the middle of what is scanned the brain's middle may lie
-SURE_POSE = 0.7  # correlation; on the scalp 0.46 to 0.57 was seen, on the brain 0.66 to 0.86
-SEEN_MM = 2.0  # voxel side of what is compared at all, so that the coarser ones are quickly made
-AFFINE_MM = (4.0, 3.0)  # voxel sides of the affine descent
+GREY, WHITE = 1.0, 0.85  # brightness in FLAIR; fluid, bone and the background are dark
+ADULT = 0.9  # length of an adult brain, relative to ICBM 152
+SHELL_MM = 8  # layer around the brain that is compared, too; its dark bone makes the edge visible
+CORE_MM = 14  # depth of the core below the brain's surface; a rigid pose is off by at most this
+SURE = 0.9  # probability above which a voxel counts as one tissue
+NECKS_MM = (0.0, 25.0)  # height of the brain's centre above the scan's centre, at each start
+SURE_POSE = 0.7  # correlation; measured 0.46 to 0.57 on the scalp, 0.66 to 0.86 on the brain
+SEEN_MM = 2.0  # voxel side of the finest grid that is compared; coarser grids are made from it
+AFFINE_MM = (4.0, 3.0)  # voxel sides of the affine optimisation, in this order
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """On its own grid, shrunk to an adult's size: RAS in the file, LPS here."""
+    """The atlas on its own grid, shrunk to the size of an adult brain.
 
-    flair: sitk.Image  # float32, what FLAIR would show of it, 0 to 1, on voxels of SEEN_MM
+    Its files hold RAS coordinates; the images here use LPS.
+    """
+
+    flair: sitk.Image  # float32, simulated FLAIR, 0 to 1, on voxels of SEEN_MM
     brain: sitk.Image  # uint8
-    shell: sitk.Image  # uint8, the brain and SHELL_MM around it
-    core: sitk.Image  # uint8, the brain less CORE_MM: in it, however badly the atlas lies
-    grey: sitk.Image  # uint8, what is surely grey matter
-    white: sitk.Image  # uint8
-    centre: np.ndarray  # (3,) mm, of the brain
+    shell: sitk.Image  # uint8, the brain and a layer of SHELL_MM around it
+    core: sitk.Image  # uint8, the brain eroded by CORE_MM; inside the brain even at a poor pose
+    grey: sitk.Image  # uint8, voxels that are grey matter with a probability above SURE
+    white: sitk.Image  # uint8, the same for white matter
+    centre: np.ndarray  # (3,) mm, centre of the brain
 
 
 @cache
 def load_atlas() -> Atlas:
-    """Return the atlas, read from the installed package."""
+    """Read the atlas from the installed nilearn package."""
     grey, white, brain = (
         image_of(image.get_fdata(dtype=np.float32), np.diag([ADULT] * 3 + [1.0]) @ image.affine)
         for image in (
@@ -81,24 +85,29 @@ def _voxels(length_mm: float, image: sitk.Image) -> list[int]:
 
 
 def seen(image: sitk.Image) -> sitk.Image:
-    """Of a scan, what whole heads and the atlas are compared with."""
+    """Return a scan as it is compared with the atlas and with other heads.
+
+    Its brightness is normalised (`by_usual`), and its voxels have a side of SEEN_MM.
+    """
     return isotropic(by_usual(image), SEEN_MM)
 
 
 def find_pose(atlas: Atlas, head: sitk.Image) -> sitk.Transform:
-    """Where the atlas lies in a head, turned by up to 30 degrees, anywhere: rigid, to a centimetre.
+    """Find the rigid pose of the atlas in a head, to within about a centimetre.
+
+    The head may lie anywhere and may be turned by up to 30 degrees.
 
     Args:
-      head: what was `seen` of it.
+      head: the scan, as `seen` returns it.
 
     Raises:
-      RuntimeError: nowhere.
+      RuntimeError: The atlas and the head overlap at none of the poses.
     """
     pose = _laid(atlas, capped(head), [])
     tissue = _tissue(atlas, head, pose)
     if tissue is not None and not _similarity(atlas, tissue, pose) >= SURE_POSE:
-        # It may lie on the scalp. Deep inside it there is brain all the same, which says how bright
-        # the brain is, and so what is fat.
+        # The atlas may lie on the scalp. Its core is inside the brain even then. The core's
+        # brightness tells brain from fat, so the search is repeated without the fat.
         pose = _laid(atlas, tissue, [pose])
     return pose
 
@@ -110,7 +119,11 @@ def _laid(atlas: Atlas, image: sitk.Image, more: list[sitk.Transform]) -> sitk.T
 
 
 def _tissue(atlas: Atlas, head: sitk.Image, pose: sitk.Transform) -> sitk.Image | None:
-    """A head without its fat, by how bright it is where the atlas's core lies; None: it is dark."""
+    """Remove the fat from a head, using the brightness at the atlas's core.
+
+    Returns:
+      The head without fat. None if no voxel of the core is above 0.
+    """
     deep = sitk.GetArrayFromImage(on_grid(atlas.core, head, pose.GetInverse())) > 0
     inside = sitk.GetArrayFromImage(head)[deep]
     inside = inside[inside > 0]
@@ -118,7 +131,7 @@ def _tissue(atlas: Atlas, head: sitk.Image, pose: sitk.Transform) -> sitk.Image 
 
 
 def _similarity(atlas: Atlas, image: sitk.Image, transform: sitk.Transform) -> float:
-    """Correlation of the atlas with an image, -inf where they do not overlap."""
+    """Return the correlation of the atlas with an image, or -inf if they do not overlap."""
     fixed = isotropic(atlas.flair, PROBE_MM)
     shell = on_grid(atlas.shell, fixed)
     found = correlation(fixed, isotropic(image, PROBE_MM), shell, transform)
@@ -128,11 +141,14 @@ def _similarity(atlas: Atlas, image: sitk.Image, transform: sitk.Transform) -> f
 def fit_atlas(
     atlas: Atlas, head: sitk.Image, poses: list[sitk.Transform]
 ) -> tuple[sitk.AffineTransform, float]:
-    """The affine transform from the atlas to a head, and the correlation reached.
+    """Find the affine transform from the atlas to a head.
 
     Args:
-      head: what was `seen` of it.
-      poses: rigid ones to start from; the best of them is taken.
+      head: the scan, as `seen` returns it.
+      poses: rigid transforms; the one with the highest correlation is the start.
+
+    Returns:
+      The transform, and the correlation that it reaches.
     """
 
     def similarity(pose: sitk.Transform) -> float:
@@ -154,5 +170,5 @@ def fit_atlas(
 
 
 def brain_by_atlas(atlas: Atlas, transform: sitk.AffineTransform, grid: sitk.Image) -> sitk.Image:
-    """The atlas's brain on a scan's grid: uint8."""
+    """Resample the atlas's brain mask to the grid of a scan: uint8."""
     return on_grid(atlas.brain, grid, transform.GetInverse())

@@ -1,6 +1,8 @@
-"""The slow change of brightness over a scan that coils make, divided out: N4.
+"""Correct the bias field of a scan with N4.
 
-Tustison et al., "N4ITK", IEEE TMI 2010, with the settings of the MSSEG-2 challenge's preparation.
+The receive coils cause a slow change of brightness over a scan, the bias field. N4 is described in
+Tustison et al., "N4ITK", IEEE TMI 2010. The settings are those with which the data of the MSSEG-2
+challenge were prepared.
 """
 
 import numpy as np
@@ -8,21 +10,21 @@ import SimpleITK as sitk
 
 from msseg_jax.prepare.registration import isotropic, on_grid
 
-FWHM = 0.3  # of the bias field's histogram
-ITERATIONS = (50, 40, 30)  # by resolution level
-SHRINK = 4  # voxels of the image for one that the field is fitted to
-CONTROL_POINTS = 4  # by axis, at the first level
-ROUGH_MM = 6.0  # voxel side where a registration or a threshold is all it is for
+FWHM = 0.3  # full width at half maximum of the bias field's histogram
+ITERATIONS = (50, 40, 30)  # at each resolution level
+SHRINK = 4  # factor by which the image is subsampled along each axis before the fit
+CONTROL_POINTS = 4  # along each axis, at the first level
+ROUGH_MM = 6.0  # voxel side of the rough fit, which is enough for registrations and thresholds
 
 
 def correct_bias(image: sitk.Image, mask: sitk.Image, rough: bool = False) -> sitk.Image:
-    """The image divided by its bias field, fitted inside the mask: float32.
+    """Divide an image by its bias field, which is fitted inside the mask: float32.
+
+    Outside the mask, the field is clipped to the range of its values inside. Its geometric mean
+    inside the mask is 1.
 
     Args:
-      rough: fitted to a coarser image, for a first look.
-
-    Outside the mask the field is held within the values that it has inside. Its geometric mean
-    inside is 1.
+      rough: Fit the field to a coarser image. This is faster, for intermediate results.
     """
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetBiasFieldFullWidthAtHalfMaximum(FWHM)
@@ -38,12 +40,12 @@ def correct_bias(image: sitk.Image, mask: sitk.Image, rough: bool = False) -> si
     field = n4.GetLogBiasFieldAsImage(image)
     inside = sitk.GetArrayFromImage(field)[sitk.GetArrayFromImage(mask) > 0]
     field = sitk.Clamp(field, sitk.sitkFloat32, float(inside.min()), float(inside.max()))
-    field -= float(inside.mean())  # N4 leaves the gain open, and it differs between runs
+    field -= float(inside.mean())  # N4 does not fix the gain, and it differs between runs
     return sitk.Cast(image, sitk.sitkFloat32) / sitk.Exp(field)
 
 
 def field_range(before: sitk.Image, after: sitk.Image, mask: sitk.Image) -> float:
-    """The bias field's largest over its smallest value inside the mask."""
+    """Return the ratio of the bias field's largest to its smallest value inside the mask."""
     inside = sitk.GetArrayFromImage(mask) > 0
     a, b = (sitk.GetArrayFromImage(image)[inside] for image in (before, after))
     ratio = a[b > 0] / b[b > 0]

@@ -1,4 +1,4 @@
-"""The brain of one FLAIR: from where an atlas lays it to where the image shows its edge."""
+"""Find the brain in one FLAIR: refine the mask of an atlas at the edges that the image shows."""
 
 import numpy as np
 import SimpleITK as sitk
@@ -7,26 +7,26 @@ from scipy import ndimage
 from msseg_jax.prepare.registration import on_grid, regrid
 from msseg_jax.volumes.grids import bounding_box
 
-LEAST_SPACING_MM = 1.0  # an edge is not sought finer than this
-CORE_MM = 8.0  # deeper than this inside the atlas's brain there is brain, whatever the patient
-ZONE_MM = 8.0  # further than this outside it there is none
-TISSUE_SHARE = 0.55  # of the core's median: brighter is tissue, darker is fluid or bone
-FAT_SHARE = 1.5  # of the same: outside the atlas's brain, what is brighter is fat of the orbits
-NECK_MM = 3.0  # what hangs on the brain by less than twice this is not brain: dura, eyes, scalp
-RIM_MM = 1.0  # what the cutting of necks took from the brain beyond NECK_MM is given back
-SULCUS_MM = 8.0  # half the width of what is closed: sulci, fissures, ventricles
+LEAST_SPACING_MM = 1.0  # finest voxel spacing at which the edge is searched for
+CORE_MM = 8.0  # voxels deeper than this inside the atlas's brain always belong to the brain
+ZONE_MM = 8.0  # voxels farther than this outside the atlas's brain never belong to it
+TISSUE_SHARE = 0.55  # of the core's median; brighter voxels are tissue, darker ones fluid or bone
+FAT_SHARE = 1.5  # of the core's median; outside the atlas's brain, brighter voxels are orbital fat
+NECK_MM = 3.0  # half the width of the connections (to dura, eyes, scalp) that are cut
+RIM_MM = 1.0  # dilation beyond NECK_MM, which restores brain that the erosion removed
+SULCUS_MM = 8.0  # half the width of the gaps that are closed: sulci, fissures, ventricles
 
 
 def find_brain(image: sitk.Image, prior: sitk.Image) -> sitk.Image:
-    """The brain with its fluid, on the grid of the image: uint8.
+    """Find the brain, including its fluid, on the grid of the image: uint8.
 
     Args:
-      image: a FLAIR without much bias.
-      prior: uint8, on the same grid: where an atlas has the brain, within about ZONE_MM.
+      image: a FLAIR, roughly corrected for bias.
+      prior: uint8, on the same grid: the brain mask of an atlas, correct to about ZONE_MM.
     """
     coarse = regrid(image, np.maximum(image.GetSpacing(), LEAST_SPACING_MM))
     prior = on_grid(prior, coarse)
-    spacing_mm = coarse.GetSpacing()[::-1]  # of the arrays' axes
+    spacing_mm = coarse.GetSpacing()[::-1]  # in the order of the arrays' axes
     found = _find(sitk.GetArrayFromImage(coarse), sitk.GetArrayFromImage(prior) > 0, spacing_mm)
     mask = sitk.GetImageFromArray(found.astype(np.uint8))
     mask.CopyInformation(coarse)
@@ -34,7 +34,7 @@ def find_brain(image: sitk.Image, prior: sitk.Image) -> sitk.Image:
 
 
 def _find(image: np.ndarray, prior: np.ndarray, spacing_mm: tuple) -> np.ndarray:
-    """`find_brain` of arrays (z, y, x)."""
+    """Do the work of `find_brain` on arrays (z, y, x)."""
     margins = [int(np.ceil((ZONE_MM + SULCUS_MM) / mm)) + 1 for mm in spacing_mm]
     box = tuple(
         slice(max(side.start - margin, 0), side.stop + margin)
@@ -62,12 +62,12 @@ def _dilated(mask: np.ndarray, by_mm: float, spacing_mm: tuple) -> np.ndarray:
 
 
 def _eroded(mask: np.ndarray, by_mm: float, spacing_mm: tuple) -> np.ndarray:
-    """Outside the array there is nothing."""
+    """Erode a mask. Outside the array, the mask counts as 0."""
     return ndimage.distance_transform_edt(np.pad(mask, 1), spacing_mm)[1:-1, 1:-1, 1:-1] > by_mm
 
 
 def _closed(mask: np.ndarray, by_mm: float, spacing_mm: tuple) -> np.ndarray:
-    """Dilated, then eroded; at the array's border the brain is taken to go on as it is there."""
+    """Dilate a mask, then erode it. Outside the array, the mask continues with its edge values."""
     margins = [int(np.ceil(by_mm / mm)) + 1 for mm in spacing_mm]
     padded = np.pad(mask, [(m, m) for m in margins], mode="edge")
     closed = ~_dilated(~_dilated(padded, by_mm, spacing_mm), by_mm, spacing_mm)

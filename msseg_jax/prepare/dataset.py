@@ -1,4 +1,4 @@
-"""Prepare every patient of a folder, several at the same time."""
+"""Prepare all patients of a folder, several at the same time."""
 
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,15 @@ from msseg_jax.system.processes import do_each
 def prepare_all(
     requests: dict[str, Request], output: Path, overwrite: bool, jobs: int
 ) -> tuple[dict[str, Prepared], dict[str, str]]:
-    """Prepare each patient into `output / patient`, and continue after one that fails.
+    """Prepare each patient in the folder `output / patient`, and continue if one fails.
 
     Args:
       requests: by patient.
-      jobs: patients at the same time; they share the processors. Each has a process of its own,
-        also with one job, because memory may run out for one of them.
+      jobs: number of patients that are prepared at the same time. They share the processors. Each
+        patient runs in a separate process, even with one job, because memory may run out for one.
 
     Returns:
-      {patient: its folder} and {patient: what went wrong}.
+      {patient: the prepared folder and its record} and {patient: error message}.
     """
     workers = min(jobs, len(requests))
     tasks = {name: (request, output / name) for name, request in requests.items()}

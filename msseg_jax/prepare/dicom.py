@@ -1,7 +1,7 @@
-"""A folder of DICOM files: which series are in it, and one of them as an image.
+"""List the series in a folder of DICOM files, and read one of them as an image.
 
-Files are told apart by what is in them, not by their names. Read are series of single-frame files,
-as MR scanners write them; multi-frame ("enhanced") files are refused.
+Files are sorted into series by their headers, not by their names. Only series of single-frame files
+can be read, as most MR scanners write them. Multi-frame ("enhanced") files are refused.
 """
 
 from collections import defaultdict
@@ -13,30 +13,30 @@ import SimpleITK as sitk
 
 from msseg_jax.system.errors import InputError
 
-LEAST_SLICES = 10  # of a series that may be a head; scouts have fewer, and three orientations
-GAP_TOLERANCE = 0.05  # of the slice distance: what rounding in a header may add
-TILT_TOLERANCE_DEGREES = 0.2  # between the stack of slices and their normal
-MOST_LISTED = 5  # gaps and the like, in a message
+LEAST_SLICES = 10  # in a scan of a head; scouts have fewer slices, in three orientations
+GAP_TOLERANCE = 0.05  # share of the slice distance; allows for rounded numbers in a header
+TILT_TOLERANCE_DEGREES = 0.2  # between the direction of the stack and the normal of the slices
+MOST_LISTED = 5  # gaps or files in a message
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"  # SOP class of a file with one slice
-ENHANCED = MR_IMAGE + "."  # begins those of the others, whose places in space lie deeper
+ENHANCED = MR_IMAGE + "."  # prefix of the other SOP classes, which store positions in nested tags
 
 
 @dataclass(frozen=True)
 class DicomSlice:
-    """What the header of one file says."""
+    """The header of one file."""
 
     path: Path
-    position_mm: np.ndarray  # (3,) of the first voxel's centre, LPS
+    position_mm: np.ndarray  # (3,) centre of the first voxel, LPS
     axes: np.ndarray  # (2, 3) directions of a row and a column
     shape: tuple[str, str]  # rows and columns
     frames: int
-    samples: int  # per voxel: 1 grey, 3 colour
-    is_enhanced: bool  # another layout of the file; position and axes are 0 then
+    samples: int  # per voxel: 1 for grey values, 3 for colours
+    is_enhanced: bool  # if True, the header has another layout, and position and axes are 0
 
 
 @dataclass(frozen=True)
 class Series:
-    """The files that belong together."""
+    """The files of one series."""
 
     uid: str
     number: str
@@ -46,7 +46,7 @@ class Series:
 
     @property
     def frames(self) -> int:
-        """Of all files together."""
+        """The number of frames in all files."""
         return sum(slice_.frames for slice_ in self.slices)
 
     def __str__(self) -> str:
@@ -57,15 +57,17 @@ class Series:
         )
 
     def is_meant_by(self, pick: str) -> bool:
-        """Whether a user's word is its UID, its number, or a part of its description."""
+        """Check if `pick` is the UID, the number, or a part of the description of this series."""
         return pick in (self.uid, self.number) or pick.lower() in self.description.lower()
 
 
 def list_series(folder: Path) -> list[Series]:
-    """The series in a folder and below, by number. Files that are no DICOM image are passed over.
+    """List the series in a folder and its subfolders, sorted by number.
+
+    Files that are not DICOM images are skipped.
 
     Raises:
-      InputError: there is none, or a file is an MR image that cannot be read.
+      InputError: There is no series, or a file is an MR image that cannot be read.
     """
     slices: dict[str, list[DicomSlice]] = defaultdict(list)
     facts: dict[str, tuple[str, str, str]] = {}
@@ -78,7 +80,7 @@ def list_series(folder: Path) -> list[Series]:
         is_enhanced = tags.get("0008|0016", "").startswith(ENHANCED)
         try:
             position, orientation = _numbers(tags["0020|0032"], 3), _numbers(tags["0020|0037"], 6)
-        except (KeyError, ValueError):  # no DICOM, or none with a place in space
+        except (KeyError, ValueError):  # not DICOM, or without a position and an orientation
             if not is_enhanced:
                 continue
             position, orientation = np.zeros(3), np.zeros(6)
@@ -97,22 +99,23 @@ def list_series(folder: Path) -> list[Series]:
         names = ", ".join(str(path.relative_to(folder)) for path in damaged[:MOST_LISTED])
         more = f" and {len(damaged) - MOST_LISTED} more" if len(damaged) > MOST_LISTED else ""
         raise InputError(
-            f"{folder}: MR images that are cut off or damaged: {names}{more}; expected whole "
-            "files: copy them again, or take them away if they are of another series"
+            f"{folder}: these MR images are cut off or damaged: {names}{more}; expected complete "
+            "files. Copy them again, or move them elsewhere if they belong to another series"
         )
     if not slices:
         raise InputError(
-            f"{folder}: no DICOM image in it; expected the files of a FLAIR series, or a NIfTI file"
+            f"{folder}: contains no DICOM image; expected the files of a FLAIR series. Instead of "
+            "a folder, a NIfTI file can be given"
         )
     found = [Series(uid, *facts[uid], files) for uid, files in slices.items()]
     return sorted(found, key=lambda s: (not s.number.isdigit(), s.number.zfill(9), s.uid))
 
 
 def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series:
-    """The one that `pick` names, or the only one.
+    """Return the series that `pick` names. Without `pick`, return the only one.
 
     Raises:
-      InputError: several or none would do; all are listed.
+      InputError: Several series match, or none. The message lists all series.
     """
     listed = "\n".join(f"  {series}" for series in found)
     if pick is not None:
@@ -120,29 +123,34 @@ def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series
         meant = meant or [s for s in found if s.is_meant_by(pick)]
         if len(meant) != 1:
             raise InputError(
-                f"{folder}: --series={pick} names {len(meant)} of the series in it; expected the "
-                f"number, the UID or a part of the description of one:\n{listed}"
+                f"{folder}: --series={pick} matches {len(meant)} of the series; expected the "
+                f"number, the UID or a part of the description of exactly one:\n{listed}"
             )
         return meant[0]
     stacks = [series for series in found if series.frames >= LEAST_SLICES]
     if len(stacks) == 1:
         return stacks[0]
     if not stacks and len(found) == 1:
-        return found[0]  # which `read_series` will say more about
+        return found[0]  # too few slices; `read_series` raises an error with more details
     raise InputError(
-        f"{folder}: {len(found)} series in it; expected one: give --series=NUMBER (or UID, or a "
-        f"part of the description), or the folder of the FLAIR alone:\n{listed}"
+        f"{folder}: contains {len(found)} series; expected one. Choose one with --series=NUMBER "
+        "(or its UID, or a part of its description), or give a folder with only the FLAIR:\n"
+        f"{listed}"
     )
 
 
 def read_series(folder: Path, pick: str | None = None) -> tuple[sitk.Image, str]:
-    """The image of a series, float32, and what the series says of itself.
+    """Read the image of a series as float32.
 
     Args:
-      pick: number, UID or part of the description, where there are several.
+      pick: number, UID or part of the description. It is needed if there are several series.
+
+    Returns:
+      The image, and a description of the series in words.
 
     Raises:
-      InputError: no series or several, slices missing or twice, a tilted gantry, files damaged.
+      InputError: There is no series, or there are several. Slices are missing or occur twice, the
+        gantry is tilted, or files are damaged.
     """
     series = choose_series(folder, list_series(folder), pick)
     name = f"{folder}, {series}"
@@ -155,30 +163,33 @@ def read_series(folder: Path, pick: str | None = None) -> tuple[sitk.Image, str]
         image = reader.Execute()
     except RuntimeError as error:
         raise InputError(
-            f"{name}: cannot be read ({_last_line(error)}): damaged, or compressed in a way that "
-            "is not known here; export it again"
+            f"{name}: cannot be read ({_last_line(error)}). It is damaged, or compressed in a way "
+            "that is not supported. Export it again"
         ) from error
     return image, str(series)
 
 
 def _check_stack(name: str, slices: list[DicomSlice]) -> list[DicomSlice]:
-    """The slices in their order in space. Raises InputError unless they make one even stack."""
+    """Sort slices by their position. Raise InputError unless they form one regular stack."""
     if any(slice_.frames > 1 or slice_.is_enhanced for slice_ in slices):
         raise InputError(
-            f"{name}: has several frames per file (enhanced DICOM), which is not read here; "
-            "expected one slice per file, or NIfTI: convert it, with dcm2niix for example"
+            f"{name}: has several frames per file (enhanced DICOM), which is not supported; "
+            "expected one slice per file. Convert it to NIfTI, for example with dcm2niix"
         )
     if any(slice_.samples > 1 for slice_ in slices):
-        raise InputError(f"{name}: voxels are colours; expected grey values: choose another series")
+        raise InputError(
+            f"{name}: its voxels are colours; expected grey values. Choose another series"
+        )
     if len(slices) < LEAST_SLICES:
         raise InputError(
-            f"{name}: expected at least {LEAST_SLICES} slices of a head: give the folder of a FLAIR"
+            f"{name}: has too few slices; expected at least {LEAST_SLICES} slices of a head. Give "
+            "the folder of a FLAIR"
         )
     axes = slices[0].axes
     if any(s.shape != slices[0].shape or np.abs(s.axes - axes).max() > 1e-3 for s in slices):
         raise InputError(
-            f"{name}: its slices differ in orientation or size, as a scout's do; expected one "
-            "stack: choose another series"
+            f"{name}: its slices differ in orientation or size, like those of a scout; expected "
+            "one stack. Choose another series"
         )
     normal = np.cross(*axes)
     ordered = sorted(slices, key=lambda slice_: float(slice_.position_mm @ normal))
@@ -190,9 +201,9 @@ def _check_stack(name: str, slices: list[DicomSlice]) -> list[DicomSlice]:
     if twice.size:
         one, other = (ordered[twice[0] + k].path.name for k in (0, 1))
         raise InputError(
-            f"{name}: {twice.size} slices lie where another lies ({one} and {other}, for example): "
-            "several volumes in one series (echoes, repetitions) or files copied twice; expected "
-            "each slice once"
+            f"{name}: {twice.size} slices have the same position as another one ({one} and "
+            f"{other}, for example); expected each slice once. The series contains several volumes "
+            "(echoes, repetitions), or files were copied twice"
         )
     gaps = np.flatnonzero(np.abs(steps - step) > max(GAP_TOLERANCE * step, 0.02))
     if gaps.size:
@@ -203,21 +214,21 @@ def _check_stack(name: str, slices: list[DicomSlice]) -> list[DicomSlice]:
         )
         more = f" and {gaps.size - MOST_LISTED} more" if gaps.size > MOST_LISTED else ""
         raise InputError(
-            f"{name}: slices are {step:.2f} mm apart but not everywhere, so some are missing: "
-            f"{where}{more}; expected all slices: copy or export the series again"
+            f"{name}: slices are {step:.2f} mm apart, except {where}{more}; expected the same "
+            "distance everywhere, so slices are probably missing. Copy or export the series again"
         )
     along = positions[-1] - positions[0]
     tilt = float(np.degrees(np.arccos(min(1.0, along @ normal / np.linalg.norm(along)))))
     if tilt > TILT_TOLERANCE_DEGREES:
         raise InputError(
             f"{name}: its stack of slices leans by {tilt:.1f} degrees (a tilted gantry); expected "
-            "slices right above each other: resample it, with dcm2niix for example"
+            "slices exactly above each other. Resample it, for example with dcm2niix"
         )
     return ordered
 
 
 def _read_tags(path: Path) -> dict[str, str]:
-    """The header of a DICOM file; empty if it is none."""
+    """Read the header of a DICOM file. Return an empty dictionary for any other file."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
@@ -235,17 +246,17 @@ _TAGS = {
 
 
 def _text(value: str) -> str:
-    """A tag's text; ITK hands on the bytes of the file, whatever their character set."""
+    """Decode the text of a tag. ITK returns the bytes of the file and ignores their encoding."""
     content = value.encode("utf-8", "surrogateescape")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        text = content.decode("latin-1")  # what scanners in Europe write
+        text = content.decode("latin-1")  # the usual encoding of European scanners
     return text.strip(" \0")
 
 
 def _claims_mr_image(path: Path) -> bool:
-    """Whether a file begins as one slice of MR does. Reports, DICOMDIR and the like do not."""
+    """Check if a file begins like a slice of an MR scan. Reports, DICOMDIR etc. do not."""
     with path.open("rb") as file:
         start = file.read(1024)
     return start[128:132] == b"DICM" and MR_IMAGE.encode() + b"\0" in start

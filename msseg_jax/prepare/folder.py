@@ -1,13 +1,13 @@
-"""The folder of a prepared pair: what lies in it, and whether it may be made.
+"""Describe the folder of a prepared pair, and check that it may be written.
 
 FOLDER/flair_time01_on_middle_space.nii.gz   first visit, bias-corrected
-       flair_time02_on_middle_space.nii.gz   second visit
-       brain_mask.nii.gz                     the union of both visits', where both have data
-       transforms/middle_to_time01.txt       ITK; from points of the middle space to the scan's, as
-                  middle_to_time02.txt       sitk.Resample(scan, middle, transform) takes them
-                  time01_to_time02.txt
-       prepare.json                          what was done with what, and how well it went
-       prepare.png                           to look at
+       flair_time02_on_middle_space.nii.gz   second visit, bias-corrected
+       brain_mask.nii.gz                     union of both visits' masks, where both have data
+       transforms/middle_to_time01.txt       ITK transforms; the first two map points of the middle
+                  middle_to_time02.txt       space to points of a scan, in the direction that
+                  time01_to_time02.txt       sitk.Resample(scan, middle, transform) expects
+       prepare.json                          record: inputs, settings and quality measures
+       prepare.png                           picture for visual control
 """
 
 from pathlib import Path
@@ -22,11 +22,11 @@ RECORD = "prepare.json"
 PICTURE = "prepare.png"
 TRANSFORMS = "transforms"
 FILES = {TIME01, TIME02, BRAIN_MASK, TRANSFORMS, RECORD, PICTURE}
-FORMAT = 2  # of the record; raise it when the same input would give another output
+FORMAT = 2  # version of the record; increase it when the same input would give another output
 
 
 def what_was_asked_for(request: Request, scans: tuple[Scan, Scan]) -> dict[str, Any]:
-    """Return everything that the output depends on, as JSON gives it back."""
+    """Return everything that the output depends on, in the types that JSON returns."""
     return {
         "format": FORMAT,
         "scans": [
@@ -46,25 +46,28 @@ def _file_state(path: Path) -> list[str | int]:
     try:
         state = path.stat()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected a brain mask") from error
+        raise InputError(
+            f"{path}: cannot be read ({error}); expected the file of a brain mask"
+        ) from error
     return [str(path.resolve()), state.st_size, state.st_mtime_ns]
 
 
 def check_place(folder: Path, is_made: bool, overwrite: bool) -> None:
-    """Raise InputError if files in the folder, not made by this program, would be lost.
+    """Raise InputError if files that this program did not write would be lost.
 
     Args:
       is_made: whether the folder holds the record of a prepared pair.
+      overwrite: whether an existing pair is going to be replaced.
     """
     if not is_made and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
-            f"{folder}: is there, and was not made by this program (no {RECORD}); expected a name "
-            "that is free: choose another"
+            f"{folder}: already exists, and was not made by this program (it has no {RECORD}); "
+            "expected a new or an empty folder: choose another name"
         )
     if is_made and overwrite:
         others = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
         if others:
             raise InputError(
-                f"{folder}: also holds {', '.join(others)}, not made by this program, which "
-                "--overwrite would delete; expected them elsewhere: move them away first"
+                f"{folder}: also holds {', '.join(others)}. These were not made by this program, "
+                "and --overwrite would delete them. Move them to another folder first"
             )

@@ -1,8 +1,9 @@
-"""Brain masks that somebody else made: a file of the user's, or what a program of the user's says.
+"""Read brain masks that the user gives: from a file, or from a program that the user names.
 
-Programs differ in what they call their mask. Given `{output}` = mask.nii.gz, mri_synthstrip writes
-just that; bet and the first hd-bet write mask_mask.nii.gz beside the stripped image, the second
-hd-bet mask_bet.nii.gz. Where there is a stripped image alone, what is not 0 in it is the brain.
+Programs write their masks to different files. With `{output}` = mask.nii.gz, mri_synthstrip writes
+exactly this file. bet and version 1 of hd-bet write mask_mask.nii.gz next to the stripped image;
+version 2 of hd-bet writes mask_bet.nii.gz. If a program writes only a stripped image, its non-zero
+voxels are the brain.
 """
 
 import os
@@ -23,18 +24,19 @@ from msseg_jax.volumes.nifti import check_finite, read_volume
 
 PLACEHOLDERS = ("{input}", "{output}")
 OUTPUT = "mask.nii.gz"
-WRITTEN = ("mask_mask.nii.gz", "mask_bet.nii.gz", OUTPUT)  # the first that is there is the mask
-LEAST_INSIDE = 0.9  # of the mask, in the scan's field of view
-LINES_SHOWN = 5  # of what a program that failed has said
+WRITTEN = ("mask_mask.nii.gz", "mask_bet.nii.gz", OUTPUT)  # the first existing file is the mask
+LEAST_INSIDE = 0.9  # share of the mask that must lie in the scan's field of view
+LINES_SHOWN = 5  # number of output lines that are shown if a program fails
 
 
 def read_mask(path: Path, scan: Scan) -> sitk.Image:
-    """A mask file on the grid of its visit: uint8.
+    """Read a mask file, and resample it to the grid of its visit: uint8.
 
-    Its own grid may be another, as where DICOM was converted: what counts is where it lies.
+    The file may have another grid, for example if the mask was made from converted DICOM files.
+    Only its position in scanner coordinates matters.
 
     Raises:
-      InputError: it cannot be read, is no mask, or lies elsewhere.
+      InputError: The file cannot be read, is not a mask, or lies outside the field of view.
     """
     volume = read_volume(path)
     check_finite(volume)
@@ -44,59 +46,61 @@ def read_mask(path: Path, scan: Scan) -> sitk.Image:
 
 
 def check_command(command: str) -> list[str]:
-    """The words of a command line with placeholders. Raises InputError without them."""
+    """Split a command line into words. Raise InputError if a placeholder is missing."""
     try:
-        words = shlex.split(command, posix=os.name != "nt")  # keeps the backslashes of Windows
+        words = shlex.split(command, posix=os.name != "nt")  # keep backslashes on Windows
     except ValueError as error:
         raise InputError(f"--brain_mask_command={command}: {error}") from error
     missing = [p for p in PLACEHOLDERS if not any(p in word for word in words)]
     if missing:
         raise InputError(
-            f"--brain_mask_command={command}: {' and '.join(missing)} not in it; expected the "
+            f"--brain_mask_command={command}: does not contain {' or '.join(missing)}; expected a "
             'command with both, such as "mri_synthstrip -i {input} -m {output}"'
         )
     return words
 
 
 def run_command(words: list[str], scan: Scan) -> sitk.Image:
-    """The mask that a program makes of a visit, on that visit's grid: uint8.
+    """Run a program that makes the mask of a visit, and return it on the visit's grid: uint8.
 
-    The program is started as it is, without a shell, from where the user is; it works on a copy of
-    the scan, in a folder made for it.
+    The program is started without a shell, in the current working directory. It gets a copy of the
+    scan in a temporary folder.
 
     Args:
-      words: of `check_command`.
+      words: the command, as `check_command` returns it.
 
     Raises:
-      InputError: it cannot be started, fails, or writes no mask.
+      InputError: The program cannot be started, fails, or writes no mask.
     """
     with tempfile.TemporaryDirectory(prefix="msseg_jax-") as name:
         folder = Path(name)
         places = {"{input}": str(folder / "flair.nii.gz"), "{output}": str(folder / OUTPUT)}
         sitk.WriteImage(scan.image, places["{input}"])
         filled = [_fill(word, places) for word in words]
-        said = f"--brain_mask_command, {shlex.join(words)}, for {scan.path}"
+        label = f"--brain_mask_command ({shlex.join(words)}) for {scan.path}"
         try:
             done = subprocess.run(
                 filled, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
             )  # fmt: skip
         except OSError as error:
-            raise InputError(f"{said}: cannot be started ({error}): is it installed?") from error
+            raise InputError(f"{label}: cannot be started ({error}). Is it installed?") from error
         if done.returncode:
-            raise InputError(f"{said}: ended with status {done.returncode}{_end_of(done.stdout)}")
+            raise InputError(
+                f"{label}: failed with exit status {done.returncode}{_last_lines(done.stdout)}"
+            )
         written = next((folder / w for w in WRITTEN if (folder / w).is_file()), None)
         if written is None:
-            there = ", ".join(sorted(p.name for p in folder.iterdir()))
+            names = ", ".join(sorted(p.name for p in folder.iterdir()))
             raise InputError(
-                f"{said}: ended well but wrote no mask; expected {{output}}, or that name with "
-                f"_mask or _bet added; there is: {there}{_end_of(done.stdout)}"
+                f"{label}: succeeded, but wrote no mask; expected {{output}}, or that name with "
+                f"_mask or _bet added. The folder contains: {names}{_last_lines(done.stdout)}"
             )
         try:
             volume = read_volume(written)
         except InputError as error:
-            raise InputError(f"{said}: what it wrote is no mask: {error}") from error
-        return _on_grid_of(scan, said, np.nan_to_num(volume.array) != 0, volume.affine)
+            raise InputError(f"{label}: its output is not a mask: {error}") from error
+        return _on_grid_of(scan, label, np.nan_to_num(volume.array) != 0, volume.affine)
 
 
 def _fill(word: str, places: dict[str, str]) -> str:
@@ -105,9 +109,9 @@ def _fill(word: str, places: dict[str, str]) -> str:
     return word
 
 
-def _end_of(output: str) -> str:
+def _last_lines(output: str) -> str:
     lines = output.strip().splitlines()[-LINES_SHOWN:]
-    return "; it said:\n  " + "\n  ".join(lines) if lines else ""
+    return ". Its last output:\n  " + "\n  ".join(lines) if lines else ""
 
 
 def _on_grid_of(scan: Scan, name: str, mask: np.ndarray, affine: np.ndarray) -> sitk.Image:
@@ -119,7 +123,8 @@ def _on_grid_of(scan: Scan, name: str, mask: np.ndarray, affine: np.ndarray) -> 
         raise InputError(f"{name}: the mask is empty; expected 1 inside the brain")
     if inside_mm3 < LEAST_INSIDE * whole_mm3:
         raise InputError(
-            f"{name}: {100 * inside_mm3 / whole_mm3:.0f} % of the mask lies in the field of view "
-            f"of {scan.path}; expected the mask of this very visit, on its own grid"
+            f"{name}: only {100 * inside_mm3 / whole_mm3:.0f} % of the mask lies in the field of "
+            f"view of {scan.path}; expected at least {100 * LEAST_INSIDE:.0f} %. Give a mask that "
+            "was made from this visit"
         )
     return there

@@ -1,4 +1,4 @@
-"""The libraries that only preparing needs. This module imports none of them."""
+"""Check the libraries that only the preparation of scans needs, without importing them."""
 
 from importlib.util import find_spec
 
@@ -12,6 +12,6 @@ def check_libraries() -> None:
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"preparing scans needs {' and '.join(missing)}, not installed here: "
-            'pip install ".[prepare]", in the folder of the repository'
+            f"preparing scans needs {' and '.join(missing)}, which could not be found. In the "
+            'folder of the repository, run: pip install ".[prepare]"'
         )

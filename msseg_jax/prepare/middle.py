@@ -1,4 +1,4 @@
-"""The middle space: half-way between the visits, where both are resampled once."""
+"""Resample both visits to the middle space, the grid half-way between them."""
 
 import itertools
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from msseg_jax.prepare.visits import Registered, Visit
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
 
-# Left between the visits, mean over the brain; from 1 mm on it is warned of (`data.quality`). In
-# thick noisy slices the measure itself is uncertain by more than half a millimetre.
+# Largest distance that may be left between the visits after registration, mean over the brain. From
+# 1 mm on, `data.quality` warns. In thick, noisy slices the measured distance itself is uncertain by
+# more than half a millimetre.
 FAILED_MM = 2.0
 
 
@@ -23,19 +24,20 @@ FAILED_MM = 2.0
 class Middle:
     """Both visits on one grid."""
 
-    images: tuple[sitk.Image, sitk.Image]  # float32, as scanned, 0 outside their fields of view
-    brain: sitk.Image  # uint8, of either visit, where both have data
-    unseen_ml: float  # brain that lies outside the other visit's field of view
-    to_visits: tuple[sitk.Transform, sitk.Transform]  # from points of the middle space
+    images: tuple[sitk.Image, sitk.Image]  # float32, original values, 0 outside the field of view
+    brain: sitk.Image  # uint8, union of both brain masks, limited to where both visits have data
+    unseen_ml: float  # volume of brain that only one visit has in its field of view
+    to_visits: tuple[sitk.Transform, sitk.Transform]  # from the middle space to each visit
 
 
 def bring_to_middle(registered: Registered) -> Middle:
-    """Resample both visits half-way, linearly: what interpolation blurs, it blurs in both.
+    """Resample both visits to the middle space with linear interpolation.
 
-    The grid's axes are half-way between those of the scans, its voxels as small as the smaller of
-    both along each axis, and it covers what both have in view.
+    Both visits are interpolated, so both are blurred in the same way. The axes of the grid are
+    half-way between those of the scans. Along each axis, its voxels are as small as the smaller
+    ones of both scans. It covers the field of view that both scans share.
     """
-    half = half_of(registered.transform)  # middle to second; backwards, middle to first
+    half = half_of(registered.transform)  # from the middle to the second; its inverse to the first
     to_visits = (half.GetInverse(), half)
     first, second = registered.visits
     scanned = (first.scan.image, second.scan.image)
@@ -57,7 +59,7 @@ def bring_to_middle(registered: Registered) -> Middle:
 
 
 def _unseen_ml(visit: Visit, other: Visit, transform: sitk.Transform) -> float:
-    """Brain of a visit outside the other's field of view."""
+    """Return the volume of a visit's brain that is outside the other's field of view, in ml."""
     outside = visit.brain & (coverage(other.scan.image, visit.brain, transform) == 0)
     return volume_ml(outside)
 
@@ -65,12 +67,12 @@ def _unseen_ml(visit: Visit, other: Visit, transform: sitk.Transform) -> float:
 def _grid(
     scanned: tuple[sitk.Image, sitk.Image], to_visits: tuple[sitk.Transform, sitk.Transform]
 ) -> sitk.Image:
-    """The middle space's grid, as an image of nothing."""
+    """Return the grid of the middle space, as an empty image."""
     axes, spacings_mm = zip(*map(_axes_in_middle, scanned, to_visits), strict=True)
     between = Rotation.from_matrix(axes[0].T @ axes[1]).as_rotvec() / 2
     axes = axes[0] @ Rotation.from_rotvec(between).as_matrix()
     spacing_mm = np.minimum(*spacings_mm)
-    # What both have in view, along the new axes.
+    # The field of view that both scans share, along the new axes.
     spans = []
     for image, to_visit in zip(scanned, to_visits, strict=True):
         back = to_visit.GetInverse()
@@ -87,8 +89,11 @@ def _grid(
 
 
 def _axes_in_middle(image: sitk.Image, to_visit: sitk.Transform) -> tuple[np.ndarray, np.ndarray]:
-    """Directions of a scan's axes in the middle space, those nearest to x, y, z first to last and
-    pointing as they do, as the columns of a rotation; and the voxel side along each."""
+    """Return the directions of a scan's axes in the middle space, and the voxel side along each.
+
+    The directions are the columns of a rotation matrix. They are ordered and flipped so that the
+    first is nearest to x, the second to y and the third to z.
+    """
     turn, _ = matrix_of(to_visit)
     axes = turn.T @ np.array(image.GetDirection()).reshape(3, 3)
     order = _nearest_axes(axes)
@@ -97,29 +102,28 @@ def _axes_in_middle(image: sitk.Image, to_visit: sitk.Transform) -> tuple[np.nda
 
 
 def _nearest_axes(axes: np.ndarray) -> list[int]:
-    """For x, y and z the column that is nearest to it, each column once."""
+    """Return the index of the column that is nearest to x, y and z. Each column is used once."""
     orders = itertools.permutations(range(3))
     return list(max(orders, key=lambda order: np.abs(np.diag(axes[:, list(order)])).sum()))
 
 
 def check_match(middle: Middle, names: str) -> Alignment:
-    """Measure what motion is left between the visits inside the brain.
+    """Measure the motion that is left between the visits inside the brain.
 
     Args:
-      names: of the visits, for a message.
+      names: names of the visits, for the message.
 
     Raises:
-      InputError: so much that the registration has failed.
+      InputError: The motion is so large that the registration has failed.
     """
     brain = array_of(middle.brain) > 0
     first, second = (array_of(image) for image in middle.images)
     alignment = measure_alignment(first, second, brain, np.array(middle.brain.GetSpacing()))
     if not (alignment.correlation >= LEAST_CORRELATION and alignment.displacement_mm <= FAILED_MM):
         raise InputError(
-            f"{names}: the visits do not lie on each other after registration: edges inside the "
-            f"brain correlate by {alignment.correlation:.2f} and lie "
-            f"{alignment.displacement_mm:.1f} mm apart; expected at least {LEAST_CORRELATION} and "
-            f"at most {FAILED_MM:g} mm: are both FLAIRs of one patient, with most of the "
-            "brain in view?"
+            f"{names}: the visits are not aligned after registration. Edges inside the brain have "
+            f"a correlation of {alignment.correlation:.2f} (expected at least {LEAST_CORRELATION}) "
+            f"and lie {alignment.displacement_mm:.1f} mm apart (expected at most {FAILED_MM:g} "
+            "mm). Are both FLAIRs of one patient, with most of the brain in view?"
         )
     return alignment

@@ -1,6 +1,7 @@
-"""Prepare one patient: two scans in, a folder in the MSSEG-2 layout out, whole or not at all.
+"""Prepare one patient: read two scans, and write a folder in the MSSEG-2 layout.
 
-`folder` describes the folder, `record` what is written down in it.
+The folder is written completely or not at all. `folder` describes its files, and `record` the
+content of its record.
 """
 
 import shlex
@@ -40,22 +41,23 @@ from msseg_jax.volumes.layout import BRAIN_MASK, TIME01, TIME02
 
 @dataclass(frozen=True)
 class Prepared:
-    """A patient's folder, and its record."""
+    """The folder of a prepared patient, and its record."""
 
     folder: Path
     record: PairRecord
-    was_there: bool  # from an earlier run
+    was_there: bool  # if True, an earlier run prepared it
 
 
 @dataclass
 class Stopwatch:
-    """Seconds of each step. `say` is called with the name of a step when it begins."""
+    """Measures the seconds of each step. Calls `say` with the name of a step when it begins."""
 
     say: Callable[[str], object]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Measure the seconds that the body of a `with` statement takes."""
         self.say(name)
         start = time.perf_counter()
         yield
@@ -68,12 +70,12 @@ def prepare_patient(
     overwrite: bool = False,
     say: Callable[[str], object] = lambda step: None,
 ) -> Prepared:
-    """Prepare a pair, unless its folder shows that this was done before.
+    """Prepare a pair, unless its folder shows that an earlier run prepared it.
 
     Args:
-      folder: to make; its name is the patient's.
-      overwrite: prepare again, even if it was done before.
-      say: is called with the name of each step.
+      folder: the folder to write. Its name is the name of the patient.
+      overwrite: Prepare the pair again, even if an earlier run prepared it.
+      say: function that is called with the name of each step.
 
     Raises:
       InputError: The input cannot be used, or the folder holds something else. Nothing is written.
@@ -96,8 +98,8 @@ def prepare_patient(
         if record.asked_for == asked_for:
             return Prepared(folder, record, was_there=True)
         raise InputError(
-            f"{folder}: holds a pair that was prepared from other scans or in another way; "
-            "expected a folder of its own for each pair: choose another, or --overwrite"
+            f"{folder}: holds a pair that was prepared from other scans or with other options; "
+            "expected a separate folder for each pair. Choose another folder, or use --overwrite"
         )
     with whole_folder(folder, replace=True) as new:
         fields = _prepare_in(new, folder.name, request, words, scans, clock)
@@ -114,14 +116,14 @@ def _prepare_in(
     scans: tuple[Scan, Scan],
     clock: Stopwatch,
 ) -> dict[str, Any]:
-    """Write everything but the record into an empty folder, and return fields of the record."""
+    """Write everything except the record into an empty folder, and return the record's fields."""
     names = f"{request.time01} and {request.time02}"
     with clock.step("brain masks"):
         masks = _given_masks(request, words, scans)
     with clock.step("registering"):
         registered = register_visits(scans, masks)
         middle = bring_to_middle(registered)
-        check_volume(middle.brain, f"{names}, where both have data")
+        check_volume(middle.brain, f"{names}, in the field of view that they share")
         alignment = check_match(middle, names)
     with clock.step("correcting bias"):
         corrected = tuple(
@@ -139,16 +141,16 @@ def _prepare_in(
 def _given_masks(
     request: Request, words: list[str] | None, scans: tuple[Scan, Scan]
 ) -> tuple[sitk.Image | None, sitk.Image | None]:
-    """Return the masks that the user gives. A mask of an implausible volume is refused."""
+    """Return the masks that the user gives. Raise InputError if a volume is implausible."""
 
     def given(scan: Scan, path: Path | None) -> sitk.Image | None:
         if words is not None:
-            mask, whose = run_command(words, scan), shlex.join(words)
+            mask, name = run_command(words, scan), shlex.join(words)
         elif path is not None:
-            mask, whose = read_mask(path, scan), str(path)
+            mask, name = read_mask(path, scan), str(path)
         else:
             return None
-        check_volume(mask, whose)
+        check_volume(mask, name)
         return mask
 
     first, second = (

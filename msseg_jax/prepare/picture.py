@@ -1,4 +1,4 @@
-"""One picture of a prepared pair: do the visits match, and is the brain's outline right?"""
+"""Draw a picture of a prepared pair, to check by eye if the visits and the brain mask match."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from msseg_jax.prepare.registration import centre_of, corners_of
 
 PIXEL_MM = 1.0
 MARGIN_MM = 12.0  # around the brain
-TILE_MM = 20.0  # side of the checkerboard's squares
-MM_PER_INCH = 50.0  # of the picture, at 100 pixels an inch
-HEAD_INCHES = 0.65  # for the title and the names of the columns
-WINDOW = (0.5, 99.5)  # percentiles inside the brain that become black and white
+TILE_MM = 20.0  # side of a square of the checkerboard
+MM_PER_INCH = 50.0  # scale of the picture, which has 100 pixels per inch
+HEAD_INCHES = 0.65  # height of the title and the column names
+WINDOW = (0.5, 99.5)  # percentiles inside the brain that are drawn black and white
 OUTLINE = "#e69f00"
-# (name, axis of the array (z, y, x), letters left and right, top and bottom): seen from the feet,
-# from the front and from the patient's left.
+# (name, axis of the array (z, y, x), letters at left and right, letters at top and bottom). The
+# planes are seen from the feet, from the front and from the patient's left.
 PLANES = (
     ("axial", 0, ("R", "L"), ("A", "P")),
     ("coronal", 1, ("R", "L"), ("S", "I")),
@@ -28,11 +28,13 @@ PLANES = (
 def draw_pair(
     path: Path, title: str, images: tuple[sitk.Image, sitk.Image], brain: sitk.Image
 ) -> None:
-    """Write a PNG: three planes through the brain's middle of the first visit, the second, and
-    both in the squares of a checkerboard, with the brain's outline.
+    """Write a PNG that shows three planes through the middle of the brain.
+
+    Its three columns show the first visit, the second visit, and a checkerboard of both. Each panel
+    has the outline of the brain.
 
     Args:
-      images: both on one grid.
+      images: both visits, on the same grid.
       brain: uint8, on that grid.
     """
     grid = _upright_grid(brain)
@@ -69,12 +71,12 @@ def draw_pair(
             if axis == 0:
                 place.set_title(name, color="white", fontsize=11, pad=4)
     figure.text(0.5, 1 - 0.1 / height, title, color="white", fontsize=12, ha="center", va="top")
-    FigureCanvasAgg(figure)  # imported above, and not in the middle of the work
+    FigureCanvasAgg(figure)  # set explicitly; otherwise matplotlib imports a canvas in `savefig`
     figure.savefig(path, facecolor="black")
 
 
 def _upright_grid(brain: sitk.Image) -> sitk.Image:
-    """Cubic voxels along x, y and z around the brain."""
+    """Return a grid of cubic voxels along x, y and z around the brain."""
     found = np.argwhere(sitk.GetArrayFromImage(brain))[:, ::-1]
     first, last = found.min(axis=0), found.max(axis=0)
     box = sitk.RegionOfInterest(brain, (last - first + 1).tolist(), first.tolist())
@@ -88,7 +90,7 @@ def _upright_grid(brain: sitk.Image) -> sitk.Image:
 
 
 def _resampled(image: sitk.Image, grid: sitk.Image, how: int) -> np.ndarray:
-    """(z, y, x), towards the head, the back and the patient's left."""
+    """Resample to an array (z, y, x): towards the head, the back and the patient's left."""
     return sitk.GetArrayFromImage(sitk.Resample(image, grid, sitk.Transform(), how, 0))
 
 
@@ -98,6 +100,6 @@ def _grey(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _slice(array: np.ndarray, axis: int, middle: list[int]) -> np.ndarray:
-    """A plane through the middle, as it is seen: the head up where z is in it."""
+    """Return a plane through the middle. If the plane contains z, the head is at the top."""
     plane = np.take(array, middle[axis], axis)
     return plane if axis == 0 else plane[::-1]

@@ -1,4 +1,4 @@
-"""The record of a prepared pair: what was done with what, how well it went, and what to know."""
+"""The record of a prepared pair: its inputs, settings, quality measures and warnings."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -22,35 +22,35 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.volumes.alignment import Alignment
 
-MOST_UNSEEN_SHARE = 0.03  # of the brain, outside one visit's field of view, before it is warned of
-MOST_COARSER = 1.5  # of one visit's voxels than the other's, before it is warned of
+MOST_UNSEEN_SHARE = 0.03  # of the brain outside one visit's field of view; above it, a warning
+MOST_COARSER = 1.5  # ratio of the visits' voxel volumes; above it, a warning
 
 
 class VisitRecord(Section):
-    """One scan."""
+    """Record of one scan."""
 
     path: str
-    series: str | None  # what DICOM says of it
+    series: str | None  # description of the DICOM series, None for NIfTI
     voxels: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     brain_ml: float
-    correlation_with_atlas: float | None  # None: the brain mask was given
-    grey_to_white: float | None  # brightness of grey matter in that of white matter
+    correlation_with_atlas: float | None  # None if the user gave a brain mask
+    grey_to_white: float | None  # ratio of the brightness of grey matter to that of white matter
 
 
 class RegistrationRecord(Section):
-    """How the visits were brought together."""
+    """Record of the registration of the visits."""
 
     turned_degrees: float
     moved_mm: float
     correlation: float
     gain_by_mirroring: float
     edges_correlation: float
-    apart_mm: float  # what is left, mean over the brain
+    apart_mm: float  # distance that is left between the visits, mean over the brain
 
 
 class BrainRecord(Section):
-    """The brain in the middle space."""
+    """Record of the brain in the middle space."""
 
     source: str
     ml: float
@@ -58,7 +58,7 @@ class BrainRecord(Section):
 
 
 class BiasFieldRecord(Section):
-    """The settings of the correction, and how large it was at each visit."""
+    """Settings of the bias correction, and the size of the bias at each visit."""
 
     full_width_at_half_maximum: float
     iterations: tuple[int, ...]
@@ -70,29 +70,29 @@ class BiasFieldRecord(Section):
 class PairRecord(Section):
     """The content of prepare.json."""
 
-    asked_for: dict[str, Any]  # everything that the pair depends on
-    made_by: dict[str, str]  # versions
+    asked_for: dict[str, Any]  # all inputs and options that the pair depends on
+    made_by: dict[str, str]  # versions of this program and its libraries
     time01: VisitRecord
     time02: VisitRecord
     registration: RegistrationRecord
     brain: BrainRecord
     bias_field: BiasFieldRecord
     warnings: tuple[str, ...]
-    seconds: dict[str, float]  # by step
+    seconds: dict[str, float]  # duration of each step
 
 
 def read_record(path: Path) -> PairRecord:
     """Read the record of a prepared pair.
 
     Raises:
-      InputError: it is damaged, or of another version of this program.
+      InputError: The file is damaged, or another version of this program wrote it.
     """
     try:
         return PairRecord.of(read_json(path), "record", complete=True)
     except InputError as error:
         raise InputError(
-            f"{path}: is damaged, or of another version of this program ({error}); choose another "
-            "folder, or --overwrite"
+            f"{path}: is damaged, or was written by another version of this program ({error}). "
+            "Choose another folder, or use --overwrite"
         ) from error
 
 
@@ -103,11 +103,11 @@ def make_record(
     corrected: tuple[sitk.Image, ...],
     alignment: Alignment,
 ) -> dict[str, Any]:
-    """Return the fields of a record but `asked_for` and `seconds`.
+    """Return the fields of a record, except `asked_for` and `seconds`.
 
     Args:
-      corrected: both visits in the middle space, without bias.
-      alignment: how well they match there.
+      corrected: both visits in the middle space, corrected for bias.
+      alignment: how well the visits match in the middle space.
     """
     first, second = registered.visits
     turned_degrees, moved_mm = motion_of(registered.transform, centre_of(first.brain))
@@ -156,32 +156,32 @@ def _source(request: Request) -> str:
 def find_warnings(
     visits: tuple[Visit, Visit], unseen_ml: float, brain_ml: float, alignment: Alignment
 ) -> list[str]:
-    """Return what a reader of the result should know, in words.
+    """Return warnings about a pair, as sentences.
 
     Args:
-      unseen_ml: brain in one visit's field of view only.
+      unseen_ml: volume of brain that only one visit has in its field of view.
     """
     found = [
-        f"{visit.scan.path} does not say how the patient lies (neither qform nor sform is set): "
-        "left and right are a guess."
+        f"{visit.scan.path} does not define the orientation (neither qform nor sform is set). Left "
+        "and right are a guess."
         for visit in visits
         if not visit.scan.is_oriented
     ]
     if unseen_ml > MOST_UNSEEN_SHARE * brain_ml:
         found.append(
-            f"{unseen_ml:.0f} ml of the brain lie outside one visit's field of view, and "
-            "nothing is said about new lesions there."
+            f"{unseen_ml:.0f} ml of the brain lie outside one visit's field of view. New lesions "
+            "cannot be found there."
         )
     if alignment.displacement_mm > MOST_DISPLACEMENT_MM:
         found.append(
-            f"The visits lie {alignment.displacement_mm:.1f} mm apart inside the brain after "
-            f"registration (at most {MOST_DISPLACEMENT_MM:g} mm expected): look at {PICTURE}."
+            f"The visits are {alignment.displacement_mm:.1f} mm apart inside the brain after "
+            f"registration (expected at most {MOST_DISPLACEMENT_MM:g} mm). Look at {PICTURE}."
         )
     voxels = [np.prod(visit.scan.image.GetSpacing()) for visit in visits]
     if max(voxels) > MOST_COARSER * min(voxels):
         found.append(
             f"The visits differ in resolution: voxels of {voxels[0]:.1f} and {voxels[1]:.1f} mm3. "
-            "Small lesions may show in the finer one alone."
+            "Small lesions may be visible only in the finer one."
         )
     return found
 

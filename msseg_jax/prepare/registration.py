@@ -1,7 +1,7 @@
-"""Where one image lies on another: SimpleITK's optimisers, from far away to a tenth of a voxel.
+"""Register images with SimpleITK's optimisers, from a distant start to a tenth of a voxel.
 
-A transform maps points of the fixed image to points of the moving one, in scanner mm (LPS, ITK's
-axes), as `sitk.Resample(moving, fixed, transform)` takes it.
+A transform maps points of the fixed image to points of the moving image, in scanner mm (LPS, ITK's
+axes). `sitk.Resample(moving, fixed, transform)` expects this direction.
 """
 
 import itertools
@@ -15,29 +15,32 @@ from scipy.spatial.transform import Rotation
 
 from msseg_jax.prepare.threads import at_once
 
-SEARCH_MM, PROBE_MM = 8.0, 4.0  # voxel sides of the search, and of the choice among its best
-START_DEGREES = (-25.0, 0.0, 25.0)  # about each axis; a descent reaches half-way to the next
+SEARCH_MM, PROBE_MM = 8.0, 4.0  # voxel sides of the coarse search, and to compare its best results
+START_DEGREES = (-25.0, 0.0, 25.0)  # about each axis; a descent covers half the gap to the next
 SEARCH_STEPS, PROBE_STEPS, FINE_STEPS = 30, 60, 100
-FIRST_STEP_SHARE = 0.5  # of a voxel, in the search
-BEST_OF_SEARCH = 4  # go on to the finer grid
-LEAST_OVERLAP = 0.4  # of the fixed mask, else the few voxels that do overlap may agree by chance
-FINE_STEP_MM = 0.2  # a longer first step throws the many parameters of an affine off
-LAST_STEP_SHARE = 0.005  # of the first step, where a descent ends
-HISTOGRAM_BINS = 32  # of mutual information
+FIRST_STEP_SHARE = 0.5  # of a voxel, first step of the search
+BEST_OF_SEARCH = 4  # number of results of the search that are refined on the finer grid
+LEAST_OVERLAP = 0.4  # of the fixed mask; with less overlap, a few voxels may match by chance
+FINE_STEP_MM = 0.2  # a longer first step makes the affine optimisation diverge
+LAST_STEP_SHARE = 0.005  # of the first step; a descent ends when its steps are shorter
+HISTOGRAM_BINS = 32  # for mutual information
 
 
 # --------------------------------------------------------------------------------------- images
 
 
 def isotropic(image: sitk.Image, spacing_mm: float) -> sitk.Image:
-    """The image on cubic voxels, over the same field of view, smoothed where that is coarser."""
-    # 0.4 of the new voxel: what is finer would be sampled by chance.
+    """Resample an image to cubic voxels over the same field of view.
+
+    Axes along which this is coarser are smoothed first.
+    """
+    # Sigma is 0.4 of the new voxel. Without smoothing, finer structures would cause aliasing.
     sigma_mm = np.where(np.array(image.GetSpacing()) < spacing_mm, 0.4 * spacing_mm, 1e-3)
     return regrid(sitk.SmoothingRecursiveGaussian(image, sigma_mm.tolist()), np.full(3, spacing_mm))
 
 
 def regrid(image: sitk.Image, spacing_mm: np.ndarray) -> sitk.Image:
-    """The image with voxels of (3,) mm over the same field of view, linear: float32."""
+    """Resample to voxels of (3,) mm over the same field of view, linearly interpolated: float32."""
     old_mm = np.array(image.GetSpacing())
     shape = np.ceil(np.array(image.GetSize()) * old_mm / spacing_mm - 1e-6).astype(int)
     direction = np.array(image.GetDirection()).reshape(3, 3)
@@ -51,20 +54,20 @@ def regrid(image: sitk.Image, spacing_mm: np.ndarray) -> sitk.Image:
 def on_grid(
     mask: sitk.Image, grid: sitk.Image, transform: sitk.Transform | None = None
 ) -> sitk.Image:
-    """A mask on another grid, nearest voxel, 0 outside: uint8."""
+    """Resample a mask to another grid, by the nearest voxel, 0 outside its own grid: uint8."""
     return sitk.Resample(
         mask, grid, transform or sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8
     )
 
 
 def centre_of(mask: sitk.Image) -> np.ndarray:
-    """The mean point of a mask, (3,) mm."""
+    """Return the mean point of a mask, (3,) mm."""
     indices = np.argwhere(sitk.GetArrayFromImage(mask))[:, ::-1]
     return np.array(mask.TransformContinuousIndexToPhysicalPoint(indices.mean(axis=0).tolist()))
 
 
 def points_of(mask: sitk.Image, most: int = 20_000) -> np.ndarray:
-    """About `most` of a mask's voxels, evenly, as points: (N, 3) mm."""
+    """Return about `most` evenly spaced voxels of a mask, as points: (N, 3) mm."""
     indices = np.argwhere(sitk.GetArrayFromImage(mask))[:, ::-1]
     indices = indices[:: max(1, len(indices) // most)]
     direction = np.array(mask.GetDirection()).reshape(3, 3)
@@ -74,9 +77,13 @@ def points_of(mask: sitk.Image, most: int = 20_000) -> np.ndarray:
 def correlation(
     fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, transform: sitk.Transform
 ) -> float:
-    """Normalised cross-correlation inside a mask on the fixed grid, where both have data.
+    """Measure the normalised cross-correlation inside a mask, where both images have data.
 
-    NaN where there is next to nothing to compare.
+    Args:
+      mask: on the grid of the fixed image.
+
+    Returns:
+      The correlation, or NaN if there are fewer than 100 voxels to compare.
     """
     inside = sitk.GetArrayFromImage(mask) > 0
     inside = inside & (sitk.GetArrayFromImage(coverage(moving, fixed, transform)) > 0)
@@ -89,14 +96,14 @@ def correlation(
 
 
 def corners_of(image: sitk.Image) -> np.ndarray:
-    """The outermost corners of a field of view: (8, 3) mm."""
+    """Return the outer corners of a field of view: (8, 3) mm."""
     ends = np.meshgrid(*[(-0.5, size - 0.5) for size in image.GetSize()])
     indices = np.stack(ends, axis=-1).reshape(8, 3).tolist()
     return np.array([image.TransformContinuousIndexToPhysicalPoint(index) for index in indices])
 
 
 def coverage(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform) -> sitk.Image:
-    """Which voxels of a grid lie in the image's field of view, by `transform`: uint8."""
+    """Mark the voxels of a grid that `transform` maps into the image's field of view: uint8."""
     field = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
     field.CopyInformation(image)
     return on_grid(field, grid, transform)
@@ -106,7 +113,7 @@ def coverage(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform) -> 
 
 
 def rigid(rotation: np.ndarray, shift: np.ndarray) -> sitk.AffineTransform:
-    """The transform x -> rotation @ x + shift."""
+    """Return the transform x -> rotation @ x + shift."""
     transform = sitk.AffineTransform(3)
     transform.SetMatrix(np.asarray(rotation, float).ravel().tolist())
     transform.SetTranslation(np.asarray(shift, float).ravel().tolist())
@@ -114,28 +121,32 @@ def rigid(rotation: np.ndarray, shift: np.ndarray) -> sitk.AffineTransform:
 
 
 def matrix_of(transform: sitk.Transform) -> tuple[np.ndarray, np.ndarray]:
-    """(A, b) of a linear transform x -> A @ x + b."""
+    """Return (A, b) of a linear transform x -> A @ x + b."""
     shift = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     columns = [np.array(transform.TransformPoint(tuple(axis))) - shift for axis in np.eye(3)]
     return np.stack(columns, axis=1), shift
 
 
 def compose(outer: sitk.Transform, inner: sitk.Transform) -> sitk.AffineTransform:
-    """x -> outer(inner(x)) of two linear transforms."""
+    """Return the transform x -> outer(inner(x)) of two linear transforms."""
     (a, b), (c, d) = matrix_of(outer), matrix_of(inner)
     return rigid(a @ c, a @ d + b)
 
 
 def half_of(transform: sitk.Transform) -> sitk.AffineTransform:
-    """The rigid transform that, done twice, is the given rigid one."""
+    """Return the rigid transform that gives `transform`, also rigid, when it is applied twice."""
     matrix, shift = matrix_of(transform)
     half = Rotation.from_rotvec(Rotation.from_matrix(matrix).as_rotvec() / 2).as_matrix()
-    # half @ s + s = shift; a rotation of less than 180 degrees leaves the sum invertible.
+    # The shift s of the half solves half @ s + s = shift. The sum half + I is invertible, because
+    # half rotates by at most 90 degrees.
     return rigid(half, np.linalg.solve(half + np.eye(3), shift))
 
 
 def nearest_rigid(transform: sitk.Transform, centre: np.ndarray) -> sitk.Euler3DTransform:
-    """The rigid transform that moves `centre` alike and turns most alike (polar decomposition)."""
+    """Return the rigid transform nearest to a linear one.
+
+    It moves `centre` to the same point. Its rotation is the nearest one (polar decomposition).
+    """
     matrix, _ = matrix_of(transform)
     u, _, v = np.linalg.svd(matrix)
     turn = u @ np.diag([1, 1, np.linalg.det(u @ v)]) @ v
@@ -148,7 +159,7 @@ def nearest_rigid(transform: sitk.Transform, centre: np.ndarray) -> sitk.Euler3D
 
 
 def motion_of(transform: sitk.Transform, centre: np.ndarray) -> tuple[float, float]:
-    """How far a rigid transform turns (degrees) and moves `centre` (mm)."""
+    """Measure by how much a rigid transform rotates (degrees) and moves `centre` (mm)."""
     matrix, _ = matrix_of(transform)
     moved = np.array(transform.TransformPoint(centre.tolist())) - centre
     turned = Rotation.from_matrix(matrix).magnitude()
@@ -167,17 +178,18 @@ def descend(
     mask: sitk.Image,
     information: bool = False,
 ) -> float:
-    """Improve `transform`, in place, by regular-step gradient descent.
+    """Optimise `transform` in-place by regular-step gradient descent.
 
     Args:
-      mask: of the fixed image, on its grid: what is compared.
-      information: by Mattes' mutual information, where contrasts differ; else by correlation.
+      mask: voxels to compare, on the grid of the fixed image.
+      information: Compare by Mattes' mutual information, which allows for different contrasts. If
+        False, compare by correlation.
 
     Returns:
-      The similarity reached: higher is better, comparable between calls on the same images.
+      The final similarity. Higher is better. Values of calls on the same images are comparable.
 
     Raises:
-      RuntimeError: of ITK, where the images do not overlap.
+      RuntimeError: The images do not overlap (raised by ITK).
     """
     method = sitk.ImageRegistrationMethod()
     if information:
@@ -204,16 +216,16 @@ def search(
     shifts: list[np.ndarray],
     more: Sequence[sitk.Transform] = (),
 ) -> sitk.Euler3DTransform:
-    """The rigid transform of the best correlation, from many starts: correct to some mm.
+    """Find the rigid transform with the best correlation from many starts, to within a few mm.
 
     Args:
-      mask: of the fixed image, on any grid.
-      centre: of rotations, (3,) mm, in the fixed image.
-      shifts: where the centre may lie, as displacements; each is tried with every rotation.
-      more: further starts, tried as they are.
+      mask: voxels of the fixed image to compare, on any grid.
+      centre: centre of the rotations, (3,) mm, in the fixed image.
+      shifts: possible displacements of the centre. Each is tried with every rotation.
+      more: further starts, which are tried unchanged.
 
     Raises:
-      RuntimeError: from no start do the images overlap.
+      RuntimeError: The images do not overlap enough from any start.
     """
     starts = [nearest_rigid(start, centre) for start in more]
     for shift, angles in itertools.product(shifts, itertools.product(START_DEGREES, repeat=3)):
@@ -222,7 +234,7 @@ def search(
     found = _best(fixed, moving, mask, starts, SEARCH_MM, SEARCH_STEPS)[:BEST_OF_SEARCH]
     found = _best(fixed, moving, mask, found, PROBE_MM, PROBE_STEPS)
     if not found:
-        raise RuntimeError("the images overlap from no start")
+        raise RuntimeError("the images do not overlap from any start")
     return found[0]
 
 
@@ -234,7 +246,10 @@ def _best(
     spacing_mm: float,
     steps: int,
 ) -> list[sitk.Euler3DTransform]:
-    """The starts after a descent each, best first, less those that left the other image."""
+    """Optimise each start, and return the results, best first.
+
+    Results with too little overlap are left out.
+    """
     fixed, moving = isotropic(fixed, spacing_mm), isotropic(moving, spacing_mm)
     mask = on_grid(mask, fixed)
     least_voxels = LEAST_OVERLAP * sitk.GetArrayFromImage(mask).sum()
@@ -244,7 +259,7 @@ def _best(
         step_mm = FIRST_STEP_SHARE * spacing_mm
         try:
             similarity = descend(fixed, moving, transform, steps, step_mm, mask)
-        except RuntimeError:  # no overlap from here
+        except RuntimeError:  # no overlap from this start
             return None
         covered = sitk.GetArrayFromImage(coverage(moving, fixed, transform) & mask).sum()
         return (similarity, transform) if covered >= least_voxels else None
@@ -262,10 +277,10 @@ def refine(
     transform: sitk.Transform,
     spacings_mm: tuple[float, ...],
 ) -> None:
-    """Improve `transform`, in place, by mutual information inside a mask of the fixed image.
+    """Optimise `transform` in-place by mutual information inside a mask of the fixed image.
 
     Args:
-      spacings_mm: voxel sides to descend on, one after the other.
+      spacings_mm: voxel sides of the grids, used one after the other.
     """
     for spacing_mm in spacings_mm:
         fixed_there, moving_there = isotropic(fixed, spacing_mm), isotropic(moving, spacing_mm)

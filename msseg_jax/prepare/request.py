@@ -1,4 +1,4 @@
-"""What is to be prepared: two scans, and how. It imports none of the optional libraries."""
+"""Requests: which two scans to prepare, and how. Imports none of the optional libraries."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,34 +7,37 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.nifti import SUFFIXES
 
 VISITS = ("time01", "time02")
-PREFIXES = ("", "flair_")  # of a visit's name in a folder of scans
+PREFIXES = ("", "flair_")  # allowed before the name of a visit in a patient's folder
 
 
 @dataclass(frozen=True)
 class Request:
-    """One pair, and how to prepare it."""
+    """One pair of scans, and the options for its preparation."""
 
     time01: Path  # a NIfTI file, or a folder of DICOM files
     time02: Path
-    series: tuple[str | None, str | None] = (None, None)  # of DICOM folders with several
+    series: tuple[str | None, str | None] = (None, None)  # for DICOM folders with several series
     brain_masks: tuple[Path | None, Path | None] = (None, None)
     brain_mask_command: str | None = None
 
 
 def find_scans(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Return both scans of each patient of a folder, by the patient's name.
+    """Find both scans of each patient in a folder, by the name of the patient.
 
     Raises:
-      InputError: no such folder, no patients, or a patient without two scans; every problem in
-        one message.
+      InputError: The folder does not exist, contains no patients, or a patient does not have
+        exactly two scans. One message lists all problems.
     """
     if not root.is_dir():
         raise InputError(
-            f"{root}: no such folder; expected one with a folder per patient (--dataset)"
+            f"{root}: no such folder; expected a folder with one subfolder per patient (--dataset)"
         )
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise InputError(f"{root}: no patient folder in it; expected <patient>/time01.nii.gz ...")
+        raise InputError(
+            f"{root}: contains no patient folder; expected <patient>/time01.nii.gz and "
+            "<patient>/time02.nii.gz, for example"
+        )
     problems: list[str] = []
     scans = {}
     for folder in folders:
@@ -42,7 +45,7 @@ def find_scans(root: Path) -> dict[str, tuple[Path, Path]]:
         if len(first) == len(second) == 1:
             scans[folder.name] = (first[0], second[0])
         problems += [
-            _what_is_there(folder, visit, paths)
+            _describe_problem(folder, visit, paths)
             for visit, paths in zip(VISITS, (first, second), strict=True)
             if len(paths) != 1
         ]
@@ -60,13 +63,16 @@ def _scans_of(folder: Path, visit: str) -> list[Path]:
     ]
 
 
-def _what_is_there(folder: Path, visit: str, paths: list[Path]) -> str:
-    """Return what is there instead of one scan of a visit, in words."""
+def _describe_problem(folder: Path, visit: str, paths: list[Path]) -> str:
+    """Describe what the folder contains instead of exactly one scan of a visit."""
     starts = f"{visit} or flair_{visit}"
     if paths:
         names = ", ".join(path.name for path in paths)
-        found = f"{len(paths)} entries whose names begin with {starts}, {names}; expected one"
+        found = f"{len(paths)} names begin with {starts} ({names}); expected exactly one"
     else:
         names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        found = f"no NIfTI file or DICOM folder whose name begins with {starts}; there is: {names}"
+        found = (
+            f"expected a NIfTI file or DICOM folder with a name that begins with {starts}. "
+            f"The folder contains: {names}"
+        )
     return f"{folder}: {found}"

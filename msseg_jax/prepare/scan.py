@@ -1,4 +1,4 @@
-"""One visit as it left the scanner: a NIfTI file or a folder of DICOM, read and looked at."""
+"""Read and check the scan of one visit: a NIfTI file, or a folder of DICOM files."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,30 +12,30 @@ from msseg_jax.prepare.images import image_of
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.nifti import SUFFIXES, check_finite, read_volume
 
-EXTENT_MM = (60.0, 600.0)  # of the field of view along each axis: a slab of a head, a large coil
-MOST_SPACING_MM = 8.0  # of voxels; lesions of 3 mm are lost long before
+EXTENT_MM = (60.0, 600.0)  # field of view along each axis: from a slab of a head to a large coil
+MOST_SPACING_MM = 8.0  # coarsest voxel spacing; lesions of 3 mm are invisible well below it
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A visit's FLAIR on the scanner's own grid."""
+    """The FLAIR of a visit on the scanner's grid."""
 
     path: Path
     image: sitk.Image  # float32
-    series: str | None  # what DICOM says of it
-    digest: str  # of the voxels, whatever the file
-    is_oriented: bool  # whether the file says how the patient lies
+    series: str | None  # description of the DICOM series, None for NIfTI
+    digest: str  # SHA-256 of the voxels; does not depend on the file format
+    is_oriented: bool  # True if the header gives the orientation of the patient
 
 
 def read_scan(path: Path, series: str | None = None) -> Scan:
-    """Read a NIfTI file, or a series of a folder of DICOM files.
+    """Read a NIfTI file, or a series from a folder of DICOM files.
 
     Args:
-      series: number, UID or part of the description, where the folder holds several.
+      series: number, UID or part of the description. It is needed if the folder has several series.
 
     Raises:
-      InputError: nothing there, nothing that can be read, NaN, a sheared grid, a constant image,
-        an extent that no head has. The message names the file.
+      InputError: The file does not exist or cannot be read. It contains NaN, its grid is sheared,
+        the image is constant, or no head has its extent. The message names the file.
     """
     path = Path(path)
     said, is_oriented = None, True
@@ -43,8 +43,8 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
         image, said = read_series(path, series)
     elif path.is_file() and not path.name.endswith(SUFFIXES):
         raise InputError(
-            f"{path}: is neither NIfTI nor a folder; expected a NIfTI file (.nii or .nii.gz), or "
-            "the folder of a DICOM series"
+            f"{path}: is neither a NIfTI file nor a folder; expected a NIfTI file (.nii or "
+            ".nii.gz), or the folder of a DICOM series"
         )
     else:
         volume = read_volume(path)
@@ -57,23 +57,23 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
         raise InputError(f"{path}: some voxels are NaN or infinite; expected finite numbers")
     if array.min() == array.max():
         raise InputError(
-            f"{path}: every voxel is {array.flat[0]:g}; expected a FLAIR image: export it again"
+            f"{path}: every voxel is {array.flat[0]:g}; expected a FLAIR image. Export it again"
         )
     if array.max() <= 0:
-        raise InputError(f"{path}: no voxel is above 0; expected a FLAIR image: export it again")
+        raise InputError(f"{path}: no voxel is above 0; expected a FLAIR image. Export it again")
     return Scan(path, image, said, _digest(image), is_oriented)
 
 
 def check_two_visits(time01: Scan, time02: Scan) -> None:
-    """Raises InputError if both are the same scan."""
-    # Whatever a converter did to axes and header, the voxels' values are the same.
+    """Raise InputError if both visits are the same scan."""
+    # A converter may change the axes and the header, but not the set of voxel values.
     first, second = (
         np.sort(sitk.GetArrayFromImage(scan.image), axis=None) for scan in (time01, time02)
     )
     if np.array_equal(first, second):
         raise InputError(
-            f"{time01.path} and {time02.path} hold the same voxels; expected two visits: the same "
-            "scan was given twice"
+            f"{time01.path} and {time02.path} hold the same voxels; expected two visits, but the "
+            "same scan was given twice"
         )
 
 
@@ -83,8 +83,8 @@ def _check_right_angles(path: Path, affine: np.ndarray) -> None:
     lean = float(np.degrees(np.arcsin(min(1.0, cosines))))
     if lean > TILT_TOLERANCE_DEGREES:
         raise InputError(
-            f"{path}: the axes of its voxels lean by {lean:.1f} degrees (a tilted gantry, or an "
-            "affine registration written into the header); expected right angles: resample it"
+            f"{path}: its axes are {lean:.1f} degrees away from right angles (a tilted gantry, or "
+            "an affine registration written into the header); expected right angles. Resample it"
         )
 
 
@@ -95,14 +95,14 @@ def _check_extent(path: Path, image: sitk.Image) -> None:
     if not ((extent_mm >= low).all() and (extent_mm <= high).all()):
         said = " x ".join(f"{mm:.0f}" for mm in extent_mm)
         raise InputError(
-            f"{path}: measures {said} mm; expected {low:.0f} to {high:.0f} mm along each axis, as "
-            "a scan of a head: is it another image, or is its voxel size wrong?"
+            f"{path}: its field of view is {said} mm; expected {low:.0f} to {high:.0f} mm along "
+            "each axis for a scan of a head. Is it another image, or is its voxel size wrong?"
         )
     if (spacing_mm > MOST_SPACING_MM).any():
         said = " x ".join(f"{mm:.1f}" for mm in spacing_mm)
         raise InputError(
-            f"{path}: its voxels measure {said} mm; expected at most {MOST_SPACING_MM:.0f} mm: "
-            "lesions are smaller than that"
+            f"{path}: its voxels measure {said} mm; expected at most {MOST_SPACING_MM:.0f} mm, "
+            "because lesions are smaller than that. Give a scan with smaller voxels"
         )
 
 

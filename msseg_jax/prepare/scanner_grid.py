@@ -1,4 +1,4 @@
-"""Between the middle space and the second visit, as its scanner laid the voxels."""
+"""Resample between the middle space and the scanner's grid of the second visit."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,30 +17,32 @@ from msseg_jax.volumes.volume import Volume
 
 @dataclass(frozen=True)
 class ScannerGrid:
-    """The grid of a scan, and the way there from the middle space and back."""
+    """The grid of a scan, with the transform between the middle space and this grid."""
 
-    like: Volume  # what outputs take grid, codes and units from; its voxels are all 0
+    like: Volume  # gives outputs their grid, codes and units; its voxels are all 0
     _to_scan: sitk.Transform  # from points of the middle space to points of the scan
 
     @staticmethod
     def of(folder: Path, time02: Path, series: str | None) -> "ScannerGrid":
-        """The grid of the second visit of a prepared pair.
+        """Return the grid of the second visit of a prepared pair.
 
         Args:
-          folder: that `prepare_patient` made.
-          time02, series: the scan, as it was prepared.
+          folder: the folder that `prepare_patient` wrote.
+          time02, series: the scan from which the pair was prepared.
         """
         to_scan = sitk.ReadTransform(str(folder / TRANSFORMS / "middle_to_time02.txt"))
-        like = _of_dicom(time02, series) if time02.is_dir() else read_volume(time02)
-        # One 0 that stands for all voxels: of the scan's own none is needed.
+        like = _read_dicom_volume(time02, series) if time02.is_dir() else read_volume(time02)
+        # The scan's voxels are not needed. A single 0 is broadcast to all of them.
         empty = np.broadcast_to(np.float32(0), like.array.shape)
         return ScannerGrid(replace(like, array=empty), to_scan)
 
     def bring(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
-        """A map of the middle space (i, j, k) on the scan's grid: linear, 0 beyond, float32.
+        """Resample a map of the middle space (i, j, k) to the scan's grid.
+
+        The result is float32, linearly interpolated, and 0 outside the map.
 
         Args:
-          affine: (4, 4), of the map.
+          affine: (4, 4) affine of the map.
         """
         image = image_of(array.astype(np.float32), affine)
         scan = image_of(self.like.array, self.like.affine)
@@ -48,7 +50,7 @@ class ScannerGrid:
         return array_of(sitk.Resample(image, scan, from_scan, sitk.sitkLinear, 0.0))
 
     def points_in_middle(self, points: np.ndarray) -> np.ndarray:
-        """Points of the scan as points of the middle space, both (N, 3) mm (RAS)."""
+        """Map points of the scan to points of the middle space, both (N, 3) mm (RAS)."""
         from_scan = self._to_scan.GetInverse()
         points = (points.reshape(-1, 3) @ RAS_TO_LPS).tolist()
         there = [from_scan.TransformPoint(point) for point in points]
@@ -57,13 +59,15 @@ class ScannerGrid:
     def draw_in_middle(
         self, labels: np.ndarray, shape: tuple[int, int, int], affine: np.ndarray
     ) -> np.ndarray:
-        """Numbered lesions of the scan's grid on one of the middle space, nearest voxel: int32.
+        """Resample numbered lesions from the scan's grid to a grid of the middle space: int32.
+
+        Each voxel takes the number of the nearest voxel. A lesion that is too small for this gets
+        the one voxel that is nearest to its centre.
 
         Args:
           labels: (i, j, k) int, 0 where there is no lesion.
-          shape, affine: of the grid to draw on.
-
-        A lesion so small that no voxel falls on it is drawn as the one that is nearest to it.
+          shape: shape of the grid in the middle space.
+          affine: affine of this grid.
         """
         grid = image_of(np.broadcast_to(np.uint8(0), shape), affine)
         drawn = array_of(
@@ -80,7 +84,7 @@ class ScannerGrid:
         return drawn
 
 
-def _of_dicom(path: Path, series: str | None) -> Volume:
+def _read_dicom_volume(path: Path, series: str | None) -> Volume:
     image = read_scan(path, series).image
     affine = affine_of(image)
     header = nib.Nifti1Image(np.zeros(image.GetSize(), np.uint8), affine).header

@@ -1,9 +1,9 @@
-"""The processors that preparing takes: several pieces of work at once, each in a thread of its own.
+"""Run several tasks of the preparation at the same time, each in one thread.
 
-ITK divides a sum among its threads, and its last digits are then those of that division, or even of
-which thread came first. A registration hands such differences on, and the bias field may make per
-cent of them. So each of ITK's filters gets one thread, and what comes out is the same, to the bit,
-whatever the number of processors.
+ITK splits sums between its threads. The last digits of a sum then depend on the number of threads,
+and even on the order in which they finish. A registration carries such differences on, and bias
+correction can amplify them to some per cent. Therefore each ITK filter uses one thread only, and
+results are bit-identical for any number of processors.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,18 @@ _threads = processors()
 
 
 def use_threads(threads: int) -> None:
-    """Use so many processors from here on, in this process; all, if nothing is said."""
+    """Set the number of threads that this process uses. The default is one per processor."""
     global _threads
     _threads = threads
 
 
 def at_once(*tasks: Callable) -> list:
-    """What each of the tasks returns, in their order. ITK leaves Python's lock alone.
+    """Run tasks at the same time, and return their results in the same order.
+
+    Threads are enough for this, because ITK releases Python's global interpreter lock.
 
     Raises:
-      Whatever the first of them that fails raises.
+      Exception: the exception of the first task that fails.
     """
     with ThreadPoolExecutor(_threads) as pool:
         return list(pool.map(lambda task: task(), tasks))

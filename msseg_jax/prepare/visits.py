@@ -1,8 +1,8 @@
-"""Where the first visit lies on the second, and where the brain is in each.
+"""Register the visits, and find the brain in each.
 
-Both questions help each other: whole heads find each other from far away, an atlas finds the brain
-in each, and the brains alone say how the visits lie to each other in the end, whatever jaw, neck
-and scalp do.
+The two tasks use each other's results. First the whole heads are registered, which works from a
+distant start. An atlas then finds the brain in each visit. Finally the visits are registered inside
+the brains only, so that movements of jaw, neck and scalp have no influence.
 """
 
 import math
@@ -40,16 +40,17 @@ from msseg_jax.prepare.scan import Scan
 from msseg_jax.prepare.threads import at_once
 from msseg_jax.system.errors import InputError
 
-FINE_MM = (2.0, 1.0)  # voxel sides of the last descents between the visits
-COMPARE_MM = 2.0  # of the correlations by which a result is judged
+FINE_MM = (2.0, 1.0)  # voxel sides of the final registration of the visits, in this order
+COMPARE_MM = 2.0  # voxel side for the correlations that decide if a result is accepted
 
-# Bounds of this project's own choosing; what real pairs reach stands in docs/prepare.md.
-LEAST_ATLAS = 0.6  # correlation with the atlas
-SIZES = (0.8, 1.2)  # of a brain, along any direction, over the atlas's
-SURE_ATLAS = 0.8  # from here on nothing else is tried
-LEAST_VISITS = 0.5  # of the visits with each other inside the brain
-LEAST_GREY_TO_WHITE = 0.95  # brightness: FLAIR shows grey matter brighter than white, T1 darker
-MOST_MIRROR_GAIN = 0.02  # in correlation, by mirroring one visit
+# These bounds were chosen by this project. docs/explanation/preparation.md gives the values of real
+# pairs.
+LEAST_ATLAS = 0.6  # correlation of a scan with the atlas
+SIZES = (0.8, 1.2)  # size of a brain relative to the atlas, along any direction
+SURE_ATLAS = 0.8  # correlation with the atlas; from here on no further search is done
+LEAST_VISITS = 0.5  # correlation of the visits inside the brain
+LEAST_GREY_TO_WHITE = 0.95  # ratio of brightness; above 1 in FLAIR, below 1 in T1
+MOST_MIRROR_GAIN = 0.02  # gain of correlation if one visit is mirrored
 
 GIVE_MASKS = (
     "give brain masks (--brain_mask01, --brain_mask02) or a program that makes them "
@@ -59,14 +60,17 @@ GIVE_MASKS = (
 
 @dataclass(frozen=True)
 class Visit:
-    """A scan with what was found in it, on its own grid."""
+    """A scan with its brain mask and measurements, on the scan's grid.
+
+    The last three fields are None if the user gave a brain mask.
+    """
 
     scan: Scan
-    flat: sitk.Image  # float32, 0 to 1, without much bias: what registrations compare
+    flat: sitk.Image  # float32, 0 to 1, roughly corrected for bias; used for registrations
     brain: sitk.Image  # uint8
-    to_atlas: sitk.AffineTransform | None  # from the atlas's points to this visit's
+    to_atlas: sitk.AffineTransform | None  # from points of the atlas to points of this visit
     atlas_correlation: float | None
-    grey_to_white: float | None  # brightness of grey over white matter
+    grey_to_white: float | None  # ratio of the brightness of grey matter to that of white matter
 
 
 @dataclass(frozen=True)
@@ -75,40 +79,42 @@ class Registered:
 
     visits: tuple[Visit, Visit]
     transform: sitk.Euler3DTransform
-    correlation: float  # of the visits inside the first one's brain, without bias
-    mirror_gain: float  # in correlation, on a coarser grid, with the second visit mirrored
+    correlation: float  # of the visits inside the first one's brain, roughly corrected for bias
+    mirror_gain: float  # gain of correlation if the second visit is mirrored, on a coarser grid
 
 
 def register_visits(
     scans: tuple[Scan, Scan], brains: tuple[sitk.Image | None, sitk.Image | None] = (None, None)
 ) -> Registered:
-    """Bring two visits onto each other, from up to 30 degrees and any distance apart.
+    """Register two visits, which may be up to 30 degrees and any distance apart.
 
     Args:
-      brains: masks that somebody else made, each on its visit's grid; where both are None an atlas
-        is used, and where one is, that visit's is the other's.
+      brains: masks that the user gives, each on its visit's grid. If both are None, the atlas finds
+        the brains. If one is None, that visit gets the mask of the other.
 
     Raises:
-      InputError: no head, no FLAIR, or visits that do not match; mirrored ones.
+      InputError: A scan shows no head, or is not a FLAIR. The visits do not match, or one of them
+        is mirrored.
     """
     if all(brain is None for brain in brains):
         return _match_brains(*_find_brains(scans))
     start = _match_heads(scans, (seen(scans[0].image), seen(scans[1].image)), [])
     found = _match_brains(_with_given_brains(scans, brains, start), start)
-    if any(brain is None for brain in brains):  # now that it is known where the given one lies
+    if any(brain is None for brain in brains):
+        # Resample the given mask to the other visit again, now with the accurate transform.
         visits = _with_given_brains(scans, brains, found.transform)
         found = replace(found, visits=visits)
     return found
 
 
 def look_at(scan: Scan, otherwise: str = GIVE_MASKS) -> Visit:
-    """The brain of one scan alone, by the atlas.
+    """Find the brain of a single scan with the atlas.
 
     Args:
-      otherwise: what to do with a scan that will not do, for the message.
+      otherwise: advice for the error message: what to do if the scan cannot be used.
 
     Raises:
-      InputError: no head, or no FLAIR.
+      InputError: The scan shows no head, or is not a FLAIR.
     """
     atlas, head = load_atlas(), seen(scan.image)
     fit = fit_atlas(atlas, head, [_pose(atlas, scan, head)])
@@ -116,7 +122,7 @@ def look_at(scan: Scan, otherwise: str = GIVE_MASKS) -> Visit:
 
 
 def _find_brains(scans: tuple[Scan, Scan]) -> tuple[tuple[Visit, Visit], sitk.Transform]:
-    """Both brains by the atlas, and the visits' transform to a few mm."""
+    """Find both brains with the atlas, and the transform between the visits to a few mm."""
     atlas, heads = load_atlas(), (seen(scans[0].image), seen(scans[1].image))
     pose = _pose(atlas, scans[0], heads[0])
     transform = _match_heads(scans, heads, [])
@@ -125,8 +131,8 @@ def _find_brains(scans: tuple[Scan, Scan]) -> tuple[tuple[Visit, Visit], sitk.Tr
         partial(fit_atlas, atlas, heads[1], [compose(transform, pose)]),
     )
     if not min(found for _, found in fits) >= SURE_ATLAS:
-        # One of the two searches may have gone astray. A third one makes up for it, as any two
-        # of them say what the third should.
+        # One of the two searches may have failed. Add a third one, from the atlas to the second
+        # visit. Any two correct results determine the third.
         other = _pose(atlas, scans[1], heads[1])
         transform = _match_heads(scans, heads, [compose(other, pose.GetInverse())])
         back = compose(transform.GetInverse(), other)
@@ -142,46 +148,48 @@ def _pose(atlas: Atlas, scan: Scan, head: sitk.Image) -> sitk.Transform:
     try:
         return find_pose(atlas, head)
     except RuntimeError as error:
-        raise _no_head(scan, "nothing in it overlaps with a brain") from error
+        raise _no_head(scan, "an average brain overlaps with it at no position") from error
 
 
 def _no_head(scan: Scan, found: str) -> InputError:
     return InputError(
         f"{scan.path}: no head was found in it ({found}); expected a FLAIR of a head with most of "
-        "the brain in view: look at the image"
+        "the brain in view. Look at the image"
     )
 
 
 def _match_heads(
     scans: tuple[Scan, Scan], heads: tuple[sitk.Image, sitk.Image], more: list[sitk.Transform]
 ) -> sitk.Euler3DTransform:
-    """The visits on each other by all that is in them, to a few mm."""
+    """Register the visits by the whole heads, to a few mm."""
     cut = [capped(head) for head in heads]
     masks = [sitk.OtsuThreshold(isotropic(head, PROBE_MM), 0, 1) for head in cut]
     first, second = (centre_of(mask) for mask in masks)
-    # Some air around the head, so that its outline counts.
+    # Include some air around the head, so that its outline is compared, too.
     around = sitk.BinaryDilate(sitk.BinaryFillhole(masks[0]), (3, 3, 3))
     try:
         return search(cut[0], cut[1], around, first, [second - first], more)
     except RuntimeError as error:
         raise InputError(
-            f"{scans[0].path} and {scans[1].path}: the visits do not overlap however they are "
-            "turned; expected two scans of one head: look at both"
+            f"{scans[0].path} and {scans[1].path}: the visits do not overlap at any rotation that "
+            "was tried; expected two scans of one head. Look at both"
         ) from error
 
 
 def _find_in(
     atlas: Atlas, scan: Scan, fit: tuple[sitk.AffineTransform, float], otherwise: str = GIVE_MASKS
 ) -> Visit:
-    """The brain of a visit, from what `fit_atlas` found.
+    """Find the brain of a visit, starting from the result of `fit_atlas`.
 
     Raises:
-      InputError: it found no head, or this is no FLAIR.
+      InputError: The atlas does not fit, or the scan is not a FLAIR.
     """
     to_atlas, found = fit
     if not found >= LEAST_ATLAS:
         raise _no_head(
-            scan, f"correlation {found:.2f} with an average brain, at least {LEAST_ATLAS} expected"
+            scan,
+            f"the correlation with an average brain is {found:.2f}; expected at least "
+            f"{LEAST_ATLAS}",
         )
     matrix, _ = matrix_of(to_atlas)
     sizes = np.linalg.svd(matrix, compute_uv=False)
@@ -189,8 +197,8 @@ def _find_in(
         worst = max(sizes, key=lambda size: abs(math.log(size)))
         raise _no_head(
             scan,
-            f"an average brain fits it stretched to {worst:.2g} times its length, {SIZES[0]:g} to "
-            f"{SIZES[1]:g} expected",
+            f"an average brain would have to be stretched to {worst:.2g} times its length; "
+            f"expected {SIZES[0]:g} to {SIZES[1]:g} times",
         )
     prior = brain_by_atlas(atlas, to_atlas, scan.image)
     check_volume(prior, str(scan.path), otherwise)
@@ -203,9 +211,9 @@ def _find_in(
     ratio = grey / white if white > 0 else math.nan
     if not ratio >= LEAST_GREY_TO_WHITE:
         raise InputError(
-            f"{scan.path}: grey matter is {ratio:.2f} times as bright as white matter; expected a "
-            f"FLAIR, where it is brighter (at least {LEAST_GREY_TO_WHITE:g} times): this looks "
-            f"like a T1-weighted image. If it is a FLAIR, {otherwise}"
+            f"{scan.path}: grey matter is {ratio:.2f} times as bright as white matter; expected at "
+            f"least {LEAST_GREY_TO_WHITE:g} times, as in a FLAIR. This looks like a T1-weighted "
+            f"image. If it is a FLAIR, {otherwise}"
         )
     return Visit(scan, flat, brain, to_atlas, found, ratio)
 
@@ -234,18 +242,23 @@ def _with_given_brains(
     return tuple(at_once(partial(visit, scans[0], first), partial(visit, scans[1], second)))
 
 
-def check_volume(brain: sitk.Image, whose: str, otherwise: str = GIVE_MASKS) -> None:
-    """Raises InputError for a brain such as no adult has."""
+def check_volume(brain: sitk.Image, name: str, otherwise: str = GIVE_MASKS) -> None:
+    """Raise InputError if the volume of a brain mask is implausible for an adult.
+
+    Args:
+      name: the scan or the mask, for the message.
+      otherwise: advice for the message: what to do if the scan cannot be used.
+    """
     low, high = BRAIN_ML
     if not low <= (found_ml := volume_ml(brain)) <= high:
         raise InputError(
-            f"{whose}: the brain mask holds {found_ml:.0f} ml; expected {low:.0f} to "
-            f"{high:.0f} ml, an adult's brain: look at the scan, and {otherwise}"
+            f"{name}: the brain mask has a volume of {found_ml:.0f} ml; expected {low:.0f} to "
+            f"{high:.0f} ml for an adult. Look at the scan, and {otherwise}"
         )
 
 
 def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registered:
-    """The visits on each other by their brains alone, to a fraction of a voxel."""
+    """Register the visits inside their brains only, to a fraction of a voxel."""
     for visit in visits:
         check_volume(visit.brain, str(visit.scan.path))
     first, second = visits
@@ -261,14 +274,14 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
     names = f"{first.scan.path} and {second.scan.path}"
     if mirrored >= LEAST_VISITS and mirrored > as_they_are + MOST_MIRROR_GAIN:
         raise InputError(
-            f"{names}: left and right of one visit are exchanged: mirrored, the visits match "
-            f"better (correlation {mirrored:.2f} in place of {as_they_are:.2f}). Export both from "
-            "the scanner's own files again"
+            f"{names}: left and right are swapped in one visit. The visits match better if one is "
+            f"mirrored (correlation {mirrored:.2f} instead of {as_they_are:.2f}). Export both "
+            "again from the original files of the scanner"
         )
     if not reached >= LEAST_VISITS:
         raise InputError(
-            f"{names}: the visits do not match inside the brain, correlation {reached:.2f}; "
-            f"expected at least {LEAST_VISITS}: are both FLAIRs of one patient?"
+            f"{names}: the visits do not match inside the brain. Their correlation is "
+            f"{reached:.2f}; expected at least {LEAST_VISITS}. Are both FLAIRs of one patient?"
         )
     return Registered(visits, transform, reached, mirrored - as_they_are)
 
@@ -276,17 +289,18 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
 def _correlation_inside(
     visits: tuple[Visit, Visit], transform: sitk.Transform, spacing_mm: float
 ) -> float:
-    """The visits' correlation inside the first one's brain, on voxels of `spacing_mm`."""
+    """Return the correlation of the visits inside the first brain, on voxels of `spacing_mm`."""
     fixed, moving = (isotropic(visit.flat, spacing_mm) for visit in visits)
     return correlation(fixed, moving, on_grid(visits[0].brain, fixed), transform)
 
 
 def _correlation_mirrored(visits: tuple[Visit, Visit]) -> float:
-    """The best correlation with the second visit mirrored, on voxels of PROBE_MM."""
+    """Return the best correlation if the second visit is mirrored, on voxels of PROBE_MM."""
     fixed, moving = (isotropic(visit.flat, PROBE_MM) for visit in visits)
     inside = on_grid(visits[0].brain, fixed)
-    # A reflection is no rigid motion, so the image is what is reflected, by its header: left and
-    # right of the scanner through the brain's centre, and how the head lies is searched for.
+    # A reflection is not a rigid motion, so the search cannot find it. Instead, the header of the
+    # image is changed: left and right of the scanner are swapped at the brain's centre. The search
+    # then finds the rotation and the shift.
     flip = np.diag([-1.0, 1.0, 1.0])
     there = centre_of(visits[1].brain)
     reflected = sitk.Image(moving)

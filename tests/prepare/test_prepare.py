@@ -1,4 +1,4 @@
-"""The command `msseg prepare`, on two visits of a phantom head."""
+"""Test the command `msseg prepare` with two visits of a phantom head."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def scans(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(scans, tmp_path_factory):
-    """The folder of a patient, as the command line makes it."""
+    """Prepare a patient with the command line, and return the folder."""
     folder = tmp_path_factory.mktemp("prepared") / "anna"
     assert main(flags_of(scans, folder)) == 0
     return folder
@@ -53,7 +53,7 @@ def flags_of(scans, output, *more) -> list[str]:
 
 
 def quick(scans) -> list[str]:
-    """With a mask given, no atlas is searched for."""
+    """Return a flag that makes the run faster. With a given mask, the atlas is not used."""
     return [f"--brain_mask01={scans / 'brain01.nii.gz'}"]
 
 
@@ -61,12 +61,12 @@ def record_of(folder) -> dict:
     return json.loads((folder / "prepare.json").read_text())
 
 
-def test_a_prepared_folder_is_whole_and_alone(prepared):
+def test_a_prepared_folder_is_complete_and_nothing_else_is_left(prepared):
     assert {path.name for path in prepared.iterdir()} == FILES
     assert [path.name for path in prepared.parent.iterdir()] == ["anna"]
 
 
-def test_the_pair_passes_every_check_of_a_data_set(prepared):
+def test_the_pair_passes_all_checks_of_a_data_set(prepared):
     pair = read_pair(patient_in(prepared))
     assert pair.time01.is_oriented
     assert pair.time01.header.get_xyzt_units()[0] == "mm"
@@ -75,7 +75,7 @@ def test_the_pair_passes_every_check_of_a_data_set(prepared):
     assert (pair.time01.array[pair.brain] > 0).mean() > 0.99
 
 
-def test_transforms_lead_from_the_middle_to_the_scans_as_sitk_takes_them(scans, prepared):
+def test_transforms_map_the_middle_to_the_scans_as_sitk_expects(scans, prepared):
     middle = heads.read(prepared / layout.BRAIN_MASK)
     first, second, between = (
         sitk.ReadTransform(str(prepared / "transforms" / f"{name}.txt"))
@@ -88,7 +88,7 @@ def test_transforms_lead_from_the_middle_to_the_scans_as_sitk_takes_them(scans, 
     assert heads.dice(middle, there) > 0.95
 
 
-def test_the_record_says_what_was_done_and_how_well_it_went(scans, prepared):
+def test_the_record_contains_inputs_settings_and_quality_measures(scans, prepared):
     record = record_of(prepared)
     assert record["time01"]["path"] == str(scans / "time01.nii.gz")
     assert record["time01"]["spacing_mm"] == [2.0, 2.0, 2.0]
@@ -116,7 +116,7 @@ def test_the_picture_shows_both_visits(prepared):
         assert orange.sum() > 100
 
 
-def test_what_a_reader_should_know_is_said():
+def test_warnings_name_missing_orientation_unseen_brain_motion_and_resolution():
     def visit(name, spacing_mm, is_oriented):
         image = sitk.Image(4, 4, 4, sitk.sitkFloat32)
         image.SetSpacing(spacing_mm)
@@ -127,17 +127,20 @@ def test_what_a_reader_should_know_is_said():
     def warnings(visits, unseen_ml, apart_mm):
         return find_warnings(visits, unseen_ml, 1400.0, Alignment(apart_mm, 0.9))
 
-    well = visit("a.nii", (1.0, 1.0, 1.0), True), visit("b.nii", (1.0, 1.0, 1.2), True)
-    assert warnings(well, 20.0, 0.9) == []
-    odd = visit("a.nii", (1.0, 1.0, 1.0), False), visit("b.nii", (1.0, 1.0, 3.0), True)
-    said = warnings(odd, 60.0, 1.4)
+    good = visit("a.nii", (1.0, 1.0, 1.0), True), visit("b.nii", (1.0, 1.0, 1.2), True)
+    assert warnings(good, 20.0, 0.9) == []
+    bad = visit("a.nii", (1.0, 1.0, 1.0), False), visit("b.nii", (1.0, 1.0, 3.0), True)
+    said = warnings(bad, 60.0, 1.4)
     assert len(said) == 4
-    for words in ("a.nii does not say how", "60 ml", "1.4 mm apart", "voxels of 1.0 and 3.0 mm3"):
+    for words in (
+        "a.nii does not define the orientation", "60 ml", "1.4 mm apart",
+        "voxels of 1.0 and 3.0 mm3",
+    ):  # fmt: skip
         assert any(words in warning for warning in said)
 
 
 @pytest.mark.slow
-def test_the_pair_is_the_same_to_the_bit_whatever_the_number_of_threads(
+def test_the_pair_is_bit_identical_for_any_number_of_threads(
     scans, prepared, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(threads, "_threads", 1 if threads._threads > 1 else 3)
@@ -151,7 +154,7 @@ def test_the_pair_is_the_same_to_the_bit_whatever_the_number_of_threads(
         assert path.read_text() == (tmp_path / "anna" / "transforms" / path.name).read_text()
 
 
-def test_what_was_prepared_before_is_not_done_again(scans, prepared, capsys, monkeypatch):
+def test_a_prepared_pair_is_not_prepared_again(scans, prepared, capsys, monkeypatch):
     def never(*_):
         raise AssertionError("prepared again")
 
@@ -162,13 +165,13 @@ def test_what_was_prepared_before_is_not_done_again(scans, prepared, capsys, mon
     assert record_of(prepared) == before
 
 
-def test_another_pair_does_not_take_a_folders_place(scans, prepared, capsys):
+def test_a_pair_does_not_replace_the_folder_of_another_pair(scans, prepared, capsys):
     swapped = ["-t1", str(scans / "time02.nii.gz"), "-t2", str(scans / "time01.nii.gz")]
     assert main([*swapped, "-o", str(prepared)]) == 1
     assert f"{prepared}: holds a pair that was prepared from other scans" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_not_ours_is_left_alone(scans, tmp_path, capsys):
+def test_a_folder_that_another_program_made_is_not_changed(scans, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     assert main(flags_of(scans, tmp_path / "mine", "--overwrite")) == 1
@@ -180,7 +183,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(scans, tmp_path, capsys):
     ("content", "said"),
     [
         ("{", "prepare.json: is damaged"),
-        ("[]", "prepare.json: is damaged, or of another version"),
+        ("[]", "prepare.json: is damaged, or was written by another version"),
         ('{"asked_for": {}}', "record.made_by is missing"),
     ],
 )
@@ -193,7 +196,7 @@ def test_a_damaged_record_is_named(scans, prepared, tmp_path, capsys, content, s
     assert (folder / "prepare.json").read_text() == content
 
 
-def test_overwrite_replaces_what_was_prepared(scans, prepared, tmp_path, monkeypatch):
+def test_overwrite_replaces_a_prepared_pair(scans, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(patient_module, "register_visits", heads.known_registration(scans))
     folder = tmp_path / "anna"
     shutil.copytree(prepared, folder)
@@ -204,7 +207,7 @@ def test_overwrite_replaces_what_was_prepared(scans, prepared, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
+def test_overwrite_prepares_the_pair_again_with_given_masks(scans, prepared, tmp_path):
     folder = tmp_path / "anna"
     shutil.copytree(prepared, folder)
     assert main(flags_of(scans, folder, "--overwrite", *quick(scans))) == 0
@@ -215,16 +218,17 @@ def test_overwrite_makes_it_again_with_given_masks(scans, prepared, tmp_path):
     assert volumes_ml[0] == pytest.approx(volumes_ml[1], rel=0.05)
 
 
-def test_overwrite_does_not_delete_what_others_added(scans, prepared, tmp_path, capsys):
+def test_overwrite_does_not_delete_files_of_other_programs(scans, prepared, tmp_path, capsys):
     folder = tmp_path / "anna"
     shutil.copytree(prepared, folder)
     (folder / layout.CONSENSUS).write_text("a week of an expert's work")
     assert main(flags_of(scans, folder, "--overwrite")) == 1
-    assert f"also holds {layout.CONSENSUS}, not made by this program" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"also holds {layout.CONSENSUS}. These were not made by this program" in said
     assert (folder / layout.CONSENSUS).read_text() == "a week of an expert's work"
 
 
-def test_a_failure_on_the_way_leaves_nothing(scans, tmp_path, monkeypatch, capsys):
+def test_a_failed_run_leaves_no_files(scans, tmp_path, monkeypatch, capsys):
     def full_disk(*_):
         raise OSError("No space left on device")
 
@@ -244,33 +248,33 @@ def test_an_implausible_mask_is_refused_with_its_volume(scans, tmp_path, monkeyp
     flags = flags_of(scans, tmp_path / "anna", f"--brain_mask01={tmp_path / 'half.nii.gz'}")
     assert main(flags) == 1
     said = capsys.readouterr().err
-    assert f"{tmp_path / 'half.nii.gz'}: the brain mask holds {volume_ml:.0f} ml" in said
+    assert f"{tmp_path / 'half.nii.gz'}: the brain mask has a volume of {volume_ml:.0f} ml" in said
     assert "expected 800 to 2000 ml" in said
     assert not (tmp_path / "anna").exists()
 
 
-def test_sigterm_leaves_nothing_half_written(scans, tmp_path):
+def test_sigterm_leaves_no_incomplete_files(scans, tmp_path):
     status, said = heads.stop_when(
         lambda: bool(list(tmp_path.iterdir())),
         "msseg_jax", "prepare", *flags_of(scans, tmp_path / "anna"),
     )  # fmt: skip
     assert status == 1
-    # A log, which is no terminal, has a line for each step that was begun.
+    # The output is not a terminal, so it has one line for each step that was begun.
     first, *steps, last = said.splitlines()
     assert first == "preparing: reading"
     assert all(re.fullmatch("preparing: [a-z ]+", step) for step in steps)
-    assert last == f"{PROGRAM}: interrupted; the same command goes on"
+    assert last == f"{PROGRAM}: Interrupted. Run the same command again to resume."
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_cleared_away(scans, tmp_path, monkeypatch):
+def test_temporary_folders_of_a_killed_run_are_deleted(scans, tmp_path, monkeypatch):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     machine = socket.gethostname()
     kept = {
-        f".partial-{machine}-{os.getpid()}-bert",  # of one that lives
-        f".partial-{machine}-{ended.pid}-anna-maria",  # another patient's
-        f".partial-elsewhere-{ended.pid}-anna",  # of a machine whose processes are not seen here
+        f".partial-{machine}-{os.getpid()}-bert",  # of a process that is still running
+        f".partial-{machine}-{ended.pid}-anna-maria",  # of another patient
+        f".partial-elsewhere-{ended.pid}-anna",  # of another machine; its process may be running
     }
     for name in (*kept, f".partial-{machine}-{ended.pid}-anna"):
         (tmp_path / name).mkdir()
@@ -279,7 +283,7 @@ def test_what_a_killed_run_left_is_cleared_away(scans, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"anna", *kept}
 
 
-def test_a_data_set_goes_on_after_a_patient_that_fails(scans, prepared, tmp_path):
+def test_a_data_set_continues_after_a_patient_that_fails(scans, prepared, tmp_path):
     root, output = tmp_path / "scans", tmp_path / "out"
     for name in ("anna", "bert"):
         (root / name).mkdir(parents=True)
@@ -292,7 +296,8 @@ def test_a_data_set_goes_on_after_a_patient_that_fails(scans, prepared, tmp_path
     nib.save(nib.Nifti1Image(voxels, image.affine), broken)
     output.mkdir()
     shutil.copytree(prepared, output / "anna")
-    # As users start it: the processes of a module that is run differ from those of one imported.
+    # Run as users run it: a module that is run starts its processes differently from an imported
+    # one.
     command = [sys.executable, "-m", "msseg_jax", "prepare", f"--dataset={root}"]
     done = subprocess.run(
         [*command, f"--output={output}", "--jobs=2"], capture_output=True, text=True, check=False
@@ -302,13 +307,13 @@ def test_a_data_set_goes_on_after_a_patient_that_fails(scans, prepared, tmp_path
     assert rows["anna"].endswith("done before")
     assert rows["bert"].endswith("failed")
     assert f"bert: {broken}: 1 voxels are NaN or infinite" in done.stderr
-    told = [line for line in done.stdout.splitlines() if line.endswith(" of 2)")]
-    assert sorted(line[:6] for line in told) == ["anna: ", "bert: "]
-    assert told[1].endswith("(2 of 2)")
+    progress = [line for line in done.stdout.splitlines() if line.endswith(" of 2)")]
+    assert sorted(line[:6] for line in progress) == ["anna: ", "bert: "]
+    assert progress[1].endswith("(2 of 2)")
     assert [path.name for path in output.iterdir()] == ["anna"]
 
 
-def test_what_is_not_there_is_named_before_anything_is_read(scans, tmp_path, capsys, monkeypatch):
+def test_missing_files_are_named_before_any_file_is_read(scans, tmp_path, capsys, monkeypatch):
     def never(*_):
         raise AssertionError("read")
 
@@ -319,19 +324,19 @@ def test_what_is_not_there_is_named_before_anything_is_read(scans, tmp_path, cap
     assert f"{second}, {mask}: no such file or folder" in capsys.readouterr().err
 
 
-def test_jobs_are_of_a_data_set(scans, tmp_path, capsys):
+def test_jobs_needs_dataset(scans, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(flags_of(scans, tmp_path / "anna", "--jobs=1"))
     assert "error: --jobs needs --dataset" in capsys.readouterr().err
 
 
-def test_the_same_scan_twice_is_refused(scans, tmp_path, capsys):
+def test_the_same_scan_for_both_visits_is_refused(scans, tmp_path, capsys):
     first = str(scans / "time01.nii.gz")
     assert main(["-t1", first, "-t2", first, "-o", str(tmp_path / "anna")]) == 1
     assert "the same scan was given twice" in capsys.readouterr().err
 
 
-def test_without_the_libraries_one_line_says_what_to_install(scans, tmp_path, capsys, monkeypatch):
+def test_one_line_says_which_missing_libraries_to_install(scans, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(libraries, "find_spec", lambda name: None)
     assert main(flags_of(scans, tmp_path / "anna")) == 1
     said = capsys.readouterr().err
@@ -340,7 +345,7 @@ def test_without_the_libraries_one_line_says_what_to_install(scans, tmp_path, ca
     assert said.count("\n") == 1
 
 
-def test_prediction_on_pairs_that_lie_on_one_grid_imports_none_of_the_libraries():
+def test_prediction_on_prepared_pairs_imports_none_of_the_libraries():
     check = (
         "import sys, msseg_jax.cli.predict, msseg_jax.cli.flags.prepare\n"
         "print([name for name in ('SimpleITK', 'nilearn') if name in sys.modules])"
@@ -349,7 +354,7 @@ def test_prediction_on_pairs_that_lie_on_one_grid_imports_none_of_the_libraries(
     assert done.stdout.strip() == "[]"
 
 
-def test_a_data_set_that_is_stopped_stops_its_processes_and_leaves_nothing(scans, tmp_path):
+def test_stopping_a_data_set_stops_its_processes_and_leaves_no_files(scans, tmp_path):
     root, output = tmp_path / "scans", tmp_path / "out"
     for name in ("anna", "bert"):
         (root / name).mkdir(parents=True)
@@ -357,9 +362,9 @@ def test_a_data_set_that_is_stopped_stops_its_processes_and_leaves_nothing(scans
             shutil.copy(scans / f"{visit}.nii.gz", root / name)
     flags = [f"--dataset={root}", f"--output={output}", "--jobs=2"]
     status, said = heads.stop_when(
-        lambda: output.is_dir() and len(list(output.iterdir())) == 2,  # both at work
+        lambda: output.is_dir() and len(list(output.iterdir())) == 2,  # both are being prepared
         "msseg_jax", "prepare", *flags,
     )  # fmt: skip
     assert status == 1
-    assert said == f"{PROGRAM}: interrupted; the same command goes on\n"
+    assert said == f"{PROGRAM}: Interrupted. Run the same command again to resume.\n"
     assert list(output.iterdir()) == []

@@ -9,11 +9,11 @@ from msseg_jax.prepare.dicom import list_series, read_series
 from msseg_jax.system.errors import InputError
 from tests.support.dicom import TURNED, check_same, make_image, write_enhanced, write_series
 
-# ------------------------------------------------------------------------------- what is read
+# ---------------------------------------------------------------------------------- reading
 
 
 @pytest.mark.parametrize("direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), TURNED])
-def test_a_series_is_read_as_the_image_that_was_written(tmp_path, direction):
+def test_reading_a_series_returns_the_image_that_was_written(tmp_path, direction):
     image = make_image(direction=direction)
     found, said = read_series(write_series(tmp_path, image))
     check_same(found, image)
@@ -34,8 +34,8 @@ def test_names_of_files_and_folders_do_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("axis", [0, 2])
-def test_slices_are_stacked_upwards_whatever_their_order(tmp_path, axis):
-    """An image whose axes are left-handed: files hold right-handed ones alone."""
+def test_slices_are_sorted_along_their_normal(tmp_path, axis):
+    """Write an image with left-handed axes. DICOM files hold only right-handed axes."""
     mirrored = np.array(TURNED).reshape(3, 3)
     mirrored[:, axis] *= -1
     image = make_image(direction=mirrored.ravel().tolist())
@@ -48,14 +48,17 @@ def test_slices_are_stacked_upwards_whatever_their_order(tmp_path, axis):
 
 
 @pytest.mark.parametrize(("spacing_mm", "digits", "atol"), [(1.2345, 2, 0.01), (4.0333, 1, 0.1)])
-def test_rounded_positions_are_no_gaps(tmp_path, spacing_mm, digits, atol):
+def test_rounded_positions_are_not_reported_as_gaps(tmp_path, spacing_mm, digits, atol):
     image = make_image(30, (1.0, 1.0, spacing_mm))
     found, _ = read_series(write_series(tmp_path, image, digits=digits))
     check_same(found, image, atol)
 
 
 def insert_rescale(path, slope, intercept):
-    """Tags that SimpleITK does not write with MR, or as 0 and 1, in front of the voxels."""
+    """Insert the tags for rescaling before the voxels of a DICOM file.
+
+    For MR, SimpleITK does not write these tags, or writes 0 and 1.
+    """
     content = path.read_bytes()
     voxels = content.index(b"\xe0\x7f\x10\x00")
     written = content.find(b"\x28\x00\x52\x10")
@@ -76,7 +79,7 @@ def test_each_slice_is_rescaled_by_its_own_slope_and_intercept(tmp_path):
         np.testing.assert_array_equal(found[k], stored[k] * (0.5 if k % 2 else 3) - k)
 
 
-def compressing():
+def compressing_writer():
     writer = sitk.ImageFileWriter()
     writer.SetImageIO("GDCMImageIO")
     writer.UseCompressionOn()
@@ -86,17 +89,17 @@ def compressing():
 
 def test_a_compressed_series_is_read(tmp_path):
     image = make_image()
-    write_series(tmp_path, image, writer=compressing())
+    write_series(tmp_path, image, writer=compressing_writer())
     assert b"1.2.840.10008.1.2.4.90" in (tmp_path / "IM000").read_bytes()
     check_same(read_series(tmp_path)[0], image)
 
 
-# ---------------------------------------------------------------------------- which series
+# ----------------------------------------------------------------------- choosing a series
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Three stacks, as a PACS exports them: one folder for all."""
+    """Write three series into one folder, as a PACS exports them."""
     folder = tmp_path_factory.mktemp("study")
     for factor, number, description, slices in (
         (1, "4", "t1 mprage", 13), (2, "12", "t2 FLAIR sag post", 12), (3, "5", "t2 FLAIR sag", 11),
@@ -120,39 +123,39 @@ def test_a_series_is_picked_by_number_uid_or_part_of_its_description(study, pick
 @pytest.mark.parametrize(
     ("pick", "said"),
     [
-        (None, "3 series in it; expected one: give --series=NUMBER"),
-        ("flair", "--series=flair names 2 of the series"),
-        ("swi", "--series=swi names 0 of the series"),
+        (None, "contains 3 series; expected one. Choose one with --series=NUMBER"),
+        ("flair", "--series=flair matches 2 of the series"),
+        ("swi", "--series=swi matches 0 of the series"),
     ],
 )
-def test_all_series_are_listed_where_it_is_open_which(study, pick, said):
+def test_all_series_are_listed_if_the_choice_is_not_clear(study, pick, said):
     with pytest.raises(InputError) as error:
         read_series(study, pick)
     first, *listed = str(error.value).splitlines()
     assert first.startswith(f"{study}: {said}")
-    assert listed == [  # by number, not by text
+    assert listed == [  # sorted by number, not as text
         "  series 4: 't1 mprage', MR, 13 files, UID 1.2.4",
         "  series 5: 't2 FLAIR sag', MR, 11 files, UID 1.2.5",
         "  series 12: 't2 FLAIR sag post', MR, 12 files, UID 1.2.12",
     ]
 
 
-def test_a_number_goes_before_a_description_that_has_it_too(tmp_path):
+def test_a_matching_number_takes_precedence_over_a_matching_description(tmp_path):
     write_series(tmp_path, make_image(), "1.2.8", "8", "flair 3 mm", "a{}")
     write_series(tmp_path, make_image(), "1.2.9", "3", "flair", "b{}")
     assert "UID 1.2.9" in read_series(tmp_path, "3")[1]
     assert "UID 1.2.8" in read_series(tmp_path, "3 mm")[1]
 
 
-def test_a_number_that_two_series_have_is_not_enough(tmp_path):
+def test_a_number_that_two_series_share_is_refused(tmp_path):
     write_series(tmp_path, make_image(), "1.2.3", name="a{}")
     write_series(tmp_path, make_image(), "1.2.4", name="b{}")
-    with pytest.raises(InputError, match=r"--series=5 names 2 (.|\n)*1\.2\.3\n(.|\n)*1\.2\.4"):
+    with pytest.raises(InputError, match=r"--series=5 matches 2 (.|\n)*1\.2\.3\n(.|\n)*1\.2\.4"):
         read_series(tmp_path, "5")
     assert "UID 1.2.4" in read_series(tmp_path, "1.2.4")[1]
 
 
-def test_a_scout_beside_a_stack_is_no_obstacle(tmp_path):
+def test_a_scout_in_the_same_folder_is_ignored(tmp_path):
     image = make_image()
     write_series(tmp_path, image)
     for k, direction in enumerate([(1, 0, 0, 0, 1, 0, 0, 0, 1), TURNED, TURNED[3:] + TURNED[:3]]):
@@ -163,7 +166,7 @@ def test_a_scout_beside_a_stack_is_no_obstacle(tmp_path):
     check_same(read_series(tmp_path)[0], image)
 
 
-def test_descriptions_are_read_in_the_character_sets_of_europe(tmp_path):
+def test_descriptions_are_decoded_from_latin_1_and_utf_8(tmp_path):
     write_series(tmp_path, make_image(), description="FLAIR Schädel")
     for path in tmp_path.iterdir():
         latin = path.read_bytes().replace("ä".encode() + b"del", b"\xe4del ")
@@ -178,20 +181,22 @@ def test_descriptions_are_read_in_the_character_sets_of_europe(tmp_path):
         read_series(tmp_path)
 
 
-# -------------------------------------------------------------------------- what is refused
+# ------------------------------------------------------------------------- refused series
 
 
-def test_missing_slices_are_named_by_what_lies_around_them(tmp_path):
-    write_series(tmp_path, make_image())  # from 7.25 mm upwards, by 4 mm
+def test_missing_slices_are_described_by_the_slices_around_them(tmp_path):
+    write_series(tmp_path, make_image())  # slices every 4 mm, starting at 7.25 mm
     (tmp_path / "IM005").unlink()
     with pytest.raises(InputError) as error:
         read_series(tmp_path)
     assert "series 5: 't2 flair', MR, 11 files" in str(error.value)
-    assert "slices are 4.00 mm apart but not everywhere" in str(error.value)
-    assert "between IM004 (23.2 mm) and IM006 (31.2 mm); expected all slices" in str(error.value)
+    assert (
+        "slices are 4.00 mm apart, except between IM004 (23.2 mm) and IM006 (31.2 mm); expected "
+        "the same distance everywhere, so slices are probably missing"
+    ) in str(error.value)
 
 
-def test_of_many_gaps_the_first_are_named(tmp_path):
+def test_only_the_first_of_many_gaps_are_named(tmp_path):
     write_series(tmp_path, make_image(30))
     for k in (2, 5, 8, 11, 14, 17, 20):
         (tmp_path / f"IM{k:03}").unlink()
@@ -200,7 +205,7 @@ def test_of_many_gaps_the_first_are_named(tmp_path):
     assert str(error.value).count("between") == 5
 
 
-def test_refuses_slices_whose_distance_changes(tmp_path):
+def test_refuses_slices_with_a_changing_distance(tmp_path):
     image = make_image()
     upper = image[:, :, 6:]
     upper.SetOrigin((-20.5, 30.0, 7.25 + 6 * 4 + 0.42))
@@ -210,10 +215,11 @@ def test_refuses_slices_whose_distance_changes(tmp_path):
         read_series(tmp_path)
 
 
-def test_refuses_a_slice_that_is_there_twice(tmp_path):
+def test_refuses_a_duplicate_slice(tmp_path):
     write_series(tmp_path, make_image())
     (tmp_path / "copy").write_bytes((tmp_path / "IM007").read_bytes())
-    with pytest.raises(InputError, match=r"1 slices lie where another lies \((.*)\)") as error:
+    message = r"1 slices have the same position as another one \((.*)\)"
+    with pytest.raises(InputError, match=message) as error:
         read_series(tmp_path)
     assert "IM007" in str(error.value)
     assert "copy" in str(error.value)
@@ -222,18 +228,18 @@ def test_refuses_a_slice_that_is_there_twice(tmp_path):
 def test_refuses_two_volumes_in_a_series(tmp_path):
     write_series(tmp_path, make_image())
     write_series(tmp_path, make_image(), first=12)
-    with pytest.raises(InputError, match=r"24 files.*12 slices lie where another lies"):
+    with pytest.raises(InputError, match=r"24 files.*12 slices have the same position"):
         read_series(tmp_path)
 
 
-def test_refuses_slices_of_another_orientation(tmp_path):
+def test_refuses_slices_of_different_orientations(tmp_path):
     write_series(tmp_path, make_image())
     write_series(tmp_path, make_image(1, direction=TURNED), first=12)
     with pytest.raises(InputError, match=r"13 files.*differ in orientation or size"):
         read_series(tmp_path)
 
 
-def test_refuses_slices_of_another_size(tmp_path):
+def test_refuses_slices_of_different_sizes(tmp_path):
     image = make_image(13)
     write_series(tmp_path, image[:, :, :12])
     write_series(tmp_path, image[:7, :, 12:], first=12)
@@ -241,7 +247,7 @@ def test_refuses_slices_of_another_size(tmp_path):
         read_series(tmp_path)
 
 
-def test_refuses_a_stack_that_leans_but_not_one_whose_header_is_rounded(tmp_path):
+def test_refuses_a_stack_that_leans_but_accepts_rounding_of_the_header(tmp_path):
     write_series(tmp_path / "leans", make_image(), shift_mm=(0, 0.7053, 0))  # 4 mm * tan 10 deg
     with pytest.raises(InputError, match=r"leans by 10\.0 degrees \(a tilted gantry\)"):
         read_series(tmp_path / "leans")
@@ -249,7 +255,7 @@ def test_refuses_a_stack_that_leans_but_not_one_whose_header_is_rounded(tmp_path
     assert read_series(tmp_path / "rounded")[0].GetSize() == (8, 6, 12)
 
 
-def test_refuses_frames_in_one_file_and_says_how_to_convert_them(tmp_path):
+def test_refuses_multi_frame_files_and_says_how_to_convert_them(tmp_path):
     write_enhanced(tmp_path / "IM000", make_image(20))
     with pytest.raises(InputError) as error:
         read_series(tmp_path)
@@ -257,24 +263,24 @@ def test_refuses_frames_in_one_file_and_says_how_to_convert_them(tmp_path):
     assert "dcm2niix" in str(error.value)
 
 
-def test_frames_in_one_file_are_not_passed_over_for_another_series(tmp_path):
+def test_multi_frame_files_are_listed_together_with_other_series(tmp_path):
     write_enhanced(tmp_path / "flair", make_image(20))
     write_series(tmp_path, make_image(), description="t1 mprage")
-    with pytest.raises(InputError, match="2 series in it") as error:
+    with pytest.raises(InputError, match="contains 2 series") as error:
         read_series(tmp_path)
     assert "1 files of 20 frames, UID 1.2.9" in str(error.value)
     assert "t1 mprage" in str(error.value)
     check_same(read_series(tmp_path, "5")[0], make_image())
 
 
-def test_refuses_colours(tmp_path):
+def test_refuses_colour_images(tmp_path):
     grey = sitk.Cast(make_image(), sitk.sitkUInt8)
     write_series(tmp_path, sitk.Compose(grey, grey, grey))
     with pytest.raises(InputError, match="voxels are colours; expected grey values"):
         read_series(tmp_path)
 
 
-def test_refuses_a_few_slices(tmp_path):
+def test_refuses_fewer_than_ten_slices(tmp_path):
     write_series(tmp_path, make_image(9))
     with pytest.raises(InputError, match=r"9 files.*expected at least 10 slices of a head"):
         read_series(tmp_path)
@@ -282,15 +288,15 @@ def test_refuses_a_few_slices(tmp_path):
 
 @pytest.mark.parametrize("number", [0, 5, 11])
 @pytest.mark.parametrize("length", [400, -1])
-def test_refuses_a_file_that_was_cut_off_wherever_it_lies(tmp_path, number, length):
-    """At an end of the stack nothing else would show that a slice is missing."""
+def test_refuses_a_truncated_file_at_any_place_of_the_stack(tmp_path, number, length):
+    """Check the ends of the stack, too. There, a missing slice would leave no gap."""
     path = write_series(tmp_path, make_image()) / f"IM{number:03}"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(InputError, match=f"cut off or damaged: {path.name}; expected whole files"):
+    with pytest.raises(InputError, match=f"cut off or damaged: {path.name}; expected complete"):
         read_series(tmp_path)
 
 
-def test_refuses_a_folder_of_files_that_were_all_cut_off(tmp_path):
+def test_refuses_a_folder_of_truncated_files(tmp_path):
     write_series(tmp_path, make_image(7))
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-1])
@@ -299,20 +305,20 @@ def test_refuses_a_folder_of_files_that_were_all_cut_off(tmp_path):
 
 
 def test_refuses_voxels_that_cannot_be_decompressed(tmp_path):
-    write_series(tmp_path, make_image(), writer=compressing())
+    write_series(tmp_path, make_image(), writer=compressing_writer())
     path = tmp_path / "IM003"
     content = path.read_bytes()
-    start = content.index(b"\xff\x4f\xff\x51")  # of the JPEG 2000 stream
+    start = content.index(b"\xff\x4f\xff\x51")  # start of the JPEG 2000 stream
     path.write_bytes(content[:start] + bytes(40) + content[start + 40 :])
-    with pytest.raises(InputError, match=r"cannot be read .*damaged, or compressed"):
+    with pytest.raises(InputError, match=r"cannot be read .*It is damaged, or compressed"):
         read_series(tmp_path)
 
 
-# ------------------------------------------------------------------------- what is passed over
+# -------------------------------------------------------------------------- ignored files
 
 
 def add_stray_files(folder):
-    """What lies about in exports: texts, nothing, an index and a report that are cut off."""
+    """Add files that exports often contain: text, an empty file, a cut-off index and report."""
     (folder / "README.txt").write_text("exported on Monday")
     (folder / "empty").write_bytes(b"")
     (folder / "._IM0001").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X" + bytes(100))
@@ -326,13 +332,14 @@ def add_stray_files(folder):
     return folder
 
 
-def test_files_that_are_no_slices_are_passed_over(tmp_path):
+def test_files_that_are_not_slices_are_ignored(tmp_path):
     image = make_image()
     write_series(tmp_path, image)
     check_same(read_series(add_stray_files(tmp_path))[0], image)
 
 
 @pytest.mark.parametrize("fill", [lambda folder: folder, add_stray_files])
-def test_a_folder_without_slices_is_named(tmp_path, fill):
-    with pytest.raises(InputError, match=f"^{re.escape(str(fill(tmp_path)))}: no DICOM image"):
+def test_refuses_a_folder_without_slices_and_names_it(tmp_path, fill):
+    folder = re.escape(str(fill(tmp_path)))
+    with pytest.raises(InputError, match=f"^{folder}: contains no DICOM image"):
         read_series(tmp_path)

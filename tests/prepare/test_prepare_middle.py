@@ -15,7 +15,10 @@ MOTION = rigid(Rotation.from_euler("xyz", (6, -4, 10), degrees=True).as_matrix()
 
 
 def ramp_of(size, spacing_mm, direction=None, origin=(0.0, 0.0, 0.0)) -> sitk.Image:
-    """An image whose value is 100 + x + 2 y + 3 z at the point (x, y, z): linear, so exact."""
+    """Make an image with the value 100 + x + 2 y + 3 z at the point (x, y, z).
+
+    Linear interpolation of this image is exact.
+    """
     image = sitk.Image(size, sitk.sitkFloat32)
     image.SetSpacing(spacing_mm)
     image.SetOrigin(origin)
@@ -28,7 +31,7 @@ def ramp_of(size, spacing_mm, direction=None, origin=(0.0, 0.0, 0.0)) -> sitk.Im
     return filled
 
 
-def whole(image: sitk.Image) -> sitk.Image:
+def ones(image: sitk.Image) -> sitk.Image:
     mask = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
     mask.CopyInformation(image)
     return mask
@@ -36,7 +39,7 @@ def whole(image: sitk.Image) -> sitk.Image:
 
 def registered(first, second, transform, brains=(None, None)) -> Registered:
     visits = tuple(
-        Visit(Scan(Path(name), image, None, name, True), image, brain or whole(image), None, None,
+        Visit(Scan(Path(name), image, None, name, True), image, brain or ones(image), None, None,
               None)
         for name, image, brain in zip("ab", (first, second), brains, strict=True)
     )  # fmt: skip
@@ -44,18 +47,18 @@ def registered(first, second, transform, brains=(None, None)) -> Registered:
 
 
 def points_of_grid(image: sitk.Image) -> np.ndarray:
-    """(z, y, x, 3) mm."""
+    """Return the points of all voxels: (z, y, x, 3) mm."""
     indices = np.stack(np.meshgrid(*map(np.arange, image.GetSize()), indexing="ij"), axis=-1)
     direction = np.array(image.GetDirection()).reshape(3, 3)
     points = indices * np.array(image.GetSpacing()) @ direction.T + np.array(image.GetOrigin())
     return points.transpose(2, 1, 0, 3)
 
 
-def test_each_visit_shows_what_lies_half_way_to_the_other():
+def test_each_visit_is_resampled_to_half_way_between_the_visits():
     image = ramp_of((60, 60, 40), (1.0, 1.0, 1.5))
     middle = bring_to_middle(registered(image, image, MOTION))
     points = points_of_grid(middle.brain)
-    inner = (slice(12, -12),) * 3  # away from edges, where there is nothing to interpolate with
+    inner = (slice(12, -12),) * 3  # without the border, where interpolation lacks voxels
     for found, to_visit in zip(middle.images, middle.to_visits, strict=True):
         there = [to_visit.TransformPoint(p) for p in points[inner].reshape(-1, 3).tolist()]
         expected = 100 + np.array(there) @ (1, 2, 3)
@@ -64,7 +67,7 @@ def test_each_visit_shows_what_lies_half_way_to_the_other():
         )
 
 
-def test_the_way_from_visit_to_visit_leads_through_the_middle():
+def test_the_transforms_through_the_middle_give_the_whole_transform():
     image = ramp_of((40, 40, 40), (1.0, 1.0, 1.0))
     middle = bring_to_middle(registered(image, image, MOTION))
     point = (10.0, 20.0, 30.0)
@@ -74,7 +77,7 @@ def test_the_way_from_visit_to_visit_leads_through_the_middle():
     )
 
 
-def test_exchanging_the_visits_exchanges_the_images_and_nothing_else():
+def test_swapping_the_visits_only_swaps_the_images():
     first = ramp_of((40, 44, 30), (1.0, 1.0, 1.5))
     second = ramp_of((50, 40, 36), (1.2, 0.9, 1.3), origin=(3.0, -2.0, 1.0))
     one = bring_to_middle(registered(first, second, MOTION))
@@ -83,13 +86,13 @@ def test_exchanging_the_visits_exchanges_the_images_and_nothing_else():
     np.testing.assert_allclose(one.brain.GetOrigin(), other.brain.GetOrigin(), atol=1e-4)
     for a, b in zip(one.images, reversed(other.images), strict=True):
         a, b = sitk.GetArrayFromImage(a), sitk.GetArrayFromImage(b)
-        both = (a > 0) & (b > 0)  # what lies right on an edge may fall to either side
+        both = (a > 0) & (b > 0)  # rounding decides if voxels on the border are inside
         assert both.mean() > 0.5
         np.testing.assert_allclose(a[both], b[both], rtol=1e-3)
 
 
-def test_voxels_are_as_small_as_the_smaller_of_both_along_each_axis():
-    # The second is sagittal: its first axis runs to the back, its third to the left.
+def test_voxels_have_the_smaller_spacing_of_both_visits_along_each_axis():
+    # The second visit is sagittal. Its first axis points to the back, its third to the left.
     sagittal = np.array([[0, 0, 1.0], [1, 0, 0], [0, -1, 0]])
     first = ramp_of((50, 50, 15), (0.9, 0.9, 3.0))
     second = ramp_of((45, 45, 35), (1.0, 1.1, 1.2), sagittal, (0.0, 0.0, 44.0))
@@ -98,7 +101,7 @@ def test_voxels_are_as_small_as_the_smaller_of_both_along_each_axis():
     np.testing.assert_allclose(middle.brain.GetDirection(), np.eye(3).ravel(), atol=1e-9)
 
 
-def test_the_grid_turns_half_as_far_as_the_scans_axes():
+def test_the_axes_of_the_grid_are_half_way_between_those_of_the_scans():
     def turned(degrees):
         return Rotation.from_euler("z", degrees, degrees=True).as_matrix()
 
@@ -110,11 +113,11 @@ def test_the_grid_turns_half_as_far_as_the_scans_axes():
     )
 
 
-def test_brain_that_one_visit_alone_has_in_view_is_left_out_and_told():
+def test_brain_in_the_view_of_one_visit_only_is_left_out_and_measured():
     first = ramp_of((20, 20, 30), (1.0, 1.0, 1.0))
     second = ramp_of((20, 20, 30), (1.0, 1.0, 1.0), origin=(0.0, 0.0, 10.0))
     middle = bring_to_middle(registered(first, second, rigid(np.eye(3), (0, 0, 0))))
-    # Both have z from 10 to 29 in view, and the grid holds nothing else.
+    # Both visits show z from 10 to 29. The grid covers exactly this range.
     assert middle.brain.GetSize() == (20, 20, 20)
     assert sitk.GetArrayFromImage(middle.brain).all()
     assert middle.unseen_ml == pytest.approx(2 * 20 * 20 * 10 / 1000)
@@ -122,14 +125,14 @@ def test_brain_that_one_visit_alone_has_in_view_is_left_out_and_told():
     for mask, image in zip(inside, (first, second), strict=True):
         mask.CopyInformation(image)
     inside[0][5:10, 5:10, 12:14] = 1
-    inside[1][5:10, 5:10, 3:5] = 1  # z 13 and 14: one slice in common
+    inside[1][5:10, 5:10, 3:5] = 1  # z 13 and 14; the masks share one slice
     union = bring_to_middle(
         registered(first, second, rigid(np.eye(3), (0, 0, 0)), tuple(inside))
     ).brain
     assert sitk.GetArrayFromImage(union).sum() == 5 * 5 * 3
 
 
-def test_visits_that_do_not_lie_on_each_other_are_refused():
+def test_visits_that_are_not_aligned_are_refused():
     generator = np.random.default_rng(0)
     noise = sitk.SmoothingRecursiveGaussian(
         sitk.GetImageFromArray(generator.normal(size=(60, 60, 60)).astype(np.float32)), 3.0
@@ -138,5 +141,5 @@ def test_visits_that_do_not_lie_on_each_other_are_refused():
     same = bring_to_middle(registered(noise, noise, rigid(np.eye(3), (0, 0, 0))))
     assert check_match(same, "a and b").displacement_mm < 0.05
     apart = bring_to_middle(registered(noise, shifted, rigid(np.eye(3), (0, 0, 0))))
-    with pytest.raises(InputError, match=r"a and b: the visits do not lie on each other"):
+    with pytest.raises(InputError, match=r"a and b: the visits are not aligned after registration"):
         check_match(apart, "a and b")

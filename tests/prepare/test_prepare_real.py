@@ -1,4 +1,4 @@
-"""Two real pairs as they left the scanner, beside their published alignment and brain masks."""
+"""Compare two real pairs of original scans with their published alignment and brain masks."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from msseg_jax.cli.main import main
 DATA = Path(__file__).parents[3] / "shared" / "data" / "open_ms"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not DATA.is_dir(), reason=f"real scans are not there: {DATA}"),
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"the real scans are missing: {DATA}"),
 ]
 
 
@@ -21,7 +21,7 @@ def prepare(name: str, folder: Path) -> dict[str, float]:
     return compare(folder / name, raw, DATA / "longitudinal" / name)
 
 
-def test_a_pair_of_one_scanner_lies_as_published_with_the_published_brain(tmp_path):
+def test_alignment_and_brain_of_a_pair_of_one_scanner_are_as_published(tmp_path):
     found = prepare("01", tmp_path)
     assert found["apart, mm, mean"] <= 1.0
     assert found["apart, mm, most"] <= 2.0
@@ -30,15 +30,15 @@ def test_a_pair_of_one_scanner_lies_as_published_with_the_published_brain(tmp_pa
     assert found["change lost, voxels"] == 0
 
 
-def test_a_pair_of_two_protocols_lies_as_published_with_all_of_the_brain(tmp_path):
+def test_alignment_of_a_pair_of_two_protocols_is_as_published_and_the_brain_complete(tmp_path):
     found = prepare("03", tmp_path)
     assert found["apart, mm, mean"] <= 1.0
     assert found["apart, mm, most"] <= 2.0
-    # Between the scanners lies a scale of 1 % along two axes, which the published transform has
-    # and a rigid one has not.
+    # The scanners differ by a scale of 1 % along two axes. The published transform contains this
+    # scale, but a rigid one cannot.
     assert found["correlation, ours"] >= found["correlation, its rigid part"] - 0.01
-    # The published mask leaves out cortex of the frontal lobes and a part of the cerebellum, so a
-    # mask that holds them is larger: what it adds is brain, and it loses next to nothing.
+    # The published mask lacks cortex of the frontal lobes and a part of the cerebellum. A complete
+    # mask is therefore larger. Its additional voxels must be brain, and it must lose almost none.
     assert found["brain, Dice"] >= 0.86
     assert found["published brain lost, share"] < 0.02
     assert found["beyond it, bright in both"] > 0.6

@@ -28,7 +28,7 @@ def turn(*degrees: float) -> np.ndarray:
 
 
 def blobs(spacing_mm=(2.0, 2.0, 3.0), seed: int = 0) -> sitk.Image:
-    """A ball of 140 mm with a dozen soft spots in it, that no turn brings onto itself."""
+    """Make a ball of 140 mm with twelve soft blobs in it. It has no rotational symmetry."""
     generator = np.random.default_rng(seed)
     size = np.ceil(180 / np.array(spacing_mm)).astype(int)
     image = sitk.Image(size.tolist(), sitk.sitkFloat32)
@@ -46,7 +46,7 @@ def blobs(spacing_mm=(2.0, 2.0, 3.0), seed: int = 0) -> sitk.Image:
 
 
 def moved(image: sitk.Image, motion: sitk.Transform) -> sitk.Image:
-    """What a scanner sees after the motion, with the head in the middle again."""
+    """Return the image after a motion, in a field of view with the head in the middle again."""
     middle = np.array(motion.TransformPoint((0.0, 0.0, 0.0)))
     return sitk.Resample(
         image, image.GetSize(), motion.GetInverse(), sitk.sitkLinear, (middle - 90).tolist(),
@@ -60,7 +60,7 @@ def furthest_mm(one: sitk.Transform, other: sitk.Transform, points: np.ndarray) 
 
 
 @pytest.mark.parametrize("degrees", [(0, 0, 0), (10, -20, 30), (0, 90, 0), (100, 40, -60)])
-def test_half_of_a_motion_done_twice_is_the_motion(degrees):
+def test_half_of_a_motion_applied_twice_is_the_motion(degrees):
     whole = rigid(turn(*degrees), [10.0, -40.0, 25.0])
     half = half_of(whole)
     for found, expected in zip(matrix_of(compose(half, half)), matrix_of(whole), strict=True):
@@ -68,7 +68,7 @@ def test_half_of_a_motion_done_twice_is_the_motion(degrees):
     assert motion_of(half, np.zeros(3))[0] == pytest.approx(motion_of(whole, np.zeros(3))[0] / 2)
 
 
-def test_transforms_are_done_from_the_inside_out():
+def test_compose_applies_the_inner_transform_first():
     move, quarter = rigid(np.eye(3), [1.0, 0, 0]), rigid(turn(0, 0, 90), np.zeros(3))
     np.testing.assert_allclose(
         compose(quarter, move).TransformPoint((0.0, 0, 0)), (0, 1, 0), atol=1e-12
@@ -85,7 +85,7 @@ def test_the_nearest_rigid_motion_of_a_rigid_one_is_itself():
     np.testing.assert_allclose(matrix_of(found)[1], matrix_of(motion)[1], atol=1e-9)
 
 
-def test_the_nearest_rigid_motion_drops_scale_and_keeps_the_centres_place():
+def test_the_nearest_rigid_motion_drops_scale_and_maps_the_centre_to_the_same_point():
     motion, centre = rigid(1.05 * turn(20, 5, -12), [3.0, 4.0, 5.0]), np.array([7.0, -8.0, 9.0])
     found = nearest_rigid(motion, centre)
     np.testing.assert_allclose(matrix_of(found)[0], turn(20, 5, -12), atol=1e-9)
@@ -94,7 +94,7 @@ def test_the_nearest_rigid_motion_drops_scale_and_keeps_the_centres_place():
     )
 
 
-def test_a_motion_is_told_in_degrees_and_in_mm_of_the_centre():
+def test_a_motion_is_measured_in_degrees_and_in_mm_at_the_centre():
     centre = np.array([0.0, 50.0, 0.0])
     degrees, mm = motion_of(rigid(turn(0, 0, 90), np.zeros(3)), centre)
     assert (degrees, mm) == pytest.approx((90, 50 * math.sqrt(2)))
@@ -113,7 +113,7 @@ def test_cubic_voxels_cover_the_same_field_of_view():
     )
 
 
-def test_points_of_a_mask_are_where_its_voxels_are():
+def test_points_of_a_mask_are_the_positions_of_its_voxels():
     mask = sitk.Image(5, 6, 7, sitk.sitkUInt8)
     mask.SetSpacing((1.0, 2.0, 3.0))
     mask.SetOrigin((10.0, 20.0, 30.0))
@@ -125,7 +125,7 @@ def test_points_of_a_mask_are_where_its_voxels_are():
     np.testing.assert_allclose(centre_of(mask), np.mean(expected, axis=0))
 
 
-def test_coverage_ends_with_the_outer_faces_of_the_voxels():
+def test_coverage_ends_at_the_outer_faces_of_the_voxels():
     image = sitk.Image(4, 4, 4, sitk.sitkFloat32)  # from -0.5 to 3.5 mm
     grid = sitk.Image(12, 1, 1, sitk.sitkUInt8)
     grid.SetSpacing((0.5, 1.0, 1.0))
@@ -134,7 +134,7 @@ def test_coverage_ends_with_the_outer_faces_of_the_voxels():
     assert covered.tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]
 
 
-def test_correlation_is_of_the_voxels_that_both_have_and_undefined_without_any():
+def test_correlation_compares_the_common_voxels_and_is_nan_without_any():
     image = blobs()
     everywhere = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
     everywhere.CopyInformation(image)
@@ -148,21 +148,21 @@ def test_correlation_is_of_the_voxels_that_both_have_and_undefined_without_any()
 @pytest.mark.parametrize(
     ("degrees", "shift_mm"), [((28, 0, 0), (0, 0, 40)), ((-15, 18, 12), (25, -25, 10))]
 )
-def test_a_motion_is_found_from_far_away_and_then_to_a_fraction_of_a_voxel(degrees, shift_mm):
+def test_a_large_motion_is_found_and_refined_to_a_fraction_of_a_voxel(degrees, shift_mm):
     image = blobs()
     motion = rigid(turn(*degrees), shift_mm)
     other = moved(image, motion)
     mask = sitk.OtsuThreshold(image, 0, 1)
     points, centre = points_of(mask), centre_of(mask)
-    # The other's middle is known to 8 mm, as where a neck is in view of one alone.
+    # The start is off by 8 mm, as if only one of the visits showed the neck.
     shift = np.array(shift_mm) + np.array([8.0, 0, 0])
     found = search(image, other, mask, centre, [shift])
-    assert furthest_mm(found, motion, points) < 15  # near enough to descend from
+    assert furthest_mm(found, motion, points) < 15  # near enough for `refine`
     refine(image, other, mask, found, (3.0, 2.0))
-    assert furthest_mm(found, motion, points) < 1.0  # half a voxel of the last descent
+    assert furthest_mm(found, motion, points) < 1.0  # half a voxel of the finest grid
 
 
-def test_the_number_of_threads_does_not_matter_to_the_last_bit(monkeypatch):
+def test_transforms_are_bit_identical_for_any_number_of_threads(monkeypatch):
     image = blobs((3.0, 3.0, 4.0))
     other = moved(image, rigid(turn(6, -9, 12), (5.0, -8, 3)))
     mask = sitk.OtsuThreshold(image, 0, 1)
@@ -177,7 +177,7 @@ def test_the_number_of_threads_does_not_matter_to_the_last_bit(monkeypatch):
 
 def test_further_starts_are_tried_too():
     image = blobs()
-    motion = rigid(turn(0, 0, 120), [0.0, 0, 0])  # too far for the grid of starts
+    motion = rigid(turn(0, 0, 120), [0.0, 0, 0])  # too large for the regular starts
     other = moved(image, motion)
     mask = sitk.OtsuThreshold(image, 0, 1)
     near = rigid(turn(0, 0, 110), [0.0, 0, 0])
@@ -185,8 +185,8 @@ def test_further_starts_are_tried_too():
     assert furthest_mm(found, motion, points_of(mask)) < 15
 
 
-def test_images_that_meet_nowhere_are_no_match():
+def test_images_that_do_not_overlap_raise_an_error():
     image = blobs((6.0, 6.0, 6.0))
     mask = sitk.OtsuThreshold(image, 0, 1)
-    with pytest.raises(RuntimeError, match="from no start"):
+    with pytest.raises(RuntimeError, match="do not overlap from any start"):
         search(image, image, mask, np.zeros(3), [np.array([900.0, 0, 0])])

@@ -15,9 +15,9 @@ from msseg_jax.system.errors import InputError
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        (["SimpleITK"], "needs SimpleITK, not installed here"),
-        (["nilearn"], "needs nilearn, not installed here"),
-        (["SimpleITK", "nilearn"], "needs SimpleITK and nilearn, not installed here"),
+        (["SimpleITK"], "needs SimpleITK, which could not be found"),
+        (["nilearn"], "needs nilearn, which could not be found"),
+        (["SimpleITK", "nilearn"], "needs SimpleITK and nilearn, which could not be found"),
     ],
 )
 def test_missing_libraries_are_named_with_the_command_that_installs_them(
@@ -26,12 +26,14 @@ def test_missing_libraries_are_named_with_the_command_that_installs_them(
     monkeypatch.setattr(libraries, "find_spec", lambda name: None if name in missing else "found")
     with pytest.raises(InputError, match=said) as error:
         check_libraries()
-    assert str(error.value).endswith(': pip install ".[prepare]", in the folder of the repository')
+    assert str(error.value).endswith(
+        'In the folder of the repository, run: pip install ".[prepare]"'
+    )
     listed = (Path(__file__).parents[2] / "requirements-prepare.txt").read_text()
     assert all(f"\n{name}>=" in listed for name in missing)
 
 
-def test_nothing_is_said_where_all_libraries_are_there(monkeypatch):
+def test_no_error_is_raised_if_all_libraries_are_installed(monkeypatch):
     asked = []
     monkeypatch.setattr(libraries, "find_spec", lambda name: asked.append(name) or "found")
     check_libraries()
@@ -50,7 +52,7 @@ def request_for(*arguments):
     return request_of(parse(*arguments), Path("a.nii"), Path("b"))
 
 
-def test_without_flags_nothing_is_chosen_for_the_user():
+def test_a_request_without_flags_has_no_options():
     assert request_for() == Request(Path("a.nii"), Path("b"), (None, None), (None, None), None)
 
 
@@ -58,7 +60,7 @@ def test_without_flags_nothing_is_chosen_for_the_user():
     ("flags", "series"),
     [(["--series=5"], ("5", "5")), (["--series=5", "--series", "sag flair"], ("5", "sag flair"))],
 )
-def test_a_series_is_of_both_visits_or_of_each(flags, series):
+def test_a_series_is_given_for_both_visits_or_for_each(flags, series):
     assert request_for(*flags).series == series
 
 
@@ -70,11 +72,11 @@ def test_a_series_is_of_both_visits_or_of_each(flags, series):
         (["--brain_mask02=m2.nii", "--brain_mask01=m1.nii"], (Path("m1.nii"), Path("m2.nii"))),
     ],
 )
-def test_each_mask_goes_with_its_visit(flags, masks):
+def test_each_mask_is_used_for_its_visit(flags, masks):
     assert request_for(*flags).brain_masks == masks
 
 
-def test_a_command_is_kept_as_it_was_typed():
+def test_a_command_is_stored_unchanged():
     command = "bet '{input}' {output} -m"
     assert request_for(f"--brain_mask_command={command}").brain_mask_command == command
 
@@ -86,14 +88,14 @@ OF_ONE_PAIR = "--brain_mask01 and --brain_mask02 are for one pair"
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--series=1"] * 3, "--series is given 3 times; expected once, or once per visit"),
+        (["--series=1"] * 3, "--series is given 3 times. Give it once, or once per visit"),
         (["--brain_mask_command=x", "--brain_mask01=m"], EXCLUDE),
         (["--brain_mask_command=x", "--brain_mask02=m"], EXCLUDE),
         (["--dataset=d", "--brain_mask01=m"], OF_ONE_PAIR),
         (["--dataset=d", "--brain_mask02=m"], OF_ONE_PAIR),
     ],
 )
-def test_flags_that_contradict_each_other_end_in_an_error(capsys, flags, message):
+def test_contradictory_flags_are_refused(capsys, flags, message):
     with pytest.raises(SystemExit, match="2"):
         parse(*flags)
     assert f"prepare: error: {message}" in capsys.readouterr().err
@@ -106,7 +108,7 @@ def test_flags_that_contradict_each_other_end_in_an_error(capsys, flags, message
         ["--brain_mask01=m", "--brain_mask02=m", "--series=1"],
     ],
 )
-def test_flags_that_go_together_are_taken(flags):
+def test_compatible_flags_are_accepted(flags):
     assert parse(*flags).series[0] == "1"
 
 
@@ -114,7 +116,7 @@ def test_flags_that_go_together_are_taken(flags):
 
 
 def make(root, *names):
-    """Empty files, and folders where a name ends in /."""
+    """Make empty files. Names that end with / become folders."""
     for name in names:
         path = root / name
         (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,7 @@ def make(root, *names):
     return root
 
 
-def test_both_scans_of_each_patient_are_found_as_files_and_as_folders(tmp_path):
+def test_the_scans_of_each_patient_may_be_files_or_folders(tmp_path):
     make(
         tmp_path,
         "b/time01.nii.gz", "b/time02.nii",
@@ -146,7 +148,7 @@ def test_both_scans_of_each_patient_are_found_as_files_and_as_folders(tmp_path):
     }
 
 
-def test_the_problems_of_all_patients_are_in_one_message(tmp_path):
+def test_one_message_lists_the_problems_of_all_patients(tmp_path):
     make(
         tmp_path,
         "good/time01.nii", "good/time02.nii",
@@ -161,24 +163,24 @@ def test_the_problems_of_all_patients_are_in_one_message(tmp_path):
         for name, said in (
             (
                 "one",
-                "no NIfTI file or DICOM folder whose name begins with time02 or flair_time02; "
-                "there is: mask.nii.gz, time01.nii.gz, time02.mgz",
+                "expected a NIfTI file or DICOM folder with a name that begins with time02 or "
+                "flair_time02. The folder contains: mask.nii.gz, time01.nii.gz, time02.mgz",
             ),
             (
                 "three",
-                "2 entries whose names begin with time01 or flair_time01, time01, time01.nii.gz; "
-                "expected one",
+                "2 names begin with time01 or flair_time01 (time01, time01.nii.gz); "
+                "expected exactly one",
             ),
             (
                 "three",
-                "2 entries whose names begin with time02 or flair_time02, flair_time02.nii, "
-                "time02_b.nii; expected one",
+                "2 names begin with time02 or flair_time02 (flair_time02.nii, time02_b.nii); "
+                "expected exactly one",
             ),
             *(
                 (
                     "void",
-                    f"no NIfTI file or DICOM folder whose name begins with {visit} or "
-                    f"flair_{visit}; there is: nothing",
+                    f"expected a NIfTI file or DICOM folder with a name that begins with {visit} "
+                    f"or flair_{visit}. The folder contains: nothing",
                 )
                 for visit in ("time01", "time02")
             ),
@@ -190,5 +192,5 @@ def test_refuses_a_folder_that_is_missing_or_holds_no_patient(tmp_path):
     with pytest.raises(InputError, match=r"absent: no such folder; expected .* \(--dataset\)"):
         find_scans(tmp_path / "absent")
     make(tmp_path, "time01.nii.gz", "time02.nii.gz", ".cache/time01.nii.gz")
-    with pytest.raises(InputError, match="no patient folder in it; expected <patient>/time01"):
+    with pytest.raises(InputError, match="contains no patient folder; expected <patient>/time01"):
         find_scans(tmp_path)

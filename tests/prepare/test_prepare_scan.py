@@ -21,7 +21,7 @@ from msseg_jax.system.errors import InputError
 from tests.support.dicom import TURNED, check_same, make_image, write_series
 
 SHAPE = (10, 12, 14)
-SPACING_MM = (7.0, 6.0, 5.0)  # few voxels, and yet a head's field of view
+SPACING_MM = (7.0, 6.0, 5.0)  # coarse, so that few voxels cover the field of view of a head
 GRIDS = {
     "straight": np.diag(SPACING_MM),
     "oblique": np.array(TURNED).reshape(3, 3) * SPACING_MM,
@@ -43,7 +43,7 @@ def affine(request):
 
 
 def numbered(dtype=np.int16):
-    """Each voxel another value."""
+    """Return an array with a different value in each voxel."""
     return np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(dtype)
 
 
@@ -60,7 +60,7 @@ def save(path, array=None, affine=None, code=1):
 
 
 def save_scaled(path, stored, slope, intercept):
-    """Integers that the header says how to scale, as converters write them."""
+    """Save integers with a slope and an intercept in the header, as converters write them."""
     plain = path.with_name("plain.nii")
     content = bytearray(save(plain, stored).read_bytes())
     plain.unlink()
@@ -70,16 +70,16 @@ def save_scaled(path, stored, slope, intercept):
 
 
 def head_sized():
-    """14 slices of 8 x 10 voxels, as DICOM holds them."""
+    """Return an image of 14 slices of 8 x 10 voxels, with values that DICOM can store."""
     image = sitk.ConstantPad(make_image(14, (8.0, 8.0, 5.0), TURNED), (0, 4, 0), (0, 0, 0), 0)
     image.SetOrigin((1, 2, 3))
     return image
 
 
-# ------------------------------------------------------------------------- NIfTI's world and ITK's
+# -------------------------------------------------------------------------------- NIfTI and ITK
 
 
-def test_a_grid_is_what_simpleitk_reads_of_the_same_file(tmp_path, affine):
+def test_a_grid_is_the_one_that_simpleitk_reads_from_the_same_file(tmp_path, affine):
     path = save(tmp_path / "image.nii.gz", affine=affine)
     theirs = sitk.ReadImage(str(path))
     check_same(image_of(numbered(), affine), theirs)
@@ -87,7 +87,7 @@ def test_a_grid_is_what_simpleitk_reads_of_the_same_file(tmp_path, affine):
     np.testing.assert_array_equal(array_of(theirs), numbered())
 
 
-def test_a_voxel_lies_where_its_affine_says(affine):
+def test_the_affine_gives_the_position_of_a_voxel(affine):
     image = image_of(numbered(), affine)
     assert image[3, 1, 2] == numbered()[3, 1, 2]
     x, y, z = nib.affines.apply_affine(affine, (3, 1, 2))
@@ -95,24 +95,24 @@ def test_a_voxel_lies_where_its_affine_says(affine):
     assert found == pytest.approx((-x, -y, z))  # RAS to LPS
 
 
-def test_voxels_and_affine_survive_the_way_to_itk_and_back(affine):
+def test_voxels_and_affine_survive_the_conversion_to_itk_and_back(affine):
     image = image_of(numbered(), affine)
     np.testing.assert_array_equal(array_of(image), numbered())
     np.testing.assert_allclose(affine_of(image), affine, atol=1e-9)
 
 
-def test_real_numbers_are_written_as_integers_over_their_whole_range(tmp_path, affine):
+def test_real_numbers_are_scaled_to_the_whole_range_of_integers(tmp_path, affine):
     array = np.random.default_rng(0).uniform(-3, 1000, SHAPE).astype(np.float32)
     write_image(tmp_path / "image.nii.gz", image_of(array, affine), np.int16)
     written = nib.load(tmp_path / "image.nii.gz")
     assert written.get_data_dtype() == np.int16
     steps = (array.max() - array.min()) / (2**16 - 1)
     error = np.abs(written.get_fdata() - array).max()
-    assert 0 < error < 0.51 * steps  # half a step, and what float32 adds
+    assert 0 < error < 0.51 * steps  # half a step, plus rounding of float32
     np.testing.assert_allclose(written.affine, affine, atol=1e-5)
 
 
-def test_a_mask_is_written_as_it_is_with_units_and_codes(tmp_path, affine):
+def test_a_mask_is_written_unscaled_with_units_and_codes(tmp_path, affine):
     mask = (numbered() % 3 == 0).astype(np.uint8)
     write_image(tmp_path / "mask.nii.gz", image_of(mask, affine), np.uint8)
     written = nib.load(tmp_path / "mask.nii.gz")
@@ -125,22 +125,22 @@ def test_a_mask_is_written_as_it_is_with_units_and_codes(tmp_path, affine):
         np.testing.assert_allclose(form, affine, atol=1e-4)
 
 
-def test_what_is_written_lies_where_simpleitk_had_it(tmp_path, affine):
+def test_a_written_image_has_the_position_that_it_had_in_simpleitk(tmp_path, affine):
     image = image_of(numbered(np.uint8), affine)
     write_image(tmp_path / "image.nii.gz", image, np.uint8)
     check_same(sitk.ReadImage(str(tmp_path / "image.nii.gz")), image)
 
 
-def test_the_brightest_voxels_are_cut_and_the_rest_scaled():
+def test_the_brightest_voxels_are_clipped_and_the_others_scaled():
     array = np.zeros((4, 5, 10), np.float32)
     array[..., 5:] = 50
-    array[0, 0, 5:7] = -10, 900  # of 99 voxels above the mean one is far above
+    array[0, 0, 5:7] = -10, 900  # one of the 99 voxels above the mean is far above it
     found = array_of(without_peaks(image_of(array, np.eye(4))))
     assert found[0, 0, 4:8].tolist() == [0, 0, 1, 1]
     assert found[2, 2].tolist() == [0] * 5 + [1] * 5
 
 
-def test_fat_is_made_dark_again_and_the_brain_scaled():
+def test_fat_is_darkened_and_the_brain_is_scaled():
     array = np.zeros((2, 2, 7), np.float32)
     array[...] = -10, 0, 50, 100, 150, 200, 900
     found = array_of(without_fat(image_of(array, np.eye(4)), 100.0))
@@ -157,10 +157,10 @@ def test_the_usual_brightness_does_not_depend_on_fat(fat):
     np.testing.assert_allclose(array_of(capped(found))[2, 2, 4:], [1] * 5 + [min(fat / 100, 1.5)])
 
 
-# ----------------------------------------------------------------------------- what can be read
+# ------------------------------------------------------------------------------- valid scans
 
 
-def test_a_nifti_file_is_read_on_its_own_grid(tmp_path, affine):
+def test_a_nifti_file_is_read_on_its_grid(tmp_path, affine):
     scan = read_scan(save(tmp_path / "flair.nii.gz", affine=affine))
     np.testing.assert_array_equal(array_of(scan.image), numbered())
     np.testing.assert_allclose(affine_of(scan.image), affine, atol=1e-5)
@@ -169,16 +169,16 @@ def test_a_nifti_file_is_read_on_its_own_grid(tmp_path, affine):
     assert scan.is_oriented
 
 
-def test_values_count_and_not_what_is_stored_of_them(tmp_path):
+def test_stored_values_are_scaled_when_they_are_read(tmp_path):
     scan = read_scan(save_scaled(tmp_path / "flair.nii.gz", numbered(), 0.5, -3))
     np.testing.assert_array_equal(array_of(scan.image), numbered() * 0.5 - 3)
 
 
-def test_a_file_that_does_not_say_how_the_patient_lies_is_known_by_that(tmp_path):
+def test_a_header_without_the_orientation_of_the_patient_is_detected(tmp_path):
     assert not read_scan(save(tmp_path / "flair.nii", code=0)).is_oriented
 
 
-def test_a_folder_of_dicom_is_read_with_what_it_says_of_itself(tmp_path):
+def test_a_folder_of_dicom_files_is_read_with_the_description_of_the_series(tmp_path):
     write_series(tmp_path / "scan", head_sized())
     scan = read_scan(tmp_path / "scan")
     check_same(scan.image, head_sized())
@@ -186,17 +186,17 @@ def test_a_folder_of_dicom_is_read_with_what_it_says_of_itself(tmp_path):
     assert scan.is_oriented
 
 
-def test_a_series_of_several_is_chosen_in_a_folder(tmp_path):
+def test_one_of_several_series_in_a_folder_is_chosen(tmp_path):
     write_series(tmp_path, head_sized(), "1.2.3", "3", "t1", "a{}")
     write_series(tmp_path, head_sized() + 1, "1.2.4", "4", "flair", "b{}")
     scan = read_scan(tmp_path, "flair")
     assert "UID 1.2.4" in scan.series
     check_same(scan.image, head_sized() + 1)
-    with pytest.raises(InputError, match="2 series in it"):
+    with pytest.raises(InputError, match="contains 2 series"):
         read_scan(tmp_path)
 
 
-# --------------------------------------------------------------------------- what is refused
+# ----------------------------------------------------------------------------- refused scans
 
 
 def _nan(path):
@@ -251,42 +251,50 @@ def _cut_off(path):
     [
         ("flair.nii.gz", lambda path: None, "no such file"),
         ("absent", lambda path: None, "no such file"),
-        ("flair.nii.gz", _nan, "3 voxels are NaN or infinite; expected finite numbers"),
+        ("flair.nii.gz", _nan, r"3 voxels are NaN or infinite\. Expected finite numbers"),
         ("flair.nii.gz", _constant, "every voxel is 42; expected a FLAIR image"),
         (
             "flair.nii.gz",
             _sheared,
-            r"axes of its voxels lean by 7\.0 degrees .*expected right angle",
+            r"its axes are 7\.0 degrees away from right angles .*expected right angles",
         ),
-        ("flair.nii.gz", _small, "measures 7 x 72 x 70 mm; expected 60 to 600 mm along each axis"),
-        ("flair.nii.gz", _huge, "measures 606 x 72 x 70 mm; expected 60 to 600"),
-        ("flair.nii.gz", _metres, "measures 0 x 0 x 0 mm; expected 60 .* is its voxel size wrong"),
+        (
+            "flair.nii.gz",
+            _small,
+            "field of view is 7 x 72 x 70 mm; expected 60 to 600 mm along each axis",
+        ),
+        ("flair.nii.gz", _huge, "field of view is 606 x 72 x 70 mm; expected 60 to 600"),
+        (
+            "flair.nii.gz",
+            _metres,
+            "field of view is 0 x 0 x 0 mm; expected 60 .* is its voxel size wrong",
+        ),
         ("flair.nii.gz", _coarse, r"voxels measure 7\.0 x 6\.0 x 8\.5 mm; expected at most 8 mm"),
-        ("flair.nii.gz", _four_dimensions, r"4 dimensions, \(10, 12, 14, 2\); expected 3"),
-        ("flair.nii.gz", _text, "no readable NIfTI|truncated or damaged"),
+        ("flair.nii.gz", _four_dimensions, r"4 dimensions, \(10, 12, 14, 2\)\. Expected 3"),
+        ("flair.nii.gz", _text, "not a readable NIfTI|truncated or damaged"),
         ("flair.nii.gz", _cut_off, "truncated or damaged"),
         (
             "flair.txt",
             _text,
-            r"neither NIfTI nor a folder; expected .*\.nii.*or the folder of a DIC",
+            r"neither a NIfTI file nor a folder; expected .*\.nii.*or the folder of a DIC",
         ),
         ("IM0001", _text, "or the folder of a DICOM series"),
     ],
 )
-def test_refuses_what_is_no_scan_of_a_head_and_names_it(tmp_path, name, spoil, message):
+def test_refuses_a_file_that_is_not_a_scan_of_a_head(tmp_path, name, spoil, message):
     path = tmp_path / name
     spoil(path)
     with pytest.raises(InputError, match=f"^{re.escape(str(path))}: .*{message}"):
         read_scan(path)
 
 
-def test_refuses_a_dicom_series_whose_voxels_are_constant(tmp_path):
+def test_refuses_a_dicom_series_with_constant_voxels(tmp_path):
     write_series(tmp_path, head_sized() * 0 + 3)
     with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path))}: every voxel is 3"):
         read_scan(tmp_path)
 
 
-def test_a_rounded_affine_is_not_sheared(tmp_path):
+def test_a_rounded_affine_is_not_refused_as_sheared(tmp_path):
     axes = GRIDS["oblique"].copy()
     axes[0, 2] += 5 * np.radians(0.1)
     path = tmp_path / "flair.nii.gz"
@@ -294,7 +302,7 @@ def test_a_rounded_affine_is_not_sheared(tmp_path):
     np.testing.assert_allclose(affine_of(read_scan(path).image), affine_from(axes), atol=1e-5)
 
 
-# ------------------------------------------------------------------------------ the same twice
+# ---------------------------------------------------------------------------- identical visits
 
 
 def _another_type(path):
@@ -315,7 +323,7 @@ def _another_scaling(path):
 
 @pytest.mark.parametrize("name", ["second.nii", "second.nii.gz"])
 @pytest.mark.parametrize("write", [save, _another_type, _another_header, _another_scaling])
-def test_the_same_voxels_are_known_again_in_another_file(tmp_path, name, write):
+def test_the_same_voxels_are_recognised_in_another_file(tmp_path, name, write):
     first = save(tmp_path / "first.nii.gz")
     write(tmp_path / name)
     scans = read_scan(first), read_scan(tmp_path / name)
@@ -325,16 +333,16 @@ def test_the_same_voxels_are_known_again_in_another_file(tmp_path, name, write):
     assert f"{first} and {tmp_path / name} hold the same voxels" in str(error.value)
 
 
-def test_the_same_voxels_are_known_again_in_dicom(tmp_path):
+def test_the_same_voxels_are_recognised_in_dicom_files(tmp_path):
     image = head_sized()
     write_series(tmp_path / "dicom", image)
     save(tmp_path / "flair.nii.gz", array_of(image), affine_of(image))
     scans = read_scan(tmp_path / "dicom"), read_scan(tmp_path / "flair.nii.gz")
-    with pytest.raises(InputError, match="given twice"):
+    with pytest.raises(InputError, match="the same scan was given twice"):
         check_two_visits(*scans)
 
 
-def test_one_voxel_makes_another_scan(tmp_path):
+def test_scans_that_differ_in_one_voxel_are_different(tmp_path):
     later = numbered()
     later[4, 5, 6] += 1
     scans = [

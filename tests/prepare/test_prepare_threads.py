@@ -8,18 +8,18 @@ from msseg_jax.prepare.threads import at_once, use_threads
 
 
 @pytest.fixture(autouse=True)
-def as_before(monkeypatch):
+def restore_threads(monkeypatch):
     monkeypatch.setattr(threads, "_threads", threads._threads)
 
 
-def test_tasks_are_done_at_once_and_come_back_in_order():
+def test_tasks_run_at_the_same_time_and_return_results_in_order():
     use_threads(2)
-    both = threading.Barrier(2, timeout=20)  # which none passes alone
+    both = threading.Barrier(2, timeout=20)  # opens only when two threads wait at it
     names = at_once(lambda: both.wait() * 0, lambda: both.wait() * 0 + 1, lambda: 2)
     assert names == [0, 1, 2]
 
 
-def test_with_one_thread_one_is_done_after_the_other():
+def test_one_thread_runs_the_tasks_one_after_the_other():
     use_threads(1)
     begun = []
 
@@ -31,11 +31,11 @@ def test_with_one_thread_one_is_done_after_the_other():
     assert begun == list(range(5))
 
 
-def test_of_no_task_there_is_nothing():
+def test_the_result_of_no_tasks_is_empty():
     assert at_once() == []
 
 
-def test_a_task_that_fails_says_so_and_those_that_wait_are_not_begun():
+def test_the_error_of_a_task_is_raised_and_waiting_tasks_are_not_started():
     use_threads(1)
     begun = []
 
@@ -47,7 +47,7 @@ def test_a_task_that_fails_says_so_and_those_that_wait_are_not_begun():
     assert len(begun) < 5
 
 
-def test_itk_has_one_thread_however_many_there_are():
+def test_itk_uses_one_thread_for_any_number_of_threads():
     use_threads(3)
     assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 1
     assert sitk.ImageRegistrationMethod().GetNumberOfThreads() == 1

@@ -1,4 +1,4 @@
-"""Two visits of a phantom head, registered once for all tests of this file."""
+"""Test the registration with two visits of a phantom head, registered once for this file."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def found(pair):
 
 
 def test_the_motion_between_the_visits_is_found(pair, found):
-    # The phantom's own visits lie up to half a millimetre apart, as real ones do.
+    # Even before the motion, the visits of the phantom are up to 0.5 mm apart, like real ones.
     off_mm = heads.distances_mm(found.transform, heads.MOTION, points_of(pair.brain, 2000))
     assert off_mm.mean() < 0.7
     assert off_mm.max() < 1.2
@@ -54,24 +54,24 @@ def test_the_brain_is_found_in_both_visits(pair, found):
     assert heads.dice(found.visits[1].brain, there) > 0.95
 
 
-def test_the_image_shows_the_brains_edge_better_than_the_atlas_alone(pair, found):
+def test_the_brain_found_in_the_image_is_better_than_the_atlas(pair, found):
     visit = found.visits[0]
     by_atlas = brain_by_atlas(load_atlas(), visit.to_atlas, visit.flat)
     assert heads.dice(visit.brain, pair.brain) > heads.dice(by_atlas, pair.brain) + 0.01
 
 
 @pytest.mark.slow
-def test_a_scalp_brighter_than_the_brain_and_a_vertex_out_of_view_do_not_mislead(pair, tmp_path):
+def test_the_brain_is_found_with_a_bright_scalp_and_a_vertex_out_of_view(pair, tmp_path):
     image, brain = heads.with_bright_fat(pair.scans[0].image, pair.brain, cut_mm=16)
     visit = look_at(heads.scan_of(image, tmp_path, "fat"))
     assert heads.dice(visit.brain, brain) > 0.95
 
 
-def test_fat_outside_the_atlas_is_no_brain_and_a_lesion_inside_it_is():
+def test_fat_outside_the_atlas_is_excluded_and_a_lesion_inside_it_is_included():
     z, y, x = np.ogrid[:50, :60, :60]
     radius = np.sqrt((z - 20) ** 2 + (y - 30) ** 2 + (x - 30) ** 2) * SPACING_MM
     brain, orbit = radius < 30, (abs(z - 39) < 5) & (abs(y - 30) < 8) & (abs(x - 30) < 8)
-    lesion = (abs(z - 20) < 4) & (abs(y - 30) < 4) & (abs(x - 43) < 3)  # at the edge
+    lesion = (abs(z - 20) < 4) & (abs(y - 30) < 4) & (abs(x - 43) < 3)  # at the brain's edge
 
     def image_of(array):
         image = sitk.GetImageFromArray(array)
@@ -86,13 +86,13 @@ def test_fat_outside_the_atlas_is_no_brain_and_a_lesion_inside_it_is():
 
 
 @pytest.mark.parametrize("stretch", [0.75, 1.3])
-def test_an_average_brain_stretched_out_of_proportion_is_refused(pair, stretch):
+def test_an_implausible_stretch_of_the_average_brain_is_refused(pair, stretch):
     wrong = rigid(np.diag([1.0, 1.0, stretch]), np.zeros(3))
     with pytest.raises(InputError, match=rf"time01.nii.gz: no head.*to {stretch} times"):
         visits._find_in(load_atlas(), pair.scans[0], (wrong, 0.9))
 
 
-def test_exchanging_the_visits_gives_the_motion_back(pair, found):
+def test_swapping_the_visits_gives_the_inverse_motion(pair, found):
     other_way = visits._match_brains(found.visits[::-1], found.transform.GetInverse())
     both_ways = compose(other_way.transform, found.transform)
     still = rigid(np.eye(3), np.zeros(3))
@@ -100,7 +100,7 @@ def test_exchanging_the_visits_gives_the_motion_back(pair, found):
 
 
 def mirrored(image: sitk.Image) -> sitk.Image:
-    """Left and right exchanged, as a file with a wrong header shows them."""
+    """Swap left and right, as a wrong header does."""
     across = np.abs(np.array(image.GetDirection()).reshape(3, 3)[0]).argmax()  # the axis along x
     return sitk.Flip(image, [bool(axis == across) for axis in range(3)], False)
 
@@ -112,10 +112,11 @@ def mirrored(image: sitk.Image) -> sitk.Image:
         pytest.param(True, id="masks given", marks=pytest.mark.slow),
     ],
 )
-def test_a_visit_whose_sides_are_exchanged_is_refused(pair, found, given):
+def test_a_visit_with_swapped_sides_is_refused(pair, found, given):
     assert found.mirror_gain < -0.1
     first, second = found.visits
-    # Where the heads meet best, mirrored as they are.
+    # The moved and mirrored first visit is used as the second visit. It is mirrored along the
+    # grid, so the heads still overlap.
     image = heads.move(pair.scans[0].image, heads.MOTION)
     brain = on_grid(pair.brain, image, heads.MOTION.GetInverse())
     turned = {"flat": visits.without_peaks(mirrored(image)), "brain": mirrored(brain)}
@@ -123,12 +124,12 @@ def test_a_visit_whose_sides_are_exchanged_is_refused(pair, found, given):
         visit.CopyInformation(image)
     if given:
         turned |= {"to_atlas": None, "atlas_correlation": None, "grey_to_white": None}
-    with pytest.raises(InputError, match=r"left and right of one visit are exchanged"):
+    with pytest.raises(InputError, match=r"left and right are swapped in one visit"):
         visits._match_brains((first, replace(second, **turned)), found.transform)
 
 
-def test_visits_that_have_nothing_in_common_are_refused(found, monkeypatch):
-    monkeypatch.setattr(visits, "FINE_MM", (6.0,))  # there is nothing to find, however fine
+def test_visits_without_similarity_are_refused(found, monkeypatch):
+    monkeypatch.setattr(visits, "FINE_MM", (6.0,))  # faster; a finer grid would not help
     second = found.visits[1]
     noise = np.random.default_rng(0).normal(size=second.flat.GetSize()[::-1]).astype(np.float32)
     image = sitk.GetImageFromArray(noise)
@@ -147,7 +148,7 @@ def test_a_t1_weighted_image_is_refused(tmp_path):
         visits._find_in(load_atlas(), scan, fit)
 
 
-def test_what_is_no_head_is_refused(tmp_path):
+def test_an_image_without_a_head_is_refused(tmp_path):
     generator = np.random.default_rng(0)
     noise = generator.normal(100, 30, (40, 50, 50)).astype(np.float32)
     image = sitk.GetImageFromArray(noise)
@@ -158,22 +159,22 @@ def test_what_is_no_head_is_refused(tmp_path):
         visits._find_in(load_atlas(), scan, fit)
 
 
-def test_masks_that_are_given_are_used_and_no_atlas_is_asked(pair, monkeypatch):
+def test_given_masks_are_used_without_the_atlas(pair, monkeypatch):
     def no_atlas():
-        raise AssertionError("the atlas was asked for")
+        raise AssertionError("the atlas was loaded")
 
     monkeypatch.setattr(visits, "load_atlas", no_atlas)
     given = register_visits(pair.scans, (pair.brain, None))
     assert heads.dice(given.visits[0].brain, pair.brain) == 1
-    # The second visit's is the first one's, brought there.
+    # The second visit gets the mask of the first, resampled.
     there = on_grid(pair.brain, pair.scans[1].image, heads.MOTION.GetInverse())
     assert heads.dice(given.visits[1].brain, there) > 0.97
     assert heads.distances_mm(given.transform, heads.MOTION, points_of(pair.brain, 500)).max() < 1.2
     assert given.mirror_gain < -0.1
 
 
-def test_a_known_bias_field_is_divided_out(pair):
-    """Within the brain, to what N4's smooth field can follow."""
+def test_a_known_bias_field_is_corrected(pair):
+    """Compare inside the brain. N4's smooth field fits the known one only approximately."""
     clean = pair.scans[0].image
     x = np.linspace(-1, 1, clean.GetSize()[0], dtype=np.float32)
     field = np.exp(0.5 * x)[None, None] * np.ones(clean.GetSize()[::-1], np.float32)
