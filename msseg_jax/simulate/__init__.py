@@ -1,0 +1,1 @@
+"""Make data: artificial patients, and labelled pairs from real scans."""

@@ -1,4 +1,4 @@
-"""The rule by which four synthetic experts become a consensus, by hand."""
+"""The consensus rule for four experts, checked against results computed by hand."""
 
 import numpy as np
 import pytest
@@ -7,41 +7,41 @@ from msseg_jax.simulate.phantom import consensus
 
 
 def lines(*rows):
-    """Expert maps from one line of voxels each: (experts, 1, 1, voxels)."""
+    """Return expert maps (experts, 1, 1, voxels), each from one line of voxels."""
     return np.array([[[[c == "#" for c in row]]] for row in rows])
 
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        # Four drew it: a voxel needs two votes.
+        # Four experts drew the lesion, so a voxel needs two votes.
         (("###.", ".##.", ".###", ".#.."), ".##."),
-        # Three drew it: half of three is 1.5, so two votes; one vote is not enough.
+        # Three experts drew it. Half of three is 1.5, so a voxel needs two votes.
         (("##..", ".##.", ".##.", "...."), ".##."),
-        # Two of four: not a lesion, however much they agree.
+        # Only two of four experts drew it, so it is not kept, although they agree.
         (("###.", "###.", "....", "...."), "...."),
-        # Components of the union: two experts left and two right of a bridge make one lesion
-        # of four, each end of which has half of the votes.
+        # The maps touch, so the union is one lesion drawn by four experts. Each half has two of
+        # four votes.
         (("##..", "##..", "..##", "..##"), "####"),
-        # Without contact they are two lesions of two experts each.
+        # The maps do not touch, so there are two lesions, each drawn by only two experts.
         (("##...", "##...", "...##", "...##"), "....."),
-        # One lesion kept, another one of the same experts not.
+        # Three experts drew the first lesion, but only two of them drew the second one.
         (("##.#.", "##...", "##.#.", "....."), "##..."),
         (("....", "....", "....", "...."), "...."),
     ],
 )
-def test_consensus_by_hand(rows, expected):
+def test_consensus_matches_the_result_computed_by_hand(rows, expected):
     np.testing.assert_array_equal(consensus(lines(*rows)), lines(expected)[0])
 
 
-def test_consensus_joins_lesions_over_corners():
+def test_voxels_that_share_a_corner_belong_to_one_lesion():
     masks = np.zeros((4, 2, 2, 2), np.uint8)
     masks[:2, 0, 0, 0] = 1
     masks[2:, 1, 1, 1] = 1
-    # One lesion of four experts, each voxel with half of them.
+    # This is one lesion drawn by four experts. Each voxel has two of four votes.
     assert consensus(masks).tolist() == masks.any(0).tolist()
 
 
 def test_consensus_refuses_a_single_map():
-    with pytest.raises(ValueError, match=r"expected \(experts, D, H, W\)"):
+    with pytest.raises(ValueError, match=r"Expected \(experts, D, H, W\)"):
         consensus(np.zeros((4, 4, 4)))

@@ -1,6 +1,6 @@
-"""What writing synthetic patients leaves on disk, whatever happens meanwhile.
+"""Files of phantoms: their contents, and the clean-up after a failure.
 
-Voxels are 4 mm wide here: a patient then takes about two seconds.
+The voxels are 4 mm wide, so that a patient takes only about two seconds.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from tests.support.patients import PATIENT_FILES
 
 
 def digest(folder):
-    """One hash per file, by relative path."""
+    """Return the hash of each file, by relative path."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -27,7 +27,7 @@ def digest(folder):
     }
 
 
-def test_same_seed_same_bytes_whatever_the_number_of_processes_and_patients(tmp_path):
+def test_files_depend_on_the_seed_but_not_on_the_number_of_processes_or_patients(tmp_path):
     one = write_phantoms(tmp_path / "one", 1, 4, jobs=1, spacing_mm=4.0)
     two = write_phantoms(tmp_path / "two", 2, 4, jobs=2, spacing_mm=4.0)
     assert one == two[:1]
@@ -37,10 +37,10 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes_and_patients(tmp_
     assert len(second) == 16
     assert first == {name: second[name] for name in first}
     images = {"phantom_00{}/" + name for name in (TIME01, TIME02, BRAIN_MASK)}
-    for image in images:  # another patient is another head
+    for image in images:  # the two patients have different heads
         assert second[image.format(1)] != second[image.format(2)]
 
-    # What is on disk is complete, in the layout, and says mm and scanner coordinates.
+    # All files exist, and their headers specify mm and scanner coordinates.
     folder = tmp_path / "one" / "phantom_001"
     assert os.listdir(tmp_path / "one") == ["phantom_001"]
     assert {path.name for path in folder.iterdir()} == PATIENT_FILES
@@ -58,16 +58,16 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes_and_patients(tmp_
     for image in (TIME01, TIME02):
         assert np.asarray(nib.load(folder / image).dataobj).std() > 0
 
-    # A patient that is there stays as it is, unless it may be replaced.
-    (folder / CONSENSUS).write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=r"already holds 1 of the 2 .* --overwrite"):
+    # An existing patient is not changed, unless `overwrite` is set.
+    (folder / CONSENSUS).write_bytes(b"edited")
+    with pytest.raises(FileExistsError, match=r"already contains 1 of the 2 .* --overwrite"):
         write_phantoms(tmp_path / "one", 2, 4, jobs=1, spacing_mm=4.0)
-    assert (folder / CONSENSUS).read_bytes() == b"mine"
+    assert (folder / CONSENSUS).read_bytes() == b"edited"
     write_phantoms(tmp_path / "one", 1, 4, jobs=1, spacing_mm=4.0, overwrite=True)
     assert digest(tmp_path / "one") == first
 
 
-def test_a_failure_leaves_neither_a_half_patient_nor_scratch(tmp_path, monkeypatch):
+def test_a_failure_leaves_no_incomplete_patient_and_no_temporary_files(tmp_path, monkeypatch):
     written = []
 
     def fails_late(path, volume, affine, **_):
@@ -92,7 +92,7 @@ def test_a_failure_leaves_neither_a_half_patient_nor_scratch(tmp_path, monkeypat
         ({"spacing_mm": 9.0}, "--spacing_mm=9.0: expected a voxel size from 0.5 to 4 mm"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_any_work(tmp_path, arguments, message):
+def test_wrong_arguments_are_refused_before_any_work(tmp_path, arguments, message):
     settings = {"patients": 1, "seed": 0, **arguments}
     patients, seed = settings.pop("patients"), settings.pop("seed")
     with pytest.raises(ValueError, match=message):
@@ -100,13 +100,13 @@ def test_what_makes_no_sense_is_refused_before_any_work(tmp_path, arguments, mes
     assert not (tmp_path / "new").exists()
 
 
-def test_an_output_that_cannot_be_written_is_refused_with_its_name(tmp_path):
+def test_an_output_that_cannot_be_written_is_named_in_the_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OSError, match=r"--output=.*file.*: cannot write there"):
+    with pytest.raises(OSError, match=r"--output=.*file.*: cannot write to this folder"):
         write_phantoms(tmp_path / "file", 1, 0)
 
 
-def test_command_line_writes_prints_a_table_and_does_not_load_jax(tmp_path):
+def test_the_command_line_prints_a_table_and_does_not_import_jax(tmp_path):
     code = (
         "import sys, runpy\n"
         "try:\n"
@@ -128,7 +128,7 @@ def test_command_line_writes_prints_a_table_and_does_not_load_jax(tmp_path):
     assert "Traceback" not in again.stderr
 
 
-def test_the_processes_that_write_end_with_the_one_that_started_them(tmp_path):
+def test_worker_processes_end_when_the_main_process_is_killed(tmp_path):
     output = tmp_path / "phantoms"
     command = [
         sys.executable, "-m", "msseg_jax", "phantom", f"--output={output}", "--patients=200",
@@ -141,4 +141,4 @@ def test_the_processes_that_write_end_with_the_one_that_started_them(tmp_path):
         assert process.poll() is None
         time.sleep(0.1)
     process.kill()
-    process.communicate(timeout=30)  # which ends when none of them holds the output any more
+    process.communicate(timeout=30)  # returns only after all processes have closed the pipe

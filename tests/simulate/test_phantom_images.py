@@ -1,6 +1,6 @@
-"""What the images and maps of a synthetic patient show.
+"""Contents of the images and maps of a phantom.
 
-Voxels are 2.5 or 3.5 mm wide here: a patient then takes two or three seconds.
+The voxels are 2.5 or 3.5 mm wide, so that a patient takes only two or three seconds.
 """
 
 import numpy as np
@@ -18,32 +18,32 @@ SPACING_MM = 2.5
 
 
 def positive_index(lesions):
-    """A patient of seed 0 with exactly this many new lesions."""
+    """Return the index of a patient of seed 0 with exactly this many new lesions."""
     return next(i for i in range(40) if len(plan_patient(0, i).new_lesions_mm3) == lesions)
 
 
 @pytest.fixture(scope="module")
 def many():
-    """A patient with nine new lesions, rendered with larger voxels than planned."""
+    """Render a patient with nine new lesions, with larger voxels than planned."""
     plan = plan_patient(0, positive_index(9))
     return plan, render_patient(plan, SPACING_MM)
 
 
 @pytest.fixture(scope="module")
 def none():
-    """A patient without new lesions."""
+    """Render a patient without new lesions."""
     plan = plan_patient(0, positive_index(0))
     return plan, render_patient(plan, 3.5)
 
 
-def test_all_volumes_share_one_grid(many):
+def test_all_volumes_have_the_same_grid(many):
     _, patient = many
     assert set(patient.volumes) == PATIENT_FILES
     assert len({volume.shape for volume in patient.volumes.values()}) == 1
     np.testing.assert_allclose(np.linalg.norm(patient.affine[:3, :3], axis=0), SPACING_MM)
 
 
-def test_the_consensus_holds_the_planned_lesions(many):
+def test_the_consensus_contains_the_planned_lesions(many):
     plan, patient = many
     truth = patient.volumes[CONSENSUS]
     assert count_components(truth) == len(plan.new_lesions_mm3) == 9
@@ -52,7 +52,7 @@ def test_the_consensus_holds_the_planned_lesions(many):
     np.testing.assert_array_equal(truth, consensus(experts))
 
 
-def test_experts_differ_but_agree_on_most(many):
+def test_experts_differ_but_mostly_agree(many):
     _, patient = many
     truth = patient.volumes[CONSENSUS] > 0
     for n in (1, 2, 3, 4):
@@ -91,24 +91,24 @@ def test_old_lesions_of_every_kind_exist_and_are_not_labelled(many, none):
 
 
 def relative_to_white(patient, name):
-    """The image divided by its median in the brain: white matter, or nearly so."""
+    """Divide an image by its median in the brain, which is close to the signal of white matter."""
     image = patient.volumes[name].astype(float)
     return image / np.median(image[patient.volumes[BRAIN_MASK] > 0])
 
 
-def test_new_lesions_are_bright_at_the_second_visit_only(many):
+def test_new_lesions_are_bright_only_in_the_second_visit(many):
     _, patient = many
     labels, count = ndimage.label(patient.volumes[CONSENSUS], np.ones((3, 3, 3)))
     change = relative_to_white(patient, TIME02) - relative_to_white(patient, TIME01)
     brain = patient.volumes[BRAIN_MASK] > 0
     rise = np.array([change[labels == lesion].mean() for lesion in range(1, count + 1)])
-    # Contrasts are drawn from 0.28 up; the soft border takes a part of it.
+    # The drawn contrasts are at least 0.28. The soft border lowers the mean of a lesion.
     assert (rise > 0.12).all()
     assert rise.mean() > 0.25
     assert abs(np.median(change[brain & (labels == 0)])) < 0.05
 
 
-def test_outside_of_lesions_the_visits_show_the_same_brain(none):
+def test_both_visits_show_the_same_brain_outside_lesions(none):
     _, patient = none
     first, second = relative_to_white(patient, TIME01), relative_to_white(patient, TIME02)
     brain = patient.volumes[BRAIN_MASK] > 0
@@ -124,7 +124,7 @@ def test_the_second_visit_has_another_intensity_scale(many):
     assert abs(second / first - 1) > 0.01
 
 
-def test_brain_mask_covers_the_labels_and_has_the_size_of_a_brain(many, none):
+def test_the_brain_mask_covers_the_labels_and_has_the_size_of_a_brain(many, none):
     for _, patient in (many, none):
         brain = patient.volumes[BRAIN_MASK] > 0
         for n in (1, 2, 3, 4):
@@ -134,13 +134,14 @@ def test_brain_mask_covers_the_labels_and_has_the_size_of_a_brain(many, none):
         assert ndimage.label(brain)[1] == 1
 
 
-def test_it_is_a_flair_fluid_dark_and_grey_brighter_than_white():
+def test_fluid_is_dark_and_grey_matter_is_brighter_than_white_matter():
     plan = plan_patient(0, 1)
     rng = plan.rng("anatomy")
     grid, _ = image_grid(plan, rng, (2.5,) * 3)
     head = build_head(work_grid(grid), rng)
     brain, signal = head.brain, head.signal[head.brain_box]
-    # With voxels of 2.5 mm hardly any is all cortex: solve for the signals of the pure tissues.
+    # Few voxels of 2.5 mm contain only cortex. Therefore the signals of the pure tissues are
+    # estimated by least squares.
     chosen = (brain.hull_mm < -3) & ~brain.infratentorial
     shares = [brain.white, brain.cortex, brain.fluid, *brain.nuclei.values()]
     columns = np.stack([share[chosen] for share in shares], axis=1)
@@ -149,6 +150,6 @@ def test_it_is_a_flair_fluid_dark_and_grey_brighter_than_white():
     assert 1.1 < grey < 1.4
     assert fluid < 0.4
     assert signal.min() >= 0
-    # Shares of tissue fill each voxel.
+    # The tissue shares of each voxel add up to 1.
     total = brain.white + brain.cortex + brain.fluid + sum(brain.nuclei.values())
     np.testing.assert_allclose(total, 1, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The plan of synthetic patients: how many lesions, how large, on which scanner."""
+"""Plans of phantoms: the number and the volume of the new lesions, and the scanner."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from msseg_jax.simulate.phantom.plan import DECK, SCANNERS, STREAMS, positives_a
 
 
 @pytest.mark.parametrize("seed", [0, 1, 17])
-def test_forty_patients_have_the_figures_of_the_challenge(seed):
+def test_forty_patients_have_the_statistics_of_the_challenge(seed):
     plans = [plan_patient(seed, index, 40) for index in range(40)]
     counts = np.array([len(plan.new_lesions_mm3) for plan in plans])
     voxels = np.array([plan.new_lesion_voxels for plan in plans])
@@ -25,27 +25,27 @@ def test_forty_patients_have_the_figures_of_the_challenge(seed):
 @pytest.mark.parametrize(
     ("patients", "positives"), [(1, 1), (2, 1), (3, 2), (4, 3), (8, 6), (10, 7), (20, 15), (40, 29)]
 )
-def test_positives_are_29_of_40_as_nearly_as_possible(patients, positives):
+def test_29_of_40_patients_are_positive_up_to_rounding(patients, positives):
     assert positives_among(patients) == positives
     plans = [plan_patient(5, index, patients) for index in range(patients)]
     assert sum(bool(plan.new_lesions_mm3) for plan in plans) == positives
 
 
-def test_positives_and_negatives_alternate_rather_than_cluster():
+def test_positives_and_negatives_are_spread_evenly():
     flags = [bool(plan_patient(0, index).new_lesions_mm3) for index in range(40)]
     runs = [len(run) for run in "".join("+" if flag else "-" for flag in flags).split("-")]
     assert max(runs) <= 3
     assert not any(a is False and b is False for a, b in itertools.pairwise(flags))
 
 
-def test_few_patients_already_cover_few_and_many_lesions():
+def test_eight_patients_cover_small_and_large_numbers_of_lesions():
     for seed in range(10):
         counts = [len(plan_patient(seed, index).new_lesions_mm3) for index in range(8)]
         assert 0 < min(filter(None, counts)) <= 2
         assert max(counts) >= 6
 
 
-def test_a_plan_depends_on_seed_and_index_alone():
+def test_a_plan_depends_only_on_seed_and_index():
     assert plan_patient(3, 7, 8) == plan_patient(3, 7, 40) == plan_patient(3, 7)
     assert plan_patient(3, 7) != plan_patient(4, 7)
 
@@ -61,15 +61,15 @@ def test_every_random_stream_depends_on_seed_and_index():
     assert plan_patient(0, 0).rng("anatomy").random() == draws[STREAMS.index("anatomy")]
 
 
-def test_planned_volumes_add_up_to_the_card_and_are_at_least_3_mm_wide():
+def test_planned_lesions_match_a_card_of_the_deck_and_are_at_least_3_mm_wide():
     for index in range(40):
         plan = plan_patient(2, index)
         if plan.new_lesions_mm3:
             assert (len(plan.new_lesions_mm3), plan.new_lesion_voxels) in DECK
-            assert min(plan.new_lesions_mm3) > 13.99  # a ball of 3 mm has 14.1 mm3
+            assert min(plan.new_lesions_mm3) > 13.99  # a ball of 3 mm diameter has 14.1 mm3
 
 
-def test_voxels_go_from_half_a_millimetre_to_isotropic_1_2():
+def test_voxel_sizes_range_from_half_a_millimetre_to_1_2_mm_isotropic():
     sizes = {plan_patient(0, index).spacing_mm for index in range(40)}
     assert sizes == {spacing for spacing, _, _ in SCANNERS}
     volumes = [np.prod(size) for size in sizes]
@@ -77,6 +77,6 @@ def test_voxels_go_from_half_a_millimetre_to_isotropic_1_2():
     assert np.isclose(max(volumes), 1.2**3)
 
 
-def test_a_patient_outside_of_the_data_set_is_refused():
+def test_an_index_outside_the_data_set_is_refused():
     with pytest.raises(ValueError, match="index=8, patients=8"):
         plan_patient(0, 8, 8)

@@ -1,4 +1,4 @@
-"""Folders of scans and masks to a data set that can be trained on."""
+"""Making a synthetic data set for training from folders of scans and masks."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def touch(*paths):
 
 @pytest.fixture
 def masks(tmp_path):
-    """A folder with one mask in MNI space: three cubes of 216 mm3 around the middle of `brains`."""
+    """Write one mask in MNI space: three cubes of 216 mm3 around the middle of `brains`."""
     folder = tmp_path / "masks"
     folder.mkdir()
     array = np.zeros((120, 120, 120), np.uint8)
@@ -45,7 +45,7 @@ def masks(tmp_path):
 
 @pytest.fixture
 def scans(tmp_path, monkeypatch):
-    """A folder with two scans, which are balls when they are read."""
+    """Write two empty scans. `read_source` is patched to return a ball for each."""
     monkeypatch.setattr(
         writer,
         "read_source",
@@ -61,7 +61,7 @@ def main(flags: list[str]) -> int:
 
 
 def write_all(request) -> list[dict]:
-    """The records of all pairs, of which none may have failed."""
+    """Write all pairs, check that no scan failed, and return the records of the pairs."""
     records, failures = write_synthetic(request)
     assert failures == {}
     return records
@@ -94,7 +94,7 @@ def test_scans_and_pairs_are_found_with_their_masks(tmp_path):
     assert carl.change_mask == tmp_path / "carl" / "change_mask.nii.gz"
 
 
-def test_every_folder_that_will_not_do_is_named(tmp_path):
+def test_every_unusable_folder_is_named_in_the_error(tmp_path):
     touch(
         tmp_path / "anna" / "one.nii.gz",
         tmp_path / "anna" / "two.nii.gz",
@@ -107,14 +107,14 @@ def test_every_folder_that_will_not_do_is_named(tmp_path):
     with pytest.raises(InputError) as error:
         find_sources(tmp_path)
     one, two, three = str(error.value).splitlines()
-    assert "anna: 2 scans in it" in one
+    assert "anna: the folder contains 2 scans" in one
     assert "one.nii.gz, two.nii.gz" in one
-    assert "bea: is a pair without change_mask.nii.gz" in two
-    assert "carl: 2 files begin with brain_mask" in three
+    assert "bea: this pair has no change_mask.nii.gz" in two
+    assert "carl: the names of 2 files begin with brain_mask" in three
     with pytest.raises(InputError, match="no such folder"):
         find_sources(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no scan in it"):
+    with pytest.raises(InputError, match="the folder contains no scan"):
         find_sources(tmp_path / "empty")
 
 
@@ -131,10 +131,10 @@ def test_a_data_set_is_written_in_the_layout_that_training_reads(scans, masks, t
         stored = json.loads((output / patient.name / layout.SYNTHETIC).read_text())
         assert {"patient": patient.name} | stored == record
     assert groups_of(patients) == [[0, 1], [2, 3]]
-    assert {path.name for path in output.iterdir()} == set(names), "nothing is left over"
+    assert {path.name for path in output.iterdir()} == set(names), "no temporary files remain"
 
 
-def test_pairs_do_not_depend_on_how_many_are_made_nor_on_other_scans(scans, masks, tmp_path):
+def test_pairs_do_not_depend_on_the_number_of_pairs_or_on_other_scans(scans, masks, tmp_path):
     write_synthetic(request(scans, masks, tmp_path / "two"))
     write_synthetic(request(scans, masks, tmp_path / "one", pairs=1, leave_out=("bea",)))
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["carl_000"]
@@ -149,12 +149,12 @@ def test_a_mask_that_is_left_out_is_not_read(scans, masks, tmp_path):
     assert write_all(request(scans, masks, tmp_path / "root", leave_out=("dora",)))
 
 
-def test_a_name_to_leave_out_that_nothing_has_is_refused(scans, masks, tmp_path):
+def test_leaving_out_an_unknown_name_is_an_error(scans, masks, tmp_path):
     with pytest.raises(InputError, match=r"--leave_out=Bea: no scan .*: anna, bea, carl$"):
         write_synthetic(request(scans, masks, tmp_path / "root", leave_out=("Bea",)))
 
 
-def test_scan_and_mask_of_one_name_are_left_out_together(scans, masks, tmp_path):
+def test_scan_and_mask_with_the_same_name_are_left_out_together(scans, masks, tmp_path):
     touch(scans / "eva.2.nii.gz")
     (masks / "eva.2.nii.gz").write_text("damaged")  # it would be an error to read it
     records = write_all(request(scans, masks, tmp_path / "root", leave_out=("eva.2",)))
@@ -162,14 +162,16 @@ def test_scan_and_mask_of_one_name_are_left_out_together(scans, masks, tmp_path)
     assert all(record["left_out"] == ["eva.2"] for record in records)
 
 
-def test_who_leaves_out_a_scan_is_told_that_no_mask_has_its_name(scans, masks, tmp_path, caplog):
-    """Else a patient to be tested on might be trained on by his mask."""
+def test_leaving_out_a_scan_without_a_mask_of_its_name_gives_a_warning(
+    scans, masks, tmp_path, caplog
+):
+    """The mask of a test patient may have another name, and would then be used for training."""
     write_all(request(scans, masks, tmp_path / "root", leave_out=("bea",)))
     (warning,) = caplog.messages
-    assert warning.startswith("--leave_out=bea: no mask is called so")
+    assert warning.startswith("--leave_out=bea: no mask has this name")
 
 
-def test_after_a_scan_is_left_out_the_pairs_of_the_others_are_kept(scans, masks, tmp_path):
+def test_pairs_of_the_other_scans_are_kept_after_a_scan_is_left_out(scans, masks, tmp_path):
     write_all(request(scans, masks, tmp_path / "root"))
     for k in range(2):
         shutil.rmtree(tmp_path / "root" / f"bea_{k:03d}")
@@ -177,21 +179,26 @@ def test_after_a_scan_is_left_out_the_pairs_of_the_others_are_kept(scans, masks,
     assert [record["patient"] for record in records] == ["carl_000", "carl_001"]
 
 
-def test_pairs_made_of_other_files_are_not_mixed_in(scans, masks, tmp_path):
+def test_existing_pairs_made_from_other_files_are_refused(scans, masks, tmp_path):
     write_all(request(scans, masks, tmp_path / "root"))
     (scans / "bea.nii.gz").write_bytes(b"another scan")
-    with pytest.raises(InputError, match=r"bea_000, made otherwise \(of other files\)"):
+    with pytest.raises(
+        InputError,
+        match=r"bea_000 does not match this request \(the input files have changed\)",
+    ):
         write_synthetic(request(scans, masks, tmp_path / "root"))
 
 
-def test_pairs_of_another_run_are_not_mixed_in(scans, masks, tmp_path):
+def test_existing_pairs_that_are_not_requested_are_refused(scans, masks, tmp_path):
     output = tmp_path / "root"
     write_synthetic(request(scans, masks, output))
-    with pytest.raises(InputError, match="also holds bea_000, which is none of the pairs"):
+    with pytest.raises(
+        InputError, match="also contains bea_000, which is not one of the requested pairs"
+    ):
         write_synthetic(request(scans, masks, output, leave_out=("bea",), overwrite=True))
 
 
-def test_a_folder_that_was_not_made_here_is_never_replaced(scans, masks, tmp_path):
+def test_a_folder_not_made_by_this_program_is_never_replaced(scans, masks, tmp_path):
     note = touch(tmp_path / "root" / "bea_000" / "notes.txt")
     with pytest.raises(InputError, match="bea_000 was not made by this program"):
         write_synthetic(request(scans, masks, tmp_path / "root", overwrite=True))
@@ -201,21 +208,21 @@ def test_a_folder_that_was_not_made_here_is_never_replaced(scans, masks, tmp_pat
 @pytest.mark.parametrize(
     ("fields", "difference"),
     [
-        ({"seed": 1}, "seed 0, now 1"),
-        ({"brain_size": 0.9}, "brain_size 1.0, now 0.9"),
-        ({"find_brains": True}, "found_brain False, now True"),
+        ({"seed": 1}, "seed was 0, now it is 1"),
+        ({"brain_size": 0.9}, "brain_size was 1.0, now it is 0.9"),
+        ({"find_brains": True}, "found_brain was False, now it is True"),
     ],
 )
-def test_pairs_that_were_made_otherwise_are_not_mixed_in(
+def test_existing_pairs_made_with_other_settings_are_refused(
     scans, masks, tmp_path, fields, difference
 ):
     output = tmp_path / "root"
     write_all(request(scans, masks, output))
-    with pytest.raises(InputError, match=rf"bea_000, made otherwise \({difference}\)"):
+    with pytest.raises(InputError, match=rf"bea_000 does not match this request \({difference}\)"):
         write_synthetic(request(scans, masks, output, **fields))
 
 
-def test_what_was_interrupted_goes_on(scans, masks, tmp_path):
+def test_the_same_command_resumes_an_interrupted_run(scans, masks, tmp_path):
     output = tmp_path / "root"
     records = write_all(request(scans, masks, output))
     lost, kept = (output / name / layout.TIME02 for name in ("carl_001", "bea_001"))
@@ -223,10 +230,10 @@ def test_what_was_interrupted_goes_on(scans, masks, tmp_path):
     shutil.rmtree(lost.parent)
     assert write_all(request(scans, masks, output)) == records
     assert lost.read_bytes() == before
-    assert kept.stat().st_mtime_ns == made, "what is there is not made again"
+    assert kept.stat().st_mtime_ns == made, "existing pairs are not made again"
 
 
-def test_pairs_that_are_there_are_replaced_where_that_is_asked_for(scans, masks, tmp_path):
+def test_overwrite_replaces_existing_pairs(scans, masks, tmp_path):
     output = tmp_path / "root"
     write_synthetic(request(scans, masks, output))
     before = (output / "bea_001" / layout.TIME02).read_bytes()
@@ -234,7 +241,7 @@ def test_pairs_that_are_there_are_replaced_where_that_is_asked_for(scans, masks,
     assert (output / "bea_001" / layout.TIME02).read_bytes() != before
 
 
-def test_a_scan_that_cannot_be_used_stops_no_other(scans, masks, tmp_path, monkeypatch, capsys):
+def test_an_unusable_scan_does_not_stop_the_others(scans, masks, tmp_path, monkeypatch, capsys):
     def read(files, find_brain):
         if files.name == "bea":
             raise InputError(f"{files.scans[0]}: no head was found in it")
@@ -249,22 +256,25 @@ def test_a_scan_that_cannot_be_used_stops_no_other(scans, masks, tmp_path, monke
     assert f"{scans / 'bea.nii.gz'}: no head was found in it" in err
 
 
-def test_pairs_are_never_written_among_the_scans(scans, masks):
+def test_pairs_are_never_written_to_the_folder_of_the_scans(scans, masks):
     for output in (scans, scans / "pairs"):
-        with pytest.raises(InputError, match=r"lies in --scans=.*choose a place elsewhere"):
+        with pytest.raises(InputError, match=r"lies in --scans=.*\. Choose another place\."):
             write_synthetic(request(scans, masks, output))
     assert sorted(path.name for path in scans.iterdir()) == ["bea.nii.gz", "carl"]
 
 
-def test_two_scans_of_one_name_are_refused(scans, masks, tmp_path):
+def test_two_scans_with_the_same_name_are_refused(scans, masks, tmp_path):
     touch(tmp_path / "more" / "bea.nii.gz")
-    with pytest.raises(InputError, match="another scan is called bea as well"):
+    with pytest.raises(InputError, match="another scan has the same name, bea"):
         write_synthetic(SyntheticRequest((scans, tmp_path / "more"), (masks,), tmp_path / "root"))
-    with pytest.raises(InputError, match="no scan is left"):
+
+
+def test_leaving_out_all_scans_is_an_error(scans, masks, tmp_path):
+    with pytest.raises(InputError, match="all scans of --scans are left out"):
         write_synthetic(request(scans, masks, tmp_path / "root", leave_out=("bea", "carl")))
 
 
-def test_an_interrupted_pair_leaves_nothing_behind(scans, masks, tmp_path, monkeypatch):
+def test_a_pair_that_fails_leaves_no_files(scans, masks, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("no space left on device")
 
@@ -276,35 +286,37 @@ def test_an_interrupted_pair_leaves_nothing_behind(scans, masks, tmp_path, monke
     assert not list(output.iterdir())
 
 
-def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, capsys, monkeypatch):
+def test_the_command_line_checks_its_flags_and_uses_them(
+    scans, masks, tmp_path, capsys, monkeypatch
+):
     arguments = [f"--scans={scans}", f"--masks={masks}", f"--output={tmp_path / 'root'}"]
     assert main([*arguments[:1], f"--masks={tmp_path / 'nowhere'}", arguments[2]]) == 1
-    assert "nowhere: no such folder; expected one with lesion masks" in capsys.readouterr().err
+    assert "nowhere: no such folder. Expected a folder with lesion masks" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*arguments, "--pairs=0"])
     assert (
-        "--pairs: 0 is out of range; expected a whole number, 1 or more" in capsys.readouterr().err
+        "--pairs: 0 is out of range. Expected a whole number, 1 or more" in capsys.readouterr().err
     )
     with pytest.raises(SystemExit):
         main([*arguments, "--brain_size=90"])
     assert (
-        "--brain_size: 90 is out of range; expected a number from 0.7 to 1.3"
+        "--brain_size: 90 is out of range. Expected a number from 0.7 to 1.3"
         in capsys.readouterr().err
     )
     with pytest.raises(SystemExit):
         main([*arguments, "--least_contrast=1.5"])
     assert (
-        "--least_contrast: 1.5 is out of range; expected a number, 0 or more and less"
+        "--least_contrast: 1.5 is out of range. Expected a number, 0 or more and less"
         in capsys.readouterr().err
     )
     options = ("--brain_size=0.9", "--find_brains", "--leave_out=bea", "--least_contrast=0.3")
-    asked = []
+    requests = []
     with monkeypatch.context() as patched:
         patched.setattr(
-            "msseg_jax.cli.synthetic.write_synthetic", lambda made: asked.append(made) or ([], {})
+            "msseg_jax.cli.synthetic.write_synthetic", lambda new: requests.append(new) or ([], {})
         )
         assert main([*arguments, *options]) == 0
-    assert asked == [
+    assert requests == [
         SyntheticRequest(
             (scans,), (masks,), tmp_path / "root", leave_out=("bea",), brain_size=0.9,
             find_brains=True, least_contrast=0.3,
@@ -316,17 +328,17 @@ def test_the_command_line_says_what_is_wrong_and_where(scans, masks, tmp_path, c
 
 
 @pytest.mark.slow
-def test_a_scan_is_read_with_its_brain_and_with_where_mni_space_lies_in_it(tmp_path):
+def test_reading_a_scan_finds_its_brain_and_registers_it_to_mni_space(tmp_path):
     heads = write_heads(tmp_path)
     scan = tmp_path / "scans" / "anna" / "FLAIR.nii.gz"
     scan.parent.mkdir(parents=True)
-    sitk.WriteImage(read(heads / "time02.nii.gz"), str(scan))  # which is turned by 25 degrees
+    sitk.WriteImage(read(heads / "time02.nii.gz"), str(scan))  # this head is turned by 25 degrees
     (files,) = find_sources(tmp_path / "scans")
     source = read_source(files)
     volume_ml = source.brain.sum() * np.prod(source.spacing_mm) / 1000
     assert 900 < volume_ml < 1800
     assert np.median(source.images[0][source.brain]) == pytest.approx(1, abs=1e-3)
-    # The brain's middle and its ends, in MNI space: there it measures 130 x 165 x 130 mm or so.
+    # In MNI space, check the middle of the brain and its size, about 130 x 165 x 130 mm.
     voxels = np.argwhere(source.brain)
     places = nib.affines.apply_affine(source.to_mni @ source.affine, voxels)
     np.testing.assert_allclose(np.median(places, axis=0), (0, -20, 12), atol=12)
@@ -347,12 +359,13 @@ def test_a_scan_is_read_with_its_brain_and_with_where_mni_space_lies_in_it(tmp_p
     few[:2, :2, :2] = 1
     nib.save(nib.Nifti1Image(few, empty.affine), files.brain_mask)
     with pytest.raises(
-        InputError, match=r"brain_mask\.nii\.gz: the brain mask holds 0 ml.*--leave_out=anna"
+        InputError,
+        match=r"brain_mask\.nii\.gz: the brain mask has a volume of 0 ml.*--leave_out=anna",
     ):
         read_source(files)
 
 
-def test_a_pair_is_read_with_both_visits_and_where_they_differ(tmp_path):
+def test_reading_a_pair_gives_both_visits_and_the_lesion_changes(tmp_path):
     heads = write_heads(tmp_path)
     folder = tmp_path / "scans" / "anna"
     folder.mkdir(parents=True)
@@ -366,20 +379,20 @@ def test_a_pair_is_read_with_both_visits_and_where_they_differ(tmp_path):
         assert np.median(image[source.brain]) == pytest.approx(1, abs=1e-3)
     change = nib.load(pair / layout.CONSENSUS)
     assert 0 < source.lesions.sum() <= (change.get_fdata() > 0).sum()
-    # The box that was cut out lies where it lay: lesions are where the file has them.
-    own, theirs = (
+    # The affine is correct after cropping: the lesions have the same position as in the file.
+    cropped, original = (
         np.median(nib.affines.apply_affine(affine, np.argwhere(mask)), axis=0)
         for affine, mask in (
             (source.affine, source.lesions), (change.affine, change.get_fdata() > 0),
         )
     )  # fmt: skip
-    np.testing.assert_allclose(own, theirs, atol=1e-3)
+    np.testing.assert_allclose(cropped, original, atol=1e-3)
     first, second = source.images
-    assert (second - first)[source.lesions].mean() > 0.1, "the second visit is the brighter one"
+    assert (second - first)[source.lesions].mean() > 0.1, "new lesions are brighter in visit 2"
 
 
-def test_mni_space_is_found_where_the_average_brain_was_put(tmp_path):
-    """ICBM 152's own tissues, as a FLAIR shows them, turned, moved and shrunk."""
+def test_mni_space_is_found_after_the_average_brain_was_moved(tmp_path):
+    """The image is a FLAIR-like version of ICBM 152 that is rotated, shifted and scaled down."""
     from nilearn import datasets
 
     turn = Rotation.from_euler("xyz", (8, -5, 12), degrees=True).as_matrix()
@@ -393,16 +406,16 @@ def test_mni_space_is_found_where_the_average_brain_was_put(tmp_path):
     nib.save(nib.Nifti1Image(image, to_head @ grey.affine), tmp_path / "scans" / "average.nii.gz")
     source = read_source(find_sources(tmp_path / "scans")[0])
     brain = np.argwhere(source.brain)[::50]
-    there = nib.affines.apply_affine(source.affine, brain)  # in the scanner
-    found = nib.affines.apply_affine(source.to_mni, there)
-    off_mm = found - nib.affines.apply_affine(np.linalg.inv(to_head), there)
-    assert np.median(np.linalg.norm(off_mm, axis=1)) < 3
+    scanner_mm = nib.affines.apply_affine(source.affine, brain)
+    found_mm = nib.affines.apply_affine(source.to_mni, scanner_mm)
+    error_mm = found_mm - nib.affines.apply_affine(np.linalg.inv(to_head), scanner_mm)
+    assert np.median(np.linalg.norm(error_mm, axis=1)) < 3
     size = np.linalg.det(source.to_mni[:3, :3]) ** (1 / 3)
     assert size == pytest.approx(1 / 0.92, abs=0.03)
 
 
 @pytest.mark.slow
-def test_pairs_do_not_depend_on_how_many_processes_make_them(masks, tmp_path):
+def test_pairs_do_not_depend_on_the_number_of_processes(masks, tmp_path):
     heads = write_heads(tmp_path)
     for name in ("anna", "bea"):
         (tmp_path / "scans" / name).mkdir(parents=True)

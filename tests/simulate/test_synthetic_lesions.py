@@ -1,4 +1,4 @@
-"""Lesions of real masks, and what they look like in an image."""
+"""Lesions read from real masks, and painting and erasing of lesions in an image."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from tests.support.brains import MNI_SHIFT_MM, make_bank, make_lesion, make_shap
 
 
 def save_mask(path, voxels, affine=None, value=1):
-    """A mask of 60^3 voxels of 1 mm around the origin, with boxes of voxels in it."""
+    """Save a mask of 60^3 voxels of 1 mm, centred at the origin, with `value` in some boxes."""
     array = np.zeros((60, 60, 60), np.uint8)
     for box in voxels:
         array[box] = value
@@ -30,20 +30,20 @@ def save_mask(path, voxels, affine=None, value=1):
 CUBE = np.s_[20:23, 30:33, 40:43]
 
 
-def test_each_component_of_a_mask_is_a_shape_at_its_place(tmp_path):
+def test_each_component_of_a_mask_becomes_a_shape_with_its_centre(tmp_path):
     path = save_mask(
         tmp_path / "a.nii.gz", [CUBE, np.s_[5:10, 5:10, 5:9], np.s_[50:51, 50:51, 50:51]]
     )
     bank = read_bank([path])
     found = {shape.volume_mm3: shape for shape in bank.shapes}
-    assert set(found) == {27.0, 100.0}, "one of a single voxel is noise"
+    assert set(found) == {27.0, 100.0}, "a single voxel is noise"
     np.testing.assert_allclose(found[27.0].centre_mm, (-9, 1, 11))
     np.testing.assert_allclose(found[100.0].centre_mm, (-23, -23, -23.5))
     assert found[27.0].mask.sum() == 27
     assert found[27.0].radius_mm == pytest.approx(np.sqrt(3))
 
 
-def test_masks_of_brains_that_were_not_stretched_come_out_as_large_as_the_average(tmp_path):
+def test_brain_size_scales_masks_that_were_registered_rigidly(tmp_path):
     path = save_mask(tmp_path / "a.nii.gz", [CUBE])
     (shape,) = read_bank([path], brain_size=0.9).shapes
     np.testing.assert_allclose(shape.centre_mm, np.array([-9, 1, 11]) / 0.9)
@@ -67,15 +67,18 @@ def test_a_mask_that_is_not_in_mni_space_is_refused_by_name(tmp_path):
     assert [shape.centre_mm is None for shape in bank.shapes] == [False, True]
 
 
-def test_what_is_no_mask_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_a_mask_is_refused_by_name(tmp_path):
     path = save_mask(tmp_path / "labels.nii.gz", [CUBE], value=3)
-    with pytest.raises(InputError, match=r"labels\.nii\.gz.*3 for one"):
+    with pytest.raises(InputError, match=r"labels\.nii\.gz.*for example 3\."):
         read_bank([path])
-    with pytest.raises(InputError, match="no lesion of 8 to 8000 mm3 in the 1 files"):
+
+
+def test_masks_without_any_lesion_are_refused(tmp_path):
+    with pytest.raises(InputError, match="the 1 files contain no lesion of 8 to 8000 mm3"):
         read_bank([save_mask(tmp_path / "empty.nii.gz", [])])
 
 
-def test_a_shape_of_about_the_wanted_volume_is_drawn_with_its_own_place(rng):
+def test_a_shape_of_about_the_requested_volume_is_drawn_with_its_own_centre(rng):
     bank = make_bank()
     for volume_mm3, sides in ((64, {4}), (729, {9}), (1e6, {9}), (120, {4, 6})):
         drawn = [bank.draw(rng, volume_mm3) for _ in range(40)]
@@ -83,12 +86,12 @@ def test_a_shape_of_about_the_wanted_volume_is_drawn_with_its_own_place(rng):
         assert all(place is shape.centre_mm for shape, place in drawn)
 
 
-def test_a_shape_of_another_space_is_put_where_another_lesion_lies(rng):
+def test_a_shape_without_a_centre_gets_the_centre_of_another_lesion(rng):
     bank = make_bank()
-    loose = make_shape(20, centre_mm=None)
-    bank = type(bank)((*bank.shapes, loose))
+    without_centre = make_shape(20, centre_mm=None)
+    bank = type(bank)((*bank.shapes, without_centre))
     shape, place_mm = bank.draw(rng, 8000)
-    assert shape is loose
+    assert shape is without_centre
     assert any((place_mm == other.centre_mm).all() for other in bank.shapes[:-1])
 
 
@@ -100,19 +103,19 @@ def test_most_pairs_have_new_lesions_and_some_have_none(rng):
     assert {kind for kinds in drawn for kind in kinds} == set(Kind)
 
 
-def test_what_becomes_of_a_lesion_is_in_its_contrasts_and_sizes(rng):
+def test_contrasts_and_sizes_follow_from_the_kind_of_a_lesion(rng):
     for _ in range(50):
-        of = {kind: draw_lesion(kind, make_bank(), rng) for kind in Kind}
-        assert of[Kind.NEW].contrasts[0] == 0 < of[Kind.NEW].contrasts[1]
-        assert of[Kind.VANISHES].contrasts[1] == 0 < of[Kind.VANISHES].contrasts[0]
-        assert of[Kind.ENLARGES].sizes[0] < of[Kind.ENLARGES].sizes[1]
-        low, high = sorted(of[Kind.FADES].contrasts)
+        lesions = {kind: draw_lesion(kind, make_bank(), rng) for kind in Kind}
+        assert lesions[Kind.NEW].contrasts[0] == 0 < lesions[Kind.NEW].contrasts[1]
+        assert lesions[Kind.VANISHES].contrasts[1] == 0 < lesions[Kind.VANISHES].contrasts[0]
+        assert lesions[Kind.ENLARGES].sizes[0] < lesions[Kind.ENLARGES].sizes[1]
+        low, high = sorted(lesions[Kind.FADES].contrasts)
         assert LEAST_FADED <= low < 0.9 * high
-        low, high = sorted(of[Kind.PERSISTS].contrasts)
+        low, high = sorted(lesions[Kind.PERSISTS].contrasts)
         assert 0.85 * high < low
 
 
-# ------------------------------------------------------------------------------- in an image
+# ------------------------------------------------------------------------- painting of lesions
 
 
 def placed_in(source, lesion):
@@ -121,7 +124,7 @@ def placed_in(source, lesion):
 
 
 @pytest.mark.parametrize("spacing_mm", [(2.0, 2.0, 2.0), (1.0, 1.5, 4.0)])
-def test_a_lesion_fills_its_volume_at_its_place(spacing_mm):
+def test_a_placed_lesion_has_the_right_volume_and_centre(spacing_mm):
     source = make_source(spacing_mm)
     lesion = make_lesion(make_shape(8, np.add(MNI_SHIFT_MM, (25, 3, -6))))
     placed = placed_in(source, lesion)
@@ -135,44 +138,44 @@ def test_a_lesion_fills_its_volume_at_its_place(spacing_mm):
     )
 
 
-def test_a_lesion_turned_and_stretched_is_so_in_mni_space():
+def test_the_matrix_of_a_lesion_rotates_and_scales_it_in_mni_space():
     source = make_source((1.0, 1.0, 1.0))
-    matrix = np.array([[0.0, -1, 0], [3, 0, 0], [0, 0, 1]])  # x to y, three times as long
+    matrix = np.array([[0.0, -1, 0], [3, 0, 0], [0, 0, 1]])  # rotates x to y, and scales it by 3
     placed = placed_in(
         source, make_lesion(make_shape(5, np.add(MNI_SHIFT_MM, (28, 0, 0))), matrix=matrix)
     )
-    long = [np.ptp(where) + 1 for where in np.nonzero(placed.shares[1] > 0.5)]
-    np.testing.assert_allclose(long, (5, 15, 5), atol=1)
+    sides = [np.ptp(where) + 1 for where in np.nonzero(placed.shares[1] > 0.5)]
+    np.testing.assert_allclose(sides, (5, 15, 5), atol=1)
 
 
-def test_a_lesion_lies_at_its_place_in_a_scan_of_any_orientation():
-    """Stored from front to back, head turned in the scanner, and smaller than the average."""
+def test_a_lesion_is_placed_correctly_in_a_scan_of_any_orientation():
+    """The axes are permuted, the head is turned in the scanner, and the brain is small."""
     turn = Rotation.from_euler("xyz", (15, -10, 20), degrees=True).as_matrix()
     ball = make_source((1.5, 1.5, 1.5))
-    order = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, -1]])  # axes of the array in the scanner
+    order = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, -1]])  # directions of the array axes
     affine = nib.affines.from_matvec(1.5 * order, (40, -30, 60))
     middle = affine[:3, :3] @ (np.array(ball.brain.shape) - 1) / 2 + affine[:3, 3]
     linear = 1.1 * turn
     to_mni = nib.affines.from_matvec(linear, MNI_SHIFT_MM - linear @ middle)
     source = replace(ball, affine=affine, to_mni=to_mni)
-    there_mm = np.array([25.0, 8, -6])  # from the middle of the brain, in the scanner
-    centre_mm = nib.affines.apply_affine(to_mni, middle + there_mm)
+    offset_mm = np.array([25.0, 8, -6])  # from the middle of the brain, in scanner coordinates
+    centre_mm = nib.affines.apply_affine(to_mni, middle + offset_mm)
     placed = placed_in(source, make_lesion(make_shape(9, centre_mm)))
     share = np.zeros(source.brain.shape)
     share[placed.box] = placed.shares[1]
     found = nib.affines.apply_affine(affine, np.array(ndimage.center_of_mass(share)))
-    np.testing.assert_allclose(found, middle + there_mm, atol=0.3)
+    np.testing.assert_allclose(found, middle + offset_mm, atol=0.3)
     assert share.sum() * 1.5**3 == pytest.approx(9**3 / 1.1**3, rel=0.08)
-    # A rod along x of MNI space points where the turned head has its x.
+    # A rod along x in MNI space points along the x axis of the turned head.
     rod = np.diag([3.0, 1, 1])
     placed = placed_in(source, make_lesion(make_shape(5, centre_mm), matrix=rod))
     voxels = np.argwhere(placed.shares[1] > 0.4) @ affine[:3, :3].T
-    long = np.linalg.svd(voxels - voxels.mean(axis=0))[2][0]
-    assert abs(long @ np.linalg.inv(turn)[:, 0]) > 0.98
+    direction = np.linalg.svd(voxels - voxels.mean(axis=0))[2][0]
+    assert abs(direction @ np.linalg.inv(turn)[:, 0]) > 0.98
 
 
 @pytest.mark.parametrize("spacing_mm", [0.4, 0.5, 2.0])
-def test_a_soft_border_is_whole_however_fine_the_mask_is(spacing_mm):
+def test_a_soft_border_does_not_depend_on_the_voxel_size_of_the_mask(spacing_mm):
     source = make_source((1.0, 1.0, 1.0))
     shares = []
     for mm in (1.0, spacing_mm):
@@ -182,13 +185,14 @@ def test_a_soft_border_is_whole_however_fine_the_mask_is(spacing_mm):
         whole = np.zeros(source.brain.shape, np.float32)
         whole[placed.box] = placed.shares[1]
         shares.append(whole)
-    assert np.abs(shares[1] - shares[0]).max() < 0.15, "voxels of another size are smoothed"
+    # The shares differ slightly, because the smoothing is done on voxels of another size.
+    assert np.abs(shares[1] - shares[0]).max() < 0.15
     assert shares[1].sum() == pytest.approx(shares[0].sum(), rel=0.05)
     rim = shares[1][np.nonzero(shares[1])].min()
-    assert rim < 0.02, "a border that was cut ends in a step"
+    assert rim < 0.02, "the border must not be cut off"
 
 
-def test_a_lesion_is_as_bright_as_its_contrast_says_and_nothing_else_changes():
+def test_painting_gives_a_lesion_its_contrast_and_changes_no_other_voxel():
     source = make_source()
     placed = placed_in(source, make_lesion(make_shape(10, np.add(MNI_SHIFT_MM, (25, 0, 0)))))
     image = source.images[0].copy()
@@ -197,15 +201,15 @@ def test_a_lesion_is_as_bright_as_its_contrast_says_and_nothing_else_changes():
     share[placed.box] = placed.shares[1]
     whole = image[share == share.max()]
     assert whole.mean() == pytest.approx(1.4, abs=0.05)
-    assert 1.4 * TEXTURE * 0.1 < whole.std() < 1.4 * TEXTURE, "it is not even"
+    assert 1.4 * TEXTURE * 0.1 < whole.std() < 1.4 * TEXTURE, "the lesion has a texture"
     assert (image[share == 0] == source.images[0][share == 0]).all()
-    assert (image >= source.images[0]).all(), "never darker"
+    assert (image >= source.images[0]).all(), "no voxel becomes darker"
     before = source.images[0].copy()
     paint(before, placed, visit=0)
-    assert (before == source.images[0]).all(), "it is not there at the first visit"
+    assert (before == source.images[0]).all(), "the lesion is absent in the first visit"
 
 
-def test_a_lesion_beside_fluid_does_not_light_the_fluid_up():
+def test_a_lesion_next_to_fluid_does_not_brighten_the_fluid():
     source = make_source((1.0, 1.0, 1.0))
     placed = placed_in(source, make_lesion(make_shape(9, np.add(MNI_SHIFT_MM, (11, 0, 0)))))
     image = source.images[0].copy()
@@ -216,20 +220,20 @@ def test_a_lesion_beside_fluid_does_not_light_the_fluid_up():
 
 
 @pytest.mark.parametrize(
-    ("place_mm", "why"),
+    ("place_mm", "reason"),
     [
-        ((46, 0, 0), "half out of the brain"),
+        ((46, 0, 0), "half outside the brain"),
         ((0, 0, 0), "in fluid"),
-        ((80, 0, 0), "out of the image"),
+        ((80, 0, 0), "outside the image"),
     ],
 )
-def test_a_lesion_that_cannot_be_there_finds_no_place(place_mm, why):
+def test_a_lesion_is_only_placed_in_tissue_of_the_brain(place_mm, reason):
     assert (
         placed_in(make_source(), make_lesion(make_shape(8, np.add(MNI_SHIFT_MM, place_mm)))) is None
-    ), why
+    ), reason
 
 
-def test_a_lesion_is_not_put_upon_another_nor_where_nobody_would_see_it():
+def test_a_lesion_is_not_placed_over_another_or_if_it_is_too_faint():
     source = make_source()
     lesion = make_lesion(make_shape(8, np.add(MNI_SHIFT_MM, (25, 0, 0))))
     taken = np.zeros(source.brain.shape, bool)
@@ -244,32 +248,32 @@ def test_a_lesion_is_not_put_upon_another_nor_where_nobody_would_see_it():
 @pytest.mark.parametrize(
     ("contrasts", "found"), [((0.4, 0.05), False), ((0.05, 0.4), False), ((0.1, 0.4), True)]
 )
-def test_what_is_there_at_both_visits_is_seen_at_both(contrasts, found):
+def test_a_lesion_present_in_both_visits_must_be_visible_in_both(contrasts, found):
     lesion = make_lesion(make_shape(6, np.add(MNI_SHIFT_MM, (28, 0, 0))), Kind.FADES, contrasts)
     assert (placed_in(make_source(), lesion) is not None) == found
 
 
-# --------------------------------------------------------------------------- without a lesion
+# -------------------------------------------------------------------------- erasing of lesions
 
 
-def test_an_erased_lesion_is_tissue_like_that_around_it(rng):
+def test_an_erased_lesion_looks_like_the_tissue_around_it(rng):
     source = make_source(noise=0.04)
     lesion = np.zeros(source.brain.shape, bool)
     lesion[36:41, 24:29, 24:29] = True
     image = source.images[0] * np.where(lesion, np.float32(1.6), np.float32(1))
     clean = erase(image, lesion, lesion, source.spacing_mm, rng)
     assert clean[lesion].mean() == pytest.approx(1.0, abs=0.02)
-    assert clean[lesion].std() == pytest.approx(0.04, rel=0.4), "with its grain"
+    assert clean[lesion].std() == pytest.approx(0.04, rel=0.4), "the noise is kept"
     far = ndimage.distance_transform_edt(~lesion) > 4
     np.testing.assert_allclose(clean[far], image[far], atol=1e-5)
 
 
 @pytest.mark.parametrize("shown", [0, 1])
-def test_where_visits_differ_by_a_lesion_both_show_what_one_of_them_does(shown):
+def test_make_alike_copies_lesion_changes_from_one_visit_to_the_other(shown):
     source = make_source()
     change = np.zeros(source.brain.shape, bool)
     change[36:41, 24:29, 24:29] = True
-    second = 1.2 * source.images[0] * np.where(change, 1.5, 1)  # brighter all over, and a lesion
+    second = 1.2 * source.images[0] * np.where(change, 1.5, 1)  # brighter, and with a lesion
     images = np.stack([source.images[0], second.astype(np.float32)])
     alike = make_alike(images, change, source.brain, source.spacing_mm, shown)
     expected = {0: (1.0, 1.2), 1: (1.5, 1.8)}[shown]

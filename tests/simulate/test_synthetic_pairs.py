@@ -1,4 +1,4 @@
-"""One pair: what visits differ by, and what is labelled of it."""
+"""One synthetic pair: the differences between its visits, and the labels of its new lesions."""
 
 from dataclasses import replace
 
@@ -16,13 +16,13 @@ from tests.support.brains import MNI_SHIFT_MM, make_bank, make_lesion, make_shap
 
 
 def quiet(spacing_mm, **fields) -> Session:
-    """A session that changes nothing, but for what is given."""
-    nothing = Session(
+    """Return a session that leaves the image unchanged, except for the given `fields`."""
+    unchanged = Session(
         np.array(spacing_mm), np.eye(4), np.eye(4), distortion_mm=0.0, blur_mm=0.0,
         local_contrast=0.0, gamma=1.0,
         tones=(0.0,) * 6, gain=1.0, bias=0.0, noise=0.0, flow=0.0, seed=0,
     )  # fmt: skip
-    return replace(nothing, **fields)
+    return replace(unchanged, **fields)
 
 
 def scanned(source, session, grid=None):
@@ -31,8 +31,8 @@ def scanned(source, session, grid=None):
 
 
 @pytest.mark.parametrize("scale_mm", [12.0, 30.0, 80.0])
-def test_a_field_is_smooth_over_its_scale_with_deviation_one(scale_mm):
-    # Of many fields, for one has few independent values.
+def test_a_field_has_its_length_scale_and_standard_deviation_one(scale_mm):
+    # Many fields are needed, because one field has few independent values.
     fields = [
         smooth_field(np.random.default_rng(k), (40, 30, 20), np.array([2.0, 2, 3]), scale_mm)
         for k in range(60)
@@ -42,17 +42,17 @@ def test_a_field_is_smooth_over_its_scale_with_deviation_one(scale_mm):
     assert abs(values.mean()) < 0.2
     assert values.std() == pytest.approx(1, abs=0.2)
     step = np.abs(np.diff(values, axis=1)).max()
-    assert step < 2 * 7 / scale_mm, "no jumps"
+    assert step < 2 * 7 / scale_mm, "the field must not jump"
 
 
-def test_a_session_that_changes_nothing_gives_the_head_back():
+def test_a_session_without_changes_returns_the_image_of_the_head():
     source = make_source((1.5, 2.0, 3.0))
     np.testing.assert_allclose(
         scanned(source, quiet(source.spacing_mm)), source.images[0], atol=1e-6
     )
 
 
-def test_a_head_that_was_turned_in_the_scanner_is_brought_back():
+def test_a_head_turned_in_the_scanner_is_resampled_to_the_shared_grid():
     source = make_source()
     pose = np.eye(4)
     pose[:3, :3] = [[np.cos(0.07), -np.sin(0.07), 0], [np.sin(0.07), np.cos(0.07), 0], [0, 0, 1]]
@@ -65,7 +65,7 @@ def test_a_head_that_was_turned_in_the_scanner_is_brought_back():
     )
 
 
-def test_what_registration_leaves_moves_the_visit_by_that_much():
+def test_a_registration_error_moves_the_visit():
     source = make_source((2.0, 2.0, 3.0))
     error = np.eye(4)
     error[:3, 3] = (0.8, 0.0, -0.6)
@@ -89,19 +89,19 @@ def test_intensities_follow_gamma_bias_and_noise():
     assert 0.02 < np.ptp(biased) < 0.5
 
 
-def test_another_protocol_shows_each_tissue_otherwise_and_nothing_stays_nothing():
+def test_another_protocol_changes_each_tissue_but_not_the_background():
     source = make_source()
     tissue = ndimage.binary_erosion(source.images[0] > 0.9, iterations=2)
     fluid = ndimage.binary_erosion((source.images[0] < 0.3) & source.brain)
     outside = ndimage.binary_erosion(~source.brain, iterations=2)
-    tones = (-0.06, 0.0, 0.02, 0.08, 0.0, 0.0)  # of fluid, ..., of white and of grey matter
+    tones = (-0.06, 0.0, 0.02, 0.08, 0.0, 0.0)  # fluid, in between, white matter, grey matter, ...
     seen = scanned(source, quiet((2, 2, 2), tones=tones))
     np.testing.assert_allclose(seen[tissue], 1.05, atol=1e-5)  # between white and grey matter
-    np.testing.assert_allclose(seen[fluid], 0.2 - 0.04, atol=1e-5)  # between nothing and fluid
+    np.testing.assert_allclose(seen[fluid], 0.2 - 0.04, atol=1e-5)  # between background and fluid
     np.testing.assert_array_equal(seen[outside], 0)
 
 
-def test_flowing_fluid_is_bright_and_tissue_is_not():
+def test_flow_brightens_fluid_but_not_tissue():
     source = make_source()
     fluid = (source.images[0] < 0.3) & source.brain
     tissue = ndimage.binary_erosion(source.images[0] > 0.9, iterations=2)
@@ -111,7 +111,7 @@ def test_flowing_fluid_is_bright_and_tissue_is_not():
         np.testing.assert_allclose(image[tissue], 1.0, atol=1e-6)
 
 
-def test_thick_slices_see_the_mean_of_what_they_hold():
+def test_thick_slices_average_the_image():
     source = make_source((1.0, 1.0, 1.0))
     image = np.zeros_like(source.images[0])
     image[54, 54, 54] = 1
@@ -123,7 +123,7 @@ def test_thick_slices_see_the_mean_of_what_they_hold():
     assert slice_profile(image, source.spacing_mm, quiet((1.0, 1.0, 1.0))) is image
 
 
-def test_a_grid_over_a_field_of_view_keeps_its_middle():
+def test_a_grid_over_the_same_field_of_view_keeps_its_centre():
     grid = SourceGrid.over((40, 40, 41), np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 4.0]))
     assert grid.shape == (40, 20, 10)
     ends = [
@@ -133,12 +133,12 @@ def test_a_grid_over_a_field_of_view_keeps_its_middle():
     np.testing.assert_allclose(np.mean(ends, axis=0), (19.5, 19.5, 20))
 
 
-def test_sessions_of_one_patient_never_have_voxels_smaller_than_the_scan(rng):
+def test_sessions_never_have_smaller_voxels_than_the_scan(rng):
     for spacing_mm in ((1.0, 1.0, 1.0), (0.7, 0.7, 3.0)):
         for _ in range(50):
             for session in draw_sessions(np.array(spacing_mm), False, rng):
                 assert (session.spacing_mm >= np.array(spacing_mm) - 1e-9).all()
-                assert np.linalg.norm(session.error[:3, 3]) <= 1.01, "misregistered by 1 mm at most"
+                assert np.linalg.norm(session.error[:3, 3]) <= 1.01, "the error is at most 1 mm"
 
 
 # ------------------------------------------------------------------------------------- pairs
@@ -150,7 +150,7 @@ def source():
 
 
 def only(monkeypatch, *kinds):
-    """Let lesions of these kinds alone be drawn, and visits be scanned without any difference."""
+    """Draw exactly one lesion of each of these kinds, and scan both visits in the same way."""
     monkeypatch.setattr(
         pairs, "draw_lesions", lambda bank, rng: [draw_lesion(kind, bank, rng) for kind in kinds]
     )
@@ -159,7 +159,7 @@ def only(monkeypatch, *kinds):
     )
 
 
-def test_a_pair_is_a_function_of_seed_scan_and_number(source):
+def test_a_pair_depends_on_seed_scan_and_number_only(source):
     one, same, other = (make_pair(source, make_bank(), 5, k) for k in (3, 3, 4))
     for name, volume in one.volumes.items():
         np.testing.assert_array_equal(volume, same.volumes[name])
@@ -170,7 +170,7 @@ def test_a_pair_is_a_function_of_seed_scan_and_number(source):
     ).any()
 
 
-def test_a_new_lesion_is_labelled_where_the_second_visit_alone_is_bright(source, monkeypatch):
+def test_a_new_lesion_is_labelled_where_only_the_second_visit_is_bright(source, monkeypatch):
     only(monkeypatch, Kind.NEW, Kind.NEW, Kind.NEW)
     for number in range(4):
         made = make_pair(source, make_bank(), 0, number)
@@ -181,11 +181,12 @@ def test_a_new_lesion_is_labelled_where_the_second_visit_alone_is_bright(source,
         assert (label <= (made.volumes[BRAIN_MASK] > 0)).all()
         assert (second - first)[label].mean() > 0.1
         bright = second - first > 0.15
-        assert (ndimage.binary_dilation(label, iterations=1) >= bright).all(), "and nowhere else"
+        # No other place is bright.
+        assert (ndimage.binary_dilation(label, iterations=1) >= bright).all()
 
 
-def test_a_label_lies_where_the_second_visit_shows_the_lesion(source, monkeypatch):
-    """Also where registration and distortion have left that visit somewhere else."""
+def test_a_label_matches_the_lesion_in_the_second_visit(source, monkeypatch):
+    """The label must follow the registration error and the distortion of that visit."""
     only(monkeypatch, Kind.NEW)
     error = np.eye(4)
     error[:3, 3] = (3.0, -2.0, 4.0)
@@ -203,11 +204,11 @@ def test_a_label_lies_where_the_second_visit_shows_the_lesion(source, monkeypatc
             [ndimage.center_of_mass(mask) * source.spacing_mm for mask in (label, bright)]
         )
         np.testing.assert_allclose(*places[-1], atol=1.2)
-    assert np.linalg.norm(places[1][0] - places[0][0]) > 3, "it has moved with the visit"
+    assert np.linalg.norm(places[1][0] - places[0][0]) > 3, "the label moves with the visit"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.NEW])
-def test_other_changes_are_there_and_are_not_labelled(source, monkeypatch, kind):
+def test_other_lesions_are_painted_but_not_labelled(source, monkeypatch, kind):
     only(monkeypatch, kind, kind)
     made = make_pair(source, make_bank(), 0, 1)
     assert made.record["painted"][kind.value] == 2
@@ -224,7 +225,9 @@ def test_other_changes_are_there_and_are_not_labelled(source, monkeypatch, kind)
 
 
 @pytest.mark.parametrize("slices_mm", [3.0, 9.0])
-def test_what_the_second_visit_shows_too_faintly_is_not_labelled(source, monkeypatch, slices_mm):
+def test_a_lesion_that_is_too_faint_in_the_second_visit_is_not_labelled(
+    source, monkeypatch, slices_mm
+):
     lesion = make_lesion(make_shape(6, np.add(MNI_SHIFT_MM, (28, 0, 0))), contrasts=(0, 0.3))
     monkeypatch.setattr(pairs, "draw_lesions", lambda *_: [lesion])
     sessions = (quiet(source.spacing_mm), quiet((2.0, 2.0, slices_mm)))
@@ -232,31 +235,31 @@ def test_what_the_second_visit_shows_too_faintly_is_not_labelled(source, monkeyp
     made = make_pair(source, make_bank(), 0, 0, 0.0)
     label = made.volumes[CONSENSUS] > 0
     rise = (made.volumes[TIME02].astype(float) - made.volumes[TIME01])[label].max() / 300
-    assert (rise > 0.3) == (slices_mm == 3.0), "thick slices show it fainter"
+    assert (rise > 0.3) == (slices_mm == 3.0), "the lesion is fainter in thick slices"
     for least_contrast, labelled in ((rise - 0.1, True), (rise + 0.1, False)):
         again = make_pair(source, make_bank(), 0, 0, least_contrast)
         assert again.volumes[CONSENSUS].any() == labelled
         np.testing.assert_array_equal(again.volumes[TIME02], made.volumes[TIME02])
 
 
-def test_another_lesion_is_placed_by_the_visit_that_shows_that_one_best(source, monkeypatch):
+def test_each_lesion_is_placed_in_the_visit_where_it_is_most_visible(source, monkeypatch):
     shape = make_shape(6, (28.0, 0.0, 0.0))
     fading, growing = (
         make_lesion(shape, Kind.FADES, contrasts) for contrasts in ((0.4, 0.2), (0.2, 0.4))
     )
-    asked = []
+    calls = []
 
     def place(lesion, source, head, taken):
-        asked.append((lesion, head))
+        calls.append((lesion, head))
         return lesion if lesion is growing else None
 
     monkeypatch.setattr(pairs, "place", place)
     monkeypatch.setattr(pairs, "draw_lesion", lambda *_: growing)
     pairs._find_place(fading, make_bank(), source, ["first", "second"], None, None)
-    assert asked == [(fading, "first"), (growing, "second")]
+    assert calls == [(fading, "first"), (growing, "second")]
 
 
-def test_nothing_new_is_an_empty_label(source, monkeypatch):
+def test_a_pair_without_lesions_has_an_empty_label_and_equal_visits(source, monkeypatch):
     only(monkeypatch)
     made = make_pair(source, make_bank(), 0, 0)
     assert not made.volumes[CONSENSUS].any()
@@ -264,7 +267,7 @@ def test_nothing_new_is_an_empty_label(source, monkeypatch):
     np.testing.assert_array_equal(made.volumes[TIME01], made.volumes[TIME02])
 
 
-def test_a_lesion_that_a_scan_has_is_taken_out_of_its_first_visit(monkeypatch):
+def test_a_real_lesion_is_erased_from_the_first_visit_and_labelled_as_new(monkeypatch):
     source = make_source((2.0, 2.0, 2.0), noise=0.02)
     lesions = np.zeros(source.brain.shape, bool)
     lesions[38:42, 26:30, 26:30] = True
@@ -280,14 +283,14 @@ def test_a_lesion_that_a_scan_has_is_taken_out_of_its_first_visit(monkeypatch):
     assert second[lesions].mean() == pytest.approx(1.5, abs=0.03)
 
 
-def test_where_a_real_pair_differs_by_a_lesion_it_is_made_alike_and_not_labelled(monkeypatch):
+def test_lesion_changes_of_a_real_pair_are_removed_and_not_labelled(monkeypatch):
     source = make_source((2.0, 2.0, 2.0), noise=0.02)
     change = np.zeros(source.brain.shape, bool)
     change[38:42, 26:30, 26:30] = True
     second = source.images[0] * np.where(change, np.float32(1.6), np.float32(1))
     images = np.stack([source.images[0], second])
     only(monkeypatch)
-    for number in range(4):  # whichever visit comes first, and whichever is shown
+    for number in range(4):  # covers both orders of the visits, and both choices of `shown`
         made = make_pair(replace(source, images=images, lesions=change), make_bank(), 0, number)
         assert not made.volumes[CONSENSUS].any()
         first, second = (made.volumes[name].astype(float) / 300 for name in (TIME01, TIME02))

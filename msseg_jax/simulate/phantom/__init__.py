@@ -1,13 +1,14 @@
-"""Synthetic patients with the look of FLAIR and the layout of MSSEG-2, with known new lesions.
+"""Synthetic patients (phantoms) with FLAIR-like images, known new lesions and the MSSEG-2 layout.
 
-They make it possible to try everything without any medical data. What a network learns from them
-says nothing about real patients.
+With phantoms you can try the whole program without medical data. Scores on phantoms say nothing
+about real patients.
 
     msseg phantom --output phantoms --patients 8 --seed 0
 
-From the outside in: `writer` (folders and files), `plan` (who has which lesions), `acquisition`
-(the scanner), `experts` (labels), `lesions`, `head` and `anatomy` (what is scanned), `fields`
-(random functions that all of them use).
+The modules, from the outermost to the innermost: `writer` (folders and files), `plan` (draws the
+new lesions and the scanner of each patient), `acquisition` (simulates the scanner), `experts`
+(draws the labels), `lesions`, `head` and `anatomy` (build the object that is scanned), `fields`
+(random functions that the other modules use).
 """
 
 from msseg_jax.simulate.phantom.experts import consensus

@@ -1,4 +1,4 @@
-"""The scanner: where its voxels lie and what it makes of the signal of a head."""
+"""Simulate the scanner: the grid of the images, coil sensitivity, noise and contrast."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from scipy.spatial.transform import Rotation
 from msseg_jax.simulate.phantom.fields import HeadGrid, coarse_field, interpolated_planes
 from msseg_jax.simulate.phantom.plan import PatientPlan
 
-# Box that the image covers, in head coordinates: the whole head down to the upper jaw.
+# Field of view in head coordinates: the whole head down to the upper jaw.
 VIEW_CENTRE_MM, VIEW_MM = (0.0, -17.0, -12.0), (176.0, 236.0, 222.0)
-WORK_MM = 1.1  # the head is built, and noise arises, on a grid no finer than this
+WORK_MM = 1.1  # minimum voxel side of the work grid, on which the head and the noise are made
 
 
 def image_grid(
     plan: PatientPlan, rng: np.random.Generator, spacing_mm: Sequence[float] | None = None
 ) -> tuple[HeadGrid, np.ndarray]:
-    """The grid of both images, and their affine (4 x 4, voxel indices to scanner mm, RAS).
+    """Return the grid of both images, and their affine (4 x 4, voxel indices to scanner mm, RAS).
 
     Args:
         plan: of the patient.
-        rng: draws the pose of the head, the obliqueness of the slices and the table position.
+        rng: draws the pose of the head, the oblique angle of the slices and the table position.
         spacing_mm: replaces the planned voxel size.
     """
     sides_mm = np.asarray(spacing_mm or plan.spacing_mm, float)
-    axes = np.zeros((3, 3))  # columns: head direction of each array axis
+    axes = np.zeros((3, 3))  # each column is the direction of an array axis in the head
     for axis, letter in enumerate(plan.orientation):
         row = next(r for r, pair in enumerate(("LR", "PA", "IS")) if letter in pair)
         axes[row, axis] = 1.0 if letter in "RAS" else -1.0
@@ -41,7 +41,7 @@ def image_grid(
     to_head[:3, :3] = pose @ axes * sides_mm
     to_head[:3, 3] = np.add(VIEW_CENTRE_MM, rng.uniform(-2, 2, 3)) - to_head[:3, :3] @ centre
 
-    # Every second scan is oblique: its axes are turned against those of the magnet.
+    # Half of the scans are oblique: their axes are rotated relative to those of the magnet.
     angles = rng.uniform(-1, 1, 3) * (18, 6, 6) * (rng.random() < 0.5)
     oblique = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     affine = np.eye(4)
@@ -51,7 +51,7 @@ def image_grid(
 
 
 def work_grid(grid: HeadGrid) -> HeadGrid:
-    """The same box with voxels of at least WORK_MM."""
+    """Return a grid over the same field of view with voxel sides of at least WORK_MM."""
     return grid.resized(
         tuple(
             int(np.ceil(n * mm / max(mm, WORK_MM) - 1e-6))
@@ -61,7 +61,7 @@ def work_grid(grid: HeadGrid) -> HeadGrid:
 
 
 def small_motion(rng: np.random.Generator) -> np.ndarray:
-    """What registration leaves over: a turn of 0.1 to 0.7 degree and a shift of 0.1 to 0.7 mm.
+    """Draw a registration error: a rotation of 0.1 to 0.7 degrees and a shift of 0.1 to 0.7 mm.
 
     Returns:
         4 x 4 matrix from head coordinates of the second visit to those of the first.
@@ -71,7 +71,7 @@ def small_motion(rng: np.random.Generator) -> np.ndarray:
     motion = np.eye(4)
     motion[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
     motion[:3, 3] = rng.uniform(0.1, 0.7) * shift / np.linalg.norm(shift)
-    # About the middle of the brain, not about the origin of some scanner.
+    # The rotation is about the middle of the brain, not about the origin of the coordinates.
     pivot = np.array([0.0, -17.0, 0.0])
     motion[:3, 3] += pivot - motion[:3, :3] @ pivot
     return motion
@@ -80,15 +80,18 @@ def small_motion(rng: np.random.Generator) -> np.ndarray:
 def moved(
     signal: np.ndarray, grid: HeadGrid, motion: np.ndarray, box: tuple[slice, ...], near: np.ndarray
 ) -> np.ndarray:
-    """`signal` on `grid` as seen after `motion`.
+    """Resample `signal` on `grid` after `motion`.
+
+    The brain is resampled with a quadratic spline, which keeps it sharp. With linear interpolation
+    one visit would be more blurred than the other. Outside the brain, linear interpolation is good
+    enough, and much faster.
 
     Args:
         signal: grid.shape, float32.
+        grid: of `signal`.
         motion: 4 x 4 matrix from head coordinates after the motion to those before it, mm.
         box: of the brain.
-        near: where the brain is in `box`, bool. A quadratic spline keeps it as sharp as it was: by
-            a linear interpolation the visits would differ in blur. Around the brain that is good
-            enough, and much faster.
+        near: True in the voxels of `box` that belong to the brain, bool.
     """
     index = np.linalg.inv(grid.to_head_mm) @ motion @ grid.to_head_mm
     result = ndimage.affine_transform(
@@ -98,7 +101,7 @@ def moved(
     i, j, k = (v.astype(np.float32) for v in np.nonzero(near))
     turn = index[:3, :3]
     shift = (turn @ start + index[:3, 3] - start).astype(np.float32)
-    # Sums written out: a threaded matrix product may round differently from run to run.
+    # The sums are written out, because a threaded matrix product may round differently in each run.
     here = np.stack(
         [
             np.float32(a) * i + np.float32(b) * j + np.float32(c) * k + d
@@ -113,14 +116,14 @@ def moved(
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Settings of one visit.
+    """Scanner settings of one visit.
 
     Attributes:
-        white: number stored for white matter.
-        gamma: power of the contrast, 1 leaves it.
+        white: stored intensity of white matter.
+        gamma: exponent applied to the signal; 1 does not change it.
         noise: standard deviation, relative to white matter.
-        bias: spread of the logarithm of the coil sensitivity.
-        clean_air: the scanner sets the air around the head to zero.
+        bias: standard deviation of the logarithm of the coil sensitivity.
+        clean_air: True if the noise in the air around the head is set to zero.
     """
 
     white: float
@@ -131,7 +134,7 @@ class Acquisition:
 
     @classmethod
     def draw(cls, plan: PatientPlan) -> tuple[Acquisition, Acquisition]:
-        """Both visits of a patient: alike, never equal."""
+        """Draw the settings of both visits of a patient, which are similar but never equal."""
         rng = plan.rng("time01")
         white, noise, clean_air = (
             rng.uniform(180, 800),
@@ -158,19 +161,20 @@ def acquire(
     rng: np.random.Generator,
     dtype: str,
 ) -> np.ndarray:
-    """The image that a scanner makes of `signal`.
+    """Simulate the image that a scanner records of `signal`.
 
     Args:
         signal: relative to white matter, on the image grid.
-        inside: where the head is, on the work grid.
+        inside: mask of the head, on the work grid.
         spacing_mm: of the image grid.
         scan: settings.
         rng: draws coil sensitivity and noise.
         dtype: of the image.
 
     Returns:
-        Magnitudes: Rician noise, as scanners compute them from two noisy channels. The noise
-        arises on the work grid and is interpolated with the image, as in zero-filled scans.
+        The magnitude image. Its noise is Rician, because scanners compute the magnitude from two
+        noisy channels. The noise is drawn on the work grid and interpolated to the image grid,
+        which gives the correlated noise of zero-filled scans.
     """
     bias = np.exp(scan.bias * np.clip(coarse_field(rng, signal.shape, spacing_mm, 80.0), -2.5, 2.5))
     air = ~ndimage.binary_dilation(inside, iterations=2)

@@ -1,10 +1,10 @@
-"""A brain out of level functions: where it is white matter, grey matter and fluid.
+"""Model of a brain with white matter, grey matter and fluid, built from level functions.
 
-A level function is negative inside a structure and grows outward by about 1 per mm, so that a
-share of a voxel (partial volume) is a ramp over one voxel of it. Coordinates are in mm, x to the
-right, y to the front, z to the top, with the origin between the hemispheres at the height of the
-deep nuclei, much as in the MNI atlas. All sizes were set by eye and from textbook measures; no
-image and no atlas was used.
+A level function is negative inside a structure and grows outward by about 1 per mm. The share of a
+voxel inside the structure (partial volume) is therefore a linear ramp of the level, one voxel wide.
+Coordinates are in mm, with x to the right, y to the front and z to the top. The origin lies between
+the hemispheres at the height of the deep nuclei, similar to MNI space. All sizes come from textbook
+measurements and visual adjustment. No image and no atlas was used.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ Points = Sequence[np.ndarray]  # x, y and z
 Box = tuple[slice, ...]
 Ball = tuple[float, float, float, float]  # x, y, z, radius
 
-# The box around the brain: what lies outside of it is head, neck or air.
+# Bounding box of the brain. Outside it there is only head, neck or air.
 BRAIN_LOW_MM, BRAIN_HIGH_MM = (-78.0, -115.0, -84.0), (78.0, 81.0, 91.0)
+# Bounding box of the deep nuclei and the ventricles.
 NUCLEI_LOW_MM, NUCLEI_HIGH_MM = (-48.0, -78.0, -48.0), (48.0, 52.0, 44.0)
 CEREBRUM_CENTRE_MM = (0.0, -17.0, 10.0)
 CEREBRUM_SEMI_MM = (66.0, 85.0, 66.0)
 
-# Lateral ventricle of one side from front to back, then the temporal horn: x, y, z, radius in mm.
+# Balls (x, y, z, radius in mm) along the lateral ventricle of one side, from front to back, and
+# along its temporal horn.
 LATERAL_VENTRICLE = (
     (14, 34, 5, 1.0), (9, 24, 10, 2.4), (5, 8, 16, 2.8), (6, -10, 20, 2.6),
     (11, -26, 20, 3.0), (20, -38, 12, 4.4), (23, -52, 9, 2.6), (21, -66, 8, 1.0),
@@ -38,17 +40,18 @@ TEMPORAL_HORN = ((20, -38, 12, 4.2), (30, -28, -6, 1.8), (31, -12, -14, 1.2))
 
 @dataclass
 class Traits:
-    """What makes one brain unlike another; drawn once per patient."""
+    """Individual features of a brain, drawn once per patient."""
 
     ventricle: float  # factor on the radius of the ventricles
     sulcus_mm: float  # half width of the fluid in a sulcus
     cortex_mm: float  # thickness of the grey matter
-    fold_mm: float  # wavelength of the folding: two gyri
+    fold_mm: float  # wavelength of the folding, the width of two gyri
     fissure_mm: float  # half width of the fissure between the hemispheres
     temporal_mm: np.ndarray  # shift of the temporal lobes, (side, xyz)
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Traits:
+        """Draw the traits of one head."""
         return cls(
             ventricle=float(np.clip(rng.lognormal(0.0, 0.25), 0.7, 1.6)),
             sulcus_mm=rng.uniform(0.2, 0.7),
@@ -61,20 +64,20 @@ class Traits:
 
 @dataclass
 class Brain:
-    """Shares of tissue in each voxel of the box around the brain (0 to 1), and distances in mm."""
+    """Tissue shares (0 to 1) and distances (mm) in each voxel of the box around the brain."""
 
     white: np.ndarray  # cerebral and cerebellar white matter, brain stem
     cortex: np.ndarray
     fluid: np.ndarray
     nuclei: dict[str, np.ndarray]  # deep grey matter
-    hull_mm: np.ndarray  # level of the brain without its folds
+    hull_mm: np.ndarray  # level of the brain without folds
     pial_mm: np.ndarray  # depth below the nearest outer surface or sulcus
     ventricle_mm: np.ndarray  # level of the ventricles
     infratentorial: np.ndarray  # bool: cerebellum and brain stem
 
 
 def ellipsoid(points: Points, centre: tuple, semi: tuple) -> np.ndarray:
-    """Level of an ellipsoid: near its surface the distance in mm to first order."""
+    """Return the level of an ellipsoid: the distance to its surface in mm, to first order."""
     u, v, w = ((p - c) / s for p, c, s in zip(points, centre, semi, strict=True))
     radius = np.sqrt(u * u + v * v + w * w)
     slope = np.sqrt((u / semi[0]) ** 2 + (v / semi[1]) ** 2 + (w / semi[2]) ** 2)
@@ -82,7 +85,10 @@ def ellipsoid(points: Points, centre: tuple, semi: tuple) -> np.ndarray:
 
 
 def cone(points: Points, start: tuple, end: tuple, flatten: float = 1.0) -> np.ndarray:
-    """Level of a rod between two balls (x, y, z, radius), `flatten` times as high as it is wide."""
+    """Return the level of a rod between two balls (x, y, z, radius).
+
+    The rod is `flatten` times as high (along z) as it is wide.
+    """
     axis = np.subtract(end[:3], start[:3]).astype(np.float32)
     x, y, z = (p - np.float32(s) for p, s in zip(points, start[:3], strict=True))
     along = np.clip((x * axis[0] + y * axis[1] + z * axis[2]) / (axis @ axis), 0, 1)
@@ -92,22 +98,25 @@ def cone(points: Points, start: tuple, end: tuple, flatten: float = 1.0) -> np.n
 
 
 def union(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
-    """Level of two structures that flow into each other over `blend_mm`."""
+    """Return the level of the union of two structures, with a transition of `blend_mm`."""
     h = np.maximum(blend_mm - np.abs(a - b), 0) / blend_mm
     return np.minimum(a, b) - h * h * np.float32(blend_mm / 4)
 
 
 def both_sides(points: Points, centre: tuple, semi: tuple) -> np.ndarray:
-    """Level of an ellipsoid and its mirror image; real asymmetry comes from the deformation."""
+    """Return the level of an ellipsoid and its mirror image on the other side of the brain."""
     x, y, z = points
     return ellipsoid((np.abs(x), y, z), centre, semi)
 
 
 def cerebrum(points: Points, traits: Traits) -> np.ndarray:
-    """Level of the two hemispheres without folds: a dome, flat below, and the temporal lobes."""
+    """Return the level of the two hemispheres without folds.
+
+    They consist of a dome with a flat base, and of the temporal lobes.
+    """
     x, y, z = points
     _, cy, cz = CEREBRUM_CENTRE_MM
-    # The forehead is narrower than the back of the head, the base flatter than the vault.
+    # The front is narrower than the back, and the base is flatter than the vault.
     narrowing = 1 + 0.16 * np.clip((y - cy) / 85, -0.3, 1) ** 2 + 0.05 * (y - cy) / 85
     height = np.where(z > cz, np.float32(1), np.float32(1.75))
     dome = ellipsoid((x * narrowing, y - cy, (z - cz) * height), (0, 0, 0), CEREBRUM_SEMI_MM)
@@ -115,13 +124,13 @@ def cerebrum(points: Points, traits: Traits) -> np.ndarray:
     for side, shift in zip((-1, 1), traits.temporal_mm, strict=True):
         centre = map(float, np.array([side * 44.0, -8.0, -20.0]) + shift)
         lobe = ellipsoid(points, tuple(centre), (21, 38, 23))
-        # Lobe and dome meet in a cleft in front (the Sylvian fissure) and flow together behind.
+        # In front, a cleft separates lobe and dome (the Sylvian fissure). Behind, they merge.
         level = union(level, lobe, 4.0)
     return level
 
 
 def hindbrain(points: Points) -> tuple[np.ndarray, np.ndarray]:
-    """Levels of cerebellum and brain stem."""
+    """Return the levels of cerebellum and brain stem."""
     halves = both_sides(points, (23, -64, -36), (29, 29, 21))
     vermis = ellipsoid(points, (0, -64, -30), (14, 24, 20))
     cerebellum = union(halves, vermis, 6.0)
@@ -134,15 +143,15 @@ def hindbrain(points: Points) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class Labyrinth:
-    """A smooth function whose zero set is the sulci; `slope` is the size of its gradient."""
+    """A smooth function that is 0 at the sulci."""
 
     value: np.ndarray
-    slope: np.ndarray  # per mm
+    slope: np.ndarray  # magnitude of the gradient, per mm
     wavelength_mm: float
 
     def distance_mm(self, slab: slice) -> np.ndarray:
-        """Distance to the nearest sheet, to first order."""
-        # The floor keeps saddles of the field, where the slope vanishes, from becoming holes.
+        """Return the distance to the nearest sulcus, to first order."""
+        # The slope is 0 at saddle points. A minimum slope prevents holes there.
         floor = np.float32(0.6 * 2 * np.pi / self.wavelength_mm)
         return np.abs(self.value[slab]) / np.maximum(self.slope[slab], floor)
 
@@ -150,20 +159,26 @@ class Labyrinth:
 def fold(
     points: Points, rng: np.random.Generator, wavelength_mm: float, step_mm: np.ndarray
 ) -> Labyrinth:
-    """A labyrinth on the surface of the cerebrum that stands upright on it.
+    """Draw a labyrinth with sulci that are perpendicular to the surface of the cerebrum.
 
-    Points are projected part of the way to the surface along their radius, so that the labyrinth
-    hardly changes from the surface inward. With the full way (power -1) the folds near the midline
-    would be too fine.
+    Each point is projected along its radius, part of the way to the surface. Therefore the
+    labyrinth hardly changes from the surface inward. With a full projection (power -1), the folds
+    near the midline would be too fine.
+
+    Args:
+        points: coordinates of the voxels.
+        rng: draws the labyrinth.
+        wavelength_mm: of the folding.
+        step_mm: (3,), voxel spacing.
     """
     shape = points[0].shape
-    half = [max(2, n // 2) for n in shape]  # half the resolution is plenty for these wavelengths
+    half = [max(2, n // 2) for n in shape]  # half the resolution is enough for these wavelengths
     points = tuple(stretch(p, half) for p in points)
     u, v, w = (
         (p - c) / s for p, c, s in zip(points, CEREBRUM_CENTRE_MM, CEREBRUM_SEMI_MM, strict=True)
     )
     scale = np.maximum(np.sqrt(u * u + v * v + w * w), 0.55) ** -0.6
-    # Samples 2 mm apart; the FFT's wrap joins what lies 256 mm apart.
+    # The samples are 2 mm apart, so the field repeats only every 256 mm.
     labyrinth = striped_field(rng, 128, wavelength_mm / 2)
     index = np.stack(
         [(p - c) * scale / 2 + 64 for p, c in zip(points, CEREBRUM_CENTRE_MM, strict=True)]
@@ -175,16 +190,17 @@ def fold(
 
 
 def smooth_depth(points: Points, level: np.ndarray, traits: Traits) -> np.ndarray:
-    """Depth in mm of a cerebrum whose only folds are the great fissures."""
+    """Return the depth in mm in a cerebrum that has no folds except the large fissures."""
     x, y, z = points
-    # The fissure between the hemispheres ends on the corpus callosum, an arch over the ventricles.
+    # The fissure between the hemispheres ends at the corpus callosum, an arch over the ventricles.
     arch = np.sqrt(((y + 8) / 42) ** 2 + ((z - 8) / 25) ** 2)
     bridge = np.maximum(25 * (1 - arch), 0)
-    # Below the nuclei the hemispheres are joined to the stem.
+    # Below the nuclei, the hemispheres are connected to the brain stem.
     joined = np.maximum(-8 - z, 0) * np.maximum(1 - np.abs(y + 15) / 30, 0)
     wobble = 1.5 * np.sin(y / 11 + z / 17) * np.cos(z / 13)
     fissure = np.sqrt((x + wobble) ** 2 + np.maximum(bridge, joined) ** 2) - traits.fissure_mm
-    # Insula: a sheet folded inward, bulging to the side, in a cleft that reaches the surface.
+    # The insula is a sheet folded inward that bulges to the side. A cleft connects it to the
+    # surface.
     side = np.abs(x) + 2.2 * np.sin(y / 5 + x / 30) * np.cos(z / 6)
     bulge = side - 40 + 0.012 * (y - 3) ** 2 + 0.018 * (z - 3) ** 2
     above = np.maximum(np.abs(z - 3) - 12, 0)
@@ -199,9 +215,12 @@ def smooth_depth(points: Points, level: np.ndarray, traits: Traits) -> np.ndarra
 def folded_depth(
     smooth: np.ndarray, x: np.ndarray, labyrinths: list[Labyrinth], reach: np.ndarray, slab: slice
 ) -> np.ndarray:
-    """Depth in mm below surface or sulcus. Deep sulci come first, then shallow ones in between."""
+    """Return the depth in mm below the nearest surface or sulcus.
+
+    The first labyrinth provides the deep sulci, the second one the shallow ones in between.
+    """
     depth = smooth
-    medial = np.clip(np.abs(x) / 22, 0.3, 1)  # sulci of the inner faces are shallower
+    medial = np.clip(np.abs(x) / 22, 0.3, 1)  # sulci near the midline are shallower
     for labyrinth, reach_mm, spread_mm in zip(labyrinths, (17.0, 5.0), (4.0, 2.5), strict=True):
         sheet = labyrinth.distance_mm(slab)
         below = np.maximum(smooth - medial * (reach_mm + spread_mm * reach), 0)
@@ -210,7 +229,7 @@ def folded_depth(
 
 
 def ventricles(points: Points, size: float) -> np.ndarray:
-    """Level of the lateral, third and fourth ventricles."""
+    """Return the level of the lateral, third and fourth ventricles."""
     x, y, z = points
     mirrored = (np.abs(x), y, z)
     level = np.full(x.shape, 60, np.float32)
@@ -227,7 +246,7 @@ def ventricles(points: Points, size: float) -> np.ndarray:
 
 
 def nuclei(points: Points) -> dict[str, np.ndarray]:
-    """Levels of the deep grey nuclei."""
+    """Return the levels of the deep grey nuclei, by name."""
     x, y, z = points
     mirrored = (np.abs(x), y, z)
     tail = cone(mirrored, (15, 18, 12, 4.5), (17, -14, 22, 2.0))
@@ -240,7 +259,10 @@ def nuclei(points: Points) -> dict[str, np.ndarray]:
 
 
 def cerebellar_depth(points: Points, level: np.ndarray) -> np.ndarray:
-    """Depth in mm below the surface or a fissure of the cerebellum, whose folia fan out."""
+    """Return the depth in mm below the surface or a fissure of the cerebellum.
+
+    The folia are arranged like a fan.
+    """
     x, y, z = points
     dy, dz = -(y + 44), z + 34
     radius = np.sqrt(dy * dy + dz * dz + 0.3 * x * x)
@@ -252,7 +274,14 @@ def cerebellar_depth(points: Points, level: np.ndarray) -> np.ndarray:
 
 
 def build_brain(grid: HeadGrid, box: Box, points: Points, rng: np.random.Generator) -> Brain:
-    """Tissue shares in `box` of `grid`; `points` are its coordinates, already deformed."""
+    """Build a brain with random features.
+
+    Args:
+        grid: of the head.
+        box: the part of `grid` that contains the brain.
+        points: deformed coordinates of the voxels of `box`.
+        rng: draws the features of the brain.
+    """
     traits = Traits.draw(rng)
     step_mm = grid.spacing_mm
     shape = points[0].shape
@@ -261,7 +290,7 @@ def build_brain(grid: HeadGrid, box: Box, points: Points, rng: np.random.Generat
         for wavelength_mm in (traits.fold_mm, 0.75 * traits.fold_mm)
     ]
     reach = smooth_field(rng, shape, step_mm, 25.0)
-    per_mm = np.float32(1 / max(1.0, float(step_mm.mean())))  # ramps of one voxel, 1 mm at least
+    per_mm = np.float32(1 / max(1.0, float(step_mm.mean())))  # 1 / ramp width (1 voxel, >= 1 mm)
 
     deep = inside_box(grid, box, NUCLEI_LOW_MM, NUCLEI_HIGH_MM)
     deep_points = tuple(p[deep] for p in points)
@@ -269,7 +298,7 @@ def build_brain(grid: HeadGrid, box: Box, points: Points, rng: np.random.Generat
     ventricle[deep] = ventricles(deep_points, traits.ventricle)
     shares, room = {}, ramp(ventricle[deep] * per_mm)
     for name, level in nuclei(deep_points).items():
-        # Nuclei fade into the white matter over 2 mm; earlier ones have precedence.
+        # Nuclei blend into the white matter over 2 mm. Where they overlap, the first one wins.
         shares[name] = np.zeros(shape, np.float32)
         shares[name][deep] = ramp(-level / 2) * room
         room = room - shares[name][deep]
@@ -295,11 +324,12 @@ def build_brain(grid: HeadGrid, box: Box, points: Points, rng: np.random.Generat
         gap_mm = traits.sulcus_mm * (1.4 * np.exp(np.minimum(big, 0) / 6))  # sulci open outward
         little_depth = cerebellar_depth(here, little)
 
-        # Shares of a voxel: the stem wins over the lobes that it runs into, they over cerebellum.
+        # Where structures overlap, the brain stem comes first, then the cerebrum, then the
+        # cerebellum.
         in_stem, in_big, in_little = (ramp(-level * per_mm) for level in (stem, big, little))
         in_big = in_big * (1 - in_stem)
         in_little = in_little * (1 - in_stem) * (1 - in_big)
-        # A sulcus is thinner than a voxel: a ramp of two keeps it from breaking up into dots.
+        # A sulcus is thinner than a voxel. A ramp of two voxels keeps it connected.
         big_fluid = ramp((gap_mm - depth) * per_mm * np.float32(0.55))
         big_grey = ramp((gap_mm + traits.cortex_mm - depth) * per_mm) - big_fluid
         little_fluid = 0.5 * ramp((0.1 - little_depth) * per_mm)
@@ -320,12 +350,15 @@ def build_brain(grid: HeadGrid, box: Box, points: Points, rng: np.random.Generat
 
 
 def slabs(shape: tuple[int, ...], planes: int = 2) -> list[slice]:
-    """Cuts along the first axis into pieces that fit a processor's cache, for speed and memory."""
+    """Cut a shape into slabs along the first axis.
+
+    The slabs fit into the CPU cache, which saves time and memory.
+    """
     return [slice(i, min(i + planes, shape[0])) for i in range(0, shape[0], planes)]
 
 
 def inside_box(grid: HeadGrid, box: Box, low_mm: tuple, high_mm: tuple) -> tuple[slice, ...]:
-    """A box given in mm as indices relative to `box`, which contains it."""
+    """Convert a box in mm to indices relative to `box`, which contains it."""
     return tuple(
         slice(max(w.start - b.start, 0), w.stop - b.start)
         for w, b in zip(grid.box(low_mm, high_mm), box, strict=True)

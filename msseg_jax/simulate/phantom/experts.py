@@ -1,4 +1,4 @@
-"""Four experts who outline new lesions, and the consensus of the challenge."""
+"""Simulate four experts who outline new lesions, and the consensus rule of MSSEG-2."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from msseg_jax.simulate.phantom.lesions import LesionLoad
 from msseg_jax.volumes.grids import bounding_box
 
 EXPERTS = 4
-TOUCHING = np.ones((3, 3, 3), bool)  # voxels that share a corner belong to one lesion
+TOUCHING = np.ones((3, 3, 3), bool)  # 26-connectivity: voxels that share a corner are connected
 
 
 def consensus(expert_masks: np.ndarray, *, needed: int = 3) -> np.ndarray:
-    """The challenge's rule to merge the experts' maps.
+    """Merge the maps of the experts by the rule of the challenge.
 
     A lesion is a connected component (26 neighbours) of the union of the maps. It is kept if at
     least `needed` experts drew a part of it. A voxel of a kept lesion is kept if at least half of
@@ -22,22 +22,22 @@ def consensus(expert_masks: np.ndarray, *, needed: int = 3) -> np.ndarray:
 
     Args:
         expert_masks: (experts, D, H, W), bool or 0/1.
-        needed: experts who must have drawn a lesion.
+        needed: minimum number of experts who drew a lesion that is kept.
 
     Returns:
-        (D, H, W), bool.
+        The consensus map, (D, H, W), bool.
 
     Raises:
-        ValueError: not four axes.
+        ValueError: `expert_masks` does not have four axes.
     """
     masks = np.asarray(expert_masks).astype(bool)
     if masks.ndim != 4:
-        raise ValueError(f"expert_masks has shape {masks.shape}, expected (experts, D, H, W)")
+        raise ValueError(f"expert_masks has shape {masks.shape}. Expected (experts, D, H, W).")
     result = np.zeros(masks.shape[1:], bool)
     union = np.any(masks, axis=0)
     if not union.any():
         return result
-    # Lesions fill a small part of the volume: label only the box around them.
+    # Lesions fill a small part of the volume, so it is faster to label only their bounding box.
     box = bounding_box(union)
     masks = masks[(slice(None), *box)]
     lesions, count = ndimage.label(union[box], TOUCHING)
@@ -53,20 +53,23 @@ def consensus(expert_masks: np.ndarray, *, needed: int = 3) -> np.ndarray:
 
 
 def count_components(mask: np.ndarray) -> int:
-    """Connected components (26 neighbours) of a mask."""
+    """Return the number of connected components (26 neighbours) of a mask."""
     return ndimage.label(mask, TOUCHING)[1]
 
 
 def draw_experts(load: LesionLoad, grid: HeadGrid, rng: np.random.Generator) -> np.ndarray:
-    """What each expert outlines as new: (EXPERTS, *grid.shape), bool.
+    """Draw the outlines of new lesions by each expert.
 
-    Each has a habit of drawing a little too large or too small and a hand that wavers along the
-    border. Of a new lesion at most one of them misses it; a doubtful one is drawn by one or two, so
-    that the consensus holds exactly the new lesions.
+    Each expert tends to draw slightly too large or too small, and the outline wavers along the
+    border. At most one expert misses a new lesion, and only one or two experts draw a doubtful one.
+    Therefore the consensus contains exactly the new lesions.
+
+    Returns:
+        The map of each expert, (EXPERTS, *grid.shape), bool.
     """
     masks = np.zeros((EXPERTS, *grid.shape), bool)
     habit_mm = rng.normal(0.0, 0.22, EXPERTS)
-    habit_mm -= habit_mm.mean()  # some draw large because others draw small
+    habit_mm -= habit_mm.mean()  # on average, the experts are not biased
     for owner, (lesion, drawn) in enumerate(load.recent, start=1):
         points = grid.coordinates(drawn.box)
         if lesion.kind == "new":
@@ -75,7 +78,7 @@ def draw_experts(load: LesionLoad, grid: HeadGrid, rng: np.random.Generator) -> 
                 drawers.pop(rng.integers(EXPERTS))
         else:
             drawers = rng.choice(EXPERTS, rng.integers(1, 3), replace=False).tolist()
-        # Own claim only: a hand that slips must not join two lesions.
+        # An outline may not leave the region claimed by its lesion, so that no two lesions merge.
         own = load.claims[drawn.box] == owner
         limit_mm = 0.16 * lesion.radius_mm
         for expert in drawers:

@@ -1,7 +1,8 @@
-"""Smooth random fields and the separable interpolation that puts them on a fine grid.
+"""Smooth random fields, and the separable interpolation of these fields to a fine grid.
 
-Everything smooth in a phantom (deformation, texture, coil sensitivity, folding) is drawn on a grid
-as coarse as its wavelength allows and interpolated, which is what keeps a patient to a few seconds.
+All smooth parts of a phantom (deformation, texture, coil sensitivity, folding) are drawn on a
+coarse grid that matches their wavelength, and then interpolated. Therefore a patient takes only a
+few seconds.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from scipy import fft, ndimage, sparse
 
 @dataclass(frozen=True)
 class HeadGrid:
-    """A box of voxels in head coordinates (mm; x to the right, y to the front, z to the top).
+    """Grid of voxels in head coordinates (mm; x to the right, y to the front, z to the top).
 
     Attributes:
-        shape: voxels along the three array axes.
+        shape: number of voxels along the three array axes.
         to_head_mm: 4 x 4 matrix from voxel indices to head coordinates.
     """
 
@@ -27,25 +28,29 @@ class HeadGrid:
 
     @property
     def spacing_mm(self) -> np.ndarray:
+        """Voxel sides: (3,), in mm."""
         return np.linalg.norm(self.to_head_mm[:3, :3], axis=0)
 
     @property
     def voxel_mm3(self) -> float:
+        """Volume of a voxel."""
         return float(np.prod(self.spacing_mm))
 
     def resized(self, shape: tuple[int, ...]) -> HeadGrid:
-        """The same box cut into another number of voxels."""
+        """Return a grid over the same field of view with another number of voxels."""
         factor = np.divide(self.shape, shape)
         change = np.diag([*factor, 1.0])
-        change[:3, 3] = (factor - 1) / 2  # the outer faces stay, so the first centre moves
+        # The outer faces stay in place, so the centre of the first voxel moves.
+        change[:3, 3] = (factor - 1) / 2
         return HeadGrid(tuple(map(int, shape)), self.to_head_mm @ change)
 
     def coordinates(self, box: Sequence[slice] | None = None) -> list[np.ndarray]:
-        """x, y and z in mm at the voxel centres of `box` (all voxels without one), as float32."""
+        """Return x, y and z (mm, float32) at the voxel centres of `box`, or of the whole grid."""
         box = box or tuple(slice(0, n) for n in self.shape)
         i, j, k = np.ogrid[tuple(box)]
         m = self.to_head_mm
-        # The shift joins the smallest term, so each coordinate costs one full-size addition.
+        # The shift is added to the smallest term, so that each coordinate needs only one addition
+        # of full size.
         return [
             ((m[r, 0] * i + m[r, 3]) + m[r, 1] * j).astype(np.float32)
             + (m[r, 2] * k).astype(np.float32)
@@ -55,7 +60,7 @@ class HeadGrid:
     def box(
         self, low_mm: Sequence[float] | np.ndarray, high_mm: Sequence[float] | np.ndarray
     ) -> tuple[slice, ...]:
-        """Smallest index box that contains a box given in head coordinates, clipped to the grid."""
+        """Return the smallest index box around a box in head coordinates, clipped to the grid."""
         corners = np.array(np.meshgrid(*zip(low_mm, high_mm, strict=True), indexing="ij")).reshape(
             3, -1
         )
@@ -67,15 +72,23 @@ class HeadGrid:
 
 
 def ramp(t: np.ndarray) -> np.ndarray:
-    """Share of a voxel on the positive side of a plane at distance `t` voxels: 0.5 at t = 0."""
+    """Return the share of a voxel on the positive side of a plane.
+
+    The centre of the voxel lies at the signed distance `t` from the plane, in voxels. The share is
+    0.5 at t = 0.
+    """
     return np.clip(t + 0.5, 0.0, 1.0)
 
 
 def interpolation_matrix(size: int, positions: np.ndarray) -> sparse.csr_matrix:
-    """Rows of Catmull-Rom weights that read a line of `size` samples at `positions` (in samples).
+    """Return the Catmull-Rom weights that interpolate a line of `size` samples at `positions`.
 
-    Positions outside the line take the value of its end. Sparse on purpose: a dense product goes
-    through BLAS, whose sums may depend on the number of threads, and the files would then too.
+    Positions are in samples. Outside the line, the value at its end is used. The matrix is sparse
+    because a dense product uses BLAS. BLAS may round differently with another number of threads,
+    and the files would then depend on that number.
+
+    Returns:
+        Sparse matrix, (positions, size), float32.
     """
     positions = np.clip(np.asarray(positions, np.float64), 0, size - 1)
     base = np.floor(positions).astype(int)
@@ -94,14 +107,14 @@ def interpolation_matrix(size: int, positions: np.ndarray) -> sparse.csr_matrix:
     matrix = sparse.coo_matrix(
         (weights.ravel().astype(np.float32), (rows, columns.ravel())), (len(positions), size)
     ).tocsr()
-    matrix.eliminate_zeros()  # positions on a sample keep one weight: an unchanged axis is cheap
+    matrix.eliminate_zeros()  # positions on a sample keep one weight, which is faster
     return matrix
 
 
 def interpolated_planes(volume: np.ndarray, shape: Sequence[int]) -> Iterator[np.ndarray]:
-    """The planes `result[i]` of `volume` stretched to `shape`, both boxes covering the same space.
+    """Yield the planes along the first axis of `stretch(volume, shape)`.
 
-    One plane at a time, so that a caller never holds more fine-grid volumes than it keeps.
+    The planes are computed one at a time, so that a caller does not need memory for a whole volume.
     """
     matrices = [
         interpolation_matrix(n, (np.arange(m) + 0.5) * n / m - 0.5)
@@ -113,7 +126,7 @@ def interpolated_planes(volume: np.ndarray, shape: Sequence[int]) -> Iterator[np
 
 
 def stretch(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """`volume` (float32) interpolated to `shape`, both boxes covering the same space."""
+    """Interpolate `volume` (float32) to `shape` over the same field of view."""
     result = np.empty(tuple(shape), np.float32)
     for plane, values in zip(result, interpolated_planes(volume, shape), strict=True):
         plane[...] = values
@@ -126,9 +139,10 @@ def coarse_field(
     spacing_mm: Sequence[float] | np.ndarray,
     scale_mm: float,
 ) -> np.ndarray:
-    """White noise smoothed to a correlation length of about `scale_mm`, zero mean, variance 1.
+    """Draw white noise, smoothed to a correlation length of about `scale_mm`.
 
-    It covers the box `shape` x `spacing_mm` with samples half a correlation length apart.
+    The samples cover the field of view `shape` x `spacing_mm`. They are half a correlation length
+    apart. Their mean is 0 and their variance is 1.
     """
     size = [
         max(4, int(np.ceil(2 * n * mm / scale_mm))) for n, mm in zip(shape, spacing_mm, strict=True)
@@ -144,15 +158,18 @@ def smooth_field(
     spacing_mm: Sequence[float] | np.ndarray,
     scale_mm: float,
 ) -> np.ndarray:
-    """`coarse_field` interpolated to `shape`."""
+    """Draw a `coarse_field` and interpolate it to `shape`."""
     return stretch(coarse_field(rng, shape, spacing_mm, scale_mm), shape)
 
 
 def striped_field(rng: np.random.Generator, size: int, wavelength: float) -> np.ndarray:
-    """Random labyrinth: noise that holds only wavelengths near `wavelength` (in samples).
+    """Draw a random labyrinth: noise with only wavelengths near `wavelength` (in samples).
 
-    Its zero set is a set of sheets about half a wavelength apart, winding and branching like the
-    sulci of a brain. (size, size, size), variance 1.
+    It is 0 on sheets that are about half a wavelength apart. The sheets wind and branch like the
+    sulci of a brain.
+
+    Returns:
+        Field of shape (size, size, size), float32, variance 1.
     """
     noise = rng.standard_normal((size, size, size)).astype(np.float32)
     full, half = fft.fftfreq(size), fft.rfftfreq(size)
@@ -166,20 +183,21 @@ def striped_field(rng: np.random.Generator, size: int, wavelength: float) -> np.
 
 @dataclass(frozen=True)
 class Waves:
-    """A sum of a few plane waves: a smooth random function that any set of points can ask for."""
+    """A smooth random function that can be evaluated at any points: a sum of a few plane waves."""
 
     vectors: np.ndarray  # (waves, 3), radians per mm
     phases: np.ndarray  # (waves,), radians
 
     @classmethod
     def draw(cls, rng: np.random.Generator, wavelength_mm: float, count: int = 7) -> Waves:
+        """Draw `count` plane waves of about this wavelength."""
         direction = rng.standard_normal((count, 3))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         length = wavelength_mm * rng.uniform(0.7, 1.6, (count, 1))
         return cls(2 * np.pi * direction / length, rng.uniform(0, 2 * np.pi, count))
 
     def __call__(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Values with zero mean and variance 1 (over space) at points in mm."""
+        """Return the values at points in mm, with mean 0 and variance 1 over space."""
         total = np.zeros(np.broadcast(x, y, z).shape, np.float32)
         for (a, b, c), phase in zip(self.vectors.astype(np.float32), self.phases, strict=True):
             total += np.cos(a * x + b * y + c * z + np.float32(phase))

@@ -1,7 +1,7 @@
-"""The head around the brain, and what every tissue looks like on FLAIR.
+"""The head around the brain, and the FLAIR signal of each tissue.
 
-Signals are relative to white matter = 1. On FLAIR fluid is nulled (dark), grey matter is brighter
-than white matter, bone and air are dark, and fat is bright unless the scanner suppresses it.
+Signals are relative to white matter = 1. In a FLAIR image, fluid is nulled (dark), grey matter is
+brighter than white matter, bone and air are dark, and fat is bright unless it is suppressed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from msseg_jax.simulate.phantom.anatomy import (
 )
 from msseg_jax.simulate.phantom.fields import HeadGrid, ramp, smooth_field
 
-DEFORMATION = ((60.0, 2.6), (22.0, 1.0))  # correlation length and standard deviation, mm
+DEFORMATION = ((60.0, 2.6), (22.0, 1.0))  # pairs of correlation length and standard deviation, mm
 
 
 @dataclass
@@ -33,12 +33,13 @@ class Head:
     """A healthy head on a grid.
 
     Attributes:
-        grid: where the arrays lie.
-        signal: FLAIR signal relative to white matter, no noise, no bias; grid.shape, float32.
+        grid: of the arrays below.
+        signal: FLAIR signal relative to white matter, without noise and bias; grid.shape, float32.
         inside: True in the head, False in the air around it.
-        hull_mm: distance to the smooth surface of the brain, negative inside; large far outside.
+        hull_mm: distance to the smooth surface of the brain, negative inside; 60 outside
+            `brain_box`.
         brain_box: indices of the box that `brain` covers.
-        brain: tissues.
+        brain: tissues in that box.
     """
 
     grid: HeadGrid
@@ -62,9 +63,12 @@ def build_head(grid: HeadGrid, rng: np.random.Generator) -> Head:
 
 
 def deformed(grid: HeadGrid, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Coordinates of the voxels in the ideal head: size and shape of this one are undone."""
+    """Map the voxels to coordinates in the standard head by a random deformation.
+
+    The deformation gives each head a different size and shape.
+    """
     size = rng.normal(0.98, 0.03) * rng.normal(1.0, 0.02, 3)
-    # Wider at one temple, one frontal pole ahead of the other: no head is symmetric.
+    # The shear makes the head asymmetric, as real heads are.
     shear = rng.normal(0.0, 0.02, (3, 3))
     x, y, z = grid.coordinates()
     moved = []
@@ -78,7 +82,7 @@ def deformed(grid: HeadGrid, rng: np.random.Generator) -> tuple[np.ndarray, ...]
 
 @dataclass
 class Covers:
-    """Thickness in mm and signal of what covers the brain."""
+    """Thickness in mm and signal of the layers that cover the brain."""
 
     fluid_mm: float
     skull_mm: float
@@ -89,11 +93,12 @@ class Covers:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Covers:
+        """Draw the covers of one head."""
         return cls(
             fluid_mm=rng.uniform(0.5, 2.0),
             skull_mm=rng.uniform(4.5, 6.5),
             scalp_mm=rng.uniform(4.0, 7.0),
-            # Suppressed well, a little, not at all.
+            # Fat is suppressed well, partly, or not at all.
             fat=float(rng.choice([0.3, 0.4, 0.8]) * rng.uniform(0.9, 1.1)),
             muscle=rng.uniform(0.3, 0.45),
             skin=rng.uniform(0.35, 0.6),
@@ -101,12 +106,12 @@ class Covers:
 
 
 class Texture(NamedTuple):
-    """What makes tissue uneven, on one slab of a grid.
+    """Random texture of the tissues on one slab of a grid.
 
     Attributes:
         patches: smooth noise with a correlation length of 8 mm, standard deviation 1.
-        grain: the same with 4 mm.
-        per_mm: how steep an edge is: 1 over its width, which is at least 1 mm.
+        grain: smooth noise with a correlation length of 4 mm, standard deviation 1.
+        per_mm: 1 / width of an edge; the width is one voxel, but at least 1 mm.
     """
 
     patches: np.ndarray
@@ -117,7 +122,10 @@ class Texture(NamedTuple):
 def surroundings(
     grid: HeadGrid, points: tuple, hull: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Signal of fluid, bone, scalp, face and neck, as if there were no brain; and the head mask."""
+    """Return the signal of the head without the brain, and the mask of the head.
+
+    The signal contains fluid, bone, scalp, face and neck.
+    """
     covers = Covers.draw(rng)
     patches = smooth_field(rng, grid.shape, grid.spacing_mm, 8.0)
     grain = smooth_field(rng, grid.shape, grid.spacing_mm, 4.0)
@@ -125,14 +133,14 @@ def surroundings(
     per_mm = np.float32(1 / max(1.0, float(grid.spacing_mm.mean())))
     for slab in slabs(grid.shape):
         x, y, z = here = tuple(p[slab] for p in points)
-        # The skull follows the brain without its dents: the vault bridges them.
+        # The skull follows the hull of the brain, but the vault fills its concave parts.
         low = np.where(z > 10, np.float32(1), np.float32(1.6))
         vault = ellipsoid((x, y, (z - 10) * low), (0, -17, 0), (66, 86, 66))
         cavity = union(vault, hull[slab] - covers.fluid_mm, 9.0)
         face = ellipsoid(here, (0, 26, -58), (54, 52, 66))
         neck = cone(here, (0, -32, -40, 56), (0, -42, -150, 52))
         skin = union(cavity - covers.skull_mm - covers.scalp_mm, union(face, neck, 24.0), 22.0)
-        vault_share = ramp((z + 38 + 0.25 * y) / 14)  # 1 around the vault, 0 at face and neck
+        vault_share = ramp((z + 38 + 0.25 * y) / 14)  # 1 at the vault, 0 at face and neck
         texture = Texture(patches[slab], grain[slab], per_mm)
         values = below_skull(here, texture, covers)
         add_covers(values, cavity, skin, vault_share, texture, covers)
@@ -142,7 +150,7 @@ def surroundings(
 
 
 def below_skull(here: Points, texture: Texture, covers: Covers) -> np.ndarray:
-    """Signal of face and neck: muscles in fat, with bone, air spaces, eyes and the spinal cord."""
+    """Return the signal of face and neck: muscle, fat, bone, air spaces, eyes and spinal cord."""
     patches, grain, per_mm = texture
     x, y, z = here
     mirrored = (np.abs(x), y, z)
@@ -176,12 +184,14 @@ def add_covers(
     texture: Texture,
     covers: Covers,
 ) -> None:
-    """Lay scalp, bone, dura and fluid over `signal`, from the outside inward.
+    """Add scalp, bone, dura and fluid to `signal`, from the outside to the inside.
 
     Args:
-        signal: of face and neck, changed in place.
+        signal: of face and neck; it is changed in place.
         cavity, skin: levels of the inside of the skull and of the whole head, mm.
-        vault_share: 1 where the covers are those of the vault, 0 where they are face and neck.
+        vault_share: 1 where the vault covers the brain, 0 at face and neck.
+        texture: on the same slab.
+        covers: thickness and signal of the layers.
     """
     patches, grain, per_mm = texture
     fat = covers.fat * (1 + 0.15 * grain)
@@ -193,7 +203,7 @@ def add_covers(
     marrow = np.clip(1 - np.abs(cavity - half) / half, 0, 1) ** 2
     bone = 0.04 + marrow * np.clip(0.12 + 0.07 * patches, 0.02, 0.5)
     signal += in_skull * (bone - signal)
-    base = ramp((6 - cavity) * per_mm) * (1 - vault_share)  # skull base: bone, marrow and air
+    base = ramp((6 - cavity) * per_mm) * (1 - vault_share)  # skull base with bone, marrow and air
     signal += base * (np.clip(0.12 + 0.15 * patches + 0.08 * grain, 0.03, 0.5) - signal)
     signal += ramp(-cavity * per_mm) * (np.float32(0.1) - signal)
     dura = ramp((0.7 - np.abs(cavity + 0.2)) * per_mm) * np.clip(0.15 + 0.1 * patches, 0, 0.4)
@@ -203,7 +213,7 @@ def add_covers(
 def inner_signal(
     grid: HeadGrid, box: Box, brain: Brain, around: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """FLAIR signal of the brain in `box`, over `around` where there is none."""
+    """Return the FLAIR signal in `box`: that of the brain, and `around` outside the brain."""
     shape, spacing_mm = brain.white.shape, grid.spacing_mm
     cortex_signal = rng.uniform(1.18, 1.28)
     fluid_signal = rng.uniform(0.10, 0.2)
@@ -223,15 +233,15 @@ def inner_signal(
     for slab in slabs(shape):
         x, y, z = (p[slab] for p in points)
         ventricle = brain.ventricle_mm[slab]
-        # White matter: dark corpus callosum, bright bands beside the trigones and a thin bright
-        # lining of the ventricles with caps at the horns, as in healthy adults.
+        # White matter has a dark corpus callosum, bright bands next to the trigones, and a thin
+        # bright lining of the ventricles with caps at the horns, as in healthy adults.
         outside = np.maximum(ventricle, 0)
         horns = np.exp(-(((y - 34) / 9) ** 2)) + 0.8 * np.exp(-(((y + 55) / 14) ** 2))
         callosum = np.exp(-((x / 14) ** 2) - ((ventricle - 4) / 4) ** 2) * (z > 10)
         bands = ((np.abs(x) - 30) / 10) ** 2 + ((y + 42) / 22) ** 2 + ((z - 20) / 16) ** 2
         white = 1 + lining * np.exp(-outside / 1.3) + cap * np.exp(-outside / 3) * horns
         white += 0.07 * np.exp(-bands) - 0.1 * callosum - 0.05 * brain.infratentorial[slab]
-        # Cortex: brighter at insula and cingulum than over the convexity, darker in cerebellum.
+        # Cortex is brighter near the midline (cingulum), and darker in the cerebellum.
         grey = cortex_signal - 0.04 * wide[slab] + 0.06 * np.exp(-((x / 16) ** 2))
         grey -= 0.1 * brain.infratentorial[slab]
         tissue = brain.white[slab] * white + brain.cortex[slab] * grey
@@ -241,7 +251,7 @@ def inner_signal(
             total = total + share[slab]
         texture = 1 + 0.022 * wide[slab] + 0.02 * middle[slab] + 0.018 * fine[slab]
         tissue *= texture / np.maximum(total, 1e-3)
-        # Strands of choroid plexus in the trigones; fluid is nowhere quite even.
+        # The trigones contain strands of choroid plexus, and the signal of fluid varies slightly.
         plexus = np.clip(middle[slab] + 0.3, 0, 1) * np.exp(-(((y + 36) / 8) ** 2)) * 0.5
         fluid = fluid_signal * (1 + 0.25 * middle[slab]) + plexus * (ventricle < 0)
         inside = ramp(-brain.hull_mm[slab])

@@ -1,9 +1,9 @@
-"""Lesions: where they lie, what shape they have, how they change between the visits.
+"""Simulated lesions: their position, their shape, and their change between the visits.
 
-A lesion is a level function, a volume and a brightness. On a grid, its voxels are the ones of
-lowest level, as many as its volume asks for; its edge is soft, with half of its contrast where the
-mask ends. The level rises steeply outside of white matter, which is how a lesion comes to lie
-along a ventricle or to fill a gyrus, as real ones do.
+A lesion is defined by a level function, a volume and a contrast. On a grid, it consists of the
+voxels with the lowest level, as many as its volume needs. Its edge is soft: at the border of the
+mask, the lesion has half of its contrast. The level rises steeply outside white matter. Therefore a
+lesion follows the wall of a ventricle or fills a gyrus, as real lesions do.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ from msseg_jax.simulate.phantom.head import Head
 from msseg_jax.simulate.phantom.plan import PatientPlan
 
 KINDS = ("new", "doubtful", "persistent", "enlarged", "faded", "vanished")
-# Where lesions of multiple sclerosis lie; roughly their frequency.
+# Typical locations of multiple sclerosis lesions, with their approximate frequencies.
 PLACES = {"periventricular": 0.42, "deep": 0.26, "juxtacortical": 0.2, "infratentorial": 0.12}
-Visits = tuple[float, float]  # at time01 and time02
-CLAIM_VOXELS = 3  # rim around a new lesion that nothing else may enter: labels stay apart
+Visits = tuple[float, float]  # values at time01 and time02
+CLAIM_VOXELS = 3  # width of the rim that keeps other lesions away, so that labels do not merge
 
 
 @dataclass(frozen=True)
 class PhantomLesion:
-    """One lesion in the head, visit by visit.
+    """One lesion in the head, at both visits.
 
     Attributes:
-        kind: one of KINDS. Only "new" lesions belong into the ground truth; "doubtful" ones are
-            faint spots of the second visit that one or two experts take for new.
+        kind: one of KINDS. Only "new" lesions belong in the ground truth. "doubtful" ones are faint
+            spots in the second visit that one or two experts mark as new.
         centre_mm: head coordinates.
-        lobes: (offset in mm, 3 x 3 matrix that makes the lobe a unit ball), one or more.
-        radius_mm: of the ball with the volume of the lesion.
-        waves, roughness: surface irregularity, relative to the radius.
-        edge_mm: softness of the edge.
-        volume_mm3, contrast: at time01 and time02; contrast is signal above white matter = 1.
+        lobes: one or more pairs of an offset in mm and a 3 x 3 matrix. The matrix maps the lobe to
+            a unit ball.
+        radius_mm: radius of a ball with the same volume.
+        waves, roughness: shape and amplitude of the surface irregularity, relative to the radius.
+        edge_mm: width of the soft edge.
+        volume_mm3, contrast: at time01 and time02. The contrast is the signal above white matter,
+            which has a signal of 1.
     """
 
     kind: str
@@ -52,7 +54,7 @@ class PhantomLesion:
     contrast: tuple[float, float]
 
     def level(self, points: list[np.ndarray]) -> np.ndarray:
-        """Lower inside, higher outside, about 1 per mm."""
+        """Return the level at points. It grows from the centre outward, by about 1 per mm."""
         balls = []
         for offset, matrix in self.lobes:
             x, y, z = (
@@ -69,26 +71,26 @@ class PhantomLesion:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A lesion on a grid: in `box`, `level` < `cut` is the lesion."""
+    """A lesion on a grid. It consists of the voxels of `box` where `level` < `cut`."""
 
     box: tuple[slice, ...]
     level: np.ndarray
     cut: float
     mask: np.ndarray
-    compact: bool  # in one piece, and not squeezed into a corner far from its centre
+    compact: bool  # True if the lesion is in one piece and close to its centre
 
     def opacity(self, edge_mm: float) -> np.ndarray:
-        """Share of the lesion's signal in each voxel: 0.5 at the border of the mask."""
+        """Return the share of the lesion's signal in each voxel: 0.5 at the border of the mask."""
         steps = np.clip((self.level - self.cut) / edge_mm, -30, 30)
         return 1 / (1 + np.exp(steps))
 
 
 class Painter:
-    """Draws lesions of one head on the grid of a visit.
+    """Painter of the lesions of one head on the grid of a visit.
 
     Args:
         grid: of the image.
-        head: where the tissues are.
+        head: the head, with its tissues.
         motion: 4 x 4 matrix from head coordinates at this visit to those of `head`, mm.
     """
 
@@ -96,7 +98,7 @@ class Painter:
         self.grid = HeadGrid(grid.shape, motion @ grid.to_head_mm)
         brain = head.brain
         nuclei = sum(brain.nuclei.values())
-        # Grey matter may take part a little: lesions abut on cortex and nuclei.
+        # Grey matter has a small weight, because lesions may extend into cortex and nuclei.
         self.tissue = brain.white + 0.4 * nuclei + 0.25 * brain.cortex
         start = [s.start for s in head.brain_box]
         to_index = np.linalg.inv(head.grid.to_head_mm)
@@ -104,10 +106,12 @@ class Painter:
         self.to_index = to_index.astype(np.float32)
 
     def draw(self, lesion: PhantomLesion, visit: int, blocked: np.ndarray) -> Drawn:
-        """Draws `lesion` as it is at `visit` (0 or 1), outside of what is `blocked`.
+        """Draw `lesion` on the grid, as it is at `visit` (0 or 1).
 
         Args:
-            blocked: shape of the grid; not 0 where the lesion may not be.
+            lesion: the lesion to draw.
+            visit: 0 or 1.
+            blocked: shape of the grid; other than 0 where the lesion may not be.
         """
         reach = 1.9 * lesion.radius_mm + 4.0
         box = self.grid.box(lesion.centre_mm - reach, lesion.centre_mm + reach)
@@ -128,11 +132,11 @@ class Painter:
         sizes = np.bincount(pieces.ravel())[1:]
         mask = pieces == sizes.argmax() + 1 if sizes.size else level <= cut
         compact = mask.sum() >= 0.8 * voxels and cut < 0.9 * lesion.radius_mm + 0.5
-        level[(level < cut) & ~mask] = np.inf  # what is not labelled must not be bright
+        level[(level < cut) & ~mask] = np.inf  # removes the other pieces, which are not labelled
         return Drawn(box, level, cut, mask, bool(compact))
 
     def blend(self, signal: np.ndarray, lesion: PhantomLesion, visit: int, drawn: Drawn) -> None:
-        """Puts a drawn lesion into `signal` in place."""
+        """Blend a drawn lesion into `signal`, in place."""
         points = self.grid.coordinates(drawn.box)
         inner = 1 + lesion.contrast[visit] * (1 + 0.08 * lesion.waves(*points))
         here = signal[drawn.box]
@@ -141,19 +145,20 @@ class Painter:
 
 @dataclass(frozen=True)
 class Sites:
-    """Head coordinates (n, 3) where lesions of each place may have their centre."""
+    """Possible centres of lesions for each location of PLACES, as head coordinates (n, 3) in mm."""
 
     by_place: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, head: Head) -> Sites:
+        """Find the possible centres in a head."""
         every = (slice(None, None, 2),) * 3
         brain = head.brain
         white, pial = brain.white[every] > 0.9, brain.pial_mm[every]
         ventricle, below = brain.ventricle_mm[every], brain.infratentorial[every]
         white &= brain.hull_mm[every] < -4
         x, y, z = (p[every] for p in head.grid.coordinates(head.brain_box))
-        # Lateral, for what lies between the ventricles is too thin for lesions in a real brain.
+        # The white matter near the midline is excluded: it is too thin there for lesions.
         above = white & ~below & (z > -25) & (np.abs(x) > 11)
         chosen = {
             "periventricular": above & (ventricle > 1.5) & (ventricle < 6) & (z > -5),
@@ -167,15 +172,19 @@ class Sites:
 def draw_lesion(
     rng: np.random.Generator, sites: Sites, kind: str, volumes: Visits, contrast: Visits
 ) -> PhantomLesion:
-    """A lesion of random place and shape.
+    """Draw a lesion with a random location and shape.
 
     Args:
-        volumes, contrast: at time01 and time02, mm3 and signal above white matter.
+        rng: draws the lesion.
+        sites: possible centres.
+        kind: one of KINDS.
+        volumes: at time01 and time02, mm3.
+        contrast: at time01 and time02, signal above white matter.
     """
     volume = max(volumes)
     radius = (3 * volume / (4 * np.pi)) ** (1 / 3)
     chances = {p: c for p, c in PLACES.items() if len(sites.by_place[p])}
-    if radius > 4:  # there is no room for large ones at the cortex and little in the stem
+    if radius > 4:  # large lesions do not fit at the cortex, and rarely fit in the brain stem
         chances.pop("juxtacortical", None)
         chances["infratentorial"] = chances.get("infratentorial", 0) * (radius < 5)
     places, weights = list(chances), np.array(list(chances.values()))
@@ -188,9 +197,9 @@ def draw_lesion(
     for lobe in range(count):
         semi = 1.15 * radius * count ** (-1 / 3) * rng.lognormal(0, 0.22, 3)
         turn = Rotation.random(rng=rng)
-        if place == "periventricular":  # "Dawson's fingers" stand upright on the ventricle
+        if place == "periventricular":  # "Dawson's fingers" are perpendicular to the ventricle
             semi = np.sort(semi) * [0.85, 0.95, 1.5]
-            semi = semi[[2, 0, 1]]  # along x: out of the ventricle
+            semi = semi[[2, 0, 1]]  # the longest axis along x, away from the ventricle
             turn = Rotation.from_rotvec(rng.normal(0, 0.35, 3))
         offset = np.zeros(3) if lobe == 0 else 0.85 * radius * _direction(rng)
         lobes.append((offset, turn.as_matrix() / semi[:, None]))
@@ -217,9 +226,9 @@ class LesionLoad:
     """All lesions of a patient.
 
     Attributes:
-        recent: the new and the doubtful ones with their drawing at time02.
-        old: all others.
-        claims: 0, or i + 1 where recent lesion i and its rim lie; uint8, shape of the grid.
+        recent: the new and the doubtful lesions, each as it is drawn at time02.
+        old: all other lesions.
+        claims: i + 1 in recent lesion i and its rim, 0 elsewhere; uint8, shape of the grid.
     """
 
     recent: list[tuple[PhantomLesion, Drawn]]
@@ -228,23 +237,23 @@ class LesionLoad:
 
 
 def draw_load(plan: PatientPlan, sites: Sites, painter: Painter) -> LesionLoad:
-    """Draws the lesions of a patient: the planned new ones, doubtful ones and old ones.
+    """Draw the lesions of a patient: the planned new ones, doubtful ones and old ones.
 
-    A new lesion that ends up in pieces or squeezed far from its centre is drawn again elsewhere.
+    A new or doubtful lesion that is not compact is drawn again, with another centre.
 
     Args:
-        plan: says how many new lesions of which volume.
-        sites: where lesions may lie.
-        painter: of the second visit, on whose image the experts draw.
+        plan: defines the volumes of the new lesions.
+        sites: possible centres.
+        painter: of the second visit, because the experts draw on that image.
     """
     rng = plan.rng("lesions")
     claims = np.zeros(painter.grid.shape, np.uint8)
     recent: list[tuple[PhantomLesion, Drawn]] = []
-    wanted = [("new", volume) for volume in plan.new_lesions_mm3]
-    wanted += [("doubtful", rng.uniform(15, 60)) for _ in range(min(rng.poisson(0.8), 3))]
-    for kind, volume in wanted:
+    planned = [("new", volume) for volume in plan.new_lesions_mm3]
+    planned += [("doubtful", rng.uniform(15, 60)) for _ in range(min(rng.poisson(0.8), 3))]
+    for kind, volume in planned:
         if kind == "new":
-            # Small ones are not the faintest, for nobody would have seen them.
+            # A small lesion gets more contrast, because experts would miss a small and faint one.
             contrast = rng.uniform(0.36 if volume < 60 else 0.28, 0.72)
         else:
             contrast = rng.uniform(0.08, 0.18)
@@ -252,7 +261,7 @@ def draw_load(plan: PatientPlan, sites: Sites, painter: Painter) -> LesionLoad:
         while len(tries) < 60 and not (tries and tries[-1][1].compact):
             lesion = draw_lesion(rng, sites, kind, (0.0, volume), (0.0, contrast))
             tries.append((lesion, painter.draw(lesion, 1, claims)))
-        # Hardly ever does none of them fit; the largest then has to do.
+        # Very rarely no lesion is compact after all tries. Then the largest one is used.
         fits = tries[-1][1].compact
         recent.append(tries[-1] if fits else max(tries, key=lambda pair: pair[1].mask.sum()))
         _claim(claims, recent[-1][1], len(recent))
@@ -279,9 +288,9 @@ def _claim(claims: np.ndarray, drawn: Drawn, owner: int) -> None:
 def _old_lesions(
     rng: np.random.Generator, sites: Sites, recent: list[tuple[PhantomLesion, Drawn]]
 ) -> list[PhantomLesion]:
-    """Lesions of the first visit: a median of 16, from 4 to 60, most of them unchanged."""
+    """Draw the lesions of the first visit: 4 to 60, with a median of 16, mostly unchanged ones."""
     count = int(np.clip(round(rng.lognormal(np.log(16), 0.7)), 4, 60))
-    kinds = list(KINDS[2:])  # each kind at least once
+    kinds = list(KINDS[2:])  # at least one lesion of each kind
     kinds += list(rng.choice(KINDS[2:], count - 4, p=(0.72, 0.1, 0.1, 0.08)))
     old = []
     for kind in kinds:

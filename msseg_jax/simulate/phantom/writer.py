@@ -1,4 +1,4 @@
-"""A synthetic MSSEG-2 data set on disk."""
+"""Write a synthetic data set (phantoms) in the MSSEG-2 layout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from msseg_jax.volumes.nifti import write_array
 
 @dataclass(frozen=True)
 class Summary:
-    """What was written for one patient, counted on the consensus map."""
+    """Summary of one written patient. The new lesions are counted in the consensus map."""
 
     patient: str
     spacing_mm: tuple[float, ...]
@@ -47,9 +47,10 @@ class PhantomPatient:
     """A rendered patient.
 
     Attributes:
-        volumes: by file name; all of one shape.
+        volumes: by file name; all have the same shape.
         affine: 4 x 4, voxel indices to scanner mm (RAS).
-        lesions: all lesions; centres are in head coordinates of the first visit.
+        to_head_mm: 4 x 4, voxel indices to head coordinates, mm.
+        lesions: all lesions; their centres are in head coordinates of the first visit.
     """
 
     volumes: dict[str, np.ndarray]
@@ -59,12 +60,12 @@ class PhantomPatient:
 
 
 def render_patient(plan: PatientPlan, spacing_mm: float | None = None) -> PhantomPatient:
-    """Return one patient, rendered in memory.
+    """Render one patient in memory.
 
     Args:
         plan: from `plan_patient`.
-        spacing_mm: forces voxels of this side, all three axes: larger than 1.2 makes small quick
-            volumes for tests and demonstrations.
+        spacing_mm: isotropic voxel size that replaces the planned one. More than 1.2 gives small
+            volumes quickly, for tests and demonstrations.
     """
     rng = plan.rng("anatomy")
     grid, affine = image_grid(plan, rng, (spacing_mm,) * 3 if spacing_mm else None)
@@ -88,7 +89,7 @@ def render_patient(plan: PatientPlan, spacing_mm: float | None = None) -> Phanto
             for lesion, drawn in load.recent:
                 painter.blend(signal, lesion, visit, drawn)
         scan = Acquisition.draw(plan)[visit]
-        # A stream of its own for what the scanner adds; the settings used another one.
+        # Coil sensitivity and noise use a separate stream from that of the settings.
         noise_rng = np.random.default_rng([plan.seed, plan.index, 100 + visit])
         volumes[name] = acquire(signal, head.inside, grid.spacing_mm, scan, noise_rng, plan.dtype)
         del signal
@@ -107,7 +108,7 @@ def render_patient(plan: PatientPlan, spacing_mm: float | None = None) -> Phanto
 def write_patient(
     plan: PatientPlan, output: Path, spacing_mm: float | None, overwrite: bool
 ) -> Summary:
-    """Render and write one patient. Its folder appears when it is complete."""
+    """Render and write one patient. The folder appears only when it is complete."""
     patient = render_patient(plan, spacing_mm)
     with whole_folder(output / plan.name, replace=overwrite) as folder:
         for name, volume in patient.volumes.items():
@@ -133,19 +134,19 @@ def check_request(
     spacing_mm: float | None,
     overwrite: bool,
 ) -> None:
-    """Raise InputError or OSError, naming the flag, what was found and what to do."""
+    """Raise InputError or OSError if a flag has a wrong value or the output cannot be written."""
     if patients < 1:
-        raise InputError(f"--patients={patients}: expected 1 or more")
+        raise InputError(f"--patients={patients}: expected 1 or more.")
     if seed < 0:
-        raise InputError(f"--seed={seed}: expected 0 or more")
+        raise InputError(f"--seed={seed}: expected 0 or more.")
     if jobs is not None and jobs < 1:
         raise InputError(
-            f"--jobs={jobs}: expected 1 or more processes; leave it out to use all processors"
+            f"--jobs={jobs}: expected 1 or more processes. Omit this flag to use all processors."
         )
     if spacing_mm is not None and not 0.5 <= spacing_mm <= 4:
         raise InputError(
-            f"--spacing_mm={spacing_mm}: expected a voxel size from 0.5 to 4 mm; leave it out for "
-            "a different one per patient"
+            f"--spacing_mm={spacing_mm}: expected a voxel size from 0.5 to 4 mm. Omit this flag to "
+            "use the planned voxel size of each patient."
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -154,15 +155,16 @@ def check_request(
         probe.unlink()
     except OSError as error:
         raise OSError(
-            f"--output={output}: cannot write there ({error.strerror}); name a folder that you may "
-            "write to"
+            f"--output={output}: cannot write to this folder ({error.strerror}). Name a folder "
+            "that you may write to."
         ) from error
     names = [plan_patient(seed, index).name for index in range(patients)]
     taken = [name for name in names if (output / name).exists()]
     if taken and not overwrite:
         raise FileExistsError(
-            f"--output={output}: already holds {len(taken)} of the {patients} patients "
-            f"({taken[0]} first); name another folder, or add --overwrite to replace them"
+            f"--output={output}: the folder already contains {len(taken)} of the {patients} "
+            f"patients; the first is {taken[0]}. Name another folder, or add --overwrite to "
+            "replace these patients."
         )
 
 
@@ -177,21 +179,22 @@ def write_phantoms(
 ) -> list[Summary]:
     """Write a synthetic MSSEG-2 data set, and return a summary of each patient, in order.
 
-    Patient k depends only on `seed` and k, neither on `patients` nor on `jobs`.
+    Patient k depends on `seed`, k and `spacing_mm`, but not on `patients` or `jobs`.
 
     Args:
-        output: folder, made if absent; one sub-folder per patient.
-        patients: how many; 29 of 40 have new lesions.
+        output: folder with one sub-folder per patient; it is created if it does not exist.
+        patients: number of patients; 29 of 40 have new lesions.
         seed: 0 or more.
-        jobs: patients at the same time, each in a process; one per processor by default. With
-            more than one, call this below `if __name__ == "__main__":`, because the processes
-            import the main module.
-        spacing_mm: forces isotropic voxels of this size, 0.5 to 4 mm: 2 makes small quick volumes.
-        overwrite: replaces patients of the same name.
+        jobs: number of patients made at the same time, each in its own process; by default one per
+            processor. With more than one, call this function below `if __name__ == "__main__":`,
+            because the processes import the main module.
+        spacing_mm: isotropic voxel size from 0.5 to 4 mm that replaces the planned one; 2 gives
+            small volumes quickly.
+        overwrite: replace existing patients with the same name.
 
     Raises:
-        InputError, OSError: what `check_request` refuses.
-        InputError: a patient could not be made; those before are there.
+        InputError, OSError: `check_request` finds a problem.
+        InputError: a patient could not be made. The patients that are complete are kept.
     """
     output = Path(output)
     check_request(output, patients, seed, jobs, spacing_mm, overwrite)

@@ -1,14 +1,15 @@
-"""Labelled pairs out of real FLAIRs: scans that nobody has labelled, and lesions of other patients.
+"""Labelled pairs made from unlabelled FLAIR scans and from lesion masks of other patients.
 
     msseg synthetic --scans SCANS --masks MASKS --output ROOT
 
-A scan becomes two visits that differ as real ones do; into the second go lesions that the first
-does not have, and into both what must not be taken for new. Everything that is seen is taken from
-real images: the anatomy, the shapes, places and contrasts of the lesions. What is simulated is the
-change.
+Each scan becomes two visits that differ like two real ones. New lesions are painted into the second
+visit only. Lesions that persist, grow, fade or vanish are painted too; they are not labelled. The
+anatomy and the shapes, positions and contrasts of the lesions come from real images. Only the
+change between the visits is simulated.
 
-From the outside in: `writer` (folders and files), `pair` (one pair, from a scan), `plan` (what is
-drawn for it, all randomness of lesions), `source` (scans, and where the atlas lies in them),
-`bank` (lesions of real masks), `paint` (a lesion in an image), `erase` (an image without one),
-`visit` (what a scanner, another day, makes of it), `fields` (smooth random functions).
+The modules, from the outermost to the innermost: `writer` (folders and files), `pair` (makes one
+pair from a scan), `plan` (draws the lesions and the settings of the scanner), `source` (reads scans
+and registers them to the atlas), `bank` (lesions of real masks), `paint` (adds a lesion to an
+image), `erase` (removes a lesion from an image), `visit` (simulates the scan of a visit), `fields`
+(smooth random functions).
 """

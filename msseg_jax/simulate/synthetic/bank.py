@@ -1,7 +1,7 @@
-"""Lesions of real masks: their shapes, and where in the brain they lie.
+"""Shapes and positions of real lesions, read from lesion masks.
 
-Masks in MNI space say both. Masks in another space give shapes alone, which are put where lesions
-of the first kind lie.
+Masks in MNI space provide both the shape and the position of each lesion. Masks in another space
+provide shapes only; these are placed at the positions of lesions from MNI space.
 """
 
 from collections.abc import Sequence
@@ -18,39 +18,40 @@ from msseg_jax.volumes.masks import mask_problem
 from msseg_jax.volumes.nifti import read_volume
 from msseg_jax.volumes.volume import Volume
 
-VOLUME_MM3 = (8.0, 8000.0)  # smaller components are noise of the masks, larger ones have no shape
-SIMILAR = 2.0  # of a wanted volume, at most, is what is taken for it
+VOLUME_MM3 = (8.0, 8000.0)  # smaller components are noise, larger ones are merged lesions
+SIMILAR = 2.0  # largest ratio between the volume of a drawn shape and the requested volume
 
-# Upper quartile of a lesion's brightness over the median of the tissue around it, less 1: deciles
-# of the 42 lesions of 8 mm3 and more that the masks of two patients have (Lesjak et al.,
-# Neuroinformatics 2017; patients 07 and 26).
+# Deciles of the contrast of real lesions. The contrast is the upper quartile of a lesion's
+# brightness, divided by the median of the tissue around it, minus 1. Measured on the 42 lesions of
+# at least 8 mm3 in the masks of two patients (Lesjak et al., Neuroinformatics 2017; patients 07
+# and 26).
 CONTRASTS = (0.18, 0.24, 0.27, 0.3, 0.33, 0.37, 0.4, 0.44, 0.48, 0.52, 0.6)
 
-# The box of the brain in MNI152 space, mm: what lies outside of it is in another space.
+# Bounding box of the brain in MNI152 space, mm. A mask with lesions outside it is in another space.
 MNI_LOW_MM, MNI_HIGH_MM = np.array([-75.0, -110.0, -75.0]), np.array([75.0, 77.0, 87.0])
-LEAST_INSIDE = 0.95  # of a mask's lesion voxels, for it to be in MNI space
+LEAST_INSIDE = 0.95  # minimum share of lesion voxels inside this box for a mask in MNI space
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One lesion of a mask."""
+    """Shape of one lesion of a mask."""
 
-    mask: np.ndarray  # (D, H, W) float32, 0 or 1, cut to it
-    to_mm: np.ndarray  # (3, 3), steps of voxels to mm from its centre
-    middle: np.ndarray  # (3,), its centre as voxel indices of `mask`
-    centre_mm: np.ndarray | None  # (3,), its centre in MNI space; None: of another space
+    mask: np.ndarray  # (D, H, W) float32, 0 or 1, cropped to the lesion
+    to_mm: np.ndarray  # (3, 3), converts a voxel offset from the centre to mm
+    middle: np.ndarray  # (3,), centre of the lesion as voxel indices of `mask`
+    centre_mm: np.ndarray | None  # (3,), centre in MNI space; None if the mask is in another space
     volume_mm3: float
 
     @property
     def radius_mm(self) -> float:
-        """Of the smallest ball around its centre that holds the whole of `mask`'s lesion."""
+        """Radius of the smallest ball around the centre that contains the lesion."""
         voxels = np.argwhere(self.mask > 0) - self.middle
         return float(np.linalg.norm(voxels @ self.to_mm.T, axis=1).max())
 
 
 @dataclass(frozen=True)
 class Bank:
-    """All of them, and how bright lesions are."""
+    """All lesion shapes, and the contrasts that lesions can have."""
 
     shapes: tuple[Shape, ...]
     contrasts: tuple[float, ...] = CONTRASTS
@@ -60,14 +61,14 @@ class Bank:
         return np.array([shape.volume_mm3 for shape in self.shapes])
 
     @cached_property
-    def _places(self) -> np.ndarray:  # (M, 3) mm in MNI space, where they are known
+    def _places(self) -> np.ndarray:  # (M, 3) mm in MNI space, the centres that are known
         places = [s.centre_mm for s in self.shapes if s.centre_mm is not None]
         return np.array(places).reshape(-1, 3)
 
     def draw(self, rng: np.random.Generator, volume_mm3: float) -> tuple[Shape, np.ndarray]:
-        """A shape of about that volume, and a place in MNI space: (3,) mm.
+        """Draw a shape of about `volume_mm3` and its centre in MNI space, (3,) mm.
 
-        The place is its own, or where that is unknown, another lesion's.
+        If the centre of the shape is unknown, the centre of another lesion is used.
         """
         ratio = np.abs(np.log(self._volumes / volume_mm3))
         alike = np.flatnonzero(ratio <= max(np.log(SIMILAR), ratio.min()))
@@ -76,19 +77,22 @@ class Bank:
         return shape, place if shape.centre_mm is None else shape.centre_mm
 
     def draw_contrast(self, rng: np.random.Generator) -> float:
-        """How much brighter than the tissue around it a lesion is where it is whole."""
+        """Draw the contrast of a lesion to the tissue around it, inside its soft border."""
         return float(rng.choice(self.contrasts) * rng.uniform(0.8, 1.3))
 
 
 def read_bank(masks: Sequence[Path], shapes: Sequence[Path] = (), brain_size: float = 1.0) -> Bank:
-    """Lesions of masks in MNI space (`masks`) and of masks in any other (`shapes`).
+    """Read the lesions of `masks`, which are in MNI space, and of `shapes`, in any space.
 
     Args:
-      brain_size: length of the brains of `masks` over that of ICBM 152, where they were moved and
-        turned into MNI space, but not stretched.
+      masks: files of lesion masks in MNI space.
+      shapes: files of lesion masks in any space.
+      brain_size: length of the brains of `masks`, relative to ICBM 152. Set it if `masks` were
+        registered to MNI space rigidly, without scaling.
 
     Raises:
-      InputError: a file that is no mask, or of `masks` one that is not in MNI space; no lesions.
+      InputError: a file is not a mask, a file of `masks` is not in MNI space, or `masks` contain no
+        lesion.
     """
     found = []
     for path in masks:
@@ -98,8 +102,8 @@ def read_bank(masks: Sequence[Path], shapes: Sequence[Path] = (), brain_size: fl
         found += _components(volume, in_mni=True)
     if not found:
         raise InputError(
-            f"--masks: no lesion of {VOLUME_MM3[0]:g} to {VOLUME_MM3[1]:g} mm3 in the {len(masks)} "
-            "files; expected masks of lesions in MNI space: check the folder"
+            f"--masks: the {len(masks)} files contain no lesion of {VOLUME_MM3[0]:g} to "
+            f"{VOLUME_MM3[1]:g} mm3. Expected lesion masks in MNI space. Check the folder."
         )
     for path in shapes:
         found += _components(_read_mask(path), in_mni=False)
@@ -121,9 +125,10 @@ def _check_in_mni(volume: Volume) -> None:
     inside = ((places >= MNI_LOW_MM) & (places <= MNI_HIGH_MM)).all(axis=1).mean()
     if inside < LEAST_INSIDE:
         raise InputError(
-            f"{volume.path}: {100 * (1 - inside):.0f} % of its lesion voxels lie outside the brain "
-            "of MNI space; expected a mask in MNI space, as its header has it: register it, or "
-            "give its folder by --shapes, which takes masks in any space for their shapes alone"
+            f"{volume.path}: {100 * (1 - inside):.0f} % of the lesion voxels lie outside the brain "
+            "in MNI space, according to the header. Expected a mask in MNI space. Register it "
+            "to MNI space, or pass its folder with --shapes: that flag accepts masks in any space "
+            "and uses only the shapes of their lesions."
         )
 
 

@@ -1,4 +1,4 @@
-"""A lesion in an image: where it is, how bright, and what of a thick slice it fills."""
+"""Paint a lesion into an image, with its brightness and its partial volume."""
 
 from dataclasses import dataclass
 
@@ -9,38 +9,42 @@ from scipy import ndimage
 from msseg_jax.simulate.synthetic.plan import BORDER_DEVIATIONS, PaintedLesion
 from msseg_jax.simulate.synthetic.source import Source
 
-FINE_MM = 0.8  # a voxel's side is seen as so many parts, so that slices are filled in part
-FLUID, TISSUE = 0.45, 0.75  # of the brain's median: fluid does not light up, tissue does
-BRIGHT = 1.3  # from here on there is a lesion, or what looks like one
-KEPT = 0.5  # of the tissue's own texture is seen through a lesion
-TEXTURE, TEXTURE_MM = 0.15, 2.0  # how uneven a lesion is
-# Contrast where it is brightest, at each visit at which it is there: less is seen by nobody, and a
-# lesion that persists would look new.
+FINE_MM = 0.8  # side of the sub-voxels that are averaged to get the partial volume of a voxel
+# Relative to the brain's median. Fluid below FLUID does not become brighter, tissue above TISSUE
+# does; in between, the effect increases linearly.
+FLUID, TISSUE = 0.45, 0.75
+BRIGHT = 1.3  # relative to the brain's median; brighter voxels may already be a lesion
+KEPT = 0.5  # share of the texture of the tissue that stays visible in a lesion
+TEXTURE, TEXTURE_MM = 0.15, 2.0  # standard deviation and smoothness of the lesion's own texture
+# Minimum contrast at the brightest voxel, for each visit in which the lesion is present. A fainter
+# lesion would not be visible, and a persistent one would then look new.
 LEAST_SEEN = 0.08
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A lesion that has found its place in an image."""
+    """A lesion placed in an image."""
 
     lesion: PaintedLesion
-    box: tuple[slice, slice, slice]
-    shares: tuple[np.ndarray, np.ndarray]  # by visit: (d, h, w) float32, how much of each voxel
-    brightness: np.ndarray  # (d, h, w) float32, what it would be in the whole of a voxel, less c
+    box: tuple[slice, slice, slice]  # part of the image that the arrays below cover
+    shares: tuple[np.ndarray, np.ndarray]  # per visit: (d, h, w) float32, share of each voxel
+    brightness: np.ndarray  # (d, h, w) float32, intensity before the contrast is applied
     texture: np.ndarray  # (d, h, w) float32, factor on the contrast
 
 
 def place(
     lesion: PaintedLesion, source: Source, image: np.ndarray, taken: np.ndarray
 ) -> Placed | None:
-    """Where a lesion would lie in an image; None where it cannot be.
+    """Place a lesion in an image. Return None if it cannot be at its position.
 
-    It can be in tissue, inside the brain, where no other is, and where it will be seen at every
-    visit at which it is there.
+    The lesion must lie in tissue inside the brain, must not overlap another lesion, and must be
+    visible in every visit in which it is present.
 
     Args:
-      image: (D, H, W) float32, of the visit in which it is seen best.
-      taken: (D, H, W) bool, voxels of lesions.
+      lesion: the lesion, with its position in MNI space.
+      source: the scan, with its brain and its registration to MNI space.
+      image: (D, H, W) float32, the visit in which the lesion is most visible.
+      taken: (D, H, W) bool, voxels of other lesions.
     """
     to_image = np.linalg.inv(source.to_mni @ source.affine)  # MNI mm to voxels
     box = _box(lesion, to_image, image.shape)
@@ -78,20 +82,23 @@ def place(
 
 
 def paint(image: np.ndarray, placed: Placed, visit: int) -> None:
-    """Paint a lesion as it is at a visit (0 or 1) into (D, H, W), in place."""
+    """Paint a lesion into the image (D, H, W) of a visit (0 or 1), in place."""
     contrast = placed.lesion.contrasts[visit]
     if not contrast:
         return
     share, here = placed.shares[visit], image[placed.box]
     bright = placed.brightness * (1 + contrast * placed.texture)
-    # Never darker than what is there.
+    # A lesion never makes a voxel darker.
     image[placed.box] = here + share * np.maximum(bright - here, 0)
 
 
 def _box(lesion: PaintedLesion, to_image: np.ndarray, shape: tuple) -> tuple | None:
-    """The voxels near a lesion, with some tissue around it; None where it leaves the image."""
+    """Return the box of voxels around a lesion, with a margin of 4 mm of tissue.
+
+    Return None if the box overlaps the image by two voxels or less along an axis.
+    """
     centre = nib.affines.apply_affine(to_image, lesion.centre_mm)
-    # Half the sides of the box around the image of a ball: the rows' lengths.
+    # Half the side lengths of the bounding box of a transformed unit ball are the row norms.
     reach = (lesion.reach_mm + 4) * np.linalg.norm(to_image[:3, :3], axis=1)
     low, high = np.floor(centre - reach).astype(int), np.ceil(centre + reach).astype(int) + 1
     if (high <= 2).any() or (low >= np.array(shape) - 2).any():
@@ -100,15 +107,16 @@ def _box(lesion: PaintedLesion, to_image: np.ndarray, shape: tuple) -> tuple | N
 
 
 def _share(lesion: PaintedLesion, size: float, source: Source, box: tuple) -> np.ndarray:
-    """How much of each voxel of a box the lesion fills: float32, 0 to 1."""
+    """Return the share of each voxel of a box that the lesion fills: float32, 0 to 1."""
     parts = np.maximum(np.rint(source.spacing_mm / FINE_MM), 1).astype(int)
     shape_mm = np.linalg.norm(size * lesion.matrix @ lesion.shape.to_mm, axis=0)
     sigma = lesion.border_mm / shape_mm
     margin = np.ceil(BORDER_DEVIATIONS * sigma).astype(int)
     soft = ndimage.gaussian_filter(np.pad(lesion.shape.mask, [(n, n) for n in margin]), sigma)
-    soft /= soft.max()  # a small one would else fade into its border
+    soft /= soft.max()  # smoothing lowers the maximum of a small lesion below 1
 
-    # Voxel indices to MNI mm about its centre, to the shape's mm, to the voxels of `soft`.
+    # Map voxel indices to MNI mm about the lesion's centre, then to shape mm, then to voxels of
+    # `soft`.
     to_mni = source.to_mni @ source.affine
     to_shape = np.linalg.inv(size * lesion.matrix @ lesion.shape.to_mm)
     matrix = to_shape @ to_mni[:3, :3]
@@ -116,7 +124,7 @@ def _share(lesion: PaintedLesion, size: float, source: Source, box: tuple) -> np
 
     sides = [side.stop - side.start for side in box]
     start = np.array([side.start for side in box])
-    # On a finer grid with the same field of view, then the mean of the parts of each voxel.
+    # Sample on a finer grid with the same field of view, then average the sub-voxels of each voxel.
     fine = [n * p for n, p in zip(sides, parts, strict=True)]
     first = start + (1 / parts - 1) / 2
     values = ndimage.affine_transform(

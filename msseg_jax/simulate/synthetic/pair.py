@@ -1,4 +1,4 @@
-"""One labelled pair, out of a scan or of two."""
+"""Make one labelled pair from one scan, or from a real pair of scans."""
 
 import zlib
 from dataclasses import dataclass
@@ -22,45 +22,51 @@ from msseg_jax.simulate.synthetic.source import Source
 from msseg_jax.simulate.synthetic.visit import SourceGrid, scan, seen_where
 from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, TIME01, TIME02
 
-TRIES = 40  # for a lesion to find a place, each time another lesion of its kind
-REAL_PROBABILITY = 0.3  # of a lesion that a scan has, to be taken out of one of its visits
-REAL_VANISHES = 0.25  # of these, out of the second
-LEAST_REAL_MM3 = 10.0
-LABELLED = 0.35  # share of a voxel, of the lesion's largest, from which it is labelled
-LEAST_LABELLED_MM3 = 6.0  # what is less is left unlabelled: the edge of a lesion in another slice
-# How much brighter a new lesion makes the head, of the brain's median, where it is brightest as the
-# slices of the second visit see it, before that visit's tones and blur: fainter ones are not
-# labelled, as few people would mark them. The number is that of the faintest lesion of CONTRASTS,
-# which were measured otherwise.
+TRIES = 40  # attempts to place a lesion; each attempt draws another lesion of the same kind
+REAL_PROBABILITY = 0.3  # probability that a real lesion of the scan is erased from one visit
+REAL_VANISHES = 0.25  # probability that it is then erased from the second visit, not the first
+LEAST_REAL_MM3 = 10.0  # smaller real lesions are never erased
+# A voxel is labelled if a new lesion fills more than this share of it. First, the shares of each
+# lesion are divided by their maximum.
+LABELLED = 0.35
+LEAST_LABELLED_MM3 = 6.0  # smaller labels are dropped, such as lesion edges in the next slice
+# Minimum rise of a new lesion that is labelled, relative to the brain's median. Few people would
+# mark a fainter one. The rise is the increase in intensity at the brightest voxel of the lesion. It
+# includes the averaging by the slices of the second visit, but not the blur and the intensity
+# changes of that visit. The value is the contrast of the faintest lesion of CONTRASTS, although
+# those contrasts were measured differently.
 FAINTEST = CONTRASTS[0]
-WHITE = 300.0  # number stored for the brain's median, before a visit's gain
+WHITE = 300.0  # stored intensity of the brain's median, before the gain of the visit
 
 
 @dataclass(frozen=True)
 class SyntheticPair:
-    """A pair as it is written."""
+    """Contents of the files of one pair."""
 
-    volumes: dict[str, np.ndarray]  # by file name; one shape
+    volumes: dict[str, np.ndarray]  # by file name; all have the same shape
     affine: np.ndarray  # (4, 4), voxel indices to scanner mm
-    record: dict  # what was done
+    record: dict  # how the pair was made
 
 
 def make_pair(
     source: Source, bank: Bank, seed: int, number: int, least_contrast: float = FAINTEST
 ) -> SyntheticPair:
-    """One of a source's pairs: a function of the arguments alone.
+    """Make one pair from a source. The result depends only on the arguments.
 
     Args:
-      seed, number: of the pair; each has lesions and visits of its own.
-      least_contrast: of a new lesion that is labelled, as FAINTEST; 0 labels all.
+      source: the scan, or the real pair.
+      bank: the lesion shapes to choose from.
+      seed: of the data set.
+      number: of the pair. Each pair of a source has different lesions and scanner settings.
+      least_contrast: minimum rise of a new lesion that is labelled, see FAINTEST; 0 labels all.
     """
-    name = zlib.crc32(source.name.encode())  # so that no two sources have the same lesions
+    name = zlib.crc32(source.name.encode())  # gives each source different lesions
     lesions_rng, sessions_rng, erase_rng = (
         np.random.default_rng([seed, name, number, stream]) for stream in range(3)
     )
     heads, taken = _starting_heads(source, erase_rng)
     real = _erase_some(source, heads, erase_rng)
-    # What the second visit has and the first has not: its share of a voxel, what it adds to it.
+    # New lesions: the share of each voxel that they fill, and the rise in intensity they cause.
     new = np.zeros((2, *source.brain.shape), np.float32)
     gone = [mask for kind, mask in real if kind is Kind.NEW]
     if gone:
@@ -87,17 +93,17 @@ def make_pair(
 
 
 def _add(new: np.ndarray, share: np.ndarray, rise: np.ndarray) -> None:
-    """One lesion more: `share` and `rise` (d, h, w) into `new` (2, d, h, w), in place."""
-    for what, of_this in zip(new, (share, rise), strict=True):
-        np.maximum(what, of_this, out=what)
+    """Add a lesion with `share` and `rise` (d, h, w) to `new` (2, d, h, w), in place."""
+    for total, added in zip(new, (share, rise), strict=True):
+        np.maximum(total, added, out=total)
 
 
 def _starting_heads(source: Source, rng: np.random.Generator) -> tuple[list, np.ndarray]:
-    """Both visits before anything is new in them, and where there are lesions already."""
+    """Return both visits without new lesions, and the mask of the lesions that they have."""
     taken = source.lesions.copy()
     if not source.is_pair:
         return [source.images[0].copy(), source.images[0].copy()], taken
-    # What one visit shows where they differ, both show: a lesion that was there, or was not yet.
+    # Where the visits differ, one is copied into the other. Both then show the lesion, or neither.
     alike = make_alike(
         source.images, source.lesions, source.brain, source.spacing_mm, int(rng.integers(2))
     )
@@ -108,7 +114,11 @@ def _starting_heads(source: Source, rng: np.random.Generator) -> tuple[list, np.
 def _erase_some(
     source: Source, heads: list[np.ndarray], rng: np.random.Generator
 ) -> list[tuple[Kind, np.ndarray]]:
-    """Take some of a scan's own lesions out of one visit: what became of each, and its mask."""
+    """Erase some real lesions of a scan from one visit, in place.
+
+    Returns:
+      For each erased lesion, its kind (NEW or VANISHES) and its mask.
+    """
     if source.is_pair or not source.lesions.any():
         return []
     labels, count = ndimage.label(source.lesions, np.ones((3, 3, 3)))
@@ -123,7 +133,7 @@ def _erase_some(
         kind = Kind.VANISHES if rng.random() < REAL_VANISHES else Kind.NEW
         real.append((kind, labels == number))
     for visit, kind in enumerate((Kind.NEW, Kind.VANISHES)):
-        masks = [mask for what, mask in real if what is kind]
+        masks = [mask for change, mask in real if change is kind]
         if masks:
             gone = np.any(masks, axis=0)
             heads[visit][...] = erase(heads[visit], gone, source.lesions, source.spacing_mm, rng)
@@ -138,7 +148,7 @@ def _find_place(
     taken: np.ndarray,
     rng: np.random.Generator,
 ) -> Placed | None:
-    """A place for a lesion, or for another of its kind; None where none was found."""
+    """Place a lesion, or another of its kind. Return None if all TRIES attempts fail."""
     for _ in range(TRIES):
         visit = 1 if lesion.contrasts[1] >= lesion.contrasts[0] else 0
         placed = place(lesion, source, heads[visit], taken)
@@ -155,7 +165,7 @@ def _scan_both(
     sessions: tuple[Session, Session],
     least_contrast: float,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The volumes of a pair, and their affine."""
+    """Simulate the scans of both visits. Return the volumes of the pair and their affine."""
     spacing_mm = source.spacing_mm
     grid = SourceGrid.over(
         source.brain.shape, spacing_mm, np.minimum(*(s.spacing_mm for s in sessions))
@@ -170,7 +180,7 @@ def _scan_both(
     )
     share, rise = seen_where(new, spacing_mm, sessions[1], grid)
     label = (share > LABELLED) & (brain > 0)
-    label = _worth_a_label(label, rise, least_contrast, spacing_mm * np.diag(matrix))
+    label = _drop_weak_lesions(label, rise, least_contrast, spacing_mm * np.diag(matrix))
     volumes = {
         name: np.rint(WHITE * session.gain * image).clip(0, 32767).astype(np.int16)
         for name, session, image in zip((TIME01, TIME02), sessions, images, strict=True)
@@ -179,11 +189,11 @@ def _scan_both(
     return volumes, source.affine @ grid.to_source
 
 
-def _worth_a_label(
+def _drop_weak_lesions(
     label: np.ndarray, rise: np.ndarray, least_contrast: float, spacing_mm: np.ndarray
 ) -> np.ndarray:
-    """Without the lesions that are too small or too faint."""
-    labels, count = ndimage.label(label)  # by faces, as lesions are counted when they are scored
+    """Return the label without the lesions that are too small or too faint."""
+    labels, count = ndimage.label(label)  # 6-connectivity, which the evaluation uses too
     large = np.bincount(labels.ravel()) * np.prod(spacing_mm) >= LEAST_LABELLED_MM3
     brightest = ndimage.maximum(rise, labels, np.arange(count + 1))
     kept = large & (brightest >= least_contrast)
@@ -199,14 +209,18 @@ def _record(
     real: list[tuple[Kind, np.ndarray]],
     sessions: tuple[Session, Session],
 ) -> dict:
-    """What was done to a source, for people; `data.split` goes by which it was."""
+    """Return a record of how the pair was made.
+
+    The fields are information for people, except "source": `data.split` uses it to keep all pairs
+    of a source together.
+    """
     voxel_mm3 = float(np.prod(nib.affines.voxel_sizes(affine)))
     counts = {kind.value: sum(p.lesion.kind is kind for p in painted) for kind in Kind}
     labels, count = ndimage.label(label)
     return {
         "source": source.name,
         "painted": counts,
-        "of_the_scan": {kind.value: sum(what is kind for what, _ in real) for kind in Kind},
+        "of_the_scan": {kind.value: sum(change is kind for change, _ in real) for kind in Kind},
         "new_lesions": count,
         "new_lesions_mm3": [
             round(float(v) * voxel_mm3, 1) for v in np.bincount(labels.ravel())[1:]

@@ -1,6 +1,6 @@
-"""What is drawn for a pair: its lesions, and how each visit is scanned. All randomness of both.
+"""Draw the lesions of a pair and the scanner settings of its visits.
 
-The numbers are this project's own, set by looking at pairs beside real ones.
+The numbers were chosen for this project, by comparing simulated pairs with real ones.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,21 @@ from scipy.spatial.transform import Rotation
 
 from msseg_jax.simulate.synthetic.bank import Bank, Shape
 
-NEW_PROBABILITY = 0.8  # pairs in which there is anything new
-NEW_MORE = 0.65  # probability of one more, after each
-MOST_NEW = 12
-DECOYS = {"persists": 3.0, "enlarges": 0.8, "fades": 0.8, "vanishes": 0.6}  # mean numbers
-BORDER_DEVIATIONS = 3  # what of a soft border counts
-VOLUME_MM3 = (12.0, 3500.0)  # of a lesion in MNI space, evenly on a logarithmic scale
-LEAST_FADED = 0.12  # contrast; what has faded to less would be taken for gone, or not yet there
-TONE_SIZES = np.array([0.1, 0.1, 0.05, 0.1, 0.2, 0.3])  # at most, of another protocol
-THICK_MM = 2.0  # voxels with a longer side are slices
+NEW_PROBABILITY = 0.8  # probability that a pair has at least one new lesion
+NEW_MORE = 0.65  # probability of a further new lesion, after each one
+MOST_NEW = 12  # maximum number of new lesions
+# Mean numbers per pair of the lesions that are not new.
+DECOYS = {"persists": 3.0, "enlarges": 0.8, "fades": 0.8, "vanishes": 0.6}
+BORDER_DEVIATIONS = 3  # a soft border is cut off at this many standard deviations
+VOLUME_MM3 = (12.0, 3500.0)  # range of lesion volumes in MNI space, uniform on a log scale
+LEAST_FADED = 0.12  # minimum contrast; a lesion below this would look as if it were absent
+# Maximum intensity changes of another protocol, at the intensities `visit.TONES[1:]`.
+TONE_SIZES = np.array([0.1, 0.1, 0.05, 0.1, 0.2, 0.3])
+THICK_MM = 2.0  # an axis with a larger voxel spacing is the slice axis
 
 
 class Kind(StrEnum):
-    """What becomes of a lesion from the first visit to the second."""
+    """Change of a lesion between the first visit and the second."""
 
     NEW = "new"
     PERSISTS = "persists"
@@ -34,52 +36,52 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class PaintedLesion:
-    """One lesion to be painted."""
+    """One lesion to paint into the visits of a pair."""
 
     kind: Kind
     shape: Shape
     centre_mm: np.ndarray  # (3,), in MNI space
-    matrix: np.ndarray  # (3, 3), from the shape's mm to MNI mm: turned, mirrored, scaled
-    border_mm: float  # Gaussian standard deviation of its soft border
-    contrasts: tuple[float, float]  # above the tissue around it, by visit; 0: not there
-    sizes: tuple[float, float]  # factor on its diameter, by visit
+    matrix: np.ndarray  # (3, 3), shape mm to MNI mm: rotation, mirroring and scaling
+    border_mm: float  # Gaussian standard deviation of the soft border
+    contrasts: tuple[float, float]  # to the tissue around it, one per visit; 0 if absent
+    sizes: tuple[float, float]  # factor on the diameter, one per visit
     texture_seed: int
 
     @property
     def reach_mm(self) -> float:
-        """Radius of a ball of MNI space that holds it, border included."""
+        """Radius of a ball in MNI space that contains the lesion and its soft border."""
         stretch = np.linalg.norm(self.matrix, 2) * max(self.sizes)
         return float(self.shape.radius_mm * stretch + BORDER_DEVIATIONS * self.border_mm)
 
 
 @dataclass(frozen=True)
 class Session:
-    """How one visit is scanned, and brought back to the grid that both share.
+    """Settings for the scan of one visit, and for its registration to the shared grid.
 
-    Lengths in mm; intensities relative to the brain's median.
+    Lengths are in mm. Intensities are relative to the median of the brain.
     """
 
-    spacing_mm: np.ndarray  # (3,), of the scanner's voxels; no smaller than the scan's own
-    pose: np.ndarray  # (4, 4), of the head in the scanner: mm about the middle of the brain
-    error: np.ndarray  # (4, 4), what registration leaves of it
-    distortion_mm: float  # deviation of a smooth displacement: coils, age, other slices
+    spacing_mm: np.ndarray  # (3,), voxel spacing of the scanner; not below that of the source
+    pose: np.ndarray  # (4, 4), rigid pose of the head in the scanner, mm about the image centre
+    error: np.ndarray  # (4, 4), rigid registration error, mm about the image centre
+    distortion_mm: float  # standard deviation of a smooth displacement (coils, age, slices)
     blur_mm: float  # Gaussian standard deviation
-    local_contrast: float  # factor on what differs from the surroundings, less 1
-    gamma: float
-    tones: tuple[float, ...]  # added at the brightnesses `visit.TONES`, but the first
-    gain: float
-    bias: float  # deviation of the logarithm of what N4 leaves of the coil's field
+    local_contrast: float  # difference to the surroundings is multiplied by 1 + local_contrast
+    gamma: float  # exponent applied to the intensities
+    tones: tuple[float, ...]  # added at the intensities `visit.TONES[1:]`
+    gain: float  # factor on the stored intensities
+    bias: float  # standard deviation of the log of the bias field that N4 does not remove
     noise: float  # Gaussian standard deviation
-    flow: float  # brightness of flowing fluid, at most
-    seed: int  # of its fields
+    flow: float  # maximum brightness that flow adds to fluid
+    seed: int  # of the random fields and the noise
 
 
 def draw_lesions(bank: Bank, rng: np.random.Generator) -> list[PaintedLesion]:
-    """The lesions to be painted into a pair, in the order in which places are sought for them."""
-    wanted = [Kind.NEW] * _count_new(rng)
+    """Draw the lesions of a pair. They are placed in the order of this list."""
+    kinds = [Kind.NEW] * _count_new(rng)
     for kind, mean in DECOYS.items():
-        wanted += [Kind(kind)] * int(rng.poisson(mean))
-    return [draw_lesion(kind, bank, rng) for kind in wanted]
+        kinds += [Kind(kind)] * int(rng.poisson(mean))
+    return [draw_lesion(kind, bank, rng) for kind in kinds]
 
 
 def _count_new(rng: np.random.Generator) -> int:
@@ -89,7 +91,11 @@ def _count_new(rng: np.random.Generator) -> int:
 
 
 def draw_lesion(kind: Kind, bank: Bank, rng: np.random.Generator) -> PaintedLesion:
-    """One lesion: its shape turned and scaled a little, at its place or its mirror image's."""
+    """Draw one lesion of a kind.
+
+    Its shape is rotated and scaled slightly. Shape and position are mirrored between left and
+    right in half of the cases.
+    """
     volume_mm3 = float(np.exp(rng.uniform(*np.log(VOLUME_MM3))))
     shape, place = bank.draw(rng, volume_mm3)
     mirror = np.diag([rng.choice([-1.0, 1.0]), 1.0, 1.0])
@@ -112,7 +118,7 @@ def draw_lesion(kind: Kind, bank: Bank, rng: np.random.Generator) -> PaintedLesi
 def _course(
     kind: Kind, contrast: float, rng: np.random.Generator
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Contrasts and sizes at both visits."""
+    """Draw the contrasts and the sizes of a lesion, each for both visits."""
     if kind is Kind.NEW:
         return (0.0, contrast), (1.0, 1.0)
     if kind is Kind.VANISHES:
@@ -128,33 +134,34 @@ def _course(
 def draw_sessions(
     spacing_mm: np.ndarray, is_pair: bool, rng: np.random.Generator
 ) -> tuple[Session, Session]:
-    """How both visits are scanned.
+    """Draw the settings of both visits.
 
     Args:
-      spacing_mm: of the source's voxels.
-      is_pair: the source's images are of two sessions already, and differ as such do: little is
-        added to that.
+      spacing_mm: (3,), of the source's voxels.
+      is_pair: the source is a real pair. Its images already come from two scans, so that less
+        variation is added.
+      rng: draws the settings.
     """
     first = _draw_spacing(spacing_mm, rng)
     same_protocol = rng.random() < 0.6
     second = first if same_protocol else _draw_spacing(spacing_mm, rng)
     noise = rng.uniform(0.01, 0.045)
-    moving = int(rng.integers(2))  # the visit that registration has left apart
+    moving = int(rng.integers(2))  # the visit that may get a registration error
     sessions: list[Session] = []
     for visit, voxel_mm in enumerate((first, second)):
-        apart = visit == moving and rng.random() < 0.7
-        unlike = 1.0 if same_protocol else 2.0
+        misaligned = visit == moving and rng.random() < 0.7
+        contrast = 1.0 if same_protocol else 2.0
         tone = 0.3 if same_protocol else 1.0
         add = 0.5 if is_pair else 1.0
         sessions.append(
             Session(
                 spacing_mm=spacing_mm if is_pair else voxel_mm,
                 pose=np.eye(4) if is_pair else _rigid(rng, 4.0, 0.5 * voxel_mm),
-                error=_rigid(rng, 1.0, np.full(3, 0.58)) if apart else np.eye(4),
+                error=_rigid(rng, 1.0, np.full(3, 0.58)) if misaligned else np.eye(4),
                 distortion_mm=add * _mostly_small(rng, 0.4, 1.0),
                 blur_mm=add * rng.uniform(0, 0.6) * (rng.random() < 0.5),
-                local_contrast=unlike * add * rng.uniform(-0.15, 0.15),
-                gamma=float(np.exp(unlike * add * rng.uniform(-0.12, 0.12))),
+                local_contrast=contrast * add * rng.uniform(-0.15, 0.15),
+                gamma=float(np.exp(contrast * add * rng.uniform(-0.12, 0.12))),
                 tones=tuple((add * tone * rng.uniform(-TONE_SIZES, TONE_SIZES)).tolist()),
                 gain=float(np.exp(rng.uniform(-0.4, 0.4))),
                 bias=_mostly_small(rng, 0.05, 0.2),
@@ -167,7 +174,7 @@ def draw_sessions(
 
 
 def _draw_spacing(spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The voxels of a scanner that sees what the source shows: (3,) mm, none smaller."""
+    """Draw a voxel spacing (3,) in mm. No side is smaller than that of the source's voxels."""
     result = spacing_mm * (rng.uniform(1, 1.25) if rng.random() < 0.4 else 1.0)
     slices = int(spacing_mm.argmax())
     if spacing_mm[slices] > THICK_MM:
@@ -179,19 +186,19 @@ def _draw_spacing(spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def _mostly_small(rng: np.random.Generator, small: float, large: float) -> float:
-    """Up to `small`; of one visit in four, up to `large`."""
+    """Draw a number from 0 to `small`, or with probability 0.25 from 0 to `large`."""
     return float(rng.uniform(0, large if rng.random() < 0.25 else small))
 
 
 def _turn(rng: np.random.Generator, degrees: float) -> np.ndarray:
-    """(3, 3): about an axis of any direction, by up to so many degrees."""
+    """Draw a rotation matrix (3, 3) about a random axis, by up to `degrees`."""
     axis = rng.standard_normal(3)
     angle = np.radians(rng.uniform(0, degrees))
     return Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()
 
 
 def _rigid(rng: np.random.Generator, degrees: float, shift_mm: np.ndarray) -> np.ndarray:
-    """(4, 4): a turn of up to so many degrees, and a shift of up to (3,) mm along each axis."""
+    """Draw a rigid transform (4, 4): up to `degrees`, and up to `shift_mm` (3,) along the axes."""
     matrix = np.eye(4)
     matrix[:3, :3] = _turn(rng, degrees)
     matrix[:3, 3] = rng.uniform(-1, 1, 3) * shift_mm

@@ -1,12 +1,16 @@
-"""Real scans to make pairs of: their brain, without bias field, and where MNI space lies in them.
+"""Read the real scans from which pairs are made.
+
+For each scan, this module finds the brain, corrects the bias field, and registers the scan to MNI
+space. A folder of scans contains:
 
 SCANS/<name>.nii.gz              one scan, or
 SCANS/<name>/<any>.nii.gz        one scan (or SCANS/<name>/flair_time01_on_middle_space.nii.gz and
                                  time02: a pair, as `prepare` makes it)
              brain_mask*.nii.gz  optional; without it the brain is found in the scan
              lesion_mask*.nii.gz optional: ALL lesions of the scan
-             change_mask*.nii.gz of a pair: wherever its visits differ by a lesion; needed, for what
-                                 is new in it would else be taught as not new
+             change_mask*.nii.gz required for a pair: all places where the visits differ by a
+                                 lesion. Without it, the new lesions of the pair would not be
+                                 labelled.
 """
 
 from dataclasses import dataclass
@@ -29,54 +33,58 @@ from msseg_jax.volumes.masks import brain_mask_problem, mask_problem
 from msseg_jax.volumes.nifti import SUFFIXES, check_finite, read_volume
 from msseg_jax.volumes.volume import Volume
 
-MARGIN_MM = 8.0  # kept around the brain, for what moves and what blurs
-MASKS = ("brain_mask", "lesion_mask", "change_mask")  # how names of masks begin
+MARGIN_MM = 8.0  # margin kept around the brain, so that it can be moved and blurred
+MASKS = ("brain_mask", "lesion_mask", "change_mask")  # prefixes of the file names of masks
 
 
 @dataclass(frozen=True)
 class Files:
-    """What belongs to one scan, or to one pair of them."""
+    """Files of one scan, or of one pair of scans."""
 
     name: str
-    scans: tuple[Path, ...]  # one, or two on one grid
+    scans: tuple[Path, ...]  # one, or two on the same grid
     brain_mask: Path | None = None
     lesion_mask: Path | None = None
     change_mask: Path | None = None
 
     @property
     def all(self) -> tuple[Path, ...]:
+        """All files of the source."""
         masks = (self.brain_mask, self.lesion_mask, self.change_mask)
         return (*self.scans, *(path for path in masks if path))
 
 
 @dataclass(frozen=True)
 class Source:
-    """One real scan, or two of one patient on one grid, cut to the brain and MARGIN_MM."""
+    """One real scan, or two of a patient on the same grid, cropped to the brain and MARGIN_MM."""
 
     name: str
     images: np.ndarray  # (1 or 2, D, H, W) float32; 1 is the median of the brain
     brain: np.ndarray  # (D, H, W) bool
-    lesions: np.ndarray  # (D, H, W) bool: of one scan all lesions; of two, where they differ by one
+    lesions: np.ndarray  # (D, H, W) bool: all lesions of one scan, or the lesion changes of a pair
     affine: np.ndarray  # (4, 4), voxel indices to scanner mm
-    to_mni: np.ndarray  # (4, 4), scanner mm to mm of MNI space
+    to_mni: np.ndarray  # (4, 4), scanner mm to MNI mm
 
     @property
     def is_pair(self) -> bool:
+        """Whether the source is a real pair, and not a single scan."""
         return len(self.images) == 2
 
     @property
-    def spacing_mm(self) -> np.ndarray:  # (3,)
+    def spacing_mm(self) -> np.ndarray:
+        """Voxel sides: (3,), in mm."""
         return nib.affines.voxel_sizes(self.affine)
 
 
 def find_sources(root: Path) -> list[Files]:
-    """The scans and pairs of a folder, by name. Reads none.
+    """List the scans and pairs of a folder, sorted by name, without reading them.
 
     Raises:
-      InputError: no such folder, nothing in it, or a folder in it that is not as the module says.
+      InputError: the folder does not exist, contains no scan, or contains a folder with other files
+        than the module docstring describes.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; expected one with FLAIR scans (--scans)")
+        raise InputError(f"{root}: no such folder. Expected a folder with FLAIR scans (--scans).")
     found, problems = [], []
     for path in sorted(root.iterdir()):
         if path.name.startswith("."):
@@ -92,14 +100,14 @@ def find_sources(root: Path) -> list[Files]:
         raise InputError("\n".join(problems))
     if not found:
         raise InputError(
-            f"{root}: no scan in it; expected NIfTI files (.nii.gz), or a folder with one for each "
-            "patient (--scans)"
+            f"{root}: the folder contains no scan. Expected a NIfTI file (.nii.gz), or a folder "
+            "with one, for each patient (--scans)."
         )
     return found
 
 
 def stem(path: Path) -> str:
-    """The name of a NIfTI file without its ending."""
+    """Return the name of a NIfTI file without its suffix."""
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
@@ -109,15 +117,16 @@ def _in_folder(folder: Path) -> Files:
     for kind, paths in masks.items():
         if len(paths) > 1:
             raise InputError(
-                f"{folder}: {len(paths)} files begin with {kind}; expected one at most"
+                f"{folder}: the names of {len(paths)} files begin with {kind}. Expected at most "
+                "one. Rename or remove the others."
             )
     one = {kind: paths[0] for kind, paths in masks.items() if paths}
     if (folder / TIME01).is_file() and (folder / TIME02).is_file():
         if "change_mask" not in one:
             raise InputError(
-                f"{folder}: is a pair without change_mask.nii.gz; expected the mask of all lesion "
-                "changes in it, as they would else be taught as none: draw it, or give one of the "
-                "visits alone, which needs no mask"
+                f"{folder}: this pair has no change_mask.nii.gz. Expected a mask of all lesion "
+                "changes between the visits; without it they would be labelled as unchanged. Draw "
+                "this mask, or provide only one of the visits: a single scan needs no mask."
             )
         scans: tuple[Path, ...] = (folder / TIME01, folder / TIME02)
     else:
@@ -125,33 +134,37 @@ def _in_folder(folder: Path) -> Files:
         if len(scans) != 1:
             there = ", ".join(p.name for p in images) or "none"
             raise InputError(
-                f"{folder}: {len(scans)} scans in it; expected one NIfTI file, beside masks whose "
-                f"names begin with {' or '.join(MASKS)}; there is: {there}"
+                f"{folder}: the folder contains {len(scans)} scans. Expected one scan. The names "
+                f"of masks must begin with {' or '.join(MASKS)}. NIfTI files found: {there}"
             )
     return Files(folder.name, scans, one.get(MASKS[0]), one.get(MASKS[1]), one.get(MASKS[2]))
 
 
 def read_source(files: Files, find_brain: bool = False) -> Source:
-    """Read a scan, find its brain and where MNI space lies in it, and divide out the bias field.
+    """Read a scan, find its brain, register it to MNI space, and correct the bias field.
+
+    Args:
+      files: of one scan, or of one pair.
+      find_brain: find the brain in the scan even if there is a brain mask.
 
     Raises:
-      InputError: a file that cannot be used, or a scan that no head is found in.
+      InputError: a file cannot be used, or no head is found in a scan.
     """
     scans = [read_scan(path) for path in files.scans]
     grid = read_volume(files.scans[0])
     for path in files.scans[1:]:
         if difference := grid_difference(grid, read_volume(path)):
             raise InputError(difference)
-    otherwise = f"leave it out (--leave_out={files.name})"
-    visit = look_at(scans[0], otherwise)
+    advice = f"leave this scan out (--leave_out={files.name})"
+    visit = look_at(scans[0], advice)
     if files.brain_mask and not find_brain:
         brain = _read_mask(files.brain_mask, grid, of_brain=True)
     else:
         brain = array_of(visit.brain) > 0
-    for scan in scans:  # of skull-stripped ones the mask may say more than the scan
+    for scan in scans:  # the mask may be larger than the brain of a skull-stripped scan
         brain &= array_of(scan.image) > 0
     mask = image_of(brain.astype(np.uint8), grid.affine)
-    check_volume(mask, f"{files.scans[0]}, with {files.brain_mask or 'the mask found'}", otherwise)
+    check_volume(mask, f"{files.scans[0]}, with {files.brain_mask or 'the mask found'}", advice)
     images = np.stack([array_of(correct_bias(scan.image, mask)) for scan in scans])
     images /= [[[[np.median(image[brain])]]] for image in images]
 
@@ -160,7 +173,8 @@ def read_source(files: Files, find_brain: bool = False) -> Source:
     if lesion_file:
         lesions = _read_mask(lesion_file, grid, of_brain=False) & brain
 
-    # From the atlas to the scan, both LPS; the atlas is MNI space, shrunk to an adult's brain.
+    # The transform maps the atlas to the scan, both LPS. The atlas is MNI space, scaled down to
+    # the size of an adult's brain.
     matrix, shift = matrix_of(sitk.Transform(visit.to_atlas))
     turn = RAS_TO_LPS @ (ADULT * matrix) @ RAS_TO_LPS
     from_mni = nib.affines.from_matvec(turn, RAS_TO_LPS @ shift)

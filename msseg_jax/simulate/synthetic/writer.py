@@ -1,6 +1,6 @@
-"""A data set in the MSSEG-2 layout, made of real scans.
+"""Write a data set in the MSSEG-2 layout, made from real scans.
 
-ROOT/<source>_<number>/   one pair, as `volumes.layout` describes it, and `synthetic.json`
+ROOT/<source>_<number>/   one pair in the layout of `volumes.layout`, and `synthetic.json`
 """
 
 import json
@@ -28,38 +28,39 @@ from msseg_jax.volumes.nifti import SUFFIXES, write_array
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3  # of what is made of a scan; counted up when a pair would come out otherwise
+FORMAT = 3  # version of the simulation; increase it when the same inputs give a different pair
 
 
 @dataclass(frozen=True)
 class SyntheticRequest:
-    """What a data set is to be made of."""
+    """Inputs and settings of a data set."""
 
-    scans: tuple[Path, ...]  # folders, as `source` describes them
+    scans: tuple[Path, ...]  # folders in the layout that `source` describes
     masks: tuple[Path, ...]  # folders of lesion masks in MNI space
     output: Path
     shapes: tuple[Path, ...] = ()  # folders of lesion masks in any space
-    leave_out: tuple[str, ...] = ()  # names of scans and masks that are not to be used
-    pairs: int = 16  # of each scan
+    leave_out: tuple[str, ...] = ()  # names of scans and masks that are not used
+    pairs: int = 16  # number of pairs per scan
     seed: int = 0
-    jobs: int | None = None  # processes; None: all processors, no more than scans
-    overwrite: bool = False
-    find_brains: bool = False  # also where a scan has a brain mask
-    brain_size: float = 1.0  # of the brains of `masks`; see `bank.read_bank`
-    least_contrast: float = FAINTEST  # of a new lesion that is labelled
+    jobs: int | None = None  # processes; None: one per processor, at most one per scan
+    overwrite: bool = False  # make all pairs again, even those that exist
+    find_brains: bool = False  # find the brain even if a scan has a brain mask
+    brain_size: float = 1.0  # size of the brains in `masks`; see `bank.read_bank`
+    least_contrast: float = FAINTEST  # minimum rise of a new lesion that is labelled
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be made of one source."""
+    """The pairs to make from one source."""
 
     files: Files
-    pairs: dict[str, dict]  # by the name of their folder: all that a pair depends on
+    pairs: dict[str, dict]  # folder name of a pair: all inputs on which it depends
 
     @staticmethod
     def of(
         files: Files, masks: list[Path], shapes: list[Path], request: SyntheticRequest
     ) -> "Work":
+        """Return the pairs that a request makes from one source."""
         made = {
             "format": FORMAT,
             "seed": request.seed,
@@ -75,16 +76,17 @@ class Work:
 def write_synthetic(request: SyntheticRequest) -> tuple[list[dict], dict[str, str]]:
     """Write a data set, and continue after a scan that cannot be used.
 
-    Returns:
-      The records of all pairs by name, also of those that were there already, and {scan: what went
-      wrong}.
+    Pair k of a scan depends only on the scan with its masks, its name, the seed, k, all lesion
+    masks, `brain_size`, `find_brains` and `least_contrast`. Existing pairs with the same inputs are
+    kept, so the same command resumes an interrupted run.
 
-    Pair k of a scan depends on the scan with its masks, its name, the seed, k, all lesion masks,
-    `brain_size`, `find_brains` and `least_contrast`, and on nothing else. Pairs that are there,
-    made of the same, are kept: the same command continues what was interrupted.
+    Returns:
+      The records of all pairs, including the existing ones, sorted by source and number; and the
+      reason for each scan that failed, {scan: reason}.
 
     Raises:
-      InputError: before any work, for what is missing or in the way; a mask that cannot be used.
+      InputError: an input is missing, a lesion mask cannot be used, or the output folder contains
+        other files. This is checked before any pair is made.
     """
     sources = _sources(request)
     masks, shapes = (
@@ -94,8 +96,10 @@ def write_synthetic(request: SyntheticRequest) -> tuple[list[dict], dict[str, st
     _check_left_out(request.leave_out, sources, [*masks, *shapes])
     sources = [files for files in sources if files.name not in request.leave_out]
     if not sources:
-        raise InputError("--leave_out: no scan is left; expected at least one of --scans")
-    masks, shapes = (  # in an order of their own, as lesions are drawn by their numbers
+        raise InputError(
+            "--leave_out: all scans of --scans are left out. Keep at least one of them."
+        )
+    masks, shapes = (  # sorted by name, because lesions are drawn by their index
         sorted((path for path in paths if stem(path) not in request.leave_out), key=stem)
         for paths in (masks, shapes)
     )
@@ -121,18 +125,20 @@ def _sources(request: SyntheticRequest) -> list[Files]:
     for files in sources:
         if names.count(files.name) > 1:
             raise InputError(
-                f"{files.scans[0]}: another scan is called {files.name} as well; expected names "
-                "that tell them apart: rename one of them"
+                f"{files.scans[0]}: another scan has the same name, {files.name}. Expected a "
+                "different name for each scan. Rename one of them."
             )
     return sources
 
 
 def _masks(folder: Path, flag: str) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected one with lesion masks ({flag})")
+        raise InputError(f"{folder}: no such folder. Expected a folder with lesion masks ({flag}).")
     masks = [path for path in sorted(folder.iterdir()) if path.name.endswith(SUFFIXES)]
     if not masks:
-        raise InputError(f"{folder}: no NIfTI file in it; expected lesion masks (.nii.gz)")
+        raise InputError(
+            f"{folder}: the folder contains no NIfTI file. Expected lesion masks (.nii.gz, {flag})."
+        )
     return masks
 
 
@@ -141,70 +147,73 @@ def _check_left_out(names: tuple[str, ...], sources: list[Files], masks: list[Pa
     for name in names:
         if name not in scans | masked:
             raise InputError(
-                f"--leave_out={name}: no scan and no mask is called so; expected one of these: "
+                f"--leave_out={name}: no scan or mask has this name. Expected one of these names: "
                 f"{', '.join(sorted(scans | masked))}"
             )
-        for there, kind in ((scans, "scan"), (masked, "mask")):
-            if name not in there:
+        for known, kind in ((scans, "scan"), (masked, "mask")):
+            if name not in known:
                 logger.warning(
-                    "--leave_out=%s: no %s is called so; if there is one of this patient under "
-                    "another name, leave that out as well", name, kind,
+                    "--leave_out=%s: no %s has this name. If a %s of this patient has another "
+                    "name, leave it out too.", name, kind, kind,
                 )  # fmt: skip
 
 
 def _digest(*groups: Sequence[Path]) -> str:
-    """Of what files hold, and which of them are together."""
+    """Return a digest of the contents of all files, and of how they are grouped."""
     digests = [[sha256(path.read_bytes()).hexdigest() for path in group] for group in groups]
     return sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
 
-def _check_output(request: SyntheticRequest, wanted: dict[str, dict]) -> None:
+def _check_output(request: SyntheticRequest, pairs: dict[str, dict]) -> None:
     for scans in request.scans:
-        problem = f"lies in --scans={scans}, and the pairs would be taken for scans the next time"
+        problem = f"lies in --scans={scans}, so the next run would read the pairs as scans"
         check_outside(request.output, scans, problem)
     try:
         request.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"--output={request.output}: {error}; expected a folder to write in"
+            f"--output={request.output}: cannot create this folder ({error}). Name a folder that "
+            "you may write to."
         ) from error
     folders = [path for path in sorted(request.output.iterdir()) if path.is_dir()]
-    if others := [path.name for path in folders if path.name not in wanted and path.name[0] != "."]:
+    if others := [path.name for path in folders if path.name not in pairs and path.name[0] != "."]:
         raise InputError(
-            f"--output={request.output}: also holds {others[0]}, which is none of the pairs asked "
-            "for, and training would read it; expected a folder of its own for each data set"
+            f"--output={request.output}: the folder also contains {others[0]}, which is not one of "
+            "the requested pairs, but training would read it. Use a separate folder for each data "
+            "set."
         )
-    taken = [path for path in folders if path.name in wanted]
-    if foreign := [path.name for path in taken if not (path / SYNTHETIC).is_file()]:
+    existing = [path for path in folders if path.name in pairs]
+    if foreign := [path.name for path in existing if not (path / SYNTHETIC).is_file()]:
         raise InputError(
-            f"--output={request.output}: {foreign[0]} was not made by this program, and a pair "
-            "would take its place; name another folder"
+            f"--output={request.output}: the folder {foreign[0]} was not made by this program, but "
+            "a pair would replace it. Name another output folder."
         )
     if request.overwrite:
         return
-    for path in taken:
-        if difference := _difference(path, wanted[path.name]):
+    for path in existing:
+        if difference := _difference(path, pairs[path.name]):
             raise InputError(
-                f"--output={request.output}: holds {path.name}, made otherwise ({difference}); "
-                "name another folder, or add --overwrite to make all pairs anew"
+                f"--output={request.output}: the existing pair {path.name} does not match this "
+                f"request ({difference}). Name another folder, or add --overwrite to make all "
+                "pairs again."
             )
 
 
 def _difference(folder: Path, made: dict) -> str:
-    """In what a pair that is there was made otherwise; empty if in nothing."""
+    """Return how an existing pair differs from the requested one; "" if it does not differ."""
     record = read_json(folder / SYNTHETIC)
     if not isinstance(record, dict):
         return f"{SYNTHETIC} is damaged"
     for field, value in made.items():
         if record.get(field) != value:
-            if field == "files":  # a digest, that says nothing to people
-                return "of other files"
-            return f"{field} {record.get(field)}, now {value}"
+            if field == "files":  # the value is a digest, which would not help the reader
+                return "the input files have changed"
+            return f"{field} was {record.get(field)}, now it is {value}"
     return ""
 
 
 def _write_all(request: SyntheticRequest, bank: Bank, threads: int, work: Work) -> list[dict]:
-    """Write all pairs of one source, which is read once. Use so many processors."""
+    """Write all pairs of one source with this number of threads. Read the source only once."""
     use_threads(threads)
     records, source = [], None
     for name, made in work.pairs.items():
@@ -221,7 +230,7 @@ def _write_all(request: SyntheticRequest, bank: Bank, threads: int, work: Work) 
 
 
 def write_pair(folder: Path, pair: SyntheticPair) -> None:
-    """Write one pair in place of what is there. Its folder appears when it is complete."""
+    """Write one pair, and replace an existing one. The folder appears only when it is complete."""
     with whole_folder(folder, replace=True) as new:
         for name, volume in pair.volumes.items():
             write_array(new / name, volume, pair.affine, time_unit="sec")
