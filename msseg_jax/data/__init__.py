@@ -1,1 +1,1 @@
-"""From an MSSEG-2 folder to training patches, in NumPy and SciPy."""
+"""Prepare an MSSEG-2 folder and sample training patches from it, with NumPy and SciPy."""

@@ -1,16 +1,18 @@
-"""Preprocessed patients on disk, memory-mapped: each is read, checked and resampled only once.
+"""Cache preprocessed patients on disk, so that each is read, checked and resampled only once.
 
-CACHE/format-<n>/measures-<key>.json     what is measured of one patient before any is normalised
+The arrays of a cache entry are memory-mapped. The layout of the cache is:
+
+CACHE/format-<n>/measures-<key>.json     measurements of one patient, needed before normalisation
 CACHE/format-<n>/<patient>-<key>/        images.npy        (2, D, H, W) int16, normalised, packed
                                          targets.npy       (ceil(T / 8), D, H, W) uint8, packed
                                          brain.npy         (D, H, W) bool
                                          lesion_voxels.npy (L, 3) int32, where the consensus is 1
                                          affine.npy        (4, 4), voxel indices to scanner mm
 
-`packing` says what packed means. A key covers the input files (path, size, time of change) and
-every setting, so an entry that exists is right and has passed the checks. An entry is made beside
-its place and renamed. So runs may share a cache, and a run that is interrupted leaves nothing that
-another would take for complete.
+See `packing` for the packed formats. A key is a hash of the input files (path, size, time of
+change) and of every setting, so an entry that exists is correct and has passed the checks. An entry
+is written under a temporary name next to its final path, and then renamed. Runs can therefore share
+a cache, and an interrupted run leaves no incomplete entry under a final name.
 """
 
 import contextlib
@@ -41,24 +43,24 @@ from msseg_jax.system.processes import for_each
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair, read_pair
 
-FORMAT = 3  # raise it when the meaning of an entry changes
-ABANDONED_S = 3600.0  # to write an entry takes seconds: one this old is of a run that was killed
+FORMAT = 3  # increase it when the meaning of an entry changes
+ABANDONED_S = 3600.0  # writing takes seconds, so a partial entry this old is from a killed run
 
 
 class Entry(NamedTuple):
-    """A patient in the cache."""
+    """The cache entry of a patient."""
 
     name: str
     folder: Path
 
 
 class Measures(Section):
-    """What must be known of all patients before the first can be normalised."""
+    """Measurements of a patient that are needed before any patient is normalised."""
 
-    histograms: tuple[tuple[float, ...], tuple[float, ...]]  # (2, P), intensities by visit
-    lesion_voxels: int  # new-lesion voxels of the consensus on the isotropic grid
-    shape: Shape  # of the isotropic grid, cut to the brain
-    digest: str  # of the grid and the voxels of all files, whatever their names and places
+    histograms: tuple[tuple[float, ...], tuple[float, ...]]  # (2, P), percentiles of each visit
+    lesion_voxels: int  # number of new-lesion voxels in the consensus, on the isotropic grid
+    shape: Shape  # size in voxels of the isotropic grid, cropped to the brain
+    digest: str  # hash of the grid and of the voxels of all files, but not of their paths
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class CachedPatient:
 
 
 def open_patient(name: str, folder: Path) -> CachedPatient:
-    """Map an entry of the cache; the voxels are read when they are used.
+    """Memory-map a cache entry. Its voxels are read from disk when they are used.
 
     Raises:
       InputError: The entry is damaged.
@@ -89,23 +91,28 @@ def open_patient(name: str, folder: Path) -> CachedPatient:
         return CachedPatient(name, *(np.load(folder / f"{f}.npy", mmap_mode="r") for f in fields))
     except (OSError, EOFError, ValueError) as error:
         raise InputError(
-            f"{folder}: this entry of the cache is damaged ({error}); delete the folder, and run "
-            "the same command again to make it anew"
+            f"{folder}: this cache entry is damaged ({error}). Delete the folder, and run the same "
+            "command again to create the entry again."
         ) from error
 
 
 def open_cache(folder: Path) -> Path:
-    """Return the place for entries of this format in a cache folder; make it if necessary.
+    """Return the subfolder of a cache for entries of this format. Create it if necessary.
+
+    Partial entries that killed runs left behind are deleted.
 
     Raises:
-      InputError: The folder cannot be written.
+      InputError: The folder cannot be written to.
     """
     place = folder / f"format-{FORMAT}"
     try:
         place.mkdir(parents=True, exist_ok=True)
         abandoned = [p for p in place.glob(".partial-*") if _age_s(p) > ABANDONED_S]
     except OSError as error:
-        raise InputError(f"{folder}: {error}; expected a folder to write in") from error
+        raise InputError(
+            f"{folder}: cannot be used as the cache ({error}). Choose a folder that you can write "
+            "to (--config.data.cache_dir)."
+        ) from error
     for path in abandoned:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -117,32 +124,33 @@ def open_cache(folder: Path) -> Path:
 def _age_s(path: Path) -> float:
     try:
         return time.time() - path.stat().st_mtime
-    except FileNotFoundError:  # its run has just completed it
+    except FileNotFoundError:  # another run has just renamed it to its final name
         return 0.0
 
 
 def measure(
     patients: list[Patient], settings: PreprocessingSettings, cache: Path
 ) -> list[Measures]:
-    """Check and measure every patient; the cache keeps what was measured before.
+    """Check and measure every patient. The cache keeps the measurements for later runs.
 
     Raises:
-      InputError: There are problems; the message holds all of all patients.
+      InputError: There are problems. The message lists every problem of every patient.
     """
     work = partial(_measured, settings=settings, cache=cache)
-    order = _own_order(range(len(patients)))
+    order = _random_order(range(len(patients)))
     found = for_each(work, [patients[k] for k in order], "checking patients")
     outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
     problems = [outcome for outcome in outcomes if isinstance(outcome, InputError)]
     if problems:
         targets = len(patients[0].targets)
-        fewer = "; where there is a consensus only: --config.model.targets=1" * (targets > 1)
+        fewer = " If there is only a consensus, use --config.model.targets=1." * (targets > 1)
         lines = [line for problem in problems for line in str(problem).split("\n")]
         raise InputError(
             f"{len(problems)} of {len(patients)} patients cannot be used:\n"
             + "\n".join(lines)
-            + "\nexpected every patient complete, with as many reference maps as "
-            f"config.model.targets ({targets}): repair them, or move their folders away{fewer}"
+            + "\nEvery patient must be complete, with as many reference maps as "
+            f"config.model.targets ({targets}). Repair these patients, or move their folders "
+            f"away.{fewer}"
         )
     return [outcome for outcome in outcomes if isinstance(outcome, Measures)]
 
@@ -150,38 +158,42 @@ def measure(
 def build(
     patients: list[Patient], measures: list[Measures], preprocessing: Preprocessing, cache: Path
 ) -> list[Path]:
-    """Return the cache folders of the patients; make those that are missing.
+    """Return the cache folders of the patients. Create those that are missing.
 
     Raises:
-      InputError: The disk has too little room for all that are missing; then none is made.
+      InputError: The disk has too little space for all missing entries (then none is written), or
+        an entry cannot be written.
     """
     entries = [cache / f"{p.name}-{_key(p, preprocessing)}" for p in patients]
     missing = [k for k, entry in enumerate(entries) if not entry.is_dir()]
     if missing:
         needed = sum(_entry_bytes(measures[k], len(patients[k].targets)) for k in missing)
         free = shutil.disk_usage(cache).free
-        said = f"{cache}: {len(missing)} patients to preprocess, {needed / 2**30:.2f} GiB on disk"
+        need = (
+            f"{cache}: preprocessing {len(missing)} patients needs {needed / 2**30:.2f} GiB of "
+            "disk space"
+        )
         if needed > free:
             raise InputError(
-                f"{said}, and {free / 2**30:.2f} GiB are free; expected room for them: "
-                "free some, or choose another place (--config.data.cache_dir)"
+                f"{need}, but only {free / 2**30:.2f} GiB are free. Free some disk space, or "
+                "choose another folder (--config.data.cache_dir)."
             )
-        tqdm.write(said)
+        tqdm.write(need)
     for_each(
         lambda k: _build(patients[k], preprocessing, entries[k]),
-        _own_order(missing),
+        _random_order(missing),
         "preprocessing patients",
     )
     return entries
 
 
-def _own_order(numbers: Sequence[int]) -> list[int]:
-    """Return the numbers in random order, so that runs that start together share the work."""
+def _random_order(numbers: Sequence[int]) -> list[int]:
+    """Return the numbers in random order, so that runs started together share the work."""
     return np.random.default_rng().permutation(numbers).astype(int).tolist()
 
 
 def _entry_bytes(measures: Measures, targets: int) -> int:
-    """Return the size of an entry on disk, without the headers of its files."""
+    """Return the size of an entry on disk in bytes, without the headers of its files."""
     images, maps, brain = 2 * 2, -(-targets // BITS), 1  # bytes per voxel
     return int(np.prod(measures.shape)) * (images + maps + brain) + 12 * measures.lesion_voxels
 
@@ -191,14 +203,14 @@ def _measured(
 ) -> Measures | InputError:
     entry = cache / f"measures-{_key(patient, settings)}.json"
     if entry.is_file():
-        with contextlib.suppress(InputError):  # if it is damaged, it is made again
+        with contextlib.suppress(InputError):  # a damaged file is written again below
             return Measures.of(read_json(entry), str(entry))
     try:
         pair = read_pair(patient)
         resampled = preprocess.resample(patient, pair, settings)
         histograms = preprocess.histograms(patient, resampled, settings)
     except InputError as error:
-        return error  # returned, not raised, so that all patients' problems come together
+        return error  # not raised, so that `measure` can list the problems of all patients
     time01, time02 = histograms.tolist()
     depth, height, width = resampled.brain.shape
     measures = Measures(
@@ -227,15 +239,15 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
             for field, array in arrays.items():
                 np.save(new / f"{field}.npy", array)
     except OSError as error:
-        if not entry.is_dir():  # otherwise another run was faster, and wrote the same bytes
+        if not entry.is_dir():  # if it exists, another run was faster and wrote the same bytes
             raise InputError(
-                f"{entry}: cannot be written ({error}); expected room on the disk and the right to "
-                "write: what is complete stays, and the same command continues"
+                f"{entry}: cannot be written ({error}). Check the disk space and the permission to "
+                "write. Complete entries are kept: run the same command again to resume."
             ) from error
 
 
 def _digest(pair: Pair) -> str:
-    """Return the same text for the same grid and voxels."""
+    """Return a hash of the grid and the voxels of a pair."""
     digest = hashlib.sha256(repr(pair.brain.shape).encode())
     for array in (
         pair.time01.affine,
@@ -249,11 +261,11 @@ def _digest(pair: Pair) -> str:
 
 
 def _key(patient: Patient, settings: PreprocessingSettings | Preprocessing) -> str:
-    """Return the key of a patient's entry: another one for other files or settings."""
+    """Return the key of a patient's entry. It changes if a file or a setting changes."""
     files = [
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         for path in patient.files
-        if path.is_file()  # `read_pair` reports those that are missing
+        if path.is_file()  # `read_pair` reports missing files
     ]
     content = json.dumps([FORMAT, files, settings.model_dump()])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

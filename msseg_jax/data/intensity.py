@@ -1,4 +1,4 @@
-"""Make intensities mean the same in every scan: Nyul's standard histogram, then z-scores.
+"""Normalise intensities between scans: Nyul's standard histogram, then z-scores.
 
 Nyul, Udupa and Zhang, "New variants of a method of MRI scale standardization", IEEE Transactions
 on Medical Imaging 19(2), 2000. Everything is measured inside the brain.
@@ -11,7 +11,7 @@ import numpy as np
 from msseg_jax.system.errors import InputError
 
 SCALE = (0.0, 100.0)  # standard intensities of the first and the last percentile
-BACKGROUND = 0.0  # the value around the brain: the brain's mean, which zero padding adds, too
+BACKGROUND = 0.0  # value outside the brain: the brain's mean, and the value of zero padding
 
 
 def measure_percentiles(
@@ -23,21 +23,22 @@ def measure_percentiles(
       percentiles: (P,), ascending, in per cent.
 
     Raises:
-      InputError: The image has one value (nearly) everywhere inside the brain.
+      InputError: The image is constant, or nearly so, inside the brain.
     """
     values = np.percentile(image[brain], percentiles)
     if not values[-1] > values[0]:
         raise InputError(
             f"the image is constant inside the brain: its {percentiles[0]} % and "
-            f"{percentiles[-1]} % percentiles are both {values[0]:g}; expected a FLAIR image"
+            f"{percentiles[-1]} % percentiles are both {values[0]:g}. Expected a FLAIR image."
         )
     return values
 
 
 def fit_landmarks(measured: list[np.ndarray]) -> np.ndarray:
-    """Return the standard intensity of each percentile, (P,).
+    """Return the landmarks, (P,): the standard intensity of each percentile.
 
-    Each image is brought onto SCALE by its first and last percentile. The landmarks are the means.
+    The percentiles of each image are scaled linearly, so that the first and the last fall on the
+    ends of SCALE. The landmarks are the means over all images.
 
     Args:
       measured: (P,) percentiles of each training image.
@@ -46,9 +47,9 @@ def fit_landmarks(measured: list[np.ndarray]) -> np.ndarray:
 
 
 def histogram_deviation(measured: np.ndarray, landmarks: np.ndarray) -> float:
-    """Return how far an image's histogram is from the standard one, before it is mapped onto it.
+    """Return the distance of an image's histogram, before standardisation, from the standard one.
 
-    It is the largest distance of a percentile from its landmark, on SCALE.
+    It is the largest distance between a percentile and its landmark, in units of SCALE.
     """
     return float(np.abs(_onto_scale(measured) - landmarks).max())
 
@@ -60,12 +61,12 @@ def _onto_scale(percentiles: np.ndarray) -> np.ndarray:
 
 
 def standardise(image: np.ndarray, measured: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Map `measured` percentiles onto `landmarks`, linearly in between; return float32.
+    """Map the `measured` percentiles to `landmarks`, linearly in between; return float32.
 
-    Beyond the first and the last percentile the outermost segments continue, so that the brightest
-    lesions keep their contrast.
+    Beyond the first and the last percentile, the outermost segments are extrapolated, so that the
+    brightest lesions keep their contrast.
     """
-    # Equal percentiles (coarsely quantised images) leave no segment between them.
+    # Coarsely quantised images have equal percentiles. There is no segment between these.
     distinct = np.concatenate([[True], np.diff(measured) > 0])
     knots, values = measured[distinct], landmarks[distinct]
     slopes = np.diff(values) / np.diff(knots)
@@ -78,7 +79,9 @@ def standardise(image: np.ndarray, measured: np.ndarray, landmarks: np.ndarray) 
 def normalise(
     image: np.ndarray, brain: np.ndarray, measured: np.ndarray, landmarks: np.ndarray
 ) -> np.ndarray:
-    """Standardise, then bring the brain to zero mean and unit variance, with BACKGROUND around it.
+    """Standardise an image, then scale the brain to zero mean and unit variance.
+
+    Voxels outside the brain are set to BACKGROUND.
 
     Args:
       image: (D, H, W), any real dtype.

@@ -1,9 +1,10 @@
-"""Batches for training, through grain: patches that are cut here, or places where to cut them.
+"""Load batches for training through grain.
 
-Either way batch k holds the patches k * B to (k + 1) * B - 1 of the run, so a run that continues
-needs only the number of its step. The work is done by threads of this process: the slow parts of
-NumPy and SciPy release Python's lock, and there is nothing to start, to copy between processes or
-to clean up.
+A batch contains either patches that are cut on the host, or positions at which the device cuts
+them. In both cases batch k contains the patches k * B to (k + 1) * B - 1 of the run, so a resumed
+run needs only the number of its step. Threads of this process do the work, because the slow parts
+of NumPy and SciPy release Python's global interpreter lock. Worker processes would have to be
+started, sent data and cleaned up.
 """
 
 from abc import ABC, abstractmethod
@@ -19,31 +20,31 @@ from msseg_jax.data.cache import CachedPatient, Entry, open_patient
 from msseg_jax.data.packing import PACKED_BACKGROUND
 from msseg_jax.data.patches import Corner, crop, draw_corner, draw_patient
 
-Arrays = dict[str, np.ndarray]  # a batch: arrays whose first axis is B
+Arrays = dict[str, np.ndarray]  # a batch; the first axis of each array is B
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The settings that decide the patches of a run."""
+    """The settings that determine the patches of a run."""
 
     seed: int
     patch_size: int  # voxels
     lesion_patch_probability: float
-    augmentation: AugmentationSettings | None = None  # of patches that are cut on this machine
+    augmentation: AugmentationSettings | None = None  # only for patches that are cut on the host
 
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every batch that belongs to one of several processes."""
+    """The part of every batch that one of several processes loads."""
 
-    batch_size: int  # patches of a whole batch; the processes divide it
+    batch_size: int  # number of patches in a global batch, divided among the processes
     process: int = 0
     processes: int = 1
 
     def patch_ids(self, step: int) -> np.ndarray:
-        """Return the numbers of this process's patches of a batch, ascending.
+        """Return the numbers of this process's patches in the batch of a step.
 
-        (B / processes,) int32
+        They are ascending, (B / processes,) int32.
         """
         size = self.batch_size // self.processes
         first = step * self.batch_size + self.process * size
@@ -51,16 +52,16 @@ class Share:
 
 
 class Places:
-    """Where the patches of a run lie, in whichever way they are loaded."""
+    """The positions of the patches of a run. They are the same for both ways of loading."""
 
     def __init__(self, patients: list[Entry], sampling: Sampling):
-        # Mapped here, before there are threads: np.load parses a header with `ast`, which in
-        # Python 3.11.7 can fail when two threads do so at once (cpython issue 106905).
+        # Entries are opened here, before any thread starts. np.load parses a header with `ast`,
+        # which can fail in Python 3.11.7 if two threads use it at once (cpython issue 106905).
         self._patients = [open_patient(*entry) for entry in patients]
         self.sampling = sampling
 
     def of(self, patch_id: int) -> tuple[int, Corner]:
-        """Return the number of a patch's patient, and the patch's first voxel."""
+        """Return the number of the patient of a patch, and the first voxel of the patch."""
         sampling = self.sampling
         number = draw_patient(sampling.seed, patch_id, len(self._patients))
         patient = self.patient(number)
@@ -76,7 +77,7 @@ class Places:
 
 
 class Batches(ABC):
-    """This process's share of the batches of a run, by number: a data source for grain."""
+    """The share of a run's batches that one process loads, by step: a data source for grain."""
 
     def __init__(self, places: Places, share: Share, steps: int):
         self._places, self._share, self._steps = places, share, steps
@@ -90,10 +91,10 @@ class Batches(ABC):
 
 
 class PatchBatches(Batches):
-    """The batches of a run as patches that are cut on this machine.
+    """The batches of a run as patches that are cut on the host.
 
-    A batch has images (B, 2, S, S, S) int16 and targets (B, ceil(T / 8), S, S, S) uint8, packed
-    as in the cache (`packing`), and patch_ids (B,) int32.
+    A batch has images (B, 2, S, S, S) int16 and targets (B, ceil(T / 8), S, S, S) uint8, both
+    packed as in the cache (see `packing`), and patch_ids (B,) int32.
     """
 
     def __getitem__(self, step: int) -> Arrays:
@@ -117,7 +118,7 @@ class PatchBatches(Batches):
 
 
 class PlaceBatches(Batches):
-    """The batches of a run as places, for volumes that the device holds.
+    """The batches of a run as positions in volumes that are stored on the device.
 
     A batch has patients (B,) int32, corners (B, 3) int32 and patch_ids (B,) int32.
     """
@@ -133,8 +134,11 @@ class PlaceBatches(Batches):
 
 
 def load_batches(source: Batches, first_step: int, threads: int) -> Iterator[Arrays]:
-    """Return the batches of a run from `first_step` to its end; `threads` threads work ahead."""
+    """Return an iterator over the batches of a run from `first_step` to its end.
+
+    `threads` threads load batches in advance.
+    """
     batches = grain.MapDataset.source(source)[first_step:]
-    # grain's default reads hundreds of elements ahead.
+    # By default, grain prefetches hundreds of elements.
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     return iter(batches.to_iter_dataset(read))

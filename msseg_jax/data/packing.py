@@ -1,8 +1,8 @@
-"""How voxels are stored for training: small, so that many fit in memory and travel fast.
+"""Pack voxels for training, so that more of them fit in memory and are transferred faster.
 
-Images are whole multiples of STEP in int16, and target maps are single bits: 5 bytes per voxel for
-a pair with five targets, instead of 13. The functions that unpack take arrays of NumPy and of JAX,
-and give the same bits for both.
+Images are stored as multiples of STEP in int16, and target maps as single bits. A pair with five
+targets needs 5 bytes per voxel instead of 13. The functions that unpack accept both NumPy and JAX
+arrays, and give bit-identical results for both.
 """
 
 from collections.abc import Mapping
@@ -13,26 +13,26 @@ import numpy as np
 from msseg_jax.data.intensity import BACKGROUND
 
 if TYPE_CHECKING:
-    import jax  # which training data do without
+    import jax  # only for annotations: the data pipeline must not need JAX
 
 Array = TypeVar("Array", np.ndarray, "jax.Array")
 
-# In standard deviations of the brain. It is a power of two, so that unpacking is exact everywhere.
-# The error of packing is at most half of it, 4.9e-4, and the range is +-32.
+# In standard deviations of the brain. A power of two, so that unpacking is exact on any hardware.
+# Packing rounds by at most half a step, 4.9e-4, and the range is +-32.
 STEP = 2.0**-10
-PACKED_BACKGROUND = round(BACKGROUND / STEP)  # the value with which images are padded
-BITS = 8  # target maps in one byte
+PACKED_BACKGROUND = round(BACKGROUND / STEP)  # packed value that pads images
+BITS = 8  # target maps per byte
 
 
 def pack_images(images: np.ndarray) -> np.ndarray:
-    """Return normalised intensities as int16; the range is limited to +-32 standard deviations."""
+    """Return normalised intensities as int16, clipped to +-32 standard deviations."""
     limits = np.iinfo(np.int16)
     return np.clip(np.rint(images / STEP), limits.min, limits.max).astype(np.int16)
 
 
 def unpack_images(packed: Array) -> Array:
-    """Return the float32 intensities of int16 ones, exactly."""
-    return packed * np.float32(STEP)  # float32; one pass in NumPy, where `astype` is another
+    """Return packed int16 intensities as float32, without rounding."""
+    return packed * np.float32(STEP)  # float32 in one pass; in NumPy, `astype` would be a second
 
 
 def pack_targets(targets: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def pack_targets(targets: np.ndarray) -> np.ndarray:
 
 
 def unpack_target(packed: Array, target: int) -> Array:
-    """Return the map of one target, (..., D, H, W) uint8 of 0 and 1.
+    """Return the map of one target, (..., D, H, W) uint8, with values 0 and 1.
 
     Args:
       packed: (..., ceil(T / 8), D, H, W) uint8.
@@ -53,11 +53,11 @@ def unpack_target(packed: Array, target: int) -> Array:
 
 
 def unpack_batch(batch: Mapping[str, Array], targets: int) -> dict[str, Array]:
-    """Return a loaded batch as the network takes it.
+    """Unpack a loaded batch into the arrays that a training step needs.
 
     Args:
       batch: images (B, 2, D, H, W) int16; targets (B, ceil(T / 8), D, H, W) uint8; patch_ids (B,).
-      targets: their number, T.
+      targets: number of targets, T.
 
     Returns:
       time01, time02: (B, D, H, W, 1) float32; targets: (B, D, H, W, T) uint8; patch_ids (B,).
@@ -68,7 +68,8 @@ def unpack_batch(batch: Mapping[str, Array], targets: int) -> dict[str, Array]:
     return {
         "time01": images[:, 0, ..., None],
         "time02": images[:, 1, ..., None],
-        # Map by map in memory: NumPy writes this several times as fast as interleaved maps.
+        # Each map is contiguous in memory. NumPy writes this several times as fast as maps that
+        # are interleaved.
         "targets": namespace.moveaxis(namespace.stack(maps, axis=1), 1, -1),
         "patch_ids": batch["patch_ids"],
     }

@@ -1,7 +1,7 @@
-"""Patches for training: where they lie, and how they are cut.
+"""Draw the positions of training patches, and cut patches from volumes.
 
-Patch i of a run depends only on (seed, i). Its patient and its place are drawn from generators
-that are seeded with (seed, stream, number), whatever was drawn before.
+Patch i of a run depends only on (seed, i). Its patient and its position are drawn from generators
+that are seeded with (seed, stream, number), so they do not depend on earlier draws.
 """
 
 import functools
@@ -10,23 +10,23 @@ from types import EllipsisType
 import numpy as np
 
 Shape = tuple[int, int, int]  # voxels along each axis
-Corner = tuple[int, int, int]  # indices of the first voxel of a patch; it may lie outside a volume
+Corner = tuple[int, int, int]  # indices of the first voxel of a patch; may lie outside the volume
 
 # Streams keep draws for different purposes independent of each other.
 _PATIENT_STREAM, _CORNER_STREAM, AUGMENTATION_STREAM = 0, 1, 2
 
 
 def draw_patient(seed: int, index: int, patients: int) -> int:
-    """Return the number of the patient, from 0, of whom patch `index` of a run is.
+    """Return the number, from 0, of the patient from whom patch `index` of a run is cut.
 
-    The run goes through the patients in rounds, and each round has its own order. Every patient
-    gives one patch per round, so a batch holds as many patients as it can.
+    A run visits all patients in rounds, and shuffles them for each round. Every patient gives one
+    patch per round, so a batch contains as many different patients as possible.
     """
     round_, position = divmod(index, patients)
     return int(_round_order(seed, round_, patients)[position])
 
 
-@functools.lru_cache(64)  # the patches of a round are asked for one after another
+@functools.lru_cache(64)  # consecutive patches need the same round
 def _round_order(seed: int, round_: int, patients: int) -> np.ndarray:
     return np.random.default_rng((seed, _PATIENT_STREAM, round_)).permutation(patients)
 
@@ -39,22 +39,22 @@ def draw_corner(
     brain: np.ndarray,
     lesion_probability: float,
 ) -> Corner:
-    """Draw the first voxel of patch `index`; it may lie outside the volume, and so may the end.
+    """Draw the first voxel of patch `index`. The patch may extend beyond the volume on any side.
 
-    If there are new lesions, with `lesion_probability`: one of their voxels is drawn uniformly,
-    then a patch uniformly among those that contain it. Otherwise the patch is centred on a voxel
-    of the brain that is drawn uniformly.
+    If there are new lesions, then with probability `lesion_probability` one of their voxels is
+    drawn uniformly, and the patch is drawn uniformly among the patches that contain this voxel. In
+    all other cases, the patch is centred on a brain voxel that is drawn uniformly.
 
     Args:
       size: side of a patch, voxels.
-      lesion_voxels: (L, 3) int, the new-lesion voxels of the consensus.
+      lesion_voxels: (L, 3) int, indices of the new-lesion voxels of the consensus.
       brain: (D, H, W) bool, at least one voxel true.
     """
     generator = np.random.default_rng((seed, _CORNER_STREAM, index))
     if len(lesion_voxels) and generator.random() < lesion_probability:
         voxel = lesion_voxels[generator.integers(len(lesion_voxels))]
         return _corner(voxel - generator.integers(size, size=3))
-    while True:  # the brain fills about half of its bounding box: two tries on average
+    while True:  # about two tries on average: the brain fills about half of its bounding box
         voxel = generator.integers(brain.shape)
         if brain[tuple(voxel)]:
             return _corner(voxel - size // 2)
@@ -75,8 +75,8 @@ def crop(
     """Copy the part (..., *shape) of an array (..., D, H, W) that begins at `corner`.
 
     Args:
-      fill: the value of voxels outside the array.
-      out: (..., *shape), the array to write to; None: a new one.
+      fill: value for voxels outside the array.
+      out: (..., *shape), the array to write to. None: a new array is created.
     """
     if out is None:
         out = np.empty((*array.shape[:-3], *shape), dtype=array.dtype)

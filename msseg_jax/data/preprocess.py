@@ -1,4 +1,4 @@
-"""From a checked pair to what the network sees: resampled, cut to the brain, normalised."""
+"""Preprocess a checked pair for the network: resample it, crop it to the brain, normalise it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,13 +27,11 @@ from msseg_jax.volumes.resampling import Resampling, resampling_to
 
 
 class Preprocessing(Section):
-    """The values fitted on the training patients; they are stored with the model."""
+    """Values that were fitted on the training patients. They are stored with the model."""
 
     settings: PreprocessingSettings
     landmarks: tuple[float, ...]  # standard intensity of each percentile
-    deviation: (
-        NonNegativeFloat  # of the training visit whose histogram is furthest from the landmarks
-    )
+    deviation: NonNegativeFloat  # largest deviation of a training histogram from the landmarks
 
     @model_validator(mode="after")
     def _check_landmarks(self) -> Self:
@@ -42,7 +40,7 @@ class Preprocessing(Section):
                 f"the preprocessing has {len(self.landmarks)} landmarks; expected "
                 f"{len(self.settings.percentiles)}, one for each percentile"
             )
-        # They may be equal, as percentiles of an image may, but not all of them.
+        # Some landmarks may be equal, because percentiles of an image may be, but not all.
         if (
             list(self.landmarks) != sorted(self.landmarks)
             or self.landmarks[0] == self.landmarks[-1]
@@ -56,43 +54,49 @@ class Preprocessing(Section):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises InputError if the file is missing or damaged."""
+        """Read the values that `save` wrote.
+
+        Raises:
+          InputError: The file is missing or damaged.
+        """
         return cls.of(read_json(path), str(path))
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A pair on the isotropic grid, cut to the brain's bounding box."""
+    """A pair on the isotropic grid, cropped to the bounding box of the brain."""
 
     images: np.ndarray  # (2, D, H, W) float32, time01 and time02
     brain: np.ndarray  # (D, H, W) bool
     targets: np.ndarray  # (T, D, H, W) uint8
-    affine: np.ndarray  # (4, 4), voxel indices of the cut to scanner mm
-    resampling: Resampling  # between the file's grid and the whole isotropic grid
-    box: tuple[slice, slice, slice]  # where the cut lies on the whole isotropic grid
+    affine: np.ndarray  # (4, 4), voxel indices of the crop to scanner mm
+    resampling: Resampling  # between the grid of the files and the whole isotropic grid
+    box: tuple[slice, slice, slice]  # position of the crop in the whole isotropic grid
 
     def to_file_grid(self, array: np.ndarray) -> np.ndarray:
-        """Bring a map (D, H, W) float32 back onto the grid of the files, linear, 0 around it."""
+        """Resample a map (D, H, W) float32 to the grid of the files, linearly, with 0 outside."""
         whole = np.zeros(self.resampling.new_shape, dtype=np.float32)
         whole[self.box] = array
         return self.resampling.backward(whole)
 
 
 def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> Resampled:
-    """Bring a pair onto the isotropic grid: images linearly, masks by the nearest voxel.
+    """Resample a pair to the isotropic grid and crop it to the brain.
+
+    Images are interpolated linearly. Masks are taken from the nearest voxel.
 
     Raises:
       InputError: The brain is smaller than a patch along some axis.
     """
     resampling = resampling_to(settings.spacing_mm, pair.brain.shape, pair.time01.spacing_mm)
     brain = resampling.forward_labels(pair.brain)
-    box = bounding_box(brain)  # empty where a brain of a few voxels falls between the new ones
+    box = bounding_box(brain)  # empty if a brain of a few voxels falls between the new voxels
     sides = [s.stop - s.start for s in box]
     if min(sides) < settings.patch_size:
         raise InputError(
             f"{patient.brain_mask or patient.time01}: the brain measures {tuple(sides)} voxels of "
-            f"{settings.spacing_mm} mm, which is smaller than a patch; expected at least "
-            f"{settings.patch_size} along each axis: check the mask and the voxel size"
+            f"{settings.spacing_mm} mm, which is smaller than a patch. It must measure at least "
+            f"{settings.patch_size} voxels along each axis. Check the mask and the voxel spacing."
         )
     images = [resampling.forward(visit.array)[box] for visit in (pair.time01, pair.time02)]
     targets = [resampling.forward_labels(target)[box] for target in pair.targets]
@@ -110,7 +114,7 @@ def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> R
 def resample_by_each(
     patient: Patient, pair: Pair, settings: Iterable[PreprocessingSettings]
 ) -> dict[PreprocessingSettings, Resampled]:
-    """Resample a pair by several settings, and only once by equal ones."""
+    """Resample a pair with each of several settings, but only once for equal settings."""
     return {one: resample(patient, pair, one) for one in dict.fromkeys(settings)}
 
 
@@ -127,15 +131,15 @@ def histograms(
         try:
             measured.append(measure_percentiles(image, resampled.brain, settings.percentiles))
         except InputError as error:
-            raise InputError(f"{path}: {error}; export it again") from error
+            raise InputError(f"{path}: {error} Export it again.") from error
     return np.stack(measured)
 
 
 def fit(measured: Iterable[ArrayLike], settings: PreprocessingSettings) -> Preprocessing:
-    """Fit landmarks that serve both visits.
+    """Fit landmarks on all visits. Both visits of a patient share them.
 
     Args:
-      measured: the histograms, (2, P), of each training patient.
+      measured: the histograms of each training patient, (2, P).
     """
     visits = [visit for patient in measured for visit in np.asarray(patient)]
     landmarks = fit_landmarks(visits)
@@ -146,7 +150,7 @@ def fit(measured: Iterable[ArrayLike], settings: PreprocessingSettings) -> Prepr
 
 
 def apply(preprocessing: Preprocessing, patient: Patient, resampled: Resampled) -> np.ndarray:
-    """Return the normalised visits, (2, D, H, W) float32, BACKGROUND outside the brain.
+    """Return the normalised visits, (2, D, H, W) float32, with BACKGROUND outside the brain.
 
     Raises:
       InputError: A visit is constant inside the brain.

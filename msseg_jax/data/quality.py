@@ -1,7 +1,7 @@
-"""What may be wrong with a pair that can be read.
+"""Check the quality of a pair, and warn about problems that do not prevent a prediction.
 
-The visits may not match, the brain mask may have an odd size, or the intensities may be unlike
-those on which the network was trained.
+The visits may not be aligned, the brain mask may have an unusual size, or the intensities may
+differ from those of the training patients.
 """
 
 import math
@@ -17,70 +17,69 @@ from msseg_jax.volumes.alignment import Alignment, measure_alignment
 from msseg_jax.volumes.lesions import voxel_mm3
 from msseg_jax.volumes.pair import Pair
 
-# This project chose the bounds by the pairs on which it was tried, two real ones and two phantoms:
-# `python -m benchmarks.alignment PATIENT_FOLDER`.
+# These bounds were chosen by this project. They are based on measurements of two real pairs and
+# two phantom pairs with `python -m benchmarks.alignment PATIENT_FOLDER`.
 MOST_DISPLACEMENT_MM = 1.0  # these pairs have 0.1 to 0.7 mm
-LEAST_CORRELATION = 0.7  # these pairs have 0.95 to 0.99, and shifted by 8 mm 0.2 to 0.4
-BRAIN_ML = (800.0, 2000.0)  # adults, with cerebellum, brain stem and ventricles
-MOST_DEVIATION = 1.5  # times that of the training visit furthest from the landmarks
+LEAST_CORRELATION = 0.7  # these pairs have 0.95 to 0.99; shifted by 8 mm, they have 0.2 to 0.4
+BRAIN_ML = (800.0, 2000.0)  # of adults, including cerebellum, brain stem and ventricles
+MOST_DEVIATION = 1.5  # times the largest deviation among the training visits
 
-# How far the histogram of a visit is from the landmarks, and that of the furthest training visit.
+# The deviation of a visit's histogram from the landmarks, and the largest one in training.
 Deviation = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Measures of one pair."""
+    """Quality measures of one pair."""
 
     alignment: Alignment
-    brain_ml: float  # of the mask as it is in its file
+    brain_ml: float  # volume of the brain mask, before resampling
     deviations: tuple[Deviation, Deviation] | None  # of time01 and time02; None: no network
-    is_oriented: bool = True  # whether the files say which side is left
+    is_oriented: bool = True  # whether the headers define left and right
 
     def warnings(self, apart: bool = True) -> list[str]:
-        """Return what a reader of the result should know, in words; empty if all is well.
+        """Return warnings for the reader of the result, as sentences; an empty list if all is well.
 
         Args:
-          apart: whether to say, too, that the visits lie some mm apart.
+          apart: whether to include the warning that the visits are some mm apart.
         """
         found: list[str] = []
         moved, correlation = self.alignment.displacement_mm, self.alignment.correlation
         if not self.is_oriented:
             found.append(
-                "The files do not say how the patient lies (neither qform nor sform is set): left "
-                "and right are a guess, here and everywhere else."
+                "The headers do not define the orientation (neither qform nor sform is set). Left "
+                "and right are a guess, here and in any other program."
             )
         low, high = BRAIN_ML
         if not low <= self.brain_ml <= high:
             found.append(
-                f"The brain mask holds {self.brain_ml:.0f} ml; an adult's brain has {low:.0f} to "
-                f"{high:.0f} ml. Look at the mask."
+                f"The brain mask has a volume of {self.brain_ml:.0f} ml. Expected {low:.0f} to "
+                f"{high:.0f} ml for an adult. Check the mask."
             )
         if math.isnan(correlation):
             found.append(
-                "Whether the visits lie on each other could not be measured: the brain mask is "
-                "too thin. Look at the mask."
+                "The alignment of the visits could not be measured, because the brain mask is too "
+                "thin. Check the mask."
             )
         elif correlation < LEAST_CORRELATION:
             found.append(
-                f"The visits hardly match inside the brain: correlation {correlation:.2f} (at "
-                f"least {LEAST_CORRELATION} expected). Look at the registration before anything "
-                "else."
+                f"The visits hardly match inside the brain (correlation {correlation:.2f}, "
+                f"expected at least {LEAST_CORRELATION}). Check the registration first."
             )
         elif apart and moved > MOST_DISPLACEMENT_MM:
             found.append(
-                f"The visits lie {moved:.1f} mm apart inside the brain (at most "
-                f"{MOST_DISPLACEMENT_MM:.0f} mm expected): edges may look like new lesions. "
-                "Register them again."
+                f"The visits lie {moved:.1f} mm apart inside the brain (expected at most "
+                f"{MOST_DISPLACEMENT_MM:.0f} mm). Edges may look like new lesions. Register the "
+                "visits again."
             )
         for visit, measured in zip(("first", "second"), self.deviations or (), strict=False):
             deviation, training_deviation = measured
             if _beyond(measured) > 0:
                 found.append(
-                    f"The {visit} visit's intensities are unlike those the network was trained "
-                    f"on: its histogram is {deviation:.0f} % of its range away from theirs (at "
-                    f"most {training_deviation:.0f} % among the training visits). Another "
-                    "scanner or protocol? Trust the result less."
+                    f"The {visit} visit's intensities differ from those of the training visits: "
+                    f"its histogram deviates by {deviation:.0f} % of its range (at most "
+                    f"{training_deviation:.0f} % among the training visits). The scanner or the "
+                    "protocol may be different. The result is less reliable."
                 )
         return found
 
@@ -88,12 +87,15 @@ class Quality:
 def assess(
     pair: Pair, resampled: dict[PreprocessingSettings, Resampled], fitted: Sequence[Preprocessing]
 ) -> Quality:
-    """Measure a pair: its alignment on the first isotropic grid, its intensities for each network.
+    """Measure the quality of a pair.
+
+    The alignment is measured on the first isotropic grid, the intensities for each network.
 
     Args:
-      resampled: the pair by the settings of each network, or by any settings without a network.
-      fitted: preprocessing of the networks. Of several, the one furthest beyond its bound counts.
-        Empty: no histograms.
+      resampled: the pair, resampled with the settings of each network. Without a network, the
+        settings do not matter.
+      fitted: preprocessing of each network. If there are several, the deviation that exceeds its
+        bound the most is used. Empty: no deviations are measured.
 
     Raises:
       InputError: A visit is constant inside the brain.
@@ -111,7 +113,7 @@ def assess(
 def _deviations(
     resampled: dict[PreprocessingSettings, Resampled], fitted: Sequence[Preprocessing]
 ) -> tuple[Deviation, Deviation] | None:
-    """Return the deviations of both visits; None if there is no network."""
+    """Return the deviations of both visits; None without a network."""
     if not fitted:
         return None
 
@@ -122,7 +124,7 @@ def _deviations(
 
 
 def _deviation(resampled: Resampled, visit: int, fitted: Preprocessing) -> Deviation:
-    """Return the deviation of a visit, 0 or 1, for one network."""
+    """Return the deviation of one visit (0 or 1) for one network."""
     measured = measure_percentiles(
         resampled.images[visit], resampled.brain, fitted.settings.percentiles
     )
@@ -130,6 +132,6 @@ def _deviation(resampled: Resampled, visit: int, fitted: Preprocessing) -> Devia
 
 
 def _beyond(measured: Deviation) -> float:
-    """Return how far a deviation lies beyond its bound; below 0 if it is within."""
+    """Return by how much a deviation exceeds its bound; negative if it is within the bound."""
     deviation, training_deviation = measured
     return deviation - MOST_DEVIATION * training_deviation

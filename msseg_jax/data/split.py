@@ -1,8 +1,9 @@
-"""Who is trained on and who is held out: some of the patients, or one fold of several.
+"""Choose the patients to hold out from training: some of them, or one of several folds.
 
-Whole groups are held out, with new lesions in proportion, by the seed. A group is the pairs that
-were made of one scan, or else one patient. A network that is trained on some pairs of a scan knows
-the brain of the others, so their scores would be too good.
+Whole groups are held out. They are drawn with the seed, and new lesions are as frequent among them
+as among all groups. A group consists of all pairs that were made from one scan, or of a single
+patient. If a network were trained on some pairs of a scan, its scores on the other pairs of this
+scan would be too good, because they show the same brain.
 """
 
 from dataclasses import dataclass
@@ -13,60 +14,62 @@ import numpy as np
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.layout import Patient, scan_of
 
-Groups = list[list[int]]  # the numbers of each group's patients
-Numbers = set[int]  # of patients
+Groups = list[list[int]]  # patient numbers of each group
+Numbers = set[int]  # patient numbers
 
 
 def groups_of(patients: list[Patient]) -> Groups:
-    """Return the groups of patients, in the order of their first members.
+    """Return the groups of patients, ordered by their first members.
 
     Raises:
       InputError: The record of the scan from which a pair was made cannot be read.
     """
     groups: dict[str, list[int]] = {}
     for k, patient in enumerate(patients):
-        # A patient and a scan with the same name are taken for the same person.
+        # A patient and a scan with the same name count as the same person.
         groups.setdefault(scan_of(patient) or patient.name, []).append(k)
     return list(groups.values())
 
 
 @dataclass(frozen=True)
 class HoldOut:
-    """Which patients are not trained on; none, if both `patients` and `folds` are 0."""
+    """The rule for holding out patients. With `patients` and `folds` 0, none are held out."""
 
     seed: int
-    patients: int = 0  # number to hold out; a few more if that takes whole groups
-    folds: int = 0  # more than 0: all groups are dealt into this many folds
-    fold: int = 0  # the fold that is held out, from 0
+    patients: int = 0  # number of patients to hold out; whole groups may add a few
+    folds: int = 0  # number of folds into which all groups are divided; 0: no folds
+    fold: int = 0  # number of the fold to hold out, from 0
 
     def largest(self, groups: Groups) -> int:
-        """Return how many patients are held out at most.
+        """Return an upper bound on the number of held-out patients.
 
         Raises:
-          InputError: There are too few patients or groups for that.
+          InputError: There are too few patients or groups.
         """
         sizes = sorted(map(len, groups), reverse=True)
         patients = sum(sizes)
         if self.folds > len(groups):
             raise InputError(
-                f"config.data.folds is {self.folds}; expected at most {len(groups)}, the number of "
-                f"{_kind(groups)}: take fewer folds, or add some"
+                f"config.data.folds is {self.folds}, but there are only {len(groups)} "
+                f"{_kind(groups)}. Use at most {len(groups)} folds, or add patients."
             )
         if self.folds:
             return sum(sizes[: -(-len(groups) // self.folds)])
-        most = patients - sizes[0]  # up to this many, any choice leaves a group to train on
+        most = patients - sizes[0]  # up to this number, any choice leaves a group for training
         if not 0 <= self.patients <= most:
             why = (
-                f", fewer than the {patients} patients"
+                f"at least one of the {patients} patients must be left for training."
                 if sizes[0] == 1
-                else f": of the {patients} patients {sizes[0]} are pairs made of one scan, which "
-                "stay together, and some must be left to train on; hold out fewer, or add pairs "
-                "of other scans"
+                else f"{sizes[0]} of the {patients} patients are pairs made from one scan. They "
+                "stay together, and some patients must be left for training. Hold out fewer "
+                "patients, or add pairs from other scans."
             )
             raise InputError(
-                f"config.data.validation_patients is {self.patients}; expected 0 to {most}{why}"
+                f"config.data.validation_patients is {self.patients}; expected 0 to {most}, "
+                f"because {why}"
             )
-        # At most as many groups are chosen as are needed of the smallest; at worst the largest are.
+        # Upper bound: count how many of the smallest groups would be needed, then assume that the
+        # same number of the largest groups is drawn.
         needed = sum(held < self.patients for held in accumulate(sizes[::-1], initial=0))
         return sum(sizes[:needed])
 
@@ -74,10 +77,10 @@ class HoldOut:
         """Return the patients to hold out.
 
         Args:
-          has_lesions: whether each patient has new lesions.
+          has_lesions: for each patient, whether it has new lesions.
 
         Raises:
-          InputError: There are too few groups, or too few with new lesions for the folds.
+          InputError: There are too few groups, or too few groups with new lesions for the folds.
         """
         self.largest(groups)
         if self.folds:
@@ -93,30 +96,30 @@ class HoldOut:
         """Return the patients of each fold; an empty list without folds.
 
         Raises:
-          InputError: A fold would have no new lesion to be scored by.
+          InputError: A fold would have no new lesion to score.
         """
         if not self.folds:
             return []
         with_lesions = _any_in(groups, has_lesions)
         if sum(with_lesions) < self.folds:
             raise InputError(
-                f"config.data.folds is {self.folds}, and {sum(with_lesions)} of the {len(groups)} "
-                f"{_kind(groups)} have new-lesion voxels in ground_truth.nii.gz; expected one in "
-                "every fold: take fewer folds, add some, or check the maps"
+                f"config.data.folds is {self.folds}, but ground_truth.nii.gz has new-lesion voxels "
+                f"for only {sum(with_lesions)} of the {len(groups)} {_kind(groups)}. Every fold "
+                "needs at least one of them. Use fewer folds, add patients, or check the maps."
             )
         dealt = deal_folds(with_lesions, self.folds, self.seed)
         return [_patients(fold, groups) for fold in dealt]
 
 
 def _kind(groups: Groups) -> str:
-    """Return what the groups are, in words for an error."""
+    """Return a name for the groups, for use in an error message."""
     if max(map(len, groups)) == 1:
         return "patients"
-    return "scans and patients (pairs made of one scan stay together)"
+    return "scans and patients (pairs made from one scan stay together)"
 
 
 def _any_in(groups: Groups, has_lesions: list[bool]) -> list[bool]:
-    """Return whether each group has a patient with new lesions."""
+    """Return for each group whether one of its patients has new lesions."""
     return [any(has_lesions[k] for k in group) for group in groups]
 
 
@@ -126,11 +129,12 @@ def _patients(chosen: set[int], groups: Groups) -> Numbers:
 
 
 def choose_validation(has_lesions: list[bool], count: int, seed: int) -> set[int]:
-    """Choose `count` groups to hold out, with new lesions in proportion; return their numbers.
+    """Choose `count` groups to hold out, and return their numbers.
 
-    If two or more groups have new lesions, each side gets at least one of them, because without
-    new lesions there is nothing to learn and nothing to score. A single one is trained on, if
-    there are enough others to hold out.
+    New lesions are about as frequent among them as among all groups. If at least two groups have
+    new lesions, training and validation each get at least one of them, because neither works
+    without new lesions. If only one group has new lesions, it is used for training, unless too few
+    other groups could be held out.
     """
     with_lesions, without = _shuffled(has_lesions, seed)
     share = round(count * len(with_lesions) / len(has_lesions))
@@ -143,17 +147,18 @@ def choose_validation(has_lesions: list[bool], count: int, seed: int) -> set[int
 
 
 def deal_folds(has_lesions: list[bool], folds: int, seed: int) -> list[set[int]]:
-    """Deal all groups into folds; return the numbers of each fold's groups.
+    """Divide all groups into folds, and return the numbers of the groups in each fold.
 
-    Folds differ by at most one group, and by at most one group with new lesions.
+    The numbers of groups in two folds differ by at most one, and so do the numbers of groups with
+    new lesions.
     """
     with_lesions, without = _shuffled(has_lesions, seed)
-    dealt = with_lesions + without  # like cards, so that both kinds are even, and so is their sum
+    dealt = with_lesions + without  # then dealt like cards, which spreads both kinds evenly
     return [set(dealt[fold::folds]) for fold in range(folds)]
 
 
 def _shuffled(has_lesions: list[bool], seed: int) -> tuple[list[int], list[int]]:
-    """Return the numbers of the groups with and without new lesions, each in random order."""
+    """Return the numbers of the groups with and without new lesions, both in random order."""
     generator = np.random.default_rng((seed, len(has_lesions)))
     order = [int(k) for k in generator.permutation(len(has_lesions))]
     return [k for k in order if has_lesions[k]], [k for k in order if not has_lesions[k]]

@@ -1,4 +1,7 @@
-"""Make the patients of an MSSEG-2 folder ready to be sampled: check, split, fit and cache them."""
+"""Prepare the patients of an MSSEG-2 folder for training.
+
+They are checked and split, the preprocessing is fitted, and the preprocessed patients are cached.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,27 +12,29 @@ from msseg_jax.data.cache import Entry
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.split import Groups, HoldOut, groups_of
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes.layout import Patient, find_patients
+from msseg_jax.system.paths import check_folder
+from msseg_jax.volumes.layout import LAYOUT, Patient, find_patients
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The patients of a run, in the cache."""
+    """The patients of a run, as entries of the cache."""
 
     training: list[Entry]
     validation: list[Entry]  # held out
     split: dict[str, dict[str, str]]  # {'training' or 'validation': {name: digest of its voxels}}
-    preprocessing: Preprocessing  # as given, or else fitted only on the training patients
-    folds: list[list[str]]  # names of each fold's patients, whichever is held out; empty: no folds
+    preprocessing: Preprocessing  # fitted only on the training patients, unless it was given
+    folds: list[list[str]]  # names of the patients in every fold; empty: no folds
 
 
 def find_enough(root: Path, targets: int, hold_out: HoldOut) -> tuple[list[Patient], Groups]:
     """Return the patients of a folder and their groups, without reading any volume.
 
     Raises:
-      InputError: There is no such folder, or it has too few patients to hold some out, or a record
-        is damaged.
+      InputError: The folder is missing, has too few patients to hold some out, or contains a
+        damaged record.
     """
+    check_folder("config.data.root", root, LAYOUT)
     patients = find_patients(root, targets)
     groups = groups_of(patients)
     try:
@@ -47,16 +52,16 @@ def prepare(
     cache_folder: Path,
     given: Preprocessing | None = None,
 ) -> TrainingSet:
-    """Check a whole folder, hold patients out, fit the preprocessing and fill the cache.
+    """Check a whole folder, hold out patients, fit the preprocessing and fill the cache.
 
     Args:
-      given: preprocessing by these settings that was fitted elsewhere; it is not fitted again.
+      given: preprocessing with the same settings that was fitted elsewhere. None: it is fitted.
 
     Raises:
-      InputError: As `find_enough`.
-      InputError: A patient cannot be used; the message holds every problem of every patient, and
-        nothing is preprocessed.
-      InputError: The cache cannot be written, or has too little room.
+      InputError: See `find_enough`.
+      InputError: A patient cannot be used. The message lists every problem of every patient, and
+        no patient is preprocessed.
+      InputError: The cache cannot be written, or the disk has too little space.
     """
     patients, groups = find_enough(root, targets, hold_out)
     place = cache.open_cache(cache_folder)
@@ -65,9 +70,9 @@ def prepare(
     held_out = hold_out.choose(has_lesions, groups)
     if not any(has for k, has in enumerate(has_lesions) if k not in held_out):
         raise InputError(
-            f"{root}: no training patient has a new-lesion voxel in ground_truth.nii.gz; expected "
-            "at least one to learn from: check the maps, or hold out fewer patients "
-            "(config.data.validation_patients)"
+            f"{root}: no training patient has a new-lesion voxel in ground_truth.nii.gz, but at "
+            "least one is needed for training. Check the maps, or hold out fewer patients "
+            "(config.data.validation_patients)."
         )
     preprocessing = given or preprocess.fit(
         [m.histograms for k, m in enumerate(measures) if k not in held_out], settings

@@ -22,7 +22,7 @@ EVERYTHING = Appearance(
 )  # fmt: skip
 
 
-def test_what_is_not_said_is_not_done():
+def test_the_defaults_change_nothing():
     image = np.where(BRAIN, IMAGE, 0)
     np.testing.assert_array_equal(change_appearance(image, BRAIN, Appearance()), image)
 
@@ -47,7 +47,7 @@ def test_each_neutral_change_is_the_identity(change):
     + [Appearance(**{name: getattr(EVERYTHING, name)})
        for name in ("gamma", "gain", "bias", "blur_voxels", "slice_voxels", "noise")],
 )  # fmt: skip
-def test_each_changes_the_brain_and_leaves_the_background(one):
+def test_each_change_affects_the_brain_and_not_the_background(one):
     image = np.where(BRAIN, IMAGE, 0)
     changed = change_appearance(image, BRAIN, one)
     assert changed.dtype == np.float32
@@ -55,7 +55,7 @@ def test_each_changes_the_brain_and_leaves_the_background(one):
     assert np.abs(changed - image)[BRAIN].mean() > 0.03
 
 
-def test_gain_and_bias_act_on_what_is_above_no_signal():
+def test_gain_and_bias_multiply_the_distance_from_zero_signal():
     image = np.array([-4.0, 0.0, 1.0], np.float32)
     np.testing.assert_allclose(multiply_signal(image, 1.1, -4.0), [-4, 0.4, 1.5], atol=1e-6)
     field = Appearance(bias=np.full((4, 4, 4), np.log(1.5)))
@@ -63,7 +63,7 @@ def test_gain_and_bias_act_on_what_is_above_no_signal():
     np.testing.assert_allclose(changed, 5 * 1.5 - 4, rtol=1e-6)
 
 
-def test_gamma_keeps_the_mean_and_no_signal_and_bends_what_lies_between():
+def test_gamma_keeps_the_mean_and_zero_signal():
     image = np.array([-5.0, -4.0, -2.0, 0.0, 4.0], np.float32)
     squared = change_gamma(image, 2.0, -4.0)  # signals -1/4, 0, 1/2, 1 and 2
     np.testing.assert_allclose(squared, [-4.25, -4, -3, 0, 12], atol=1e-6)
@@ -84,21 +84,22 @@ def test_a_constant_brain_stays_constant_when_blurred(brain):
     np.testing.assert_allclose(blur(constant, brain, 1.2)[brain], 1.5, rtol=1e-5)
 
 
-def test_thick_slices_are_means_with_straight_lines_between_them():
+def test_thick_slices_are_means_with_linear_interpolation_between_them():
     ramp = np.array([0, 2, 4, 10], np.float32)
     for axis in range(3):
         image = np.moveaxis(np.broadcast_to(ramp[:, None, None], (4, 4, 4)), 0, axis)
         thick = thicken_slices(image, np.ones((4, 4, 4), bool), axis, 2.0, 0.0)
-        # Slices of 1 and 7, whose centres lie between voxels 0 and 1 and voxels 2 and 3: 3 a voxel.
+        # The slices have the means 1 and 7. Their centres are 2 voxels apart: 3 per voxel.
         line = np.array([-0.5, 2.5, 5.5, 8.5])[:, None, None]
-        wanted = np.moveaxis(np.broadcast_to(line, (4, 4, 4)), 0, axis)
-        np.testing.assert_allclose(thick, wanted, rtol=1e-6)
+        expected = np.moveaxis(np.broadcast_to(line, (4, 4, 4)), 0, axis)
+        np.testing.assert_allclose(thick, expected, rtol=1e-6)
 
 
-def test_a_slice_cut_by_the_patch_is_the_mean_of_what_is_seen_of_it():
+def test_a_slice_cut_by_the_patch_is_the_mean_of_its_part_in_the_patch():
     image = np.broadcast_to(np.array([3, 5, 9, 10], np.float32)[:, None, None], (4, 4, 4))
     thick = thicken_slices(image, np.ones((4, 4, 4), bool), 0, 2.0, 0.5)
-    # Slices of voxel 0, voxels 1 and 2, and voxel 3: 3, 7 and 10, with centres at 0.5, 2 and 3.5.
+    # The slices contain voxel 0, voxels 1 and 2, and voxel 3. Their means are 3, 7 and 10, and
+    # their centres are at 0.5, 2 and 3.5.
     np.testing.assert_allclose(thick[:, 0, 0], [3, 3 + 8 / 3, 8, 10], rtol=1e-6)
 
 
@@ -119,9 +120,9 @@ def test_one_slice_as_thick_as_the_patch_is_its_mean():
 @pytest.mark.parametrize("gap_voxels", [1, 2, 3])
 @pytest.mark.parametrize("phase", [0.0, 0.1, 0.3])
 def test_little_brain_in_an_outer_slice_does_not_blow_up(gap_voxels, phase):
-    """Weights of at most 2 and -1 make 0 to 3 of intensities from 1 to 2."""
+    """Check the bounds: weights of at most 2 and -1 turn intensities of 1 to 2 into 0 to 3."""
     brain = EVERYWHERE.copy()
-    brain[1 : 1 + gap_voxels] = False  # as between a fold's two banks
+    brain[1 : 1 + gap_voxels] = False  # a gap in the brain, like a sulcus
     image = np.where(brain, 1.5 + 0.5 * np.sign(IMAGE), 0).astype(np.float32)
     thick = thicken_slices(image, brain, 0, 4.0, phase)
     assert thick[brain].min() > 0
@@ -136,7 +137,7 @@ def test_a_point_blurs_to_a_gaussian():
     assert spread[7, 6, 6] / spread[6, 6, 6] == pytest.approx(np.exp(-0.5), rel=1e-3)
 
 
-def test_noise_has_the_deviation_asked_for_and_is_a_function_of_its_seed():
+def test_noise_has_the_requested_deviation_and_depends_only_on_its_seed():
     zero = np.zeros((30, 30, 30), np.float32)
     noise = add_noise(zero, 0.3, 7)
     assert noise.std() == pytest.approx(0.3, rel=0.02)

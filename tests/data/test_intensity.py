@@ -12,7 +12,7 @@ from msseg_jax.system.errors import InputError
 PERCENTILES = (0, 50, 100)
 
 
-def test_percentiles_are_measured_inside_the_brain_alone():
+def test_percentiles_are_measured_only_inside_the_brain():
     image = np.array([[[1.0, 2.0, 3.0, 1000.0]]])
     brain = np.array([[[True, True, True, False]]])
     assert measure_percentiles(image, brain, PERCENTILES).tolist() == [1, 2, 3]
@@ -30,7 +30,7 @@ def test_standardise_maps_percentiles_to_landmarks_and_continues_the_outer_segme
     np.testing.assert_allclose(standardise(image, measured, landmarks), expected, rtol=1e-6)
 
 
-def test_equal_percentiles_of_a_coarse_image_do_no_harm():
+def test_equal_percentiles_of_a_coarse_image_give_finite_values():
     measured, landmarks = np.array([1.0, 1, 2]), np.array([0.0, 50, 100])
     assert np.isfinite(standardise(np.array([0.0, 1, 2, 3]), measured, landmarks)).all()
 
@@ -47,7 +47,7 @@ def test_normalised_brain_has_zero_mean_unit_variance_and_zeros_around_it():
     assert (result[~brain] == 0).all()
 
 
-def test_another_gain_and_offset_of_the_scanner_make_no_difference():
+def test_normalisation_removes_the_gain_and_the_offset_of_the_scanner():
     generator = np.random.default_rng(0)
     image = generator.gamma(9, 30, (9, 9, 9)).astype(np.float32)
     brain = np.ones(image.shape, bool)

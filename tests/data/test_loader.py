@@ -38,17 +38,17 @@ def test_visits_and_targets_share_the_crop(source):
         batch = unpack_batch(source[step], targets=2)
         lesion = batch["targets"][..., :1] == 1
         assert lesion.any()
-        # The new lesion is bright at the second visit, in just these voxels.
+        # The new lesion is bright at the second visit, and only in these voxels.
         assert batch["time02"][lesion].min() > batch["time01"][lesion].max()
         np.testing.assert_array_equal(batch["targets"][..., 0], batch["targets"][..., 1])
 
 
 def test_most_patches_of_patients_with_a_lesion_show_it(source):
     shows = [unpack_batch(source[step], 2)["targets"][..., 0].any((1, 2, 3)) for step in range(5)]
-    assert 0.5 < np.mean(shows) < 0.95  # 3 patients of 4 have one: 0.6 and those met by chance
+    assert 0.5 < np.mean(shows) < 0.95  # 3 of 4 patients have one: 0.6, and a few by chance
 
 
-def test_a_batch_holds_the_patches_of_its_numbers(places, source):
+def test_a_batch_contains_the_patches_with_its_numbers(places, source):
     for step, batch in enumerate(load_batches(source, 0, threads=1)):
         assert batch["patch_ids"].tolist() == list(range(8 * step, 8 * step + 8))
         for k, patch_id in enumerate(batch["patch_ids"]):
@@ -62,7 +62,7 @@ def test_a_batch_holds_the_patches_of_its_numbers(places, source):
             )
 
 
-def test_a_run_goes_on_with_the_number_of_its_step_alone(source):
+def test_a_run_needs_only_its_step_number_to_resume(source):
     whole = list(load_batches(source, 0, threads=1))
     rest = list(load_batches(source, 3, threads=1))
     assert len(whole) == 5
@@ -84,7 +84,7 @@ def test_processes_share_a_batch_in_order(places):
     assert_same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
 
 
-def test_places_are_those_of_the_patches(places, source):
+def test_place_batches_have_the_positions_of_the_patches(places, source):
     batch = PlaceBatches(places, SHARE, steps=5)[2]
     assert batch["patch_ids"].tolist() == source[2]["patch_ids"].tolist()
     for k in range(8):
@@ -93,7 +93,7 @@ def test_places_are_those_of_the_patches(places, source):
         np.testing.assert_array_equal(patch, source[2]["images"][k])
 
 
-def test_a_damaged_entry_is_told_of_before_any_batch(patients_root, tmp_path):
+def test_a_damaged_entry_is_reported_before_any_batch(patients_root, tmp_path):
     settings = PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
     data = prepare(patients_root, 2, settings, HoldOut(0), tmp_path / "cache")
     name, folder = data.training[-1]
@@ -102,7 +102,7 @@ def test_a_damaged_entry_is_told_of_before_any_batch(patients_root, tmp_path):
         Places(data.training, Sampling(0, 8, 0.8))
 
 
-def test_a_loader_that_is_dropped_leaves_no_thread(source):
+def test_a_deleted_loader_leaves_no_thread(source):
     before = threading.active_count()
     batches = load_batches(source, 0, threads=3)
     next(batches)

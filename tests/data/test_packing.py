@@ -13,23 +13,23 @@ from msseg_jax.data.packing import (
 )
 
 
-def test_intensities_keep_a_thousandth_of_a_standard_deviation():
+def test_intensities_are_accurate_to_a_thousandth_of_a_standard_deviation():
     images = np.random.default_rng(0).normal(0, 6, (2, 9, 8, 7)).astype(np.float32)
     assert np.abs(images).max() > 20
     error = np.abs(unpack_images(pack_images(images)) - images).max()
     assert 0 < error <= STEP / 2 < 5e-4
 
 
-def test_intensities_beyond_what_can_be_told_are_cut_off():
+def test_intensities_beyond_the_range_are_clipped():
     packed = pack_images(np.array([-1e9, 1e9, 40.0], np.float32))
     np.testing.assert_allclose(unpack_images(packed), [-32, 32, 32], atol=STEP)
 
 
-def test_the_background_is_what_zero_padding_adds():
+def test_the_background_is_zero():
     assert unpack_images(np.int16(PACKED_BACKGROUND)) == BACKGROUND == 0
 
 
-def test_targets_survive_as_bits():
+def test_targets_survive_packing():
     targets = np.random.default_rng(0).integers(0, 2, (11, 3, 4, 5)).astype(np.uint8)
     packed = pack_targets(targets)
     assert packed.shape == (2, 3, 4, 5)
@@ -37,7 +37,7 @@ def test_targets_survive_as_bits():
         np.testing.assert_array_equal(unpack_target(packed, t), targets[t])
 
 
-def test_numpy_and_jax_unpack_to_the_same_bits():
+def test_numpy_and_jax_give_bit_identical_results():
     generator = np.random.default_rng(0)
     batch = {
         "images": generator.integers(-32768, 32768, (3, 2, 4, 5, 6)).astype(np.int16),

@@ -13,10 +13,10 @@ def test_every_patient_gives_one_patch_per_round():
         drawn = [draw_patient(3, 7 * round_ + k, 7) for k in range(7)]
         assert sorted(drawn) == list(range(7))
     orders = {tuple(draw_patient(3, 7 * r + k, 7) for k in range(7)) for r in range(20)}
-    assert len(orders) > 15  # each round in an order of its own
+    assert len(orders) > 15  # each round has a different order
 
 
-def test_a_patch_is_a_function_of_seed_and_index_alone():
+def test_a_patch_depends_only_on_seed_and_index():
     forward = [draw_corner(0, i, 8, NO_LESION, BRAIN, 0.8) for i in range(50)]
     backward = [draw_corner(0, i, 8, NO_LESION, BRAIN, 0.8) for i in reversed(range(50))]
     assert forward == backward[::-1]
@@ -26,7 +26,7 @@ def test_a_patch_is_a_function_of_seed_and_index_alone():
 
 
 def test_four_patches_of_five_contain_a_lesion_voxel():
-    voxel = np.array([[1, 20, 12]])  # at the edge and outside the brain: never met by chance
+    voxel = np.array([[1, 20, 12]])  # at the edge, outside the brain: never included by chance
     holds = [
         all(c <= v < c + 4 for c, v in zip(corner, voxel[0], strict=True))
         for corner in (draw_corner(0, i, 4, voxel, BRAIN, 0.8) for i in range(2000))
@@ -34,13 +34,13 @@ def test_four_patches_of_five_contain_a_lesion_voxel():
     assert np.mean(holds) == pytest.approx(0.8, abs=0.03)
 
 
-def test_a_lesion_lies_anywhere_in_its_patch():
+def test_a_lesion_may_lie_anywhere_in_its_patch():
     voxel = np.array([[10, 10, 10]])
     corners = np.array([draw_corner(0, i, 4, voxel, BRAIN, 1.0) for i in range(2000)])
     for axis in range(3):
         places, counts = np.unique(10 - corners[:, axis], return_counts=True)
         assert places.tolist() == [0, 1, 2, 3]
-        assert counts.min() > 400  # 500 each, were it exact
+        assert counts.min() > 400  # 500 are expected
 
 
 def test_lesion_voxels_are_drawn_uniformly():
@@ -59,7 +59,7 @@ def test_other_patches_are_centred_on_brain_voxels():
     assert centres.max() == 14
 
 
-def test_crop_pads_what_hangs_over_the_edge():
+def test_crop_pads_voxels_beyond_the_edges():
     array = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     patch = crop(array, (-1, 2, 3), (3, 3, 3), fill=-7)
     assert patch.shape == (2, 3, 3, 3)

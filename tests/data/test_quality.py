@@ -13,13 +13,13 @@ from msseg_jax.volumes.pair import Pair
 from msseg_jax.volumes.volume import Volume
 
 SPACING_MM = np.array([1.5, 1.0, 2.0])
-SHAPE = (60, 90, 45)  # 90 mm each way
+SHAPE = (60, 90, 45)  # 90 mm along each axis
 MM_2 = np.diag([2.0, 2.0, 2.0, 1.0])
 
 
 @pytest.fixture(scope="module")
 def head():
-    """A brain-sized ball of blobs of some millimetres, and where the brain is."""
+    """Return an image of blobs of a few millimetres, and a brain mask: a ball in the image."""
     noise = np.random.default_rng(0).normal(size=SHAPE)
     image = 100 + 400 * ndimage.gaussian_filter(noise, 4 / SPACING_MM)
     axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
@@ -28,7 +28,7 @@ def head():
 
 
 @pytest.mark.parametrize("shift_mm", [(0, 0, 0), (2, 0, 0), (0, -1.5, 0), (1, 1, 3)])
-def test_a_shift_is_measured_in_mm_whatever_the_gain(head, shift_mm):
+def test_a_shift_is_measured_in_mm_for_any_gain(head, shift_mm):
     image, brain = head
     moved = ndimage.shift(image, shift_mm / SPACING_MM, order=1, mode="nearest")
     found = measure_alignment(image, 3 * moved + 50, brain, SPACING_MM)
@@ -39,7 +39,7 @@ def test_a_rotation_is_measured_as_mean_displacement(head):
     image, brain = head
     centre = (np.array(SHAPE) - 1) / 2
     turn = np.radians(4)
-    # About the last axis, in mm: between axes of 1.5 and 1 mm.
+    # Rotate in mm about the last axis, because the spacing along the other two axes differs.
     rotation = np.array(
         [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
     )
@@ -78,7 +78,7 @@ def test_a_good_pair_has_no_warning():
 
 
 @pytest.mark.parametrize(
-    ("measured", "said"),
+    ("measured", "text"),
     [
         ({"displacement_mm": 2.34}, "2.3 mm apart"),
         ({"correlation": 0.41, "displacement_mm": 9.0}, "correlation 0.41"),
@@ -88,12 +88,12 @@ def test_a_good_pair_has_no_warning():
         ({"deviations": (3.0, 12.0)}, "The second visit's intensities .* 12 %"),
     ],
 )
-def test_a_warning_says_what_was_found(measured, said):
+def test_a_warning_gives_the_measured_value(measured, text):
     (warning,) = quality(**measured).warnings()
-    assert re.search(said, warning)
+    assert re.search(text, warning)
 
 
-def test_a_distance_that_was_told_before_is_not_told_again():
+def test_the_warning_about_the_distance_can_be_left_out():
     (warning,) = quality(displacement_mm=2.34, brain_ml=310.0).warnings(apart=False)
     assert "310 ml" in warning
     (warning,) = quality(displacement_mm=9.0, correlation=0.41).warnings(apart=False)
@@ -116,11 +116,11 @@ def test_a_pair_is_measured_on_its_isotropic_grid(head):
     assert found.brain_ml == pytest.approx(brain.sum() * 8 / 1000)
     assert found.deviations == (pytest.approx((7, 4)), pytest.approx((7, 4)))
     assert assess(pair, {settings: resampled}, []).deviations is None
-    assert "left and right are a guess" in found.warnings()[0]  # the header says nothing
+    assert "Left and right are a guess" in found.warnings()[0]  # neither qform nor sform is set
 
 
-def test_of_several_networks_the_one_furthest_from_its_training_is_heard(head):
-    """For each visit: one network was trained on such as the first, one on such as the second."""
+def test_the_network_that_exceeds_its_bound_most_decides(head):
+    """Use one network that was trained on images like the first visit, and one for the second."""
     image, brain = head
     images = np.stack([image, np.exp(image / 20)])
     resampled = Resampled(images, brain, np.zeros((0, *SHAPE)), np.eye(4), None, None)
@@ -144,7 +144,7 @@ def test_of_several_networks_the_one_furthest_from_its_training_is_heard(head):
     assert ["first" in warned[0], "second" in warned[1], len(warned)] == [True, True, 2]
 
 
-def test_a_brain_too_thin_to_tell_is_no_error(head):
+def test_a_brain_too_thin_to_measure_is_not_an_error(head):
     image, brain = head
     thin = measure_alignment(image[:, :, :1], image[:, :, :1], brain[:, :, 20:21], SPACING_MM)
     assert np.isnan(thin.displacement_mm)

@@ -50,20 +50,18 @@ def test_cached_patients_are_normalised_and_cut_to_the_brain(patients_root, cach
     np.testing.assert_array_equal(np.argwhere(consensus), patient.lesion_voxels)
 
 
-def test_a_cached_patients_affine_places_its_voxels_where_the_files_have_them(
-    patients_root, cache_folder
-):
-    """The middle of the lesion, which the phantom has at voxels 6 to 8, 7 to 9 and 9 to 12."""
+def test_the_affine_of_a_cached_patient_agrees_with_its_files(patients_root, cache_folder):
+    """Compare the centre of the lesion, which covers voxels 6 to 8, 7 to 9 and 9 to 12."""
     data = prepared(patients_root, cache_folder)
     name, folder = next(entry for entry in data.training if entry[0] != "patient_2")
     patient = cache.open_patient(name, folder)
     middle_mm = patient.affine @ [*patient.lesion_voxels.mean(axis=0), 1]
     in_file_mm = np.diag([*SPACING_MM, 1]) @ [7, 8, 10.5, 1] + [-7, 11, 3, 0]
-    # Labels are those of the nearest voxel.
+    # Labels are resampled to the nearest voxel, so the centre may be half a voxel away.
     np.testing.assert_allclose(middle_mm, in_file_mm, atol=0.5)
 
 
-def test_landmarks_come_from_the_training_patients_alone(patients_root, cache_folder):
+def test_landmarks_are_fitted_only_on_the_training_patients(patients_root, cache_folder):
     data = prepared(patients_root, cache_folder)
     ((name, _),) = data.validation
     time01 = patients_root / name / layout.TIME01
@@ -72,13 +70,13 @@ def test_landmarks_come_from_the_training_patients_alone(patients_root, cache_fo
     assert prepared(patients_root, cache_folder).preprocessing == data.preprocessing
 
 
-def test_a_full_cache_reads_no_file_again(patients_root, cache_folder, monkeypatch):
+def test_with_a_full_cache_no_file_is_read_again(patients_root, cache_folder, monkeypatch):
     first = prepared(patients_root, cache_folder)
     monkeypatch.setattr(cache, "read_pair", lambda patient: pytest.fail("read again"))
     assert prepared(patients_root, cache_folder) == first
 
 
-def test_a_changed_file_or_setting_is_another_entry(patients_root, cache_folder):
+def test_a_changed_file_or_setting_makes_a_new_entry(patients_root, cache_folder):
     first = prepared(patients_root, cache_folder, 0)
     other = prepare(
         patients_root,
@@ -95,7 +93,7 @@ def test_a_changed_file_or_setting_is_another_entry(patients_root, cache_folder)
     assert again.training[1:] == first.training[1:]
 
 
-def test_an_interrupted_entry_is_made_again(patients_root, cache_folder, monkeypatch):
+def test_an_interrupted_entry_is_written_again(patients_root, cache_folder, monkeypatch):
     save = np.save
 
     def fail(path, array):
@@ -107,12 +105,12 @@ def test_an_interrupted_entry_is_made_again(patients_root, cache_folder, monkeyp
     with pytest.raises(InputError, match=r"cannot be written .*No space left"):
         prepared(patients_root, cache_folder)
     (place,) = cache_folder.iterdir()
-    assert not [p for p in place.iterdir() if p.is_dir()]  # nothing half-made is left
+    assert not [p for p in place.iterdir() if p.is_dir()]  # no partial entry is left
     monkeypatch.undo()
     assert len(prepared(patients_root, cache_folder).training) == 3
 
 
-def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cache_folder):
+def test_every_problem_of_every_patient_is_listed_in_one_message(patients_root, cache_folder):
     (patients_root / "patient_0" / layout.TIME01).write_bytes(b"")
     (patients_root / "patient_1" / layout.EXPERT.format(1)).unlink()
     save_nifti(patients_root / "patient_3" / layout.CONSENSUS, np.full(SHAPE, 2, np.uint8))
@@ -124,8 +122,8 @@ def test_every_problem_of_every_patient_comes_in_one_message(patients_root, cach
     assert "patient_1/ground_truth_expert1.nii.gz: no such file" in message
     assert "patient_3/ground_truth.nii.gz" in message
     assert "as config.model.targets (2)" in message
-    assert message.endswith("; where there is a consensus only: --config.model.targets=1")
-    assert not list(cache_folder.rglob("patient_*"))  # and nothing was preprocessed
+    assert message.endswith(" If there is only a consensus, use --config.model.targets=1.")
+    assert not list(cache_folder.rglob("patient_*"))  # no patient was preprocessed
 
 
 def test_refuses_a_brain_smaller_than_a_patch(patients_root):
@@ -146,7 +144,7 @@ def test_refuses_a_visit_that_is_constant_inside_the_brain(patients_root, cache_
         prepared(patients_root, cache_folder)
 
 
-def test_a_map_comes_back_onto_the_grid_of_the_files(patients_root):
+def test_a_map_is_resampled_to_the_grid_of_the_files(patients_root):
     patient = find_patients(patients_root, 1)[0]
     pair = read_pair(patient)
     resampled = resample(patient, pair, SETTINGS)
@@ -157,7 +155,7 @@ def test_a_map_comes_back_onto_the_grid_of_the_files(patients_root):
     assert (back > 0.5).sum() <= 1.3 * pair.targets[0].sum()
 
 
-def test_preprocessing_survives_its_file(tmp_path):
+def test_preprocessing_survives_saving_and_loading(tmp_path):
     preprocessing = Preprocessing(settings=SETTINGS, landmarks=(0.0, 31.25, 100.0), deviation=5.0)
     preprocessing.save(tmp_path / "p.json")
     assert Preprocessing.load(tmp_path / "p.json") == preprocessing
@@ -183,14 +181,12 @@ def test_refuses_a_brain_that_falls_between_the_voxels_of_the_isotropic_grid(pat
         )
 
 
-def test_refuses_to_hold_out_everybody(patients_root, cache_folder):
+def test_refuses_to_hold_out_all_patients(patients_root, cache_folder):
     with pytest.raises(InputError, match="validation_patients is 4; expected 0 to 3"):
         prepared(patients_root, cache_folder, 4)
 
 
-def test_every_fold_is_held_out_in_its_turn_and_all_runs_know_all_folds(
-    patients_root, cache_folder
-):
+def test_each_run_holds_out_its_fold_and_lists_all_folds(patients_root, cache_folder):
     folds = [prepared(patients_root, cache_folder, 0, folds=3, fold=k) for k in range(3)]
     names = [[name for name, _ in data.validation] for data in folds]
     assert sorted(name for held_out in names for name in held_out) == [
@@ -206,24 +202,24 @@ def test_every_fold_is_held_out_in_its_turn_and_all_runs_know_all_folds(
 def test_refuses_more_folds_than_patients_or_than_patients_with_new_lesions(
     patients_root, cache_folder
 ):
-    with pytest.raises(InputError, match=r"patients: config.data.folds is 5; expected at most 4"):
+    with pytest.raises(InputError, match=r"patients: config.data.folds is 5, but .* Use at most 4"):
         prepared(patients_root, cache_folder, 0, folds=5)
     with pytest.raises(
-        InputError, match=r"config.data.folds is 4, and 3 of the 4 patients .* fewer folds"
+        InputError, match=r"config.data.folds is 4, but .* for only 3 of the 4 patients\. .* fewer"
     ):
         prepared(patients_root, cache_folder, 0, folds=4)
-    assert not list(cache_folder.rglob("patient_*"))  # and nothing was preprocessed
+    assert not list(cache_folder.rglob("patient_*"))  # no patient was preprocessed
 
 
-def make_of_scans(root, scans):
-    """Let patients be pairs that were made of scans: {patient: scan}."""
+def mark_as_made_from_scans(root, scans):
+    """Mark patients as pairs that were made from scans: {patient: scan}."""
     for name, scan in scans.items():
         (root / name / layout.SYNTHETIC).write_text(json.dumps({"source": scan, "number": 0}))
 
 
-def test_pairs_made_of_one_scan_are_trained_on_or_held_out_together(patients_root, cache_folder):
+def test_pairs_made_from_one_scan_are_trained_on_or_held_out_together(patients_root, cache_folder):
     scans = {"patient_0": "bea", "patient_1": "carl", "patient_2": "carl", "patient_3": "bea"}
-    make_of_scans(patients_root, scans)
+    mark_as_made_from_scans(patients_root, scans)
     together = [["patient_0", "patient_3"], ["patient_1", "patient_2"]]
     for kwargs in ({"folds": 2}, {"folds": 2, "fold": 1}, {"validation_patients": 1}):
         data = prepared(patients_root, cache_folder, **{"validation_patients": 0} | kwargs)
@@ -232,28 +228,28 @@ def test_pairs_made_of_one_scan_are_trained_on_or_held_out_together(patients_roo
 
 
 def test_a_patient_with_the_name_of_a_scan_stays_with_its_pairs(patients_root):
-    make_of_scans(patients_root, {"patient_0": "patient_1", "patient_3": "patient_1"})
+    mark_as_made_from_scans(patients_root, {"patient_0": "patient_1", "patient_3": "patient_1"})
     assert groups_of(find_patients(patients_root, 2)) == [[0, 1, 3], [2]]
 
 
-def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patients_root):
-    make_of_scans(patients_root, {f"patient_{k}": "bea" if k else "carl" for k in range(4)})
+def test_too_few_scans_are_reported_before_any_volume_is_read(small_config, patients_root):
+    mark_as_made_from_scans(
+        patients_root, {f"patient_{k}": "bea" if k else "carl" for k in range(4)}
+    )
     for path in patients_root.rglob("*.nii.gz"):
         path.write_bytes(b"")
     small_config.data.validation_patients = 2
-    message = (
-        r"patients: config.data.validation_patients is 2; expected 0 to 1: of the 4 patients 3"
-    )
+    message = r"patients: config.data.validation_patients is 2; expected 0 to 1, because 3 of the 4"
     with pytest.raises(InputError, match=message):
         check_patients(typed(small_config))
     small_config.data.validation_patients, small_config.data.folds = 0, 3
-    message = r"patients: config.data.folds is 3; expected at most 2, the number of scans"
+    message = r"patients: config.data.folds is 3, but there are only 2 scans"
     with pytest.raises(InputError, match=message):
         check_patients(typed(small_config))
     small_config.data.folds = 2
     check_patients(typed(small_config))
-    small_config.train.batch_size = 17  # an epoch has 16 patches of the one pair that may be left
-    with pytest.raises(InputError, match=r"expected at most 16, .* from each of 1 patients"):
+    small_config.train.batch_size = 17  # more than the 16 patches of the one pair that is left
+    with pytest.raises(InputError, match=r"from each of 1 patients\)\. Use at most 16\."):
         check_patients(typed(small_config))
 
 
@@ -261,38 +257,40 @@ def test_too_few_scans_are_told_of_before_anything_is_read(small_config, patient
     ("record", "message"),
     [
         ('{"source": "be', "synthetic.json: is damaged"),
-        ("[]", "synthetic.json: its source is None; expected the name of the scan"),
-        ('{"source": 3}', "synthetic.json: its source is 3; expected the name of the scan"),
+        ("[]", "synthetic.json: its source is None. Expected the name of the scan"),
+        ('{"source": 3}', "synthetic.json: its source is 3. Expected the name of the scan"),
     ],
 )
-def test_a_pair_that_does_not_say_of_which_scan_it_is_cannot_be_split(
+def test_a_pair_with_a_damaged_record_of_its_scan_cannot_be_split(
     patients_root, cache_folder, record, message
 ):
     (patients_root / "patient_1" / layout.SYNTHETIC).write_text(record)
     with pytest.raises(InputError, match=f"patient_1/{message}"):
         prepared(patients_root, cache_folder)
-    assert read_pair(find_patients(patients_root, 1)[1])  # as for a prediction
+    assert read_pair(find_patients(patients_root, 1)[1])  # a prediction can still read the pair
 
 
-def test_the_disk_that_is_announced_is_what_the_entries_take(patients_root, cache_folder, capsys):
+def test_the_announced_disk_space_is_what_the_entries_need(patients_root, cache_folder, capsys):
     data = prepared(patients_root, cache_folder)
-    assert "4 patients to preprocess, 0.00 GiB on disk" in capsys.readouterr().out
+    assert "preprocessing 4 patients needs 0.00 GiB of disk" in capsys.readouterr().out
     patients = find_patients(patients_root, 2)
     measures = cache.measure(patients, SETTINGS, cache.open_cache(cache_folder))
     entries = dict([*data.training, *data.validation])
     for patient, measured in zip(patients, measures, strict=True):
         size = sum(file.stat().st_size for file in entries[patient.name].iterdir())
         announced = cache._entry_bytes(measured, 2)
-        assert announced < size < announced + 5 * 256  # five headers of files
+        assert announced < size < announced + 5 * 256  # the headers of five files
     prepared(patients_root, cache_folder)
-    assert capsys.readouterr().out == ""  # nothing is missing
+    assert capsys.readouterr().out == ""  # no entry is missing
 
 
-def test_a_disk_without_room_is_refused_before_the_work(patients_root, cache_folder, monkeypatch):
+def test_too_little_disk_space_is_reported_before_preprocessing(
+    patients_root, cache_folder, monkeypatch
+):
     full = SimpleNamespace(free=1000)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: full)
-    monkeypatch.setattr(cache, "_build", lambda *_: pytest.fail("work was begun"))
-    with pytest.raises(InputError, match=r"4 patients to preprocess, .* GiB are free; expected"):
+    monkeypatch.setattr(cache, "_build", lambda *_: pytest.fail("preprocessing was started"))
+    with pytest.raises(InputError, match=r"preprocessing 4 patients needs .* GiB are free\. Free"):
         prepared(patients_root, cache_folder)
 
 
@@ -304,7 +302,7 @@ def test_a_cache_of_another_format_is_not_read(patients_root, cache_folder):
     assert not list(other.iterdir())
 
 
-def test_what_a_killed_run_left_long_ago_is_cleared_away(patients_root, cache_folder):
+def test_old_partial_entries_of_killed_runs_are_deleted(patients_root, cache_folder):
     place = cache.open_cache(cache_folder)
     old, new = place / ".partial-1-x", place / ".partial-2-y"
     old.mkdir()
@@ -312,18 +310,18 @@ def test_what_a_killed_run_left_long_ago_is_cleared_away(patients_root, cache_fo
     os.utime(old, (1, 1))
     cache.open_cache(cache_folder)
     assert not old.exists()
-    assert new.exists()  # perhaps of a run that is at it
+    assert new.exists()  # another run may still be writing it
 
 
 def test_a_damaged_entry_is_named(patients_root, cache_folder):
     ((name, folder),) = prepared(patients_root, cache_folder).validation
     (folder / "images.npy").write_bytes(b"")
-    with pytest.raises(InputError, match=f"{folder}: this entry of the cache is damaged"):
+    with pytest.raises(InputError, match=f"{folder}: this cache entry is damaged"):
         cache.open_patient(name, folder)
 
 
 def test_runs_that_start_together_share_a_cache(patients_root, cache_folder):
-    # Processes, as runs are: within one process nobody makes the same entry twice.
+    # Each run is a separate process: a single process never creates the same entry twice.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(3, context) as pool:
         runs = list(pool.map(prepared, [patients_root] * 3, [cache_folder] * 3))

@@ -1,9 +1,13 @@
-"""Make patches differ as patients and scanners do: first draw the changes, then apply them.
+"""Augment patches with variation like that between patients and between scanners.
 
-`draw`: all randomness, a function of seed and patch. `spatial`: where voxels are taken from, which
-is the same for both visits and the targets, except for a small misregistration. `appearance`: what
-is done to the intensities of each visit. `smooth`: smooth functions, which both use. `patch`: all
-of it together.
+All changes of a patch are drawn first and applied afterwards. The modules are:
+
+- `draw` draws all random numbers. They depend only on the seed and the number of the patch.
+- `spatial` moves voxels. Both visits and the targets move together, except for a small
+  misregistration of time01.
+- `appearance` changes the intensities of each visit.
+- `smooth` evaluates the smooth functions that `spatial` and `appearance` use.
+- `patch` applies all changes to a patch.
 """
 
 from msseg_jax.data.augmentation.draw import Augmentation, draw_augmentation

@@ -1,9 +1,10 @@
-"""Change the intensities of one visit as another scanner, or another day, would.
+"""Change the intensities of one visit, as if it had been acquired on another scanner or day.
 
 Intensities are z-scores of the brain. A scanner's gain, the bias field of its coil and a gamma act
-on a signal that is never negative. So these three act on the part of a z-score above that of no
-signal (`zero_signal`). The normalisation of a whole visit removes most of a gain. What is drawn
-here is the rest: lesions or the mask make the mean and deviation of the visits differ.
+on a signal that is never negative. These three are therefore applied to the difference between a
+z-score and `zero_signal`, the z-score of zero signal. The normalisation of a whole visit removes
+most of a gain. The gains drawn here stand for the rest, which remains because lesions or the mask
+make the mean and the standard deviation differ between the visits.
 """
 
 from collections.abc import Callable
@@ -18,24 +19,25 @@ from msseg_jax.data.intensity import BACKGROUND
 
 @dataclass(frozen=True)
 class Appearance:
-    """The changes to one visit; by default there are none."""
+    """The changes to one visit. The defaults change nothing."""
 
     gamma: float = 1.0  # exponent
     gain: float = 1.0  # factor
-    bias: np.ndarray | None = None  # (n, n, n), control values of the factor's logarithm
-    blur_voxels: float = 0.0  # Gaussian standard deviation
+    bias: np.ndarray | None = None  # (n, n, n), control values for the logarithm of the factor
+    blur_voxels: float = 0.0  # standard deviation of the Gaussian
     slice_axis: int = 0
-    slice_voxels: float = 1.0  # thickness
-    slice_phase: float = 0.0  # share of the first slice that lies before the patch, 0..1
-    noise: float = 0.0  # Gaussian standard deviation, in standard deviations of the brain
+    slice_voxels: float = 1.0  # thickness of a slice
+    slice_phase: float = 0.0  # fraction of the first slice that lies before the patch, 0..1
+    noise: float = 0.0  # standard deviation of Gaussian noise, as a z-score
     noise_seed: int = 0
-    zero_signal: float = -4.0  # the z-score of no signal at all
+    zero_signal: float = -4.0  # z-score of zero signal
 
 
 def change_appearance(image: np.ndarray, brain: np.ndarray, appearance: Appearance) -> np.ndarray:
-    """Return a changed visit, (S, S, S) float32, with BACKGROUND outside the brain.
+    """Return the changed visit, (S, S, S) float32, with BACKGROUND outside the brain.
 
-    The order is that in which a signal arises: the tissue, the coil, the resolution, the noise.
+    The changes follow the order of the physical effects: tissue (gamma), coil (gain and bias),
+    resolution (blur and slices), noise.
     """
     zero = appearance.zero_signal
     if appearance.gamma != 1:
@@ -54,12 +56,13 @@ def change_appearance(image: np.ndarray, brain: np.ndarray, appearance: Appearan
 
 
 def change_gamma(image: np.ndarray, gamma: float, zero_signal: float) -> np.ndarray:
-    """Raise the signal to the power of gamma, in units in which the brain's mean is 1.
+    """Raise the signal to the power of gamma, in units in which the brain's mean signal is 1.
 
-    So the z-scores 0 and `zero_signal` stay, as normalisation would restore the mean.
+    Therefore the z-scores 0 and `zero_signal` do not change. Normalisation would restore the mean
+    in any case.
     """
     signal = image / np.float32(-zero_signal) + np.float32(1)
-    # Values that interpolation and noise have pushed below no signal keep their order.
+    # Interpolation and noise can make a signal negative. `copysign` keeps the order of the values.
     changed = np.copysign(np.abs(signal) ** np.float32(gamma), signal)
     return (changed - np.float32(1)) * np.float32(-zero_signal)
 
@@ -67,20 +70,20 @@ def change_gamma(image: np.ndarray, gamma: float, zero_signal: float) -> np.ndar
 def multiply_signal(
     image: np.ndarray, factor: float | np.ndarray, zero_signal: float
 ) -> np.ndarray:
-    """Multiply the signal by a factor: one for all voxels, or one per voxel."""
+    """Multiply the signal by one factor for all voxels, or by one factor per voxel."""
     zero = np.float32(zero_signal)
     return (image - zero) * np.float32(factor) + zero
 
 
 def bias_field(appearance: Appearance, image: np.ndarray) -> np.ndarray | float:
-    """Return the coil's factor in every voxel, (S, S, S) float32, smooth and positive; or 1."""
+    """Return the smooth, positive factor of the coil, (S, S, S) float32; 1.0 if bias is None."""
     if appearance.bias is None:
         return 1.0
     return np.exp(spline_field(appearance.bias, image.shape[0]))
 
 
 def blur(image: np.ndarray, brain: np.ndarray, sigma_voxels: float) -> np.ndarray:
-    """Blur the inside of the brain with a Gaussian."""
+    """Blur the brain with a Gaussian, without mixing in the background."""
     return _inside(
         lambda array: ndimage.gaussian_filter(array, sigma_voxels, mode="nearest"), image, brain
     )
@@ -89,14 +92,14 @@ def blur(image: np.ndarray, brain: np.ndarray, sigma_voxels: float) -> np.ndarra
 def thicken_slices(
     image: np.ndarray, brain: np.ndarray, axis: int, thickness_voxels: float, phase: float
 ) -> np.ndarray:
-    """Take means over slices across an axis, then interpolate linearly between their centres.
+    """Average over thick slices along an axis, then interpolate linearly between their centres.
 
-    Beyond the outer centres the straight line continues, so a ramp stays a ramp. If the brain
-    fills too little of the outer slices for that, the outermost mean is held.
+    Beyond the outer centres the line is extrapolated, so a ramp stays a ramp. Where the brain
+    fills too little of the outer slices for that, the mean of the outermost slice is used instead.
 
     Args:
-      thickness_voxels: of a slice, 1 or more. With 1 and phase 0 nothing changes.
-      phase: share of the first slice that lies before the patch, 0 or more and less than 1.
+      thickness_voxels: thickness of a slice, 1 or more. With 1 and phase 0 nothing changes.
+      phase: fraction of the first slice that lies before the patch, at least 0 and less than 1.
     """
     straight, held = _slice_matrices(image.shape[axis], thickness_voxels, phase)
 
@@ -105,8 +108,8 @@ def thicken_slices(
 
     if brain.all():
         return across(straight, image)
-    # The continued line has negative weights, which may leave almost nothing of a small share of
-    # brain, and `_inside` must not divide by that.
+    # Extrapolation has negative weights. If there is little brain in the outer slices, its total
+    # weight can be almost zero, and `_inside` must not divide by that.
     steady = across(straight, brain.astype(np.float32)) > 0.5
     return _inside(
         lambda array: np.where(steady, across(straight, array), across(held, array)), image, brain
@@ -114,7 +117,7 @@ def thicken_slices(
 
 
 def add_noise(image: np.ndarray, deviation: float, seed: int) -> np.ndarray:
-    """Add independent Gaussian noise to every voxel, a function of `seed`."""
+    """Add independent Gaussian noise to every voxel. The noise depends only on `seed`."""
     noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
     return image + np.float32(deviation) * noise
 
@@ -122,7 +125,7 @@ def add_noise(image: np.ndarray, deviation: float, seed: int) -> np.ndarray:
 def _inside(
     smooth: Callable[[np.ndarray], np.ndarray], image: np.ndarray, brain: np.ndarray
 ) -> np.ndarray:
-    """Apply a linear filter that sees only the brain, so that its rim keeps its intensity."""
+    """Apply a linear filter to the brain only, so that the rim of the brain keeps its intensity."""
     if brain.all():
         return smooth(image)
     weight = smooth(brain.astype(np.float32))
@@ -131,23 +134,24 @@ def _inside(
 
 
 def _slice_matrices(size: int, thickness: float, phase: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return two matrices, (size, size) float32, that lead from voxels to slices and back.
+    """Return two (size, size) float32 matrices that average over slices and interpolate back.
 
-    Beyond the outer centres the first continues the straight line, and the second holds the outer
-    means.
+    Beyond the outer centres, the first matrix extrapolates the line, and the second repeats the
+    outer means.
     """
     slices = int(np.ceil(size / thickness + phase))
-    # Voxel i covers i to i + 1. If the patch cuts a slice, only the part inside counts.
+    # Voxel i covers the interval from i to i + 1. If the patch cuts a slice, only the part of the
+    # slice inside the patch counts.
     edges = np.clip((np.arange(slices + 1) - phase) * thickness, 0, size)
-    seen = np.diff(edges) > 1e-6  # rounding may leave an empty last slice
+    seen = np.diff(edges) > 1e-6  # rounding may produce an empty last slice
     first, last = edges[:-1][seen, None], edges[1:][seen, None]
     voxels = np.arange(size)
     overlap = np.maximum(np.minimum(last, voxels + 1) - np.maximum(first, voxels), 0)
     means = overlap / overlap.sum(axis=1, keepdims=True)  # (slices, size)
     places = voxels + 0.5
-    # The centre of a slice is the mean of its voxels' centres, weighted as the voxels are, and not
-    # that of its edges. So the mean of a ramp is its value there, even if a slice takes a part of
-    # a voxel.
+    # The centre of a slice is the weighted mean of its voxels' centres, not the middle between its
+    # edges. The mean of a ramp over a slice then equals the ramp's value at the centre, even if
+    # the slice contains only a part of a voxel.
     centres = means @ places
     if len(centres) == 1:
         one = np.repeat(means, size, axis=0).astype(np.float32)

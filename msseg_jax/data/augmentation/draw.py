@@ -1,4 +1,4 @@
-"""Draw all the randomness of a patch, before anything is done to it."""
+"""Draw all random numbers for a patch, before any change is applied to it."""
 
 from dataclasses import dataclass, replace
 
@@ -14,22 +14,24 @@ from msseg_jax.data.patches import AUGMENTATION_STREAM
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The changes that were drawn for one patch."""
+    """The changes drawn for one patch."""
 
     spatial: Spatial
     appearances: tuple[Appearance, Appearance]  # of time01 and time02
 
 
 def draw_augmentation(settings: AugmentationSettings, seed: int, patch_id: int) -> Augmentation:
-    """Draw the augmentation of a patch of a run, which depends only on the arguments.
+    """Draw the augmentation of a patch. The result depends only on the arguments.
 
-    All draws come from one generator, one after the other, so a change of one probability also
-    changes what is drawn after it. The control values of the elastic and bias fields are uniform
-    up to their limits. The fields are weighted means of them, so they stay well within (`smooth`).
+    All numbers come from one generator, one after the other, so changing one probability also
+    changes everything that is drawn after it. The control values of the elastic and bias fields
+    are uniform up to their limits. The fields are weighted means of control values, so they stay
+    well below these limits (see `smooth`).
     """
     generator = np.random.default_rng((seed, AUGMENTATION_STREAM, patch_id))
     spatial = _draw_spatial(settings, generator)
-    slice_axis = int(generator.integers(3))  # a patient's scans are mostly planned the same way
+    # Both visits get the same axis, because slices of a patient's scans usually run the same way.
+    slice_axis = int(generator.integers(3))
     time01, time02 = (_draw_appearance(settings, slice_axis, generator) for _ in range(2))
     return Augmentation(spatial, (time01, time02))
 
@@ -78,17 +80,17 @@ def _draw_appearance(
 
 
 def _around_one(limit: float, generator: np.random.Generator) -> float:
-    """Draw a factor from 1 / (1 + limit) to 1 + limit, as often below 1 as above."""
+    """Draw a factor from 1 / (1 + limit) to 1 + limit, uniform on a log scale."""
     return float(np.exp(generator.uniform(-1, 1) * np.log1p(limit)))
 
 
 def _draw_rotation(degrees: float, generator: np.random.Generator) -> np.ndarray:
-    """Draw a rotation, (3, 3), about any direction, by an angle uniform up to `degrees`."""
+    """Draw a rotation, (3, 3), about a random axis, with an angle uniform from 0 to `degrees`."""
     angle = np.radians(generator.uniform(0, degrees))
     return Rotation.from_rotvec(angle * _draw_direction(generator)).as_matrix()
 
 
 def _draw_direction(generator: np.random.Generator) -> np.ndarray:
-    """Draw a unit vector, (3,)."""
+    """Draw a unit vector, (3,), with a uniformly distributed direction."""
     vector = generator.standard_normal(3)
     return vector / np.linalg.norm(vector)

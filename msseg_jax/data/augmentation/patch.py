@@ -1,4 +1,4 @@
-"""Cut a patch from a patient with the changes that were drawn for it."""
+"""Cut a patch from a patient and apply the changes drawn for it."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from msseg_jax.data.patches import Corner
 def cut_augmented(
     patient: CachedPatient, corner: Corner, size: int, augmentation: Augmentation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut an augmented patch. It is that of a plain crop if no change was drawn.
+    """Cut an augmented patch. If no change was drawn, it equals the plain crop.
 
     Returns:
       images (2, S, S, S) int16 and targets (ceil(T / 8), S, S, S) uint8, packed as in the cache.

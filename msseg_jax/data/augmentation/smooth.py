@@ -1,8 +1,9 @@
 """Smooth functions on a patch: uniform cubic B-splines over a coarse grid of control values.
 
-A B-spline is a weighted mean of control values, so it never exceeds the largest of them. If they
-are drawn independently it stays well below. In a patch of `configs/msseg2.py` its largest value is
-mostly about 0.6 of the limit with 4 cells (over three axes), and a third of it with 1 cell
+A B-spline is a weighted mean of its control values, so it never exceeds the largest of them. If
+the control values are drawn independently up to a limit, it stays well below that limit. With the
+patch size of `configs/msseg2.py`, the largest absolute value is typically about 0.6 of the limit
+for 4 cells (the largest of three components), and about a third of it for 1 cell
 (`tests/data/test_augmentation.py`).
 """
 
@@ -10,16 +11,16 @@ import functools
 
 import numpy as np
 
-SUPPORT = 4  # control values along each axis on which a point depends
+SUPPORT = 4  # number of control values along each axis that influence a point
 
 
 def control_points(cells: int) -> int:
-    """Return how many control values an axis with `cells` equal parts needs."""
+    """Return the number of control values along an axis that is divided into `cells` parts."""
     return cells + SUPPORT - 1
 
 
 def cells(control: np.ndarray) -> int:
-    """Return into how many parts control values (..., n, n, n) divide an axis."""
+    """Return the number of parts into which control values (..., n, n, n) divide an axis."""
     return control.shape[-1] - SUPPORT + 1
 
 
@@ -27,11 +28,11 @@ def spline_field(control: np.ndarray, size: int) -> np.ndarray:
     """Return the spline's values at the centres of voxels, (..., size, size, size) float32.
 
     Args:
-      control: (..., n, n, n) control values, whose `cells` cover the patch along each axis.
+      control: (..., n, n, n) control values. Their `cells` cover the patch along each axis.
     """
     weights = _weights(size, control.shape[-1])  # (size, n)
     *outer, n, _, _ = control.shape
-    # Axis by axis, because the weights of a spline are products.
+    # One axis at a time: the weights in 3-D are products of the weights along each axis.
     field = weights @ control.astype(np.float32).reshape(*outer, n, n * n)
     field = weights @ field.reshape(*outer, size, n, n)
     return field @ weights.T
@@ -39,7 +40,7 @@ def spline_field(control: np.ndarray, size: int) -> np.ndarray:
 
 @functools.lru_cache(16)
 def _weights(size: int, n: int) -> np.ndarray:
-    """Return the weights of n control values in each of `size` voxels, (size, n) float32."""
+    """Return the weight of each of n control values in each of `size` voxels, (size, n) float32."""
     place = (np.arange(size) + 0.5) / size * (n - SUPPORT + 1)
     cell = place.astype(int)
     t = place - cell

@@ -1,7 +1,8 @@
-"""Where the voxels of a patch come from: flips, rotation, scaling, bending, a moved first visit.
+"""Spatial augmentation: flips, rotation, scaling, elastic deformation and misregistration.
 
-The voxels are looked up in the patient's volume, not in a patch that is already cut, so that what
-turns into view is tissue and not padding. Each visit is interpolated only once.
+The voxels of a patch are looked up in the patient's whole volume, not in a patch that was cut
+before. What rotates into the patch is therefore tissue and not padding. Each visit is interpolated
+only once.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from msseg_jax.data.patches import Corner, Shape, crop
 
 @dataclass(frozen=True)
 class Misregistration:
-    """How time01 is moved on time02, about the centre of the patch."""
+    """A rigid motion of time01 relative to time02, about the centre of the patch."""
 
     rotation: np.ndarray  # (3, 3)
     shift_voxels: np.ndarray  # (3,)
@@ -26,36 +27,37 @@ class Misregistration:
 
 @dataclass(frozen=True)
 class Spatial:
-    """The changes to where a patch's voxels come from; by default there are none."""
+    """The spatial changes to a patch. The defaults change nothing."""
 
     flips: tuple[bool, bool, bool] = (False, False, False)  # by array axis
-    matrix: np.ndarray | None = None  # (3, 3), offsets from the patch's centre: patch to volume
-    displacement: np.ndarray | None = None  # (3, n, n, n), control values of a spline, in its cells
+    matrix: np.ndarray | None = None  # (3, 3), maps offsets from the patch's centre to the volume
+    displacement: np.ndarray | None = None  # (3, n, n, n), control values of a spline, in cells
     misregistration: Misregistration | None = None
 
 
 @dataclass(frozen=True)
 class Box:
-    """The part of a volume in which a deformed patch is looked up, and the places in it."""
+    """The part of a volume that a deformed patch needs, and the position of each voxel in it."""
 
     corner: Corner
     shape: Shape
-    places: np.ndarray | None  # (3, S^3) float32, voxel indices in the box; None: each voxel's own
+    places: np.ndarray | None  # (3, S^3) float32, voxel indices in the box; None: no voxel moves
 
 
 def cut_deformed(
     patient: CachedPatient, corner: Corner, size: int, spatial: Spatial
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut a patch of `size`^3 voxels; without deformation its first voxel is `corner`.
+    """Cut a patch of `size`^3 voxels. Without deformation its first voxel is `corner`.
 
-    A voxel p, as an offset from the centre of the patch, is looked up at q = matrix (p +
-    displacement(p)), and in time01 at rotation q + shift. It is time01 that moves, because the
-    targets mark what is seen at time02. Images are interpolated linearly. Brain and targets are
-    taken from the nearest voxel. Flips come last.
+    Let p be the offset of a voxel from the centre of the patch. At time02 the voxel is looked up
+    at q = matrix (p + displacement(p)), and at time01 at rotation q + shift. Only time01 moves
+    relative to the targets, because they mark what is seen at time02. Images are interpolated
+    linearly. Brain and targets are taken from the nearest voxel. Flips are applied last.
 
-    A place that lies wholly outside the brain in one visit is outside it for both: otherwise its
-    BACKGROUND would look like a change beside the dark rim of the other visit. Targets stay there,
-    as they do outside the brain of a plain crop: they belong to time02, which is not moved.
+    A voxel that lies entirely outside the brain in one visit counts as outside in both visits. If
+    it did not, the BACKGROUND of one visit next to the dark rim of the other would look like a
+    change. Targets are kept at such voxels, because they belong to time02, which does not move. A
+    plain crop keeps targets outside the brain, too.
 
     Returns:
       images (2, S, S, S) float32, BACKGROUND outside the brain; targets (ceil(T / 8), S, S, S)
@@ -73,16 +75,16 @@ def cut_deformed(
 
 
 def place_visits(corner: Corner, size: int, spatial: Spatial) -> tuple[Box, Box]:
-    """Return where the voxels of time01, and those of time02 and the targets, are looked up."""
+    """Return where to look up the voxels of time01, and those of time02 and the targets."""
     offsets = _deformed(size, spatial)
     box02 = _box(corner, size, offsets)
     if spatial.misregistration is None:
         return box02, box02
-    return _box(corner, size, _misplaced(size, offsets, spatial.misregistration)), box02
+    return _box(corner, size, _misregistered(size, offsets, spatial.misregistration)), box02
 
 
 def _deformed(size: int, spatial: Spatial) -> np.ndarray | None:
-    """Return offsets from the patch's centre, (3, S^3) float32; None if no voxel moves."""
+    """Return deformed offsets from the patch's centre, (3, S^3) float32; None if no voxel moves."""
     if spatial.matrix is None and spatial.displacement is None:
         return None
     offsets = _grid(size)
@@ -90,30 +92,30 @@ def _deformed(size: int, spatial: Spatial) -> np.ndarray | None:
         cell_voxels = size / cells(spatial.displacement)
         offsets += spline_field(spatial.displacement * cell_voxels, size).reshape(3, -1)
     if spatial.matrix is not None:
-        offsets = _turned(spatial.matrix, offsets)
+        offsets = _transformed(spatial.matrix, offsets)
     return offsets
 
 
-def _misplaced(size: int, offsets: np.ndarray | None, moved: Misregistration) -> np.ndarray:
+def _misregistered(size: int, offsets: np.ndarray | None, moved: Misregistration) -> np.ndarray:
     if offsets is None:
         offsets = _grid(size)
-    offsets = _turned(moved.rotation, offsets)
+    offsets = _transformed(moved.rotation, offsets)
     offsets += moved.shift_voxels.astype(np.float32)[:, None]
     return offsets
 
 
-def _turned(matrix: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return matrix (3, 3) @ offsets (3, N).
+def _transformed(matrix: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return matrix @ offsets, where the shapes are (3, 3) and (3, N).
 
-    A BLAS would start threads for it, which would hinder those that cut the other patches.
+    The operator `@` would call BLAS. Its threads would slow down those that cut other patches.
     """
     i, j, k = offsets
-    turned = np.empty_like(offsets)
-    for row, (a, b, c) in zip(turned, matrix.astype(np.float32), strict=True):
+    transformed = np.empty_like(offsets)
+    for row, (a, b, c) in zip(transformed, matrix.astype(np.float32), strict=True):
         np.multiply(i, a, out=row)
         row += b * j
         row += c * k
-    return turned
+    return transformed
 
 
 def _grid(size: int) -> np.ndarray:
@@ -123,12 +125,12 @@ def _grid(size: int) -> np.ndarray:
 
 
 def _box(corner: Corner, size: int, offsets: np.ndarray | None) -> Box:
-    """Return the smallest box of the volume with all voxels that interpolation needs."""
+    """Return the smallest box of the volume that contains all voxels needed to interpolate."""
     if offsets is None:
         return Box(corner, (size, size, size), None)
     centre = (size - 1) / 2
     low = np.floor(offsets.min(axis=1) + centre).astype(int)
-    high = np.floor(offsets.max(axis=1) + centre).astype(int) + 2  # one past the last needed
+    high = np.floor(offsets.max(axis=1) + centre).astype(int) + 2  # one past the last voxel
     places = offsets + (centre - low).astype(np.float32)[:, None]
     d, h, w = (int(c + v) for c, v in zip(corner, low, strict=True))
     depth, height, width = (high - low).tolist()
@@ -138,13 +140,13 @@ def _box(corner: Corner, size: int, offsets: np.ndarray | None) -> Box:
 def _linear(
     volume: np.ndarray, brain: np.ndarray, box: Box, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return intensities of one packed visit (D, H, W), and where there is brain to take them from.
+    """Interpolate the intensities of one packed visit (D, H, W), using voxels of the brain only.
 
-    Between brain and background only the brain's voxels count. Otherwise the dark rim of a brain
-    would be lost, and that of time01 more than that of time02.
+    If the background contributed at the border of the brain, the dark rim of the brain would be
+    lost, more so at time01 than at time02.
 
     Returns:
-      (S, S, S) float32 and (S, S, S) bool.
+      The intensities, (S, S, S) float32, and where the brain contributes to them, (S, S, S) bool.
     """
     region = unpack_images(crop(volume, box.corner, box.shape, PACKED_BACKGROUND))
     inside = crop(brain, box.corner, box.shape, False)
@@ -155,38 +157,38 @@ def _linear(
     if inside.all():
         return values.reshape(shape), np.ones(shape, bool)
     share = interpolate(inside.astype(np.float32), box.places)
-    seen = share > 1e-3  # with less, the quotient would be that of rounding errors
+    seen = share > 1e-3  # below this, rounding errors dominate the quotient
     np.divide(values, share, out=values, where=seen)
     return values.reshape(shape), seen.reshape(shape)
 
 
 def interpolate(volume: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Interpolate a volume (D, H, W) float32 trilinearly at places (3, N) float32: (N,) float32.
+    """Interpolate a volume (D, H, W) float32 trilinearly; return (N,) float32.
 
-    It returns what `ndimage.map_coordinates(order=1)` returns, but is faster
+    The values are those of `ndimage.map_coordinates(order=1)`, but this function is faster
     (`python -m benchmarks.augmentation`).
 
     Args:
-      places: voxel indices, from 0 to less than the last of each axis.
+      places: (3, N) float32, voxel indices, at least 0 and less than the last index of each axis.
     """
     _, height, width = volume.shape
     plane, flat = height * width, volume.ravel()
-    first = np.trunc(places)  # of the eight voxels around a place
+    first = np.trunc(places)  # the first of the eight voxels around each position
     share = places - first
     voxel = _flat_index(first, volume.shape)
 
     def row(start: int) -> np.ndarray:
-        # All indices lie in the box. With "clip" NumPy does not check them.
+        # mode="clip" skips NumPy's check of the indices, which all lie inside the box.
         near, far = (flat[k:].take(voxel, mode="clip") for k in (start, start + 1))
-        return _mixed(near, far, share[2])
+        return _blended(near, far, share[2])
 
-    above = _mixed(row(0), row(width), share[1])
-    below = _mixed(row(plane), row(plane + width), share[1])
-    return _mixed(above, below, share[0])
+    above = _blended(row(0), row(width), share[1])
+    below = _blended(row(plane), row(plane + width), share[1])
+    return _blended(above, below, share[0])
 
 
-def _mixed(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Return a + share (b - a), written into a; b is changed, too."""
+def _blended(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Return a + share (b - a). The result is written into `a`, and `b` is overwritten."""
     b -= a
     b *= share
     a += b
@@ -194,7 +196,11 @@ def _mixed(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def _nearest(patient: CachedPatient, box: Box, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return targets, (ceil(T / 8), S, S, S) in whole packed bytes, and brain, (S, S, S) bool."""
+    """Take targets and brain from the nearest voxels.
+
+    Returns:
+      Targets, (ceil(T / 8), S, S, S) uint8, still packed, and brain, (S, S, S) bool.
+    """
     targets, brain = (crop(a, box.corner, box.shape, 0) for a in (patient.targets, patient.brain))
     if box.places is None:
         return targets, brain
@@ -206,6 +212,6 @@ def _nearest(patient: CachedPatient, box: Box, size: int) -> tuple[np.ndarray, n
 
 
 def _flat_index(voxels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Return the places of voxels (3, N), whole numbers, in the flat array of a volume: (N,)."""
+    """Return the flat index, (N,), of each voxel in a volume. `voxels` (3, N) has whole numbers."""
     i, j, k = voxels.astype(np.int32)
     return ((i * shape[1] + j) * shape[2] + k).astype(np.intp)
