@@ -1,8 +1,8 @@
-"""Batch norm over all devices.
+"""Batch norm with statistics over all devices.
 
-Ioffe and Szegedy, "Batch Normalization", 2015. On a CPU XLA is slow at summing the voxels of a few
-channels, and needs another memory layout for it than the convolution has. There
-`native.channel_sums` takes the sums.
+The method is that of Ioffe and Szegedy, "Batch Normalization", 2015. On a CPU, XLA is slow at
+summing over voxels if there are few channels, and needs a different memory layout for these sums
+than for the convolution. On a CPU, `native.channel_sums` therefore computes them.
 """
 
 from functools import partial
@@ -16,16 +16,16 @@ from msseg_jax.network import native
 
 VOXELS = (0, 1, 2, 3)  # axes of (B, D, H, W, C)
 
-# What the gradient needs: x, then its mean, its variance and the scale, (C,) each.
+# Values needed for the gradient: x, then its mean, its variance and the scale, (C,) each.
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-# The normalised x, then mean and variance.
+# The normalised x, then its mean and its variance.
 Outputs = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class BatchNorm(nn.Module):
-    """Brings each map to zero mean and unit variance over batch and voxels, then scales and shifts.
+    """Normalises each feature map over the batch and all voxels, then scales and shifts it.
 
-    Parameters and statistics have the names of `flax.linen.BatchNorm`.
+    Parameters and statistics have the same names as in `flax.linen.BatchNorm`.
     """
 
     features: int
@@ -34,6 +34,7 @@ class BatchNorm(nn.Module):
     axis_name: str | None  # pmap axis over which batch statistics are taken
 
     def setup(self) -> None:
+        """Declare scale and bias, and the running statistics."""
         shape = (self.features,)
         self.scale = self.param("scale", nn.initializers.ones, shape)
         self.bias = self.param("bias", nn.initializers.zeros, shape)
@@ -41,9 +42,9 @@ class BatchNorm(nn.Module):
         self.var = self.variable("batch_stats", "var", jnp.ones, shape)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise by the batch's own statistics, as in training, and update the running ones.
+        """Normalise with the statistics of the batch, and update the running statistics.
 
-        (B, D, H, W, C) -> (B, D, H, W, C)
+        This is for training. The shapes are (B, D, H, W, C) -> (B, D, H, W, C).
         """
         y, *statistics = normalise(x, self.scale, self.bias, self.epsilon, self.axis_name)
         for running, of_batch in zip((self.mean, self.var), statistics, strict=True):
@@ -51,7 +52,7 @@ class BatchNorm(nn.Module):
         return y
 
     def running(self) -> tuple[jax.Array, jax.Array]:
-        """Return scale and shift, (C,) each, by the running statistics, as in inference."""
+        """Return the scale and the shift for inference, (C,) each, from the running statistics."""
         return _scale_and_shift(
             self.mean.value, self.var.value, self.scale, self.bias, self.epsilon
         )
@@ -61,11 +62,11 @@ class BatchNorm(nn.Module):
 def normalise(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None
 ) -> Outputs:
-    """Normalise x (B, D, H, W, C) by its own statistics over all devices, in float32.
+    """Normalise x (B, D, H, W, C) with its own statistics over all devices, in float32.
 
     Returns:
-      (B, D, H, W, C) of the type of x; mean and variance, (C,) float32 each, through which no
-      gradient flows.
+      The normalised x, (B, D, H, W, C), with the dtype of x; its mean and its variance, (C,)
+      float32 each. No gradient flows through the mean and the variance.
     """
     return _forward(x, scale, bias, epsilon, axis_name)[0]
 
@@ -86,9 +87,10 @@ def _backward(
     x, mean, variance, scale = residuals
     dy, _, _ = cotangents
     inverse_deviation = lax.rsqrt(variance + epsilon)
-    d_bias, product = _sums(dy, x)  # of this device; the step adds up the devices' gradients
+    # These sums are over this device only. The training step adds up the gradients of all devices.
+    d_bias, product = _sums(dy, x)
     d_scale = (product - mean * d_bias) * inverse_deviation
-    # Mean and variance of the batch depend on x, too, on every device.
+    # The mean and the variance of the batch depend on x, too, on every device.
     by_bias, by_scale = _over_devices(jnp.stack([d_bias, d_scale]) / _count(x), axis_name)
     factor = scale * inverse_deviation
     slope = -factor * by_scale * inverse_deviation

@@ -1,14 +1,14 @@
-// 3-D convolution with stride 1 and 'same' zero padding for CPUs, and the sums that batch norm
-// takes, called by XLA.
+// 3-D convolution for CPUs, with stride 1 and 'same' zero padding, and the sums over voxels that
+// batch norm needs. XLA calls these functions.
 //
-// Arrays are planar, (B, C, D, H, W): the JAX side asks XLA for this layout of its (B, D, H, W, C).
-// Vectors run along the voxels of a plane and not along the channels, so that networks of 5 or 7
-// feature maps waste no lane.
+// Arrays are planar, (B, C, D, H, W). JAX asks XLA for this layout of its (B, D, H, W, C) arrays.
+// Vectors run along the voxels of a plane and not along the channels, so networks with 5 or 7
+// feature maps waste no vector lanes.
 //
-// A plane of H x W voxels is copied into a scratch plane with a rim of zeros. There a row has
-// `stride` floats, and the tap (kh, kw) of the output voxel at flat index p = h * stride + w reads
-// p + kh * stride + kw: one run of plain vector loads over the whole plane, with no edge to mind.
-// What it computes for the columns of the rim is thrown away.
+// A plane of H x W voxels is copied into a scratch plane with a rim of zeros, in which a row has
+// `stride` floats. For the output voxel at flat index p = h * stride + w, the tap (kh, kw) reads
+// index p + kh * stride + kw. A tap is therefore one run of plain vector loads over the whole
+// plane, without special cases at the edges. Results for the columns of the rim are discarded.
 
 #include <algorithm>
 #include <atomic>
@@ -27,16 +27,16 @@ namespace ffi = xla::ffi;
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kLanes = 16, kAccumulators = 24;  // of 32 registers
+constexpr int kLanes = 16, kAccumulators = 24;  // accumulators use 24 of 32 registers
 #elif defined(__AVX__)
-constexpr int kLanes = 8, kAccumulators = 12;  // of 16 registers
+constexpr int kLanes = 8, kAccumulators = 12;  // accumulators use 12 of 16 registers
 #else  // NEON, SSE
 constexpr int kLanes = 4, kAccumulators = sizeof(void*) == 8 ? 16 : 8;
 #endif
-constexpr int kMaxOut = 8;   // output channels computed at once
-constexpr int kMaxVecs = 6;  // vectors of positions computed at once
-constexpr int kSlab = 8;     // planes in one task
-constexpr int kChunk = 512;  // positions in one step of the kernel's gradient: they stay in L1
+constexpr int kMaxOut = 8;   // maximum output channels computed at once
+constexpr int kMaxVecs = 6;  // maximum vectors of positions computed at once
+constexpr int kSlab = 8;     // maximum planes in one task
+constexpr int kChunk = 512;  // positions per step of the kernel's gradient and of the sums; fits L1
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef float LooseVec __attribute__((vector_size(kLanes * 4), aligned(4)));
@@ -51,7 +51,8 @@ struct Shape {
   int64_t volume() const { return depth * plane(); }
 };
 
-// A scratch plane: `rim` zeros around H x W voxels, and room for the last vectors to run over.
+// The layout of a scratch plane: `rim` zeros on each side of H x W voxels, and room for the last
+// vectors to read past the end.
 struct Padded {
   int64_t rim, stride, positions, size;
 
@@ -61,14 +62,14 @@ struct Padded {
         positions(s.height * stride),
         size((s.height + 2 * rim) * stride + 2 * rim + kMaxVecs * kLanes) {}
 
-  // The rim is zero from the start, and stays so.
+  // Copies a plane of voxels into `to`. The rim of `to` must already be zero and is not written.
   void fill(const Shape& s, const float* from, float* to) const {
     for (int64_t h = 0; h < s.height; ++h)
       std::memcpy(to + (h + rim) * stride + rim, from + h * s.width, s.width * sizeof(float));
   }
 };
 
-// Runs task(0) ... task(count - 1) on XLA's threads and this one, and returns when all are done.
+// Runs task(0) ... task(count - 1) on XLA's threads and on this thread. Returns when all are done.
 void parallel(ffi::ThreadPool& pool, int64_t count, const std::function<void(int64_t)>& task) {
   struct State {
     std::function<void(int64_t)> task;
@@ -87,7 +88,8 @@ void parallel(ffi::ThreadPool& pool, int64_t count, const std::function<void(int
       }
     }
   };
-  // Shared, as a helper may start only when everything is done; then it finds nothing to do.
+  // The state is shared, because a helper may start after all tasks are done and this function has
+  // returned. It then finds no task left.
   auto state = std::make_shared<State>();
   state->task = task;
   state->count = count;
@@ -98,11 +100,11 @@ void parallel(ffi::ThreadPool& pool, int64_t count, const std::function<void(int
   state->finished.wait(lock, [&] { return state->done == count; });
 }
 
-// The planes d - rim ... d + rim of all input channels, as scratch planes; each is copied once.
+// Scratch planes for d - rim ... d + rim of all input channels. Each plane is copied only once.
 class Ring {
  public:
   Ring(const Shape& shape, const Padded& padded, int64_t kernel_size,
-       const std::vector<const float*>& channels)  // of one volume
+       const std::vector<const float*>& channels)  // start of each channel of one volume
       : shape_(shape), padded_(padded), size_(kernel_size), channels_(channels),
         held_(kernel_size, -1), planes_(kernel_size * channels.size() * padded.size) {}
 
@@ -131,7 +133,7 @@ class Ring {
 
 using Array = ffi::Buffer<ffi::F32>;
 
-// Where each channel of each volume begins, whichever of the inputs holds it: [b][channel].
+// Start of each channel of each volume, over all inputs: [b][channel].
 using Channels = std::vector<std::vector<const float*>>;
 
 Channels find_channels(const ffi::RemainingArgs& inputs, const Shape& shape) {
@@ -148,13 +150,14 @@ Channels find_channels(const ffi::RemainingArgs& inputs, const Shape& shape) {
 
 // ---------------------------------------------------------------------------- forward
 
-// One output plane of kOut channels: out[o * size + p] for each position p.
-// taps: planes of each (kd, channel) that lies inside the volume, and its (kh, kw, kOut) weights.
+// One tap for convolve_plane: the scratch plane of one (kd, channel) that lies inside the volume,
+// and its weights, (kh, kw, kOut).
 struct Tap {
   const float* plane;
   const float* weights;
 };
 
+// Computes one output plane of kOut channels: out[o * padded.size + p] for each position p.
 template <int kOut>
 void convolve_plane(const std::vector<Tap>& taps, const float* bias, bool relu, int64_t kernel_size,
                     const Padded& padded, float* out) {
@@ -187,7 +190,7 @@ void convolve_plane(const std::vector<Tap>& taps, const float* bias, bool relu, 
 #pragma GCC unroll 8
       for (int v = 0; v < kVecs; ++v) {
         Vec y = sum[o][v];
-        if (relu) y = y < 0 ? Vec{} : y;  // this way round NaN stays NaN
+        if (relu) y = y < 0 ? Vec{} : y;  // the comparison is false for NaN, so NaN stays NaN
         store(out + o * padded.size + p + v * kLanes, y);
       }
   }
@@ -205,7 +208,7 @@ ffi::Error convolve(ffi::ThreadPool pool, Array kernel, Array bias, ffi::Remaini
   const int64_t size = kernel.dimensions()[0], c_in = kernel.dimensions()[3], c_out = dims[4];
   const Padded padded(shape, size);
 
-  // Weights of each block of output channels, in the order in which they are used.
+  // The weights of each block of output channels, in the order of use.
   std::vector<float> weights(kernel.element_count());  // (block, kd, Cin, kh, kw, kMaxOut or less)
   float* to = weights.data();
   for (int64_t first = 0; first < c_out; first += kMaxOut)
@@ -249,8 +252,8 @@ ffi::Error convolve(ffi::ThreadPool pool, Array kernel, Array bias, ffi::Remaini
 
 // ---------------------------------------------------------------------------- kernel's gradient
 
-// Adds, for kOut output channels and the kernel_size taps of one kernel row, the products of dy
-// with x over positions begin ... end: sums[kw * kOut + o] += x[p + kw] * dy[o][p].
+// Adds the products of x and dy over positions begin ... end, for kOut output channels and kTaps
+// neighbouring taps of a kernel row: sums[t * kOut + o] += x[p + t] * dy[o * dy_size + p].
 template <int kOut, int kTaps>
 void add_products(const float* x, const float* dy, int64_t dy_size, int64_t begin, int64_t end,
                   Vec* sums) {
@@ -276,6 +279,7 @@ void add_products(const float* x, const float* dy, int64_t dy_size, int64_t begi
     for (int o = 0; o < kOut; ++o) sums[t * kOut + o] = sum[t][o];
 }
 
+// Does the same for all kernel_size taps of a kernel row.
 template <int kOut>
 void add_kernel_row(const float* x, const float* dy, int64_t dy_size, int64_t begin, int64_t end,
                     int64_t kernel_size, Vec* sums) {
@@ -301,13 +305,13 @@ ffi::Error kernel_gradient(ffi::ThreadPool pool, Array dy, ffi::RemainingArgs in
   const int64_t count = result->element_count();
   const int64_t slabs = (shape.depth + kSlab - 1) / kSlab;
   const Channels channels = find_channels(inputs, shape);
-  std::vector<float> parts(shape.batch * slabs * count);  // one gradient per task
+  std::vector<float> parts(shape.batch * slabs * count);  // one kernel gradient per task
 
   parallel(pool, shape.batch * slabs, [&](int64_t task) {
     const int64_t b = task / slabs, begin = task % slabs * kSlab;
     Ring ring(shape, padded, size, channels[b]);
-    std::vector<float> dy_plane(kMaxOut * padded.size);  // rows as far apart as x's, zeros between
-    // Sums of each lane: (block, kd, Cin, kh, kw, outs)
+    std::vector<float> dy_plane(kMaxOut * padded.size);  // same row stride as x, zeros between rows
+    // Sums per lane: (block, kd, Cin, kh, kw, outs)
     std::unique_ptr<Vec[]> sums(new Vec[count]());
     for (int64_t d = begin; d < std::min(begin + kSlab, shape.depth); ++d) {
       Vec* block = sums.get();
@@ -335,7 +339,7 @@ ffi::Error kernel_gradient(ffi::ThreadPool pool, Array dy, ffi::RemainingArgs in
         block += size * c_in * size * size * outs;
       }
     }
-    // Lanes to numbers, in the kernel's own order (kd, kh, kw, Cin, Cout).
+    // Add up the lanes, and store the sums in the order of the kernel, (kd, kh, kw, Cin, Cout).
     float* part = parts.data() + task * count;
     const Vec* sum = sums.get();
     for (int64_t first = 0; first < c_out; first += kMaxOut)
@@ -349,7 +353,7 @@ ffi::Error kernel_gradient(ffi::ThreadPool pool, Array dy, ffi::RemainingArgs in
             }
   });
 
-  // In the order of the tasks, whichever thread did them: the sum is the same every time.
+  // Add up in the order of the tasks, not of the threads, so that the result is reproducible.
   float* gradient = result->typed_data();
   for (int64_t i = 0; i < count; ++i) {
     double total = 0;
@@ -361,7 +365,7 @@ ffi::Error kernel_gradient(ffi::ThreadPool pool, Array dy, ffi::RemainingArgs in
 
 // ---------------------------------------------------------------------------- sums
 
-// Of each channel the sum of x and of x * y over all voxels of all volumes: (2, C).
+// Computes the sum of x and of x * y in each channel, over all voxels of all volumes: (2, C).
 ffi::Error channel_sums(ffi::ThreadPool pool, Array x, Array y, ffi::ResultBuffer<ffi::F32> result) {
   auto dims = x.dimensions();  // (B, D, H, W, C)
   const Shape shape{dims[0], dims[1], dims[2], dims[3]};
@@ -370,7 +374,7 @@ ffi::Error channel_sums(ffi::ThreadPool pool, Array x, Array y, ffi::ResultBuffe
   parallel(pool, parts, [&](int64_t part) {
     const float *xs = x.typed_data() + part * volume, *ys = y.typed_data() + part * volume;
     double total = 0, product = 0;
-    for (int64_t begin = 0; begin < volume; begin += kChunk) {  // short, as float32 adds up a few well
+    for (int64_t begin = 0; begin < volume; begin += kChunk) {  // short: float32 sums stay accurate
       const int64_t end = std::min(begin + kChunk, volume);
       Vec sum{}, products{};
       int64_t p = begin;
@@ -400,7 +404,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(msseg_channel_sums, channel_sums,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Array>()  // x (B, D, H, W, C)
-                                  .Arg<Array>()  // y, of the same shape
+                                  .Arg<Array>()  // y, with the same shape as x
                                   .Ret<Array>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(msseg_convolve, convolve,
@@ -408,7 +412,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(msseg_convolve, convolve,
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Array>()      // kernel (K, K, K, Cin, Cout)
                                   .Arg<Array>()      // bias (Cout,)
-                                  .RemainingArgs()   // inputs, whose channels add up to Cin
+                                  .RemainingArgs()   // inputs; their channels add up to Cin
                                   .Attr<bool>("relu")
                                   .Ret<Array>());
 
@@ -416,5 +420,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(msseg_kernel_gradient, kernel_gradient,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<Array>()     // dy (B, D, H, W, Cout)
-                                  .RemainingArgs()  // inputs, whose channels add up to Cin
+                                  .RemainingArgs()  // inputs; their channels add up to Cin
                                   .Ret<Array>());

@@ -1,14 +1,16 @@
-"""The 3-D convolution of a network with few channels, fast on a CPU as on an accelerator.
+"""A 3-D convolution for networks with few channels that is fast on CPUs and on accelerators.
 
-XLA's own 3-D convolution leaves a CPU idle when a layer has 6 channels. On a CPU the native
-convolution (`native.py`) takes its place; where it is not available, `_blocked` does, in plain
-JAX. GPUs and TPUs get `lax.conv_general_dilated`. The choice is made when a program is lowered.
-So one program works on both, and neither carries the code of the other.
+XLA's own 3-D convolution uses a CPU poorly if a layer has as few as 6 channels. On a CPU, the
+native convolution (`native.py`) replaces it. If that is not available, `_blocked` does the same in
+plain JAX. GPUs and TPUs use `lax.conv_general_dilated`. The choice is made when a program is
+lowered. The same program therefore works on both kinds of device, and the compiled code contains
+only the form for its own device.
 
-In the plain form, `BLOCK` neighbouring voxels along W become channels of one wide voxel, which
-carries the columns that the kernel reaches on either side as well. The sum along W is then a banded
-matrix over channels, and the rest is a 2-D convolution over D and H, which XLA does well. Half of
-that matrix is zeros, but wide channels save several times as much as the zeros cost.
+In the plain form, `BLOCK` neighbouring voxels along W become the channels of one wide voxel. The
+wide voxel also contains the columns on either side that the kernel reaches. The sum along W is then
+a product with a banded matrix over channels. What remains is a 2-D convolution over D and H, which
+XLA computes efficiently. Half of the matrix is zeros, but the wide channels save several times as
+much as the zeros cost.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,25 +23,25 @@ from jax import lax
 
 from msseg_jax.network import native
 
-BLOCK = 4  # output columns in one wide voxel; half of the band is zeros at 4, two thirds at 7
-SLAB = 8  # most planes of D in one step of the kernel's gradient, so that its arrays stay in cache
+BLOCK = 4  # output columns in one wide voxel; with 4, half of the band is zeros, with 7, two thirds
+SLAB = 8  # maximum planes of D per step of the kernel's gradient, so that arrays stay in CPU cache
 
-Inputs = tuple[jax.Array, ...]  # (B, D, H, W, C_i) each, as if concatenated along their channels
+Inputs = tuple[jax.Array, ...]  # (B, D, H, W, C_i) each, to be concatenated along the channels
 
 
 def conv3d(inputs: Iterable[jax.Array], kernel: jax.Array) -> jax.Array:
-    """Convolve with stride 1 and 'same' zero padding.
+    """Convolve the concatenated inputs with stride 1 and 'same' zero padding.
 
     Args:
-      inputs: (B, D, H, W, C_i) each, any sides, as if concatenated along their channels; the C_i
-        add up to Cin.
+      inputs: (B, D, H, W, C_i) each, to be concatenated along the channels. D, H and W may have any
+        size. The C_i add up to Cin.
       kernel: (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout).
 
     Returns:
       (B, D, H, W, Cout). It can be differentiated once, in reverse mode.
 
     Raises:
-      ValueError: The shapes or the types do not fit together.
+      ValueError: The shapes or the dtypes do not match.
     """
     inputs = tuple(inputs)
     _check(inputs, kernel)
@@ -49,9 +51,12 @@ def conv3d(inputs: Iterable[jax.Array], kernel: jax.Array) -> jax.Array:
 def conv3d_bias(
     inputs: Iterable[jax.Array], kernel: jax.Array, bias: jax.Array, *, relu: bool
 ) -> jax.Array:
-    """Return `conv3d` plus a bias (Cout,), then a ReLU if `relu`, in one pass.
+    """Compute `conv3d`, add a bias (Cout,), and apply a ReLU if `relu`, all in one pass.
 
     It cannot be differentiated.
+
+    Raises:
+      ValueError: The shapes or the dtypes do not match.
     """
     inputs = tuple(inputs)
     _check(inputs, kernel)
@@ -74,7 +79,7 @@ def conv3d_bias(
 
 
 def _check(inputs: Inputs, kernel: jax.Array) -> None:
-    """Raise ValueError unless inputs and kernel fit together."""
+    """Raise ValueError unless the shapes and dtypes of inputs and kernel match."""
     for x in inputs:
         if x.ndim != 5 or x.shape[:4] != inputs[0].shape[:4]:
             raise ValueError(
@@ -88,16 +93,18 @@ def _check(inputs: Inputs, kernel: jax.Array) -> None:
         )
     if any(x.dtype != kernel.dtype for x in inputs):
         raise ValueError(
-            f"conv3d: inputs are {[str(x.dtype) for x in inputs]}, the kernel {kernel.dtype}; "
-            "expected the same for all"
+            f"conv3d: inputs are {[str(x.dtype) for x in inputs]}, the kernel is {kernel.dtype}; "
+            "expected the same dtype for all"
         )
     channels = sum(x.shape[-1] for x in inputs)
     if kernel.shape[3] != channels:
-        raise ValueError(f"conv3d: kernel takes {kernel.shape[3]} channels, inputs have {channels}")
+        raise ValueError(
+            f"conv3d: kernel expects {kernel.shape[3]} channels, but the inputs have {channels}"
+        )
 
 
 def _is_native(kernel: jax.Array) -> bool:
-    """Return whether a CPU uses the native convolution for this type."""
+    """Return whether a CPU uses the native convolution for the dtype of this kernel."""
     return kernel.dtype in (jnp.float32, jnp.bfloat16) and native.available()
 
 
@@ -113,8 +120,8 @@ def _forward(inputs: Inputs, kernel: jax.Array) -> tuple[jax.Array, tuple[Inputs
 
 def _backward(residuals: tuple[Inputs, jax.Array], dy: jax.Array) -> tuple[Inputs, jax.Array]:
     inputs, kernel = residuals
-    # The gradient by an input is a 'same' convolution, too: with the kernel mirrored and its
-    # channels swapped.
+    # The gradient with respect to an input is a 'same' convolution, too. Its kernel is the mirrored
+    # kernel, with input and output channels swapped.
     mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
     ends = [0]
     for x in inputs:
@@ -136,7 +143,7 @@ def _native(inputs: Inputs, kernel: jax.Array) -> jax.Array:
     return _native_bias(inputs, kernel, jnp.zeros(kernel.shape[-1], kernel.dtype), relu=False)
 
 
-# The native form computes in float32; other types are converted to it and back.
+# The native form computes in float32. Other dtypes are converted to float32 and back.
 
 
 def _native_bias(inputs: Inputs, kernel: jax.Array, bias: jax.Array, *, relu: bool) -> jax.Array:
@@ -175,8 +182,9 @@ def _blocked(inputs: Inputs, kernel: jax.Array) -> jax.Array:
         return jnp.matmul(x, kernel[0, 0, 0])
     b, d, h, w, _ = x.shape
     n = _blocks(w)
-    # H and the blocks of W are one axis here: a step of 1 along H is a step of n along that axis,
-    # hence the dilation. The neighbours of a block along W are already among its channels.
+    # H and the n blocks along W form one axis here. A step of 1 along H is a step of n along this
+    # axis, so the kernel is dilated by n. The channels of a block already include its neighbours
+    # along W.
     y = lax.conv_general_dilated(
         _with_halo(x).reshape(b, d, h * n, -1),
         _band(kernel),
@@ -207,7 +215,7 @@ def _blocked_kernel_gradient(inputs: Inputs, dy: jax.Array, *, kernel_size: int)
         x_slab = _with_halo(x_slab)[0]  # (slab + 2, H, n, wide_in)
         dy_slab = jnp.pad(dy_slab, ((0, 0), (0, 0), (1, 1), (0, n * BLOCK - w), (0, 0)))
         dy_slab = dy_slab.reshape(slab, h + 2, n, wide_out)
-        # The three steps along H lie side by side: one wide product instead of three.
+        # The three shifts along H are concatenated, to get one wide product instead of three.
         dy_slab = jnp.concatenate([dy_slab[:, 2 - k : 2 - k + h] for k in range(3)], axis=-1)
         products = [
             jnp.matmul(
@@ -222,20 +230,20 @@ def _blocked_kernel_gradient(inputs: Inputs, dy: jax.Array, *, kernel_size: int)
     zeros = jnp.zeros((3, wide_in, 3 * wide_out), dtype)
     dband, _ = lax.scan(add_slab, zeros, jnp.arange(b * (d // slab)))
     dband = dband.reshape(3, wide_in, 3, wide_out).swapaxes(1, 2)
-    # The band is linear in the kernel, so its transpose adds up what the band repeats.
+    # The band is linear in the kernel. The transpose of `_band` adds up the repeated entries.
     kernel = jax.ShapeDtypeStruct((3, 3, 3, c_in, c_out), dtype)
     return jax.linear_transpose(_band, kernel)(dband)[0].astype(x.dtype)
 
 
 def _blocks(w: int) -> int:
-    """Return how many blocks cover `w` columns."""
+    """Return the number of blocks that cover `w` columns."""
     return -(-w // BLOCK)
 
 
 def _with_halo(x: jax.Array) -> jax.Array:
-    """Return each block with a column on either side.
+    """Split W into n blocks, each with one more column on either side.
 
-    (B, D, H, W, C) -> (B, D, H, n, (BLOCK + 2) * C)
+    The shapes are (B, D, H, W, C) -> (B, D, H, n, (BLOCK + 2) * C).
     """
     b, d, h, w, c = x.shape
     n = _blocks(w)
@@ -245,9 +253,9 @@ def _with_halo(x: jax.Array) -> jax.Array:
 
 
 def _band(kernel: jax.Array) -> jax.Array:
-    """Return the kernel of a whole block: output column j sees only input columns j to j + 2.
+    """Return the kernel of a whole block. Output column j depends on input columns j to j + 2.
 
-    (3, 3, 3, Cin, Cout) -> (3, 3, (BLOCK + 2) * Cin, BLOCK * Cout)
+    The shapes are (3, 3, 3, Cin, Cout) -> (3, 3, (BLOCK + 2) * Cin, BLOCK * Cout).
     """
     columns = [
         jnp.pad(kernel, ((0, 0), (0, 0), (j, BLOCK - 1 - j), (0, 0), (0, 0))) for j in range(BLOCK)

@@ -1,4 +1,4 @@
-"""The layers of a network as a table: one line per convolution."""
+"""Describe the layers of a network in a table with one line per convolution."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,14 +19,16 @@ Sides = tuple[int, ...]  # the shape of an array
 class Layer(NamedTuple):
     """One convolution of a network."""
 
-    path: tuple[str, ...]  # its name, and those of the modules that hold it
+    path: tuple[str, ...]  # names of the modules that contain it, then its own name
     kernel: Sides
     input: Sides
     output: Sides
 
 
 def layer_table(settings: NetworkSettings, patch_size: int) -> str:
-    """Return the layers in the order of computation, and the totals; nothing is computed.
+    """Return a table of the layers in order of computation, with totals below.
+
+    Only shapes are evaluated. No weights are created.
 
     Args:
       patch_size: side of the input, voxels.
@@ -37,7 +39,7 @@ def layer_table(settings: NetworkSettings, patch_size: int) -> str:
 
     table = [("layer", "kernel", "input", "output", "parameters")]
     for path, kernel, before, after in rows:
-        # The batch norm of a unit is counted with its convolution.
+        # The parameters of a unit's batch norm are counted with its convolution.
         owner = path[:-1] if path[-1] == "convolution" else path
         count = sum(leaf.size for name, leaf in parameters.items() if name[: len(owner)] == owner)
         table.append(
@@ -63,7 +65,7 @@ def layer_table(settings: NetworkSettings, patch_size: int) -> str:
 
 
 def _layers(model: SiameseMPUNet, patch_size: int) -> list[Layer]:
-    """Return the convolutions in the order of computation."""
+    """Return the convolutions of a network in order of computation."""
     layers: list[Layer] = []
 
     def note(
@@ -75,7 +77,7 @@ def _layers(model: SiameseMPUNet, patch_size: int) -> list[Layer]:
         output = next_call(*args, **kwargs)
         if isinstance(context.module, Convolution) and context.method_name == "__call__":
             kernel = context.module.variables["params"]["kernel"].shape
-            whole_input = (*args[0][0].shape[:-1], kernel[3])  # of which args[0] are the parts
+            whole_input = (*args[0][0].shape[:-1], kernel[3])  # args[0] holds its parts
             layers.append(Layer(context.module.path, kernel, whole_input, output.shape))
         return output
 

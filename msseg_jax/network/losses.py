@@ -1,10 +1,10 @@
-"""The training loss: batch Dice over every target, patch and voxel at once."""
+"""The training loss: batch Dice over all targets, patches and voxels together."""
 
 import jax
 import jax.numpy as jnp
 
-EPSILON = 1e-5  # added above and below the fraction, Fenneteau et al. 2021, equation 1
-FACTOR = -2.0  # the paper's -2; with it a perfect, non-empty batch scores -1
+EPSILON = 1e-5  # added to numerator and denominator, Fenneteau et al. 2021, equation 1
+FACTOR = -2.0  # as in the paper; a perfect prediction of a non-empty batch then gives -1
 
 
 def batch_dice_loss(
@@ -12,24 +12,25 @@ def batch_dice_loss(
 ) -> jax.Array:
     """Return the batch Dice loss of Fenneteau et al. 2021, equation 1.
 
-    It is `-2 (1e-5 + sum P Q) / (1e-5 + sum (P + Q))`; each sum runs over all targets, all patches
-    of the global batch and all voxels. There is one ratio for the whole batch: a patch without a
-    lesion has no Dice of its own, but still pushes false positives down through the denominator.
+    The loss is `-2 (1e-5 + sum P Q) / (1e-5 + sum (P + Q))`. Each sum runs over all targets, all
+    patches of the global batch and all voxels, so there is a single ratio for the whole batch. A
+    patch without a lesion therefore has no separate Dice, but its false positives still increase
+    the denominator and so the loss.
 
-    Two values follow from the formula as published, and are kept: a perfect prediction of a
-    non-empty batch gives (very nearly) -1, and an empty batch predicted empty gives -2.
+    Two values follow from the formula as it was published, and are kept. A perfect prediction of a
+    non-empty batch gives (very nearly) -1. An empty prediction of an empty batch gives -2.
 
     Args:
       probabilities: (B, D, H, W, T), in [0, 1].
       targets: (B, D, H, W, T), 0 or 1, any dtype.
-      axis_name: the `pmap` axis over which the batch is spread. The sums run over it before the
-        division, because the mean of the devices' own Dice ratios would be another loss.
+      axis_name: the `pmap` axis over which the batch is divided. The sums are taken over this axis
+        before the division. The mean of one Dice ratio per device would be a different loss.
 
     Returns:
       A float32 scalar in [-2, 0), the same on every device.
 
     Raises:
-      ValueError: the two shapes differ.
+      ValueError: The two shapes differ.
     """
     if probabilities.shape != targets.shape:
         raise ValueError(

@@ -22,16 +22,16 @@ from msseg_jax.network.batch_norm import BatchNorm
 from msseg_jax.network.convolution import conv3d, conv3d_bias
 from msseg_jax.system.errors import InputError
 
-# {'params', 'batch_stats'}: nested dictionaries whose leaves are arrays, or stand for them
+# {'params', 'batch_stats'}: nested dictionaries. The leaves are arrays, or their shapes and dtypes.
 Variables = dict[str, Any]
 
 
 class Convolution(nn.Module):
-    """A 'same' convolution with stride 1, 3x3x3 or 1x1x1, of inputs as if concatenated."""
+    """A 3x3x3 or 1x1x1 convolution of concatenated inputs, with stride 1 and 'same' padding."""
 
     features: int  # output feature maps
     kernel_size: int  # 1 or 3, the same along each axis
-    initial_bias: float | None = None  # None: no bias, as batch norm follows with its own
+    initial_bias: float | None = None  # None: no bias, because batch norm adds one
     kernel_init: Callable[..., jax.Array] = nn.initializers.he_normal()
 
     @nn.compact
@@ -41,12 +41,12 @@ class Convolution(nn.Module):
         norm: tuple[jax.Array, jax.Array] | None = None,
         relu: bool = False,
     ) -> jax.Array:
-        """Convolve: (B, D, H, W, C_i) each -> (B, D, H, W, features).
+        """Convolve inputs (B, D, H, W, C_i) to (B, D, H, W, features).
 
         Args:
-          norm: for inference: scale and shift of each output map, (features,) each, applied in the
-            same pass.
-          relu: with `norm`: whether a ReLU follows, in the same pass.
+          norm: scale and shift of each output map, (features,) each, for inference. They are
+            applied in the same pass.
+          relu: whether to apply a ReLU in the same pass. It is ignored without `norm`.
         """
         shape = (self.kernel_size,) * 3 + (sum(x.shape[-1] for x in inputs), self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(inputs[0].dtype)
@@ -61,24 +61,24 @@ class Convolution(nn.Module):
 
 
 def dropout_draws(key: jax.Array, sample_ids: jax.Array, count: int) -> jax.Array:
-    """Draw the uniform numbers that decide what dropout drops: (B,) int32 to (B, count) in [0, 1).
+    """Draw uniform numbers in [0, 1) for dropout, (B, count), from sample numbers (B,) int32.
 
-    They are a function of (key, sample id) and not of the sample's place in the batch, so that a
-    batch spread over several devices loses the same maps as on one. One draw serves all layers,
-    because on a CPU XLA takes seconds to compile each draw.
+    They depend on (key, sample number) and not on the position of a sample in the batch, so the
+    same maps are dropped if the batch is divided among several devices. One draw serves all
+    layers, because XLA takes seconds to compile each draw on a CPU.
     """
     keys = jax.vmap(lambda sample_id: jax.random.fold_in(key, sample_id))(sample_ids)
     return jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys)
 
 
 def drop_maps(x: jax.Array, draws: jax.Array, rate: float) -> jax.Array:
-    """Drop whole feature maps: (B, D, H, W, C), (B, C) -> (B, D, H, W, C)."""
-    scale = jnp.where(draws < rate, 0, 1 / (1 - rate)).astype(x.dtype)  # the mean stays the same
+    """Drop whole feature maps of x (B, D, H, W, C). `draws` (B, C) has one number per map."""
+    scale = jnp.where(draws < rate, 0, 1 / (1 - rate)).astype(x.dtype)  # keeps the expected value
     return x * scale[:, None, None, None, :]
 
 
 class Normalised(nn.Module):
-    """Convolution, batch norm, activation: the unit of which the network is built."""
+    """The basic unit of the network: convolution, batch norm, activation."""
 
     features: int
     kernel_size: int
@@ -89,14 +89,14 @@ class Normalised(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Sequence[jax.Array], train: bool) -> jax.Array:
-        """(B, D, H, W, C_i) each -> (B, D, H, W, features)."""
+        """Map inputs (B, D, H, W, C_i) to (B, D, H, W, features)."""
         convolution = Convolution(self.features, self.kernel_size, name="convolution")
         norm = BatchNorm(
             self.features, self.norm_momentum, self.norm_epsilon, self.axis_name, name="norm"
         )
         if train:
             return self.activation(norm(convolution(inputs)))
-        # With running statistics batch norm is a scale and a shift; both go into the convolution.
+        # With running statistics, batch norm is a scale and a shift. The convolution applies both.
         relu = self.activation is nn.relu
         y = convolution(inputs, norm.running(), relu)
         return y if relu else self.activation(y)
@@ -105,7 +105,7 @@ class Normalised(nn.Module):
 def max_pool(x: jax.Array) -> jax.Array:
     """Return the maximum of each 2x2x2 block: (B, 2D, 2H, 2W, C) -> (B, D, H, W, C).
 
-    It goes axis by axis, which on a CPU is faster than `lax.reduce_window`, forward and backward.
+    Pooling one axis at a time is faster on a CPU than `lax.reduce_window`, forward and backward.
     """
     x = jnp.maximum(x[:, 0::2], x[:, 1::2])
     x = jnp.maximum(x[:, :, 0::2], x[:, :, 1::2])
@@ -113,28 +113,28 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def upsample(x: jax.Array) -> jax.Array:
-    """Repeat each voxel 2x2x2 times (nearest): (B, D, H, W, C) -> (B, 2D, 2H, 2W, C)."""
+    """Repeat each voxel in a 2x2x2 block: (B, D, H, W, C) -> (B, 2D, 2H, 2W, C)."""
     b, d, h, w, c = x.shape
     x = x[:, :, None, :, None, :, None, :]
     return jnp.broadcast_to(x, (b, d, 2, h, 2, w, 2, c)).reshape(b, 2 * d, 2 * h, 2 * w, c)
 
 
 class Node(nn.Module):
-    """X(i, j) of the U-Net++ triangle: a few convolutions, then dropout."""
+    """A node X(i, j) of the U-Net++ triangle: a few convolutions, then dropout."""
 
     features: int
     convolutions: int
-    unit: Callable[..., Normalised]  # with its batch norm settings
+    unit: Callable[..., Normalised]  # `Normalised` with the batch norm settings filled in
     dropout_rate: float
 
     @nn.compact
     def __call__(
         self, inputs: Sequence[jax.Array], draws: jax.Array | None, train: bool
     ) -> jax.Array:
-        """(B, D, H, W, C_i) each -> (B, D, H, W, features).
+        """Map inputs (B, D, H, W, C_i) to (B, D, H, W, features).
 
         Args:
-          draws: for training: (B, features), of `dropout_draws`.
+          draws: (B, features), from `dropout_draws`. None: no dropout.
         """
         for k in range(self.convolutions):
             x = self.unit(self.features, kernel_size=3, activation=nn.relu, name=f"unit_{k}")(
@@ -145,7 +145,7 @@ class Node(nn.Module):
 
 
 class SegmentationBlock(nn.Module):
-    r"""MPU-net++: a U-Net++ of few feature maps, with an output map from each of its decoders.
+    r"""MPU-net++: a U-Net++ with few feature maps. Each of its decoders gives one output map.
 
     It has a node X(i, j) for each depth i and column j with i + j < len(widths):
 
@@ -158,24 +158,24 @@ class SegmentationBlock(nn.Module):
                     X(3,0)
     """
 
-    widths: tuple[int, ...]  # feature maps of a node, by depth
+    widths: tuple[int, ...]  # number of feature maps of a node, by depth
     node_convolutions: int
     unit: Callable[..., Normalised]
     dropout_rate: float
 
     @property
     def dropped_maps(self) -> int:
-        """Return the number of feature maps that dropout decides about, over all nodes."""
+        """Return the number of feature maps to which dropout applies, over all nodes."""
         return sum(sum(self.widths[: len(self.widths) - j]) for j in range(len(self.widths)))
 
     @nn.compact
     def __call__(self, x: jax.Array, draws: jax.Array | None, train: bool) -> jax.Array:
-        """(B, D, H, W, 1) -> (B, D, H, W, decoders).
+        """Map visits (B, D, H, W, 1) to (B, D, H, W, decoders).
 
         Args:
-          draws: for training: (B, dropped_maps), of `dropout_draws`.
+          draws: (B, dropped_maps), from `dropout_draws`. None: no dropout.
         """
-        used = 0  # columns of draws
+        used = 0  # number of columns of `draws` used so far
 
         def node(i: int, j: int, sources: Sequence[jax.Array]) -> jax.Array:
             nonlocal used
@@ -200,21 +200,21 @@ class SegmentationBlock(nn.Module):
 
 
 class RefinementBlock(nn.Module):
-    """Compares the maps of the two visits: what is there now, and was not there before."""
+    """Compares the maps of the two visits to find what is present only at the second."""
 
-    targets: int  # output maps
-    width: int  # feature maps
+    targets: int  # number of output maps
+    width: int  # number of feature maps
     convolutions: int
-    initial_probability: float  # of new lesion, in the untrained network
+    initial_probability: float  # probability of a new lesion that the untrained network gives
     unit: Callable[..., Normalised]
     dropout_rate: float
 
     @nn.compact
     def __call__(self, maps: jax.Array, draws: jax.Array | None, train: bool) -> jax.Array:
-        """(B, D, H, W, C) -> (B, D, H, W, targets).
+        """Map the maps of both visits (B, D, H, W, C) to (B, D, H, W, targets).
 
         Args:
-          draws: for training: (B, C), of `dropout_draws`.
+          draws: (B, C), from `dropout_draws`. None: no dropout.
         """
         if draws is not None:
             maps = drop_maps(maps, draws, self.dropout_rate)
@@ -223,19 +223,19 @@ class RefinementBlock(nn.Module):
                 (maps,), train
             )
         log_odds = math.log(self.initial_probability / (1 - self.initial_probability))
-        # The kernel is zero at first, so that all targets begin alike. From random weights some
-        # maps are pushed to 0 at once and stay there: the loss is one ratio for all targets, so
-        # the other maps can do without them, and a saturated sigmoid has no gradient by which a
-        # map could return.
+        # Zero initialisation: all outputs start equal, and none saturates. With random weights,
+        # some output maps quickly go to 0 and stay there. The loss is one ratio over all targets,
+        # so it can fall without these maps, and a saturated sigmoid has no gradient that would
+        # bring them back.
         output = Convolution(self.targets, 1, log_odds, nn.initializers.zeros, name="output")
         return nn.sigmoid(output((maps.astype(jnp.float32),)))
 
 
 class SiameseMPUNet(nn.Module):
-    """Takes two visits and returns one probability map of new lesions per target.
+    """The whole network: maps two visits to one probability map of new lesions per target.
 
-    With the defaults of `configs/msseg2.py` it has 28 convolutions and 40,465 learnable
-    parameters, the two figures that the paper gives.
+    With the defaults of `configs/msseg2.py`, it has 28 convolutions and 40,465 learnable
+    parameters. The paper states the same numbers.
     """
 
     settings: NetworkSettings
@@ -244,10 +244,14 @@ class SiameseMPUNet(nn.Module):
 
     @property
     def side_multiple(self) -> int:
-        """Return the voxels of which a patch's side must be a multiple: it is halved per depth."""
+        """Return the number of voxels by which a patch's side must be divisible.
+
+        The side is halved once per depth.
+        """
         return self.settings.side_multiple
 
     def setup(self) -> None:
+        """Declare the segmentation block and the refinement block."""
         settings = self.settings
         unit = partial(
             Normalised,
@@ -275,16 +279,16 @@ class SiameseMPUNet(nn.Module):
 
         Args:
           time01, time02: (B, D, H, W, 1), the normalised visits of B patches.
-          train: batch statistics and dropout (which needs the 'dropout' key) if true; running
-            statistics and no dropout if false.
-          patch_ids: (B,) int32, needed in training: the numbers by which dropout knows the patches.
+          train: if true, use batch statistics and dropout, which needs the 'dropout' key. If false,
+            use running statistics and no dropout.
+          patch_ids: (B,) int32, the patch numbers that seed dropout. Required in training.
 
         Returns:
           (B, D, H, W, targets) float32, in [0, 1].
 
         Raises:
           ValueError: The visits differ in shape, or there are no patch numbers in training.
-          InputError: A side cannot be halved often enough.
+          InputError: A side is not divisible by `side_multiple`.
         """
         if time01.shape != time02.shape or time01.ndim != 5 or time01.shape[-1] != 1:
             raise ValueError(
@@ -303,8 +307,8 @@ class SiameseMPUNet(nn.Module):
             segmentation_draws = draws[:, :split]
             refinement_draws = draws[: len(patch_ids), split:]
 
-        # Both visits lie on the batch axis. So they share one set of weights and the batch
-        # statistics, which do not depend on which visit came first.
+        # Both visits are stacked on the batch axis. They share one set of weights and the batch
+        # statistics, which therefore do not depend on the order of the visits.
         visits = jnp.concatenate([time01, time02], axis=0)  # (2B, D, H, W, 1)
         visits = visits.astype(self.compute_dtype)
         maps = self.segmentation(visits, segmentation_draws, train)  # (2B, D, H, W, decoders)
@@ -319,12 +323,13 @@ def check_patch_size(sides: Sequence[int], multiple: int) -> None:
 
 
 def initial_variables(model: SiameseMPUNet, seed: int) -> Variables:
-    """Return parameters and batch statistics of an untrained network."""
-    # 'rbg', because on a CPU XLA takes a minute to compile the default generator for 28 kernels.
+    """Return the parameters and the batch statistics of an untrained network."""
+    # With the default generator instead of 'rbg', XLA needs a minute on a CPU to compile the
+    # initialisation of 28 kernels.
     return _initialise(model, jax.random.key(seed, impl="rbg"))
 
 
-@functools.partial(jax.jit, static_argnums=0)  # traced and compiled once for all that are alike
+@functools.partial(jax.jit, static_argnums=0)  # compiled once for all equal models
 def _initialise(model: SiameseMPUNet, key: jax.Array) -> Variables:
     side = model.side_multiple  # the variables do not depend on the size of the patch
     visit = jnp.zeros((1, side, side, side, 1))
@@ -333,7 +338,7 @@ def _initialise(model: SiameseMPUNet, key: jax.Array) -> Variables:
 
 @functools.cache
 def variable_shapes(model: SiameseMPUNet) -> Variables:
-    """Return shapes and dtypes of what `initial_variables` returns; nothing is computed."""
+    """Return the shapes and dtypes of the arrays of `initial_variables`, without computing them."""
     side = model.side_multiple
     visit = jax.ShapeDtypeStruct((1, side, side, side, 1), jnp.float32)
     return jax.eval_shape(

@@ -1,11 +1,12 @@
-"""The CPU's own convolution: `convolution.cc`, compiled once for this machine and called by XLA.
+"""The native convolution for CPUs: compiles `convolution.cc` and calls it through XLA.
 
-It is compiled on first use with the system's C++ compiler and kept in the user's cache folder,
-$XDG_CACHE_HOME/msseg_jax or ~/.cache/msseg_jax. If there is no compiler, or if anything fails, a
-plain JAX convolution does the same work more slowly, and one line says why. The environment
-variable MSSEG_JAX_NATIVE=0 turns it off.
+The file is compiled on first use with the system's C++ compiler. The library is kept in the user's
+cache folder, $XDG_CACHE_HOME/msseg_jax or ~/.cache/msseg_jax. If there is no compiler, or if
+anything fails, a slower convolution in plain JAX is used, and a warning gives the reason. The
+environment variable MSSEG_JAX_NATIVE=0 turns the native convolution off.
 
-Arrays are (B, D, H, W, C) for JAX. XLA is asked to store them with the channels in front.
+For JAX, arrays have the shape (B, D, H, W, C). XLA is asked to store them with the channels before
+the voxels.
 """
 
 import ctypes
@@ -26,11 +27,11 @@ import jax.numpy as jnp
 
 SOURCE = Path(__file__).with_name("convolution.cc")
 SWITCH = "MSSEG_JAX_NATIVE"
-COMPILERS = ("c++", "g++", "clang++")  # after $CXX
+COMPILERS = ("c++", "g++", "clang++")  # tried in this order, after $CXX
 FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w")
-MACHINE_FLAGS = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
+MACHINE_FLAGS = ("-march=native", "-mcpu=native", "")  # the first accepted one is used
 TIMEOUT_S = 300
-PLANAR = (0, 4, 1, 2, 3)  # axes of (B, D, H, W, C) from the slowest: channels before voxels
+PLANAR = (0, 4, 1, 2, 3)  # axes of (B, D, H, W, C) from slowest to fastest: (B, C, D, H, W)
 SYMBOLS = ("msseg_convolve", "msseg_kernel_gradient", "msseg_channel_sums")
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def state() -> tuple[bool, str]:
-    """Return whether this process uses the native convolution, and why or why not, in words."""
+    """Return whether this process uses the native convolution, and the reason as text."""
     if os.environ.get(SWITCH, "1") == "0":
         return False, f"turned off by {SWITCH}=0"
     if jax.default_backend() != "cpu":
@@ -48,29 +49,29 @@ def state() -> tuple[bool, str]:
         for symbol in SYMBOLS:
             handler = jax.ffi.pycapsule(getattr(library, symbol))
             jax.ffi.register_ffi_target(symbol, handler, platform="cpu")
-    # RuntimeError: JAX refuses the handler. OSError: there is no room for a temporary folder.
+    # RuntimeError: JAX rejects the handler. OSError: no temporary folder can be created.
     except (_Unavailable, OSError, RuntimeError) as error:
         logger.warning(
-            "the native convolution is not available, so a slower one is used: %s", error
+            "the native convolution is not available, so a slower convolution is used: %s", error
         )
         return False, str(error)
     return True, f"compiled from {SOURCE.name} for this CPU"
 
 
 def available() -> bool:
-    """Return whether this process uses the native convolution; the first call may compile it."""
+    """Return whether this process uses the native convolution. The first call may compile it."""
     return state()[0]
 
 
 def find_compiler() -> str | None:
-    """Return the path of the C++ compiler that would be used; None if there is none."""
+    """Return the path of the C++ compiler to use; None if there is none."""
     chosen = os.environ.get("CXX")
     names = filter(None, (chosen, *COMPILERS))
     found = next(filter(None, map(shutil.which, names)), None)
     if chosen and shutil.which(chosen) is None:
         logger.warning(
-            "CXX is %r, and there is no such program, so %s is used; expected only the name or "
-            "the path of a C++ compiler", chosen, found or "none",
+            "CXX is %r, but there is no such program, so %s is used. Set CXX to the name or the "
+            "path of a C++ compiler, without options.", chosen, found or "no compiler",
         )  # fmt: skip
     return found
 
@@ -97,11 +98,11 @@ def convolve(
 
 
 def kernel_gradient(inputs: Sequence[jax.Array], dy: jax.Array, kernel_size: int) -> jax.Array:
-    """Return the gradient of a convolution by its kernel: (K, K, K, Cin, Cout) float32.
+    """Return the gradient with respect to the kernel, (K, K, K, Cin, Cout) float32.
 
     Args:
       inputs: as in `convolve`.
-      dy: (B, D, H, W, Cout) float32, the gradient by the output.
+      dy: (B, D, H, W, Cout) float32, the gradient with respect to the output.
     """
     channels = sum(x.shape[-1] for x in inputs)
     shape = jax.ShapeDtypeStruct((kernel_size,) * 3 + (channels, dy.shape[-1]), jnp.float32)
@@ -129,22 +130,26 @@ def channel_sums(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 class _Unavailable(Exception):
-    """There is no library; the message says why and what to do."""
+    """The library is not available. The message gives the reason and says what to do."""
 
 
 def _library() -> ctypes.CDLL:
-    """Return the compiled library, from the cache if it is there and undamaged."""
+    """Return the compiled library, from the cache if it is there and undamaged.
+
+    Raises:
+      _Unavailable: There is no compiler, or the library cannot be compiled or loaded.
+    """
     key = hashlib.sha256()
     compiler = find_compiler()
     if compiler is None:
         raise _Unavailable(
-            "there is no C++ compiler; install one (Debian and Ubuntu: apt install g++)"
+            "there is no C++ compiler. Install one (Debian and Ubuntu: apt install g++)."
         )
     for part in (SOURCE.read_text(), repr(FLAGS), _cpu(), version("jaxlib"), compiler):
         key.update(part.encode())
     name = f"convolution-{key.hexdigest()[:20]}"
     folder = _cache_folder()
-    if folder is None:  # then it is compiled only for this process
+    if folder is None:  # compile it for this process only
         with tempfile.TemporaryDirectory(prefix="msseg_jax_") as temporary:
             return _load(_compile(compiler, Path(temporary), name))
     library = _cached(folder, name) or _compile(compiler, folder, name)
@@ -152,7 +157,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _cpu() -> str:
-    """Return a text that differs between CPUs with different instruction sets."""
+    """Return a text that differs for CPUs with different instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
@@ -162,20 +167,24 @@ def _cpu() -> str:
 
 
 def _cache_folder() -> Path | None:
-    """Return the folder of compiled libraries, made if necessary; None if it cannot be written."""
+    """Return the folder for compiled libraries, created if necessary; None if not writable."""
     try:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(root) / "msseg_jax"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home folder
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home folder
         return None
     return folder if os.access(folder, os.W_OK) else None
 
 
 def _compile(compiler: str, folder: Path, name: str) -> Path:
-    """Compile into `folder` and return the library.
+    """Compile the library into `folder` and return its path.
 
-    It is written beside its place and renamed, so that several processes may do it at once.
+    It is written under a temporary name and then renamed, so several processes may compile it at
+    the same time.
+
+    Raises:
+      _Unavailable: The compiler fails or cannot be run.
     """
     library = folder / f"{name}.so"
     partial = folder / f".partial-{os.getpid()}-{library.name}"
@@ -190,8 +199,8 @@ def _compile(compiler: str, folder: Path, name: str) -> Path:
             if done.returncode == 0:
                 break
         else:
-            said = done.stderr.strip().splitlines() or ["it gave no reason"]
-            raise _Unavailable(f"{compiler} failed: {said[-1][:300]}")
+            reasons = done.stderr.strip().splitlines() or ["it gave no reason"]
+            raise _Unavailable(f"{compiler} failed: {reasons[-1][:300]}")
         digest = hashlib.sha256(partial.read_bytes()).hexdigest()
         os.replace(partial, library)
         partial.write_text(digest)
@@ -204,7 +213,7 @@ def _compile(compiler: str, folder: Path, name: str) -> Path:
 
 
 def _cached(folder: Path, name: str) -> Path | None:
-    """Return the cached library; None if it is missing, or has changed since it was compiled."""
+    """Return the cached library; None if it is missing or has changed since it was compiled."""
     library = folder / f"{name}.so"
     try:
         digest = hashlib.sha256(library.read_bytes()).hexdigest()
@@ -214,7 +223,11 @@ def _cached(folder: Path, name: str) -> Path | None:
 
 
 def _load(library: Path) -> ctypes.CDLL:
-    """Return the loaded library. Raises _Unavailable if it cannot be loaded."""
+    """Load the library.
+
+    Raises:
+      _Unavailable: It cannot be loaded.
+    """
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Batch norm against flax's, value and gradients, on one device and on four."""
+"""Compare our batch norm with that of Flax: values and gradients, on one device and on four."""
 
 from functools import partial
 
@@ -10,7 +10,8 @@ import pytest
 
 from msseg_jax.network.batch_norm import BatchNorm
 
-SHAPE = (4, 2, 9, 10, 11, 3)  # devices, B, D, H, W, C; 990 voxels are more than one chunk of a sum
+# Devices, B, D, H, W, C. The native sums handle 990 voxels in more than one chunk.
+SHAPE = (4, 2, 9, 10, 11, 3)
 
 
 def ours(axis_name):
@@ -22,7 +23,7 @@ def flax(axis_name):
 
 
 def run(norm, variables, x, dy):
-    """Output, new statistics, and gradients by x and the parameters, of one device's share."""
+    """Return the output, the new statistics, and the gradients for one device's share of x."""
 
     def loss(params, x):
         y, updates = norm.apply({**variables, "params": params}, x, mutable=["batch_stats"])
@@ -45,14 +46,14 @@ def case():
 
 
 @pytest.mark.usefixtures("form")
-def test_values_statistics_and_gradients_are_those_of_flax(case):
+def test_values_statistics_and_gradients_equal_those_of_flax(case):
     variables, x, dy = case
-    found, wanted = (run(norm(None), variables, x[0], dy[0]) for norm in (ours, flax))
-    assert_close(found, wanted)
+    found, expected = (run(norm(None), variables, x[0], dy[0]) for norm in (ours, flax))
+    assert_close(found, expected)
 
 
 @pytest.mark.usefixtures("form")
-def test_on_four_devices_too(case):
+def test_four_devices_give_the_same_as_flax(case):
     variables, x, dy = case
 
     def on_devices(norm):
@@ -62,19 +63,19 @@ def test_on_four_devices_too(case):
     assert_close(on_devices(ours), on_devices(flax))
 
 
-def assert_close(found, wanted):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), found, wanted)
+def assert_close(found, expected):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), found, expected)
 
 
-def test_running_statistics_make_a_scale_and_a_shift(case):
+def test_running_statistics_give_a_scale_and_a_shift(case):
     variables, x, _ = case
     scale, shift = map(np.asarray, ours(None).apply(variables, method="running"))
-    wanted = nn.BatchNorm(use_running_average=True, epsilon=1e-5).apply(variables, x)
-    np.testing.assert_allclose(x * scale + shift, wanted, rtol=1e-5, atol=1e-5)
+    expected = nn.BatchNorm(use_running_average=True, epsilon=1e-5).apply(variables, x)
+    np.testing.assert_allclose(x * scale + shift, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("form")
-def test_a_channel_without_spread_is_its_bias(case):
+def test_a_constant_channel_becomes_its_bias(case):
     variables, x, _ = case
     x = np.full_like(x[0], 7.0)
     y, stats, gradients = run(ours(None), variables, x, np.ones_like(x))

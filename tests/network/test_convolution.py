@@ -1,4 +1,4 @@
-"""conv3d against lax.conv_general_dilated: values and both gradients, native and in plain JAX."""
+"""Compare conv3d, native and in plain JAX, with lax.conv_general_dilated: values and gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from msseg_jax.network import convolution
 
 @pytest.fixture
 def conv3d(form):
-    """`convolution.conv3d` of one input, in both forms that a CPU has."""
+    """Return `convolution.conv3d` for one input. Tests run with both forms for a CPU."""
     return lambda x, kernel: convolution.conv3d((x,), kernel)
 
 
@@ -32,7 +32,7 @@ def arrays(*shapes):
 
 
 def value_and_gradients(conv):
-    """One compiled function of (x, kernel, dy) that gives y, dx and dkernel."""
+    """Return a compiled function that maps (x, kernel, dy) to (y, dx, dkernel)."""
 
     def run(x, kernel, dy):
         y, pull = jax.vjp(conv, x, kernel)
@@ -41,21 +41,21 @@ def value_and_gradients(conv):
     return jax.jit(run)
 
 
-def assert_all_close(found, wanted):
-    for f, w in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(f, w, rtol=1e-4, atol=1e-4 * float(jnp.abs(w).max()))
+def assert_all_close(found, expected):
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-4 * float(jnp.abs(e).max()))
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_bfloat16_comes_out_as_it_went_in_to_its_own_precision(conv3d, k):
+def test_bfloat16_results_are_bfloat16_and_accurate_to_its_precision(conv3d, k):
     x, kernel, dy = arrays((2, 5, 6, 7, 3), (k, k, k, 3, 4), (2, 5, 6, 7, 4))
     half = [array.astype(jnp.bfloat16) for array in (x, kernel, dy)]
     found = value_and_gradients(conv3d)(*half)
-    wanted = value_and_gradients(reference)(*(array.astype(jnp.float32) for array in half))
-    for f, w in zip(found, wanted, strict=True):
+    expected = value_and_gradients(reference)(*(array.astype(jnp.float32) for array in half))
+    for f, e in zip(found, expected, strict=True):
         assert f.dtype == jnp.bfloat16
         np.testing.assert_allclose(
-            f.astype(jnp.float32), w, rtol=2**-7, atol=2**-7 * float(jnp.abs(w).max())
+            f.astype(jnp.float32), e, rtol=2**-7, atol=2**-7 * float(jnp.abs(e).max())
         )
 
 
@@ -70,11 +70,11 @@ def test_bfloat16_comes_out_as_it_went_in_to_its_own_precision(conv3d, k):
         (1, (3, 1, 2), 2, 3, 3),
         (2, (5, 6, 7), 3, 2, 1),
         (1, (9, 17, 35), 25, 7, 3),
-        (1, (4, 5, 6), 3, 19, 3),  # more outputs than fit into one block
+        (1, (4, 5, 6), 3, 19, 3),  # more outputs than one block has
         (2, (11, 5, 6), 10, 11, 1),
     ],
 )
-def test_values_and_gradients_are_those_of_the_direct_convolution(
+def test_values_and_gradients_equal_those_of_the_direct_convolution(
     conv3d, batch, sides, c_in, c_out, k
 ):
     x, kernel, dy = arrays((batch, *sides, c_in), (k, k, k, c_in, c_out), (batch, *sides, c_out))
@@ -83,15 +83,16 @@ def test_values_and_gradients_are_those_of_the_direct_convolution(
     )
 
 
-def test_a_kernel_with_one_tap_moves_the_volume_and_brings_zeros_in(conv3d):
+def test_a_kernel_with_one_tap_shifts_the_volume_and_pads_with_zeros(conv3d):
     x = jnp.arange(1.0, 61.0).reshape(1, 3, 4, 5, 1)
-    kernel = jnp.zeros((3, 3, 3, 1, 1)).at[2, 1, 0].set(1.0)  # next plane, same row, column before
-    wanted = np.zeros((3, 4, 5))
-    wanted[:2, :, 1:] = np.asarray(x)[0, 1:, :, :4, 0]
-    np.testing.assert_array_equal(conv3d(x, kernel)[0, ..., 0], wanted)
+    # The tap reads the next plane, the same row and the previous column.
+    kernel = jnp.zeros((3, 3, 3, 1, 1)).at[2, 1, 0].set(1.0)
+    expected = np.zeros((3, 4, 5))
+    expected[:2, :, 1:] = np.asarray(x)[0, 1:, :, :4, 0]
+    np.testing.assert_array_equal(conv3d(x, kernel)[0, ..., 0], expected)
 
 
-def test_a_batch_of_kernels_under_vmap(conv3d):
+def test_works_for_a_batch_of_kernels_under_vmap(conv3d):
     x, kernel, dy = arrays((2, 2, 5, 6, 7, 3), (2, 3, 3, 3, 3, 2), (2, 2, 5, 6, 7, 2))
     assert_all_close(
         jax.vmap(value_and_gradients(conv3d))(x, kernel, dy),
@@ -99,12 +100,12 @@ def test_a_batch_of_kernels_under_vmap(conv3d):
     )
 
 
-def test_without_jit(conv3d):
+def test_works_without_jit(conv3d):
     x, kernel = arrays((1, 3, 4, 5, 2), (3, 3, 3, 2, 2))
     assert_all_close([conv3d(x, kernel)], [reference(x, kernel)])
 
 
-def test_on_four_devices_under_pmap(conv3d):
+def test_works_on_four_devices_under_pmap(conv3d):
     x, kernel, dy = arrays((4, 2, 5, 6, 7, 3), (4, 3, 3, 3, 3, 2), (4, 2, 5, 6, 7, 2))
     assert_all_close(
         jax.pmap(value_and_gradients(conv3d))(x, kernel, dy),
@@ -113,7 +114,7 @@ def test_on_four_devices_under_pmap(conv3d):
 
 
 @pytest.mark.usefixtures("conv3d")
-def test_several_inputs_are_as_if_concatenated():
+def test_several_inputs_act_like_their_concatenation():
     x, kernel, dy = arrays((2, 5, 6, 7, 9), (3, 3, 3, 9, 4), (2, 5, 6, 7, 4))
 
     def in_parts(x, kernel):
@@ -126,24 +127,24 @@ def test_several_inputs_are_as_if_concatenated():
 
 @pytest.mark.usefixtures("conv3d")
 @pytest.mark.parametrize("relu", [False, True])
-def test_bias_and_relu_in_the_same_pass(relu):
+def test_bias_and_relu_are_applied_in_the_same_pass(relu):
     x, kernel, bias = arrays((2, 5, 6, 7, 3), (3, 3, 3, 3, 10), (10,))
-    wanted = reference(x, kernel) + bias[None, None, None, None]
+    expected = reference(x, kernel) + bias[None, None, None, None]
     parts = x[..., :2], x[..., 2:]
     found = jax.jit(lambda *a: convolution.conv3d_bias(parts, *a, relu=relu))(kernel, bias)
-    assert_all_close([found], [jnp.maximum(wanted, 0) if relu else wanted])
+    assert_all_close([found], [jnp.maximum(expected, 0) if relu else expected])
 
 
 @pytest.mark.usefixtures("conv3d")
-def test_what_is_no_number_stays_so_through_relu():
+def test_nan_survives_relu():
     x, kernel, bias = arrays((1, 5, 6, 7, 2), (3, 3, 3, 2, 5), (5,))
     x = x.at[0, 2, 3, 4, 1].set(jnp.nan)
     found = convolution.conv3d_bias((x,), kernel, bias, relu=True)
-    # The plain form takes blocks of voxels, and spreads it further.
+    # In the plain form NaN spreads further, because it works on blocks of voxels.
     assert np.isnan(found[0, 1:4, 2:5, 3:6]).all()
 
 
-def test_the_kernels_gradient_is_the_same_bits_every_time(conv3d):
+def test_the_kernel_gradient_is_bit_identical_every_time(conv3d):
     x, kernel, dy = arrays((2, 17, 20, 21, 6), (3, 3, 3, 6, 6), (2, 17, 20, 21, 6))
     run = value_and_gradients(conv3d)
     first = run(x, kernel, dy)
@@ -152,7 +153,7 @@ def test_the_kernels_gradient_is_the_same_bits_every_time(conv3d):
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_program_for_a_cpu_holds_no_3d_convolution_and_one_for_a_gpu_holds_it(conv3d):
+def test_only_a_program_for_a_gpu_contains_3d_convolutions(conv3d):
     x, kernel, dy = arrays((1, 8, 8, 8, 2), (3, 3, 3, 2, 2), (1, 8, 8, 8, 2))
     traced = value_and_gradients(conv3d).trace(x, kernel, dy)
     for platform, convolutions_3d in (("cpu", 0), ("cuda", 3)):
@@ -167,18 +168,18 @@ def test_a_program_for_a_cpu_holds_no_3d_convolution_and_one_for_a_gpu_holds_it(
     [
         ((1, 8, 8, 8, 2), (5, 5, 5, 2, 2), r"\(5, 5, 5, 2, 2\); expected \(3, 3, 3"),
         ((1, 8, 8, 8, 2), (3, 3, 2, 2), r"\(3, 3, 2, 2\); expected \(3, 3, 3"),
-        ((1, 8, 8, 8, 2), (3, 3, 3, 4, 2), "takes 4 channels, inputs have 2"),
+        ((1, 8, 8, 8, 2), (3, 3, 3, 4, 2), "expects 4 channels, but the inputs have 2"),
         ((8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(8, 8, 8, 2\)\]; expected \(B, D, H, W, C\)"),
     ],
 )
-def test_other_shapes_are_refused_with_what_was_found(x_shape, kernel_shape, message):
+def test_wrong_shapes_are_refused_and_named(x_shape, kernel_shape, message):
     with pytest.raises(ValueError, match=message):
         convolution.conv3d((jnp.zeros(x_shape),), jnp.zeros(kernel_shape))
 
 
-def test_other_types_and_biases_are_refused():
+def test_wrong_dtypes_and_biases_are_refused():
     x, kernel = jnp.zeros((1, 8, 8, 8, 2)), jnp.zeros((3, 3, 3, 2, 4))
-    with pytest.raises(ValueError, match=r"inputs are \['bfloat16'\], the kernel float32"):
+    with pytest.raises(ValueError, match=r"inputs are \['bfloat16'\], the kernel is float32"):
         convolution.conv3d((x.astype(jnp.bfloat16),), kernel)
     with pytest.raises(ValueError, match=r"bias is float32\(1,\); expected float32\(4,\)"):
         convolution.conv3d_bias((x,), kernel, jnp.zeros(1), relu=False)

@@ -18,7 +18,7 @@ from tests.support.runs import build_model, with_random_output
 
 @pytest.fixture(scope="module")
 def network():
-    """The paper's network with weights, and a random pair of two 8^3 patches."""
+    """Return the paper's network, its variables, and random visits with two 8^3 patches each."""
     model = build_model(shipped("msseg2"))
     visits = np.random.default_rng(0).normal(size=(2, 2, 8, 8, 8, 1)).astype(np.float32)
     return model, with_random_output(initial_variables(model, seed=0)), visits
@@ -37,10 +37,10 @@ def test_has_the_papers_28_convolutions_and_40465_parameters(network):
     assert sum(leaf.ndim == 5 for leaf in leaves) == 28
 
 
-def test_describe_ends_with_the_papers_figures():
+def test_the_layer_table_ends_with_the_papers_numbers():
     lines = layer_table(NetworkSettings(), 56).splitlines()
     assert lines[-2:] == ["convolutions: 28", "parameters: 40465"]
-    # X(0, 3) reads three maps of width 6 and one of width 7, and has 6 scales and biases.
+    # X(0, 3) has three inputs with 6 maps and one with 7, and a scale and a bias for 6 outputs.
     assert "segmentation/node_0_3/unit_0" in lines[21]
     assert lines[21].split()[1:] == ["3x3x3", "56x56x56x25", "56x56x56x6", "4,062"]
     assert sum(int(line.split()[-1].replace(",", "")) for line in lines[1:29]) == 40_465
@@ -51,14 +51,14 @@ def test_widths_and_targets_come_from_the_configuration():
     config.model.widths = (2, 3, 4)
     config.model.targets = 1
     config.model.refinement_convolutions = 1
-    # triangle of 6 nodes x 2, 2 decoders, 1 refinement, 1 output
+    # 6 nodes with 2 convolutions each, 2 decoders, 1 refinement, 1 output
     assert "convolutions: 16" in layer_table(typed(config).model, config.data.patch_size)
 
 
 def test_both_visits_share_one_segmentation_block(network):
     _, variables, _ = network
     assert set(variables["params"]) == {"segmentation", "refinement"}
-    assert len(variables["params"]["segmentation"]) == 10 + 3  # nodes and decoders, once
+    assert len(variables["params"]["segmentation"]) == 10 + 3  # one set of nodes and decoders
 
 
 def test_a_convolution_before_batch_norm_has_no_bias_and_the_output_has_one(network):
@@ -76,7 +76,7 @@ def test_gives_a_probability_per_voxel_and_target(network, forward):
     assert 0 < output.min() < output.max() < 1
 
 
-def test_an_untrained_network_says_the_initial_probability_everywhere():
+def test_an_untrained_network_predicts_the_initial_probability_everywhere():
     config = shipped("msseg2")
     config.model.widths = (2, 2)
     config.model.initial_probability = 0.02
@@ -94,7 +94,7 @@ def test_the_order_of_the_visits_matters(network, forward):
 
 @pytest.fixture(scope="module")
 def statistics(network):
-    """Running statistics of the first convolution's batch norm after one training step."""
+    """Return a function that gives the first batch norm's running statistics after one step."""
     model, variables, _ = network
 
     @jax.jit
@@ -114,7 +114,7 @@ def test_batch_statistics_of_the_segmentation_do_not_depend_on_the_order(network
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), forth, back)
 
 
-def test_running_statistics_move_by_a_tenth(network, statistics):
+def test_running_statistics_change_by_a_tenth(network, statistics):
     _, variables, visits = network
     kernel = variables["params"]["segmentation"]["node_0_0"]["unit_0"]["convolution"]["kernel"]
     maps = jax.lax.conv_general_dilated(
@@ -126,7 +126,7 @@ def test_running_statistics_move_by_a_tenth(network, statistics):
     np.testing.assert_allclose(norm["var"], 0.9 + 0.1 * maps.var((0, 1, 2, 3)), rtol=1e-4)
 
 
-def test_max_pool_and_upsample_by_hand():
+def test_max_pool_and_upsample_match_values_computed_by_hand():
     x = jnp.arange(4 * 2 * 2, dtype=jnp.float32).reshape(1, 4, 2, 2, 1)
     assert max_pool(x).ravel().tolist() == [7, 15]
     up = upsample(jnp.array([1.0, 2.0]).reshape(1, 1, 1, 2, 1))
@@ -142,7 +142,7 @@ def test_dropout_drops_whole_maps_and_keeps_the_mean():
     assert (maps[:, 0] == 0).mean() == pytest.approx(0.1, abs=0.02)
 
 
-def test_dropout_depends_on_the_sample_and_not_on_its_place():
+def test_dropout_depends_on_the_sample_and_not_on_its_position():
     one = dropout_draws(jax.random.key(0), jnp.array([5, 6, 7]), 40)
     other = dropout_draws(jax.random.key(0), jnp.array([7, 5, 6]), 40)
     np.testing.assert_array_equal(one, other[jnp.array([1, 2, 0])])
@@ -153,7 +153,7 @@ def test_dropout_depends_on_the_sample_and_not_on_its_place():
 def test_refuses_a_side_that_cannot_be_halved_three_times(network, side):
     model, variables, _ = network
     visit = jnp.zeros((1, 8, side, 8, 1))
-    with pytest.raises(ValueError, match=f"patch side {side} is no multiple of 8"):
+    with pytest.raises(ValueError, match=f"patch side {side} is not a multiple of 8"):
         model.apply(variables, visit, visit, train=False)
 
 

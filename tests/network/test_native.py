@@ -1,4 +1,4 @@
-"""Whatever becomes of the compiler and its output: the right convolution, and a word about it."""
+"""Check the native convolution, and the fallback and its warning if compiling or loading fails."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ inner = float(x[0, 1:4, 2:5, 3:6].sum())
 assert abs(float(y[0, 2, 3, 4, 0]) - inner) < 1e-2, (y[0, 2, 3, 4, 0], inner)
 print(*native.state())
 """
-# What becomes of a compiler's output cannot be seen without one; a build that fails is no skip.
+# These tests need a compiler. If there is one but the build fails, they fail and are not skipped.
 needs_compiler = pytest.mark.skipif(not HAS_NATIVE, reason="no C++ compiler, or JAX is on a GPU")
 
 
@@ -48,11 +48,11 @@ def test_without_a_compiler_one_line_says_what_to_install(tmp_path):
 
 
 @needs_compiler
-def test_a_compiler_that_is_not_there_is_named_and_another_taken(tmp_path):
+def test_a_missing_compiler_is_named_and_another_one_is_used(tmp_path):
     output, errors = finish(start(tmp_path, CXX="no-such-c++"))
     assert output.startswith("True compiled")
     assert errors.count("\n") == 1
-    assert "CXX is 'no-such-c++', and there is no such program" in errors
+    assert "CXX is 'no-such-c++', but there is no such program" in errors
 
 
 def start_with_compiler(tmp_path: Path, script: str):
@@ -70,41 +70,41 @@ def test_a_compiler_that_fails_is_named(tmp_path):
     assert not list((tmp_path / "cache").rglob("*.so"))
 
 
-def test_a_compiler_that_writes_rubbish_is_no_disaster(tmp_path):
+def test_a_library_that_cannot_be_loaded_is_reported(tmp_path):
     script = 'while [ "$1" != "-o" ]; do shift; done; echo rubbish > "$2"'
     output, errors = finish(start_with_compiler(tmp_path, script))
     assert output.startswith("False ")
     assert "cannot be loaded" in errors
 
 
-# The names are those of x86; on ARM every 64-bit CPU has the NEON that is used there.
+# The names are those of x86 CPUs. On ARM, every 64-bit CPU has the NEON instructions used there.
 @needs_compiler
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="other CPUs have no AVX to do without")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 CPUs differ in AVX")
 @pytest.mark.parametrize(
     "cpu",  # with SSE2, SSE4, AVX2
     ["x86-64", *(pytest.param(cpu, marks=pytest.mark.slow) for cpu in ("x86-64-v2", "haswell"))],
 )
-def test_older_cpus_are_served_too(tmp_path, cpu):
+def test_older_cpus_are_supported(tmp_path, cpu):
     compiler = native.find_compiler()
     output, _ = finish(start_with_compiler(tmp_path, f'exec {compiler} "$@" -march={cpu}'))
     assert output.startswith("True compiled")
 
 
-def test_the_switch_turns_it_off_without_a_word(tmp_path):
+def test_the_switch_turns_it_off_without_a_warning(tmp_path):
     output, errors = finish(start(tmp_path, MSSEG_JAX_NATIVE="0"))
     assert output == "False turned off by MSSEG_JAX_NATIVE=0"
     assert errors == ""
 
 
 @needs_compiler
-def test_two_processes_at_once_and_then_a_truncated_library(tmp_path):
+def test_two_processes_may_compile_at_once_and_a_truncated_library_is_replaced(tmp_path):
     both = [start(tmp_path) for _ in range(2)]
     for process in both:
         output, errors = finish(process)
         assert output.startswith("True compiled")
         assert errors == ""
     (library,) = (tmp_path / "msseg_jax").glob("*.so")
-    assert len(list((tmp_path / "msseg_jax").iterdir())) == 2  # it and its digest
+    assert len(list((tmp_path / "msseg_jax").iterdir())) == 2  # the library and its digest
     whole = library.read_bytes()
     library.write_bytes(whole[: len(whole) // 2])
     output, _ = finish(start(tmp_path))
@@ -112,17 +112,17 @@ def test_two_processes_at_once_and_then_a_truncated_library(tmp_path):
     assert library.stat().st_size == len(whole)
 
 
-def test_a_user_without_a_home_is_served_too(monkeypatch):
+def test_a_user_without_a_home_folder_has_no_cache(monkeypatch):
     def no_home():
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(native.Path, "home", no_home)
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert native._cache_folder() is None  # and then it is compiled for the process alone
+    assert native._cache_folder() is None  # it is then compiled for this process only
 
 
 @needs_compiler
-def test_a_cache_that_cannot_be_made_is_done_without(tmp_path):
+def test_works_if_the_cache_folder_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     output, _ = finish(start(tmp_path / "file"))
     assert output.startswith("True compiled")
