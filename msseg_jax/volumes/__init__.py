@@ -1,0 +1,1 @@
+"""NIfTI volumes, their grids, and their lesions."""

@@ -1,10 +1,11 @@
-"""Do the two visits lie on each other? The rigid motion that is left between them, in mm.
+"""Measure how well two visits are aligned: the rigid motion that is left between them, in mm.
 
-Gauss-Newton on voxels of GRID_MM: what motion of the second visit, and what gain and offset,
-explain the first best, inside the brain? The images are band-passed, so that edges count and not
-the bias field or another protocol's contrast. Voxels that disagree with the rest (lesions,
-vessels) lose their weight. It measures some millimetres and degrees; it is no registration, and a
-pair that is further apart shows by its low correlation.
+A Gauss-Newton fit on voxels of GRID_MM finds the motion of the second visit, and a gain and an
+offset, that best explain the first visit inside the brain. The images are band-pass filtered, so
+that edges count, rather than the bias field or the contrast of a different protocol. Voxels that
+disagree with the rest (lesions, vessels) are left out. The fit can measure a motion of some
+millimetres and degrees. It is not a registration: visits that are further apart are recognised by
+their low correlation.
 """
 
 import math
@@ -15,25 +16,25 @@ from scipy import ndimage
 
 from msseg_jax.volumes.resampling import resampling_to
 
-GRID_MM = 2.0  # fine enough for a tenth of it, coarse enough to take a second
-FINEST, COARSEST = 1.0, 4.0  # of what is compared: Gaussian standard deviations, in such voxels
-POINTS = 30_000  # about as many of the brain's voxels are compared
-ITERATIONS = 15
-OUTLIER = 2.5  # standard deviations, from the median absolute deviation
+GRID_MM = 2.0  # voxel side: resolves a motion of a tenth of it, and takes about a second
+FINEST, COARSEST = 1.0, 4.0  # voxels, standard deviations of the Gaussians of the band-pass filter
+POINTS = 30_000  # approximate number of the brain's voxels that are compared
+ITERATIONS = 15  # at most
+OUTLIER = 2.5  # standard deviations, estimated from the median absolute deviation
 
 
 @dataclass(frozen=True)
 class Alignment:
     """How well two visits match inside the brain."""
 
-    displacement_mm: float  # of the brain's voxels by the motion that is left, mean
-    correlation: float  # of the band-passed visits as they lie in their files
+    displacement_mm: float  # mean over the brain's voxels, of the motion that is left
+    correlation: float  # of the band-pass filtered visits, before any motion is undone
 
 
 def measure_alignment(
     time01: np.ndarray, time02: np.ndarray, brain: np.ndarray, spacing_mm: np.ndarray
 ) -> Alignment:
-    """The rigid motion between two images on one grid, and their correlation.
+    """Measure the rigid motion between two images on one grid, and their correlation.
 
     Args:
       time01, time02: (D, H, W) float32.
@@ -41,14 +42,15 @@ def measure_alignment(
       spacing_mm: (3,), voxel sides.
 
     Returns:
-      NaN for both where the brain is too thin to tell.
+      The displacement and the correlation. Both are NaN if the volume is too thin for the grid of
+      the fit, or if it has no brain voxel there.
     """
     resampling = resampling_to(GRID_MM, brain.shape, spacing_mm)
     brain = resampling.forward_labels(brain)
     if min(brain.shape) < 2 or not brain.any():
         return Alignment(math.nan, math.nan)
     fixed, moving = (_band_pass(resampling.forward(image)) for image in (time01, time02))
-    # Away from the edge, where a mask cut the images.
+    # Away from the edge of the brain, where a mask may have cut the images.
     inside = ndimage.binary_erosion(brain, iterations=2)
     points = np.argwhere(inside if inside.any() else brain)
     points = points[:: max(1, len(points) // POINTS)].T.astype(float)  # (3, V) voxels
@@ -67,8 +69,8 @@ def measure_alignment(
         slopes = np.stack(
             [ndimage.map_coordinates(g, moved, order=1, mode="nearest") for g in gradients]
         )
-        # reference = gain * (values + slopes . motion) + offset, where the motion is a shift and a
-        # small rotation w about the centre, which moves an arm r by w x r.
+        # The model is reference = gain * (values + slopes . motion) + offset. The motion is a shift
+        # and a small rotation w about the centre. The rotation moves a point at `arm` r by w x r.
         turns = np.cross((rotation @ arms).T, slopes.T).T
         design = np.stack([*turns, *slopes, values, np.ones_like(values)])
         step = _robust_solution(design, reference)
@@ -95,11 +97,11 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _robust_solution(design: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least squares of design.T @ x = target, twice: the second time without the outliers."""
+    """Solve design.T @ x = target by least squares, twice: the second time without the outliers."""
     kept = np.ones(target.shape, dtype=bool)
     for _ in range(2):
         a = design[:, kept]
-        scale = np.sqrt((a * a).mean(axis=1)) + 1e-12  # for a well conditioned system
+        scale = np.sqrt((a * a).mean(axis=1)) + 1e-12  # for a well-conditioned system
         a = a / scale[:, None]
         solution = np.linalg.lstsq(a @ a.T, a @ target[kept], rcond=1e-10)[0] / scale
         error = np.abs(target - solution @ design)
@@ -108,7 +110,7 @@ def _robust_solution(design: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _rotation(vector: np.ndarray) -> np.ndarray:
-    """The matrix that turns by |vector| radians about it (Rodrigues)."""
+    """Return the matrix of the rotation by |vector| radians about `vector` (Rodrigues)."""
     angle = np.linalg.norm(vector)
     if angle < 1e-12:
         return np.eye(3)

@@ -1,19 +1,19 @@
-"""Compare grids, and find the part of a grid that a mask fills."""
+"""Compare grids, and find the bounding box of a mask."""
 
 import nibabel as nib
 import numpy as np
 
 from msseg_jax.volumes.volume import Volume
 
-GRID_TOLERANCE_MM = 0.05  # corners further apart than this are on different grids
+GRID_TOLERANCE_MM = 0.05  # corners that are further apart belong to different grids
 
 
 def grid_difference(one: Volume, other: Volume) -> str | None:
-    """What keeps two volumes from being on one grid, in words; None if nothing does."""
+    """Return a message if two volumes are on different grids, and None if they are on the same."""
     if one.array.shape != other.array.shape:
         return (
-            f"{other.path} has {other.array.shape} voxels, {one.path} has {one.array.shape}; "
-            "expected one grid for both: resample one onto the other"
+            f"{other.path} has {other.array.shape} voxels, but {one.path} has {one.array.shape}. "
+            "Expected one grid for both. Resample one onto the other."
         )
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in one.array.shape])).reshape(3, 8)
     apart = nib.affines.apply_affine(one.affine, corners.T) - nib.affines.apply_affine(
@@ -23,16 +23,16 @@ def grid_difference(one: Volume, other: Volume) -> str | None:
     if furthest_mm > GRID_TOLERANCE_MM:
         return (
             f"{other.path} lies up to {furthest_mm:.2f} mm away from {one.path} (their affines "
-            f"differ); expected at most {GRID_TOLERANCE_MM} mm: register and resample one onto the "
-            "other"
+            f"differ). Expected at most {GRID_TOLERANCE_MM} mm. Register and resample one onto the "
+            "other."
         )
     return None
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """Return the smallest box that holds every true voxel of a (D, H, W) mask.
+    """Return the smallest box that contains all true voxels of a (D, H, W) mask.
 
-    It is empty if there is none.
+    The box is empty if there are none.
     """
 
     def side(axis: int) -> slice:

@@ -1,9 +1,9 @@
-"""The MSSEG-2 folder: its layout, and every check that a patient must pass before any work.
+"""Find the patients and their files in a folder with the MSSEG-2 layout.
 
 ROOT/<patient>/flair_time01_on_middle_space.nii.gz, flair_time02_on_middle_space.nii.gz,
                brain_mask.nii.gz (optional), ground_truth.nii.gz (the consensus),
-               ground_truth_expert1.nii.gz ... (as many as the configuration has targets for)
-               synthetic.json (of a pair that `msseg synthetic` made from a scan)
+               ground_truth_expert1.nii.gz ... (one for each further target of the configuration),
+               synthetic.json (only for a pair that `msseg synthetic` made from a scan)
 """
 
 import logging
@@ -19,49 +19,48 @@ BRAIN_MASK = "brain_mask.nii.gz"
 CONSENSUS = "ground_truth.nii.gz"
 EXPERT = "ground_truth_expert{}.nii.gz"
 SYNTHETIC = "synthetic.json"
+LAYOUT = "a folder in the MSSEG-2 layout, with one folder per patient"  # for messages
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Patient:
-    """Where the files of one patient lie."""
+    """Paths of the files of one patient."""
 
     name: str
     time01: Path
     time02: Path
-    brain_mask: Path | None  # None: the brain is what is non-zero in either visit
+    brain_mask: Path | None  # None: voxels that are non-zero in either visit are brain
     targets: tuple[Path, ...] = ()  # consensus, then experts; empty for inference
-    synthetic: Path | None = None  # how a pair was made of a scan; None: it was not
+    synthetic: Path | None = None  # record of a pair made from a scan; None for a real pair
 
     @property
     def files(self) -> tuple[Path, ...]:
+        """All files of the patient that have voxels."""
         mask = () if self.brain_mask is None else (self.brain_mask,)
         return (self.time01, self.time02, *mask, *self.targets)
 
 
 def find_patients(root: Path | str, targets: int) -> list[Patient]:
-    """The patients of a folder, by name, with their first `targets` reference maps.
+    """Return the patients of a folder, sorted by name, with `targets` reference maps each.
 
-    Whether their files are there and in order is what `read_pair` finds out.
+    Their files are not checked here. `read_pair` checks them.
 
     Raises:
-      InputError: no such folder, or no patient in it.
+      InputError: the folder does not exist, or contains no patient.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(
-            f"{root}: no such folder; expected one in the MSSEG-2 layout, with a folder per "
-            "patient (--config.data.root, --dataset or --reference)"
-        )
+        raise InputError(f"{root}: no such folder. Expected {LAYOUT}.")
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise InputError(f"{root}: no patient folder in it; expected <patient>/{TIME01} and so on")
+        raise InputError(f"{root}: no patient folder in it. Expected <patient>/{TIME01} and so on.")
     return [patient_in(folder, targets) for folder in folders]
 
 
 def patient_in(folder: Path, targets: int = 0) -> Patient:
-    """The patient of one folder, with the first `targets` reference maps."""
+    """Return the patient of one folder, with the first `targets` reference maps."""
     names = [CONSENSUS, *(EXPERT.format(k) for k in range(1, targets))][:targets]
     mask, synthetic = folder / BRAIN_MASK, folder / SYNTHETIC
     return Patient(
@@ -75,7 +74,7 @@ def patient_in(folder: Path, targets: int = 0) -> Patient:
 
 
 def scan_of(patient: Patient) -> str | None:
-    """Name of the scan that a pair was made of; None: it was not made of one.
+    """Return the name of the scan that a pair was made from, or None for a real pair.
 
     Raises:
       InputError: the record of how the pair was made is damaged.
@@ -86,8 +85,8 @@ def scan_of(patient: Patient) -> str | None:
     scan = record.get("source") if isinstance(record, dict) else None
     if not isinstance(scan, str):
         raise InputError(
-            f"{patient.synthetic}: its source is {scan!r}; expected the name of the scan that the "
-            "pair was made of, as pairs of one scan stay together: give back a copy, or make the "
-            "pairs again"
+            f"{patient.synthetic}: its source is {scan!r}. Expected the name of the scan that the "
+            "pair was made from, because all pairs of one scan must be in the same fold. Restore "
+            "the file from a copy, or make the pairs again."
         )
     return scan

@@ -1,6 +1,6 @@
-"""The lesions of a mask: which voxels, how large, where.
+"""Number the lesions of a mask, and measure their volumes and positions.
 
-A lesion is a 6-connected component: voxels that share a face.
+A lesion is a 6-connected component: its voxels are connected by shared faces.
 """
 
 import numpy as np
@@ -10,23 +10,24 @@ from scipy import ndimage
 
 from msseg_jax.volumes.grids import bounding_box
 
-CENTRE = ("x_mm", "y_mm", "z_mm")  # of a lesion, as `describe_lesions` calls it
+CENTRE = ("x_mm", "y_mm", "z_mm")  # keys of a lesion's centre in the rows of `describe_lesions`
 
 
 def voxel_mm3(spacing_mm: ArrayLike) -> float:
-    """The volume of a voxel of these sides, in the single precision of a NIfTI header."""
+    """Return the volume of a voxel with sides in single precision, as NIfTI headers store them."""
     return float(np.prod(np.asarray(spacing_mm, np.float32).astype(np.float64)))
 
 
 def number_lesions(mask: np.ndarray, least_voxels: int = 1) -> tuple[np.ndarray, int]:
-    """The lesions of a bool mask (D, H, W) that have at least `least_voxels`.
+    """Find and number the lesions of a bool mask (D, H, W) with at least `least_voxels` voxels.
 
     Returns:
-      (D, H, W) int32, 0 where there is no lesion, else its number from 1, the largest first; and
-      how many there are. Of equal ones the one that a file's voxels come to first.
+      (D, H, W) int32, the number of the lesion in each voxel, or 0. Lesion 1 is the largest.
+      Lesions of the same size are numbered in the order of their first voxels in a file. The
+      second value is the number of lesions.
     """
     box = bounding_box(mask)
-    labels, components = ndimage.label(mask[box].T)  # a file's first axis runs fastest
+    labels, components = ndimage.label(mask[box].T)  # .T: files store the first axis fastest
     voxels = np.bincount(labels.ravel(), minlength=components + 1)[1:]
     count = int((voxels >= least_voxels).sum())
     numbers = np.zeros(components + 1, dtype=np.int32)
@@ -42,20 +43,20 @@ def describe_lesions(
     spacing_mm: ArrayLike,
     probability: np.ndarray | None = None,
 ) -> list[dict]:
-    """A row for each numbered lesion, in order.
+    """Return a row for each numbered lesion, in the order of the numbers.
 
     Args:
       labels: (D, H, W) int, from `number_lesions`.
       affine: (4, 4), voxel indices to scanner mm.
       spacing_mm: voxel sides.
-      probability: (D, H, W), if there is a map.
+      probability: (D, H, W), the probability map, if there is one.
 
     Returns:
-      Of each lesion: `lesion`, its number; `volume_mm3`; `x_mm`, `y_mm`, `z_mm`, the mean of its
-      voxels in scanner mm (to the patient's right, front and head); `mean_probability`, NaN
+      For each lesion: `lesion`, its number; `volume_mm3`; `x_mm`, `y_mm`, `z_mm`, the mean position
+      of its voxels in scanner mm (to the patient's right, front and head); `mean_probability`, NaN
       without a map.
     """
-    places = np.nonzero(labels)  # few voxels, so that nothing below goes through the volume
+    places = np.nonzero(labels)  # few voxels; the steps below need only these
     numbers = labels[places]
     count = int(numbers.max(initial=0))
     voxels = np.bincount(numbers, minlength=count + 1)[1:]

@@ -1,4 +1,4 @@
-"""Check that a volume is the mask that it should be."""
+"""Check that a volume is a mask of the expected kind."""
 
 from pathlib import Path
 
@@ -6,41 +6,50 @@ import numpy as np
 
 from msseg_jax.volumes.volume import Volume
 
-MAX_LABELS = 256  # of a mask, with 0; FreeSurfer's maps of the whole brain have up to about 200
+MAX_LABELS = 256  # different values of a label map, with 0; FreeSurfer's have up to about 200
 
 
 def mask_problem(name: Path | str, array: np.ndarray) -> str | None:
-    """What keeps an array from being a binary mask, in words; None if nothing does."""
+    """Return a message if an array is not a binary mask, and None if it is one."""
     wrong = array[(array != 0) & (array != 1)]
     if not wrong.size:
         return None
     if (wrong == np.rint(wrong)).all():
-        cure = "it looks like a label map: keep the new lesions alone, as 1"
+        advice = "It looks like a label map. Keep only the new lesions, with the value 1."
     elif wrong.min() >= 0 and wrong.max() <= 1:
-        cure = "it looks like a probability map: threshold it"
+        advice = "It looks like a probability map. Threshold it."
     else:
-        cure = "make it binary"
+        advice = "Make it binary."
     return (
-        f"{name}: {wrong.size} voxels have values other than 0 and 1, {wrong[0]:g} for one; "
-        f"expected a mask of the new lesions alone: {cure}"
+        f"{name}: {wrong.size} voxels have values other than 0 and 1, for example {wrong[0]:g}. "
+        f"Expected a mask of only the new lesions. {advice}"
     )
 
 
 def brain_mask_problem(mask: Volume, visits: tuple[Volume | None, ...] = ()) -> str | None:
-    """What keeps a volume from being a brain mask, or a map of the brain's parts, in words."""
-    expected = "expected a brain mask, 1 inside and 0 outside"
+    """Return a message if a volume is neither a brain mask nor a label map of the brain.
+
+    Return None if it is one of them.
+
+    Args:
+      visits: images that the mask must differ from.
+    """
+    expected = "Expected a brain mask, 1 inside and 0 outside"
     if (mask.array != np.rint(mask.array)).any():
         return (
-            f"{mask.path}: has values that are no whole numbers; {expected}: it looks like a "
-            "probability map or an image; threshold it, or give the mask"
+            f"{mask.path}: has values that are not integers. {expected}. It looks like a "
+            "probability map or an image. Threshold it, or give the mask."
         )
     for visit in filter(None, visits):
         if np.array_equal(mask.array, visit.array):
-            return f"{mask.path} and {visit.path} hold the same voxels; {expected}: give the mask"
-    # Of whole numbers; so only where they are far apart do they need to be counted, which is slow.
+            return (
+                f"{mask.path} and {visit.path} contain the same voxels. {expected}. Give the mask."
+            )
+    # All values are integers here. Counting them is slow, so it is done only if their range allows
+    # too many different ones.
     if np.ptp(mask.array) >= MAX_LABELS and (labels := np.unique(mask.array).size) > MAX_LABELS:
         return (
-            f"{mask.path}: has {labels} different values; {expected}, or a map of the brain's "
-            f"parts with at most {MAX_LABELS}: it looks like an image; give the mask"
+            f"{mask.path}: has {labels} different values. {expected}, or a label map of the brain "
+            f"with at most {MAX_LABELS} values. It looks like an image. Give the mask."
         )
     return None

@@ -1,6 +1,7 @@
 """Read and write NIfTI files."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -19,86 +20,115 @@ def read_volume(path: Path | str) -> Volume:
     """Read a 3-D NIfTI image as float32.
 
     Raises:
-      InputError: missing, no NIfTI, truncated, not 3-D, RGB or complex, or a voxel size or unit
-        that makes no sense. NaN and infinite voxels are the caller's to refuse (`check_finite`).
+      InputError: the file is missing, not NIfTI, truncated, not 3-D, RGB or complex, or has an
+        invalid voxel size or unit. NaN and infinite voxels are not checked here; the caller can
+        do so with `check_finite`.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; expected a 3-D NIfTI image (.nii or .nii.gz)")
+        raise InputError(f"{path}: is a folder. Expected a 3-D NIfTI image (.nii or .nii.gz).")
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a 3-D NIfTI image (.nii or .nii.gz)")
+        raise InputError(f"{path}: no such file. Expected a 3-D NIfTI image (.nii or .nii.gz).")
     try:
         image = nib.load(path)
         if not isinstance(image, nib.Nifti1Image):  # NIfTI-2 is a subclass
             raise InputError(
-                f"{path}: is {type(image).__name__}; expected NIfTI (.nii or .nii.gz): convert it"
+                f"{path}: is {type(image).__name__}. Expected NIfTI (.nii or .nii.gz). Convert it."
             )
-        _check_kind(path, image)
-        array = np.asarray(image.dataobj, dtype=np.float32)
+        # nibabel silently corrects a zero or negative size, so the sizes are read from the file.
+        with nib.openers.ImageOpener(str(path)) as file:
+            header = type(image.header).from_fileobj(file, check=False)
+        return volume_of(image, path, header["pixdim"][1:4])
     except InputError:
         raise
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
         raise InputError(
-            f"{path}: no readable NIfTI image, whatever its name says ({error}); expected a 3-D "
-            "one: is it a file of another kind, or a damaged copy?"
+            f"{path}: is not a readable NIfTI image ({error}). Expected a "
+            "3-D NIfTI image. Check whether it is a file of another kind, or a damaged copy."
         ) from error
     except Exception as error:  # a damaged file makes nibabel fail in many ways
         raise InputError(
-            f"{path}: cannot be read to its end ({error}): truncated or damaged; copy it again"
+            f"{path}: cannot be read to its end ({error}). It is truncated or damaged. Copy it "
+            "again."
         ) from error
+
+
+def volume_of(image: nib.Nifti1Image, path: Path, stored_mm: np.ndarray | None = None) -> Volume:
+    """Return an image as a volume: 3-D float32.
+
+    Args:
+      path: names the volume in messages.
+      stored_mm: (3,), voxel sides as they are in the file; None takes those of the header.
+
+    Raises:
+      InputError: as for `read_volume`.
+    """
+    _check_kind(path, image, image.header["pixdim"][1:4] if stored_mm is None else stored_mm)
+    array = np.asarray(image.dataobj, dtype=np.float32)
     return Volume(path, array, image.affine, image.header)
 
 
-def _check_kind(path: Path, image: nib.Nifti1Image) -> None:
-    """Refuse what the header alone shows to be unusable, before its voxels are read."""
+def _check_kind(path: Path, image: nib.Nifti1Image, stored_mm: np.ndarray) -> None:
+    """Raise InputError if the header shows that the image cannot be used.
+
+    The voxels are not read.
+    """
     dtype = image.get_data_dtype()
     if dtype.kind not in "iufb":
         kind = "complex" if dtype.kind == "c" else "RGB"
         raise InputError(
-            f"{path}: voxels are {kind} ({dtype}); expected one real number per voxel: "
-            "export the magnitude image"
+            f"{path}: voxels are {kind} ({dtype}). Expected one real number per voxel. "
+            "Export the magnitude image."
         )
     if len(image.shape) != 3:
         raise InputError(
-            f"{path}: has {len(image.shape)} dimensions, {image.shape}; expected 3: "
-            "write one volume per file"
+            f"{path}: has {len(image.shape)} dimensions, {image.shape}. Expected 3. "
+            "Write one volume per file."
         )
-    # nibabel mends a zero or negative size in silence, so look at what the file says.
-    with nib.openers.ImageOpener(str(path)) as file:
-        stored = type(image.header).from_fileobj(file, check=False)["pixdim"][1:4]
-    sizes = np.concatenate([stored, nib.affines.voxel_sizes(image.affine)])
+    sizes = np.concatenate([stored_mm, nib.affines.voxel_sizes(image.affine)])
     if not (np.isfinite(image.affine).all() and np.isfinite(sizes).all() and (sizes > 0).all()):
         raise InputError(
-            f"{path}: voxel size is {tuple(float(s) for s in stored)} mm; expected three positive "
-            "numbers and a finite affine: mend the header (pixdim, sform, qform)"
+            f"{path}: voxel size is {tuple(float(s) for s in stored_mm)} mm. Expected three "
+            "positive numbers and a finite affine. Correct the header (pixdim, sform, qform)."
         )
     if abs(np.linalg.det(image.affine[:3, :3] / nib.affines.voxel_sizes(image.affine))) < 1e-3:
         raise InputError(
-            f"{path}: two axes of its affine are parallel; expected an invertible one: mend the "
-            "sform"
+            f"{path}: two axes of its affine are parallel. Expected an invertible affine. Correct "
+            "the sform in the header."
         )
     unit = image.header.get_xyzt_units()[0]
     if unit not in ("mm", "unknown"):
-        raise InputError(f"{path}: its unit of length is {unit}; expected mm: rewrite the header")
+        raise InputError(f"{path}: its unit of length is {unit}. Expected mm. Correct the header.")
 
 
 def check_finite(volume: Volume) -> None:
-    """Raises InputError if a voxel is NaN or infinite."""
+    """Raise InputError if a voxel is NaN or infinite."""
     wrong = int(volume.array.size - np.isfinite(volume.array).sum())
     if wrong:
         raise InputError(
-            f"{volume.path}: {wrong} voxels are NaN or infinite; expected finite numbers: "
-            "set them to 0 or export the image again"
+            f"{volume.path}: {wrong} voxels are NaN or infinite. Expected finite numbers. "
+            "Set them to 0, or export the image again."
         )
 
 
-def read_checked(path: Path, like: Volume | None, problems: list[str]) -> Volume | None:
-    """A finite volume on the grid of `like`; what is wrong with it is added to `problems`.
+def read_checked(
+    path: Path,
+    like: Volume | None,
+    problems: list[str],
+    read: Callable[[Path], Volume] = read_volume,
+) -> Volume | None:
+    """Read a volume, and check that it is finite and on the grid of `like`.
 
-    None where it cannot be read at all.
+    Args:
+      like: None skips the check of the grid.
+      problems: a message is added for each check that fails.
+      read: returns the volume of a path.
+
+    Returns:
+      None if the volume cannot be read, or is not finite.
     """
     try:
-        volume = read_volume(path)
+        volume = read(path)
         check_finite(volume)
     except InputError as error:
         problems.append(str(error))
@@ -109,21 +139,25 @@ def read_checked(path: Path, like: Volume | None, problems: list[str]) -> Volume
 
 
 def check_output(path: Path | str, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
-    """The path of a file to write. Raises InputError if its name or folder will not do."""
+    """Return the path of a file to write, after checks of its name and folder.
+
+    Raises:
+      InputError: the name ends in none of the suffixes, or the folder is missing or read-only.
+    """
     path = Path(path)
     if not path.name.endswith(suffixes):
-        raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+        raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}.")
     if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist: make it first")
+        raise InputError(f"{path}: the folder {path.parent} does not exist. Create it first.")
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: the folder {path.parent} cannot be written: choose another")
+        raise InputError(f"{path}: the folder {path.parent} is not writable. Choose another one.")
     return path
 
 
 def write_volume(path: Path | str, array: np.ndarray, like: Volume) -> None:
     """Write `array` (D, H, W) on the grid of `like`, with its affine, codes and units.
 
-    The file appears when it is complete.
+    The file appears only when it is complete.
 
     Raises:
       InputError: The name or the folder of `path` cannot be used.
@@ -146,13 +180,15 @@ def write_array(
     code: str = "scanner",
     time_unit: str = "unknown",
 ) -> None:
-    """Write `array` (D, H, W) on a grid of its own, in mm. The file appears when it is complete.
+    """Write `array` (D, H, W) on the grid of an affine in mm.
+
+    The file appears only when it is complete.
 
     Args:
       affine: (4, 4), voxel indices to scanner mm.
-      dtype: of the voxels in the file; None is that of the array. Real numbers that are written
-        as integers are scaled to the whole range of these.
-      code: what the affine leads to, in NIfTI's words: "scanner" or "aligned".
+      dtype: type of the voxels in the file; None keeps that of the array. If real numbers are
+        written as integers, they are scaled to the full range of the integer type.
+      code: NIfTI's name for the space that the affine leads to: "scanner" or "aligned".
       time_unit: "sec" or "unknown".
     """
     image = nib.Nifti1Image(array, affine)
@@ -165,5 +201,8 @@ def write_array(
 
 
 def _save(path: Path, image: nib.Nifti1Image) -> None:
-    """Write a file whose bytes depend only on the image: nibabel's gzip has no time and no name."""
+    """Write an image to a file, completely or not at all.
+
+    The bytes depend only on the image, because nibabel stores no time and no name in gzip files.
+    """
     write_beside(path, lambda partial: nib.save(image, partial))

@@ -1,5 +1,6 @@
 """Read the volumes of one patient and check that they agree."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,10 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, logger
 from msseg_jax.volumes.masks import brain_mask_problem, mask_problem
-from msseg_jax.volumes.nifti import read_checked
+from msseg_jax.volumes.nifti import read_checked, read_volume
 from msseg_jax.volumes.volume import Volume
 
-MAX_BRAIN_SHARE = 0.9  # of a volume; a "brain" beyond it is an image that was never masked
+MAX_BRAIN_SHARE = 0.9  # of a volume; if the "brain" is larger, the image was never masked
 
 
 @dataclass(frozen=True)
@@ -22,41 +23,46 @@ class Pair:
     time01: Volume
     time02: Volume
     brain: np.ndarray  # (D, H, W) bool
-    targets: np.ndarray  # (T, D, H, W) uint8, 0 or 1, nothing outside the brain
+    targets: np.ndarray  # (T, D, H, W) uint8, 0 or 1; 0 outside the brain
 
 
-def read_pair(patient: Patient) -> Pair:
-    """Read all volumes of a patient and check each of them and their agreement.
+def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) -> Pair:
+    """Read all volumes of a patient, and check each of them and that they agree.
+
+    Args:
+      read: returns the volume of a path. It may take volumes from memory.
 
     Raises:
-      InputError: with every problem of this patient, one per line.
+      InputError: a check failed. The message lists every problem of this patient, one per line.
     """
     problems: list[str] = []
-    time01 = read_checked(patient.time01, None, problems)
-    time02 = read_checked(patient.time02, None, problems)
+    time01 = read_checked(patient.time01, None, problems, read)
+    time02 = read_checked(patient.time02, None, problems, read)
     if time01 and time02 and (difference := grid_difference(time01, time02)):
         problems.append(
-            f"{difference}; or start from the scans: `msseg predict --prepare` and `msseg prepare` "
-            "bring them together"
+            f"{difference} Or start from the scans: `msseg predict --prepare` and `msseg prepare` "
+            "bring them onto one grid."
         )
     for visit in filter(None, (time01, time02)):
         if np.ptp(visit.array) == 0:
             problems.append(
-                f"{visit.path}: every voxel is {visit.array.flat[0]:g}; expected a FLAIR image: "
-                "export it again"
+                f"{visit.path}: every voxel is {visit.array.flat[0]:g}. Expected a FLAIR image. "
+                "Export it again."
             )
     if time01 and time02 and np.array_equal(time01.array, time02.array):
         problems.append(
-            f"{patient.time01} and {patient.time02} hold the same voxels; expected two visits: the "
-            "same scan was given twice"
+            f"{patient.time01} and {patient.time02} contain the same voxels. Expected two visits, "
+            "but the same scan was given twice."
         )
-    mask = read_checked(patient.brain_mask, time01, problems) if patient.brain_mask else None
+    mask = None
+    if patient.brain_mask:
+        mask = read_checked(patient.brain_mask, time01, problems, read)
     if mask and (problem := brain_mask_problem(mask, (time01, time02))):
         problems.append(problem)
     targets = {path: _read_target(path, time01, problems) for path in patient.targets}
     if problems:
         raise InputError("\n".join(problems))
-    assert time01 is not None  # otherwise there is a problem
+    assert time01 is not None  # if it were None, a problem would have been raised above
     assert time02 is not None
 
     brain = _brain(patient, time01, time02, mask)
@@ -65,7 +71,7 @@ def read_pair(patient: Patient) -> Pair:
         assert target is not None  # as above
         outside = int(target[~brain].sum())
         if outside:
-            logger.warning("%s: %d voxels outside the brain are left out", path, outside)
+            logger.warning("%s: %d voxels outside the brain are set to 0", path, outside)
             target *= brain
         maps.append(target)
     stacked = np.stack(maps) if maps else np.zeros((0, *brain.shape), dtype=np.uint8)
@@ -73,7 +79,7 @@ def read_pair(patient: Patient) -> Pair:
 
 
 def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.ndarray | None:
-    """A reference map as (D, H, W) uint8, 0 or 1."""
+    """Read a reference map as (D, H, W) uint8, 0 or 1. Add what is wrong to `problems`."""
     target = read_checked(path, like, problems)
     if target is None:
         return None
@@ -83,23 +89,24 @@ def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.nda
 
 
 def _brain(patient: Patient, time01: Volume, time02: Volume, mask: Volume | None) -> np.ndarray:
-    """The brain's voxels, (D, H, W) bool."""
+    """Return the brain's voxels, (D, H, W) bool: from the mask, or else from the visits."""
     if mask is not None:
         source = str(mask.path)
         brain = mask.array != 0
-        cure = "give a mask of the brain, 1 inside and 0 outside"
+        advice = "Give a mask of the brain, 1 inside and 0 outside."
     else:
         source = f"{time01.path} and {time02.path} (no brain mask)"
         brain = (time01.array != 0) | (time02.array != 0)
-        cure = "mask the images, or give a brain mask (hd-bet, mri_synthstrip and bet make one)"
+        advice = "Mask the images, or give a brain mask (hd-bet, mri_synthstrip and bet make one)."
         logger.warning(
-            "%s: no brain mask; the brain is what is non-zero in either visit", patient.name
+            "%s: no brain mask, so all voxels that are non-zero in either visit count as brain",
+            patient.name,
         )
     share = brain.mean()
     if not 0 < share <= MAX_BRAIN_SHARE:
-        what = "nothing" if share == 0 else f"{100 * share:.1f} % of the volume"
+        extent = "empty" if share == 0 else f"{100 * share:.1f} % of the volume"
         raise InputError(
-            f"{source}: the brain would be {what}; expected more than nothing and at most "
-            f"{100 * MAX_BRAIN_SHARE:.0f} %: {cure}"
+            f"{source}: the brain would be {extent}. Expected more than 0 % and at most "
+            f"{100 * MAX_BRAIN_SHARE:.0f} % of the volume. {advice}"
         )
     return brain

@@ -10,9 +10,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Resampling:
-    """The way from a grid to another with the same axes, centre and field of view, and back.
+    """Resampling from one grid to another with the same axes, centre and field of view, and back.
 
-    The axes are common, so linear interpolation in 3-D is three passes in 1-D.
+    Because the axes are the same, linear interpolation in 3-D is done by three passes in 1-D.
     """
 
     old_shape: tuple[int, ...]  # 3 numbers
@@ -20,25 +20,28 @@ class Resampling:
     scale: np.ndarray  # (3,), new voxel side / old voxel side
 
     def forward(self, array: np.ndarray) -> np.ndarray:
-        """Old grid to new, linear: (D, H, W) float32 to (D', H', W') float32."""
+        """Resample linearly from the old grid (D, H, W) to the new (D', H', W'), both float32."""
         return _along_each_axis(_linear, array, self._old_positions())
 
     def backward(self, array: np.ndarray) -> np.ndarray:
-        """New grid to old, linear."""
+        """Resample linearly from the new grid to the old one."""
         return _along_each_axis(_linear, array, self._new_positions())
 
     def forward_labels(self, array: np.ndarray) -> np.ndarray:
-        """Old grid to new, nearest voxel: any dtype."""
+        """Resample any dtype from the old grid to the new one, by the nearest voxel."""
         return _along_each_axis(_nearest, array, self._old_positions())
 
     def new_affine(self, old_affine: np.ndarray) -> np.ndarray:
-        """(4, 4), voxel indices of the new grid to scanner mm, from that of the old grid."""
+        """Return the new grid's affine from the old one's: (4, 4), voxel indices to scanner mm."""
         to_old = np.diag([*self.scale, 1.0])
         to_old[:3, 3] = [positions[0] for positions in self._old_positions()]
         return old_affine @ to_old
 
     def _old_positions(self) -> list[np.ndarray]:
-        """Where the new grid's voxels lie on the old one, by axis: both centres coincide."""
+        """Return the positions of the new grid's voxels on the old grid, for each axis.
+
+        The centres of the grids coincide.
+        """
         return [
             (np.arange(new) - (new - 1) / 2) * scale + (old - 1) / 2
             for new, old, scale in zip(self.new_shape, self.old_shape, self.scale, strict=True)
@@ -56,10 +59,10 @@ def _along_each_axis(
     array: np.ndarray,
     positions: list[np.ndarray],
 ) -> np.ndarray:
-    # The axis that shrinks most goes first, so that the later passes have less to do.
+    # The axis that shrinks most comes first, so that the later passes have less to do.
     order = np.argsort([len(p) / n for p, n in zip(positions, array.shape, strict=True)])
     for axis in order:
-        # Past the outermost voxel centres the image continues with its outermost value.
+        # Beyond the outermost voxel centres, the image continues with its outermost values.
         inside = np.clip(positions[axis], 0, array.shape[axis] - 1)
         array = interpolate(array, int(axis), inside)
     return array
@@ -83,7 +86,7 @@ def _nearest(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
 def resampling_to(
     spacing_mm: float, shape: tuple[int, ...], old_spacing_mm: np.ndarray
 ) -> Resampling:
-    """The resampling of a grid of `shape` voxels to isotropic voxels of `spacing_mm`.
+    """Return the resampling from a grid of `shape` voxels to isotropic voxels of `spacing_mm`.
 
     The new grid has the same centre and the fewest voxels that cover the old field of view.
     """

@@ -1,4 +1,4 @@
-"""A volume with its geometry.
+"""The class of a 3-D image with its geometry.
 
 A grid is a shape (voxels) and an affine (voxel indices to scanner mm). Arrays keep the file's own
 axis order (i, j, k), written (D, H, W).
@@ -13,18 +13,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Volume:
-    """A 3-D image as it lies in its file."""
+    """A 3-D image as it is stored in its file."""
 
     path: Path
     array: np.ndarray  # (D, H, W) float32
     affine: np.ndarray  # (4, 4), voxel indices to scanner mm
-    header: nib.Nifti1Header  # the file's own, from which outputs take codes and units
+    header: nib.Nifti1Header  # of the file; outputs copy its codes and units
 
     @property
     def is_oriented(self) -> bool:
-        """Whether the file says how the patient lies; where not, nibabel guesses."""
+        """True if the file defines the orientation of the patient. If not, nibabel guesses it."""
         return bool(self.header["sform_code"] or self.header["qform_code"])
 
     @property
-    def spacing_mm(self) -> np.ndarray:  # (3,)
+    def spacing_mm(self) -> np.ndarray:
+        """Voxel sides: (3,), in mm."""
         return nib.affines.voxel_sizes(self.affine)

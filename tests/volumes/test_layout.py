@@ -15,7 +15,7 @@ def first(root, targets=2):
     return find_patients(root, targets)[0]
 
 
-def test_finds_patients_by_name_with_consensus_first(patients_root):
+def test_patients_are_sorted_by_name_and_their_consensus_comes_first(patients_root):
     patients = find_patients(patients_root, 2)
     assert [p.name for p in patients] == ["patient_0", "patient_1", "patient_2", "patient_3"]
     assert [t.name for t in patients[0].targets] == [
@@ -25,7 +25,7 @@ def test_finds_patients_by_name_with_consensus_first(patients_root):
     assert patients[0].brain_mask.name == "brain_mask.nii.gz"
 
 
-def test_reads_visits_brain_and_targets(patients_root):
+def test_read_pair_returns_visits_brain_and_targets(patients_root):
     pair = read_pair(first(patients_root))
     assert pair.time01.array.shape == pair.brain.shape == SHAPE
     assert pair.targets.shape == (2, *SHAPE)
@@ -34,7 +34,7 @@ def test_reads_visits_brain_and_targets(patients_root):
     assert (pair.time02.array - pair.time01.array)[lesion].min() > 30
 
 
-def test_without_a_mask_the_brain_is_what_is_not_zero_and_it_says_so(patients_root, caplog):
+def test_without_a_mask_the_non_zero_voxels_are_brain_and_a_warning_says_so(patients_root, caplog):
     (patients_root / "patient_0" / layout.BRAIN_MASK).unlink()
     masked = read_pair(find_patients(patients_root, 0)[1])
     pair = read_pair(first(patients_root, 0))
@@ -42,7 +42,7 @@ def test_without_a_mask_the_brain_is_what_is_not_zero_and_it_says_so(patients_ro
     assert "no brain mask" in caplog.text
 
 
-def test_target_voxels_outside_the_brain_are_left_out_and_it_says_so(patients_root, caplog):
+def test_target_voxels_outside_the_brain_are_removed_with_a_warning(patients_root, caplog):
     path = patients_root / "patient_0" / layout.CONSENSUS
     target = nib.load(path).get_fdata()
     target[0, 0, :2] = 1
@@ -51,7 +51,7 @@ def test_target_voxels_outside_the_brain_are_left_out_and_it_says_so(patients_ro
     assert "2 voxels outside the brain" in caplog.text
 
 
-def test_names_every_missing_file_of_a_patient(patients_root):
+def test_every_missing_file_of_a_patient_is_named(patients_root):
     (patients_root / "patient_0" / layout.TIME02).unlink()
     (patients_root / "patient_0" / layout.EXPERT.format(1)).unlink()
     with pytest.raises(InputError) as error:
@@ -61,15 +61,15 @@ def test_names_every_missing_file_of_a_patient(patients_root):
     assert "patient_0/ground_truth_expert1.nii.gz: no such file" in message
 
 
-def test_refuses_a_root_that_is_missing_or_empty(tmp_path):
-    with pytest.raises(InputError, match=r"absent: no such folder.*--config.data.root"):
+def test_a_missing_or_empty_root_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"absent: no such folder\. .* one folder per patient\.$"):
         find_patients(tmp_path / "absent", 1)
     with pytest.raises(InputError, match="no patient folder"):
         find_patients(tmp_path, 1)
 
 
 def spoil(root, name, change):
-    """Change the array of a file of the first patient."""
+    """Apply `change` to the array in a file of the first patient."""
     path = root / "patient_0" / name
     save_nifti(path, change(np.asarray(nib.load(path).dataobj)))
 
@@ -88,37 +88,37 @@ def _set(value):
     [
         (layout.TIME01, _set(np.nan), "1 voxels are NaN or infinite"),
         (layout.TIME02, _set(np.inf), "1 voxels are NaN or infinite"),
-        (layout.TIME02, np.zeros_like, "every voxel is 0; expected a FLAIR image"),
+        (layout.TIME02, np.zeros_like, r"every voxel is 0\. Expected a FLAIR image"),
         (layout.TIME02, lambda a: a[1:], r"has \(13, 15, 20\) voxels"),
         (layout.BRAIN_MASK, lambda a: a[:, :, 1:], r"has \(14, 15, 19\) voxels"),
-        (layout.BRAIN_MASK, np.zeros_like, "the brain would be nothing"),
+        (layout.BRAIN_MASK, np.zeros_like, "the brain would be empty"),
         (layout.BRAIN_MASK, np.ones_like, r"the brain would be 100.0 % of the volume"),
-        (layout.CONSENSUS, _set(3), "1 voxels have values other than 0 and 1, 3 for one"),
+        (layout.CONSENSUS, _set(3), r"1 voxels have values other than 0 and 1, for example 3\."),
         (layout.EXPERT.format(1), lambda a: 0.5 * a, "36 voxels have values other than 0 and 1"),
     ],
 )
-def test_refuses_spoilt_input_and_names_it(patients_root, name, change, message):
+def test_invalid_input_is_refused_with_the_name_of_the_file(patients_root, name, change, message):
     spoil(patients_root, name, change)
     with pytest.raises(InputError, match=message) as error:
         read_pair(first(patients_root))
     assert str(patients_root / "patient_0" / name) in str(error.value)
 
 
-def test_an_image_without_background_and_mask_is_told_what_to_do(patients_root):
+def test_the_message_for_a_visit_without_background_and_mask_gives_advice(patients_root):
     spoil(patients_root, layout.TIME01, lambda a: a + 1)
     (patients_root / "patient_0" / layout.BRAIN_MASK).unlink()
-    with pytest.raises(InputError, match=r"no brain mask.*100.0 % of the volume.*mask the"):
+    with pytest.raises(InputError, match=r"no brain mask.*100.0 % of the volume.*Mask the"):
         read_pair(first(patients_root))
 
 
-def test_a_visit_elsewhere_is_told_how_far(patients_root):
+def test_the_message_for_visits_on_different_grids_gives_their_distance(patients_root):
     path = patients_root / "patient_0" / layout.TIME02
     save_nifti(path, np.asarray(nib.load(path).dataobj), (SPACING_MM[0] + 0.1, *SPACING_MM[1:]))
     with pytest.raises(InputError, match=r"up to 1.30 mm away"):
         read_pair(first(patients_root))
 
 
-def test_all_problems_of_a_patient_come_together(patients_root):
+def test_all_problems_of_a_patient_are_in_one_message(patients_root):
     spoil(patients_root, layout.TIME01, _set(np.nan))
     spoil(patients_root, layout.CONSENSUS, _set(2))
     with pytest.raises(InputError) as error:
@@ -126,34 +126,36 @@ def test_all_problems_of_a_patient_come_together(patients_root):
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_hidden_folders_and_loose_files_are_no_patients(patients_root):
+def test_hidden_folders_and_loose_files_are_not_patients(patients_root):
     (patients_root / ".cache").mkdir()
     shutil.copy(patients_root / "patient_0" / layout.TIME01, patients_root)
     assert len(find_patients(patients_root, 2)) == 4
 
 
-def test_the_same_scan_twice_is_no_pair(patients_root):
+def test_the_same_scan_twice_is_not_a_pair(patients_root):
     folder = patients_root / "patient_0"
     (folder / layout.TIME02).write_bytes((folder / layout.TIME01).read_bytes())
     with pytest.raises(InputError, match="the same scan was given twice"):
         read_pair(find_patients(patients_root, 0)[0])
 
 
-def test_a_visit_is_no_brain_mask(patients_root):
+def test_a_visit_is_refused_as_a_brain_mask(patients_root):
     folder = patients_root / "patient_0"
     (folder / layout.BRAIN_MASK).write_bytes((folder / layout.TIME01).read_bytes())
     spoil(patients_root, layout.TIME01, np.rint)
     spoil(patients_root, layout.BRAIN_MASK, np.rint)
-    with pytest.raises(InputError, match=r"brain_mask.nii.gz and .*time01.* the same voxels"):
+    with pytest.raises(
+        InputError, match=r"brain_mask.nii.gz and .*time01.* contain the same voxels"
+    ):
         read_pair(find_patients(patients_root, 0)[0])
 
 
 @pytest.mark.parametrize("values", [256, 257])
-def test_an_image_of_whole_numbers_is_no_brain_mask_and_a_label_map_is_one(patients_root, values):
+def test_a_label_map_may_be_a_brain_mask_and_an_image_of_integers_may_not(patients_root, values):
     folder = patients_root / "patient_0"
     brain = read_pair(first(patients_root)).brain
     labels = np.zeros(SHAPE, np.int16)
-    labels[brain] = 1 + 50 * (np.arange(brain.sum()) % (values - 1))  # and 0 around them
+    labels[brain] = 1 + 50 * (np.arange(brain.sum()) % (values - 1))  # 0 outside the brain
     save_nifti(folder / layout.BRAIN_MASK, labels)
     if values == 256:
         np.testing.assert_array_equal(read_pair(first(patients_root)).brain, brain)
@@ -162,8 +164,8 @@ def test_an_image_of_whole_numbers_is_no_brain_mask_and_a_label_map_is_one(patie
             read_pair(first(patients_root))
 
 
-def test_a_probability_map_is_no_brain_mask(patients_root):
+def test_a_probability_map_is_refused_as_a_brain_mask(patients_root):
     path = patients_root / "patient_0" / layout.BRAIN_MASK
     save_nifti(path, np.full(SHAPE, 0.3, np.float32))
-    with pytest.raises(InputError, match=r"brain_mask.nii.gz: has values that are no whole numb"):
+    with pytest.raises(InputError, match=r"brain_mask.nii.gz: has values that are not integers"):
         read_pair(find_patients(patients_root, 0)[0])

@@ -14,7 +14,7 @@ from tests.support.patients import save_nifti
 
 @pytest.fixture
 def oblique(tmp_path):
-    """A rotated, anisotropic int16 volume with its own codes, as scanners write them."""
+    """Write a rotated, anisotropic int16 volume with codes as a scanner writes them."""
     affine = np.array([[0.7, 0.1, 0, -60], [-0.1, 0.7, 0.2, 4], [0, -0.2, 2.9, 8], [0, 0, 0, 1.0]])
     array = np.arange(13 * 14 * 15, dtype=np.int16).reshape(13, 14, 15)
     image = nib.Nifti1Image(array, affine)
@@ -25,7 +25,7 @@ def oblique(tmp_path):
     return tmp_path / "oblique.nii.gz"
 
 
-def test_values_grid_codes_and_units_survive_a_round_trip(oblique, tmp_path):
+def test_a_round_trip_keeps_values_grid_codes_and_units(oblique, tmp_path):
     volume = read_volume(oblique)
     write_volume(tmp_path / "copy.nii.gz", volume.array, volume)
     copy = nib.load(tmp_path / "copy.nii.gz")
@@ -65,7 +65,7 @@ def test_nothing_is_left_of_a_write_that_fails(oblique, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["oblique.nii.gz", "out.nii.gz"]
 
 
-def test_refuses_output_names_and_folders_that_will_not_do(oblique, tmp_path):
+def test_invalid_names_and_folders_of_outputs_are_refused(oblique, tmp_path):
     volume = read_volume(oblique)
     with pytest.raises(InputError, match=r"out.mgz: expected a name that ends in .nii.gz"):
         write_volume(tmp_path / "out.mgz", volume.array, volume)
@@ -128,21 +128,21 @@ def _micrometres(path):
     ("spoil", "message"),
     [
         (lambda path: None, "no such file"),
-        (_four_dimensions, r"has 4 dimensions, \(3, 4, 5, 2\); expected 3"),
+        (_four_dimensions, r"has 4 dimensions, \(3, 4, 5, 2\)\. Expected 3"),
         (_complex, "voxels are complex"),
         (_rgb, "voxels are RGB"),
         (_truncated, "truncated or damaged"),
-        (_no_nifti, "no readable NIfTI"),
-        (_no_gzip, "no readable NIfTI image, whatever its name says"),
-        (lambda path: path.mkdir(), "is a folder; expected a 3-D NIfTI image"),
+        (_no_nifti, "is not a readable NIfTI image"),
+        (_no_gzip, "is not a readable NIfTI image"),
+        (lambda path: path.mkdir(), r"is a folder\. Expected a 3-D NIfTI image"),
         (_zero_voxel_size, r"voxel size is \(0.0, 1.0, 0.8"),
         (_negative_voxel_size, r"voxel size is \(1.0, 1.0, -1.0\)"),
         (_nan_in_the_affine, "finite affine"),
         (_bad_sizeof_data, "image.nii.gz: "),
-        (_micrometres, "its unit of length is micron; expected mm"),
+        (_micrometres, r"its unit of length is micron\. Expected mm"),
     ],
 )
-def test_refuses_a_file_that_is_no_volume_and_names_it(tmp_path, spoil, message):
+def test_an_invalid_file_is_refused_with_its_name(tmp_path, spoil, message):
     path = tmp_path / "image.nii.gz"
     spoil(path)
     with pytest.raises(InputError, match=message) as error:
@@ -150,14 +150,14 @@ def test_refuses_a_file_that_is_no_volume_and_names_it(tmp_path, spoil, message)
     assert str(path) in str(error.value)
 
 
-def test_refuses_voxels_that_are_not_finite(tmp_path):
+def test_voxels_that_are_not_finite_are_refused(tmp_path):
     array = np.ones((3, 4, 5), np.float32)
     array[0, 0, :2] = np.nan, np.inf
     with pytest.raises(InputError, match="2 voxels are NaN or infinite"):
         check_finite(read_volume(save_nifti(tmp_path / "nan.nii.gz", array)))
 
 
-def test_tells_grids_apart_by_shape_and_by_place(tmp_path):
+def test_grids_that_differ_in_shape_or_position_are_recognised(tmp_path):
     ones = np.ones((3, 4, 5), np.float32)
     one = read_volume(save_nifti(tmp_path / "one.nii.gz", ones))
     same = read_volume(save_nifti(tmp_path / "same.nii.gz", ones, (1.0, 1.0, 0.80001)))
@@ -165,7 +165,7 @@ def test_tells_grids_apart_by_shape_and_by_place(tmp_path):
     coarser = read_volume(save_nifti(tmp_path / "coarser.nii.gz", ones, (1.0, 1.5, 0.8)))
     assert grid_difference(one, same) is None
     assert "shorter.nii.gz has (2, 4, 5) voxels" in grid_difference(one, shorter)
-    assert "up to 1.50 mm away" in grid_difference(one, coarser)  # 3 steps of 0.5 mm
+    assert "up to 1.50 mm away" in grid_difference(one, coarser)  # 3 voxels, each larger by 0.5 mm
 
 
 def test_resampling_to_the_same_spacing_changes_nothing():
@@ -185,7 +185,7 @@ def test_resampling_keeps_a_constant_and_covers_the_field_of_view():
 
 
 def test_a_ramp_in_mm_is_a_ramp_on_both_grids():
-    """Linear interpolation is exact on a linear image, so positions must be exact too."""
+    """Linear interpolation is exact for a linear image, so errors can only come from positions."""
     resampling = resampling_to(0.8, (20, 14, 15), np.array([0.5, 0.75, 3.0]))
     for axis, spacing_mm in enumerate((0.5, 0.75, 3.0)):
         shape, new_shape = resampling.old_shape, resampling.new_shape
@@ -198,8 +198,8 @@ def test_a_ramp_in_mm_is_a_ramp_on_both_grids():
         np.testing.assert_allclose(line, np.clip(new_mm, old_mm[0], old_mm[-1]), atol=1e-5)
 
 
-def test_the_new_grids_affine_places_its_voxels_where_they_were_taken_from():
-    """An image of the scanner's own x, y or z is that of the new grid too."""
+def test_the_new_affine_matches_the_positions_from_which_voxels_are_resampled():
+    """An image of scanner x, y or z must stay one after it is resampled to the new grid."""
     turn = np.radians(20)
     old_affine = np.diag([0.5, -0.75, 3.0, 1.0])
     old_affine[:2, :2] = old_affine[:2, :2] @ [
@@ -213,14 +213,14 @@ def test_the_new_grids_affine_places_its_voxels_where_they_were_taken_from():
     def places_mm(affine, shape):
         return nib.affines.apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1))
 
-    inside = np.s_[4:-4, 4:-4, 4:-4]  # away from the ends, where the outermost value goes on
+    inside = np.s_[4:-4, 4:-4, 4:-4]  # away from the ends, where values are repeated
     for axis in range(3):
         image = places_mm(old_affine, resampling.old_shape)[..., axis].astype(np.float32)
         expected = places_mm(new_affine, resampling.new_shape)[..., axis]
         np.testing.assert_allclose(resampling.forward(image)[inside], expected[inside], atol=1e-4)
 
 
-def test_three_passes_are_trilinear_interpolation():
+def test_three_passes_in_1d_equal_trilinear_interpolation():
     array = np.random.default_rng(1).normal(size=(9, 10, 11)).astype(np.float32)
     resampling = resampling_to(0.8, array.shape, np.array([0.5, 1.1, 2.0]))
     centres = [
@@ -231,7 +231,7 @@ def test_three_passes_are_trilinear_interpolation():
     np.testing.assert_allclose(resampling.forward(array), expected, atol=1e-5)
 
 
-def test_labels_stay_labels():
+def test_resampled_labels_keep_their_values_and_type():
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[3:7, 3:7, 3:7] = 1
     halved = Resampling((10, 10, 10), (20, 20, 20), np.array([0.5, 0.5, 0.5]))
