@@ -1,11 +1,11 @@
-"""What to look at: HTML pages of one pair's new lesions or of a whole evaluation, and a snapshot.
+"""Show new lesions: as an HTML page for one pair or for an evaluation, or as a single picture.
 
-view               a volume as axial slices, in radiological convention
-slices             which slices to show, and each as pictures with outlines
-section            one patient's pictures and table of lesions
-charts             the cohort in two plots
-page               everything into one self-contained HTML file
-evaluation         the page of an evaluation
-evaluation_folder  that page and the tables, in one folder
-snapshot           one slice of a pair as one picture, for a training to show how far it is
+view               turns a volume into axial slices, in radiological convention
+slices             chooses the slices to show, and draws each as pictures with outlines
+section            collects the pictures of one patient and the table of its lesions
+charts             draws two plots of the cohort
+page               writes everything into one self-contained HTML file
+evaluation         writes the page of an evaluation
+evaluation_folder  writes this page and the tables of the evaluation into one folder
+snapshot           draws one slice of a pair as one picture, to follow a training
 """

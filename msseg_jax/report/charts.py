@@ -1,4 +1,4 @@
-"""The cohort in two plots, as pictures for the page."""
+"""Draw two plots of the cohort, as pictures for the page."""
 
 import base64
 import io
@@ -11,16 +11,17 @@ from matplotlib.figure import Figure
 
 from msseg_jax.evaluation.raters import PREDICTION, REFERENCE
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, as in the style sheet; these are
-# the darker ones, for a white ground. Orange is the prediction there, too.
+# Colours of Okabe and Ito, which colour-blind people can distinguish. The style sheet uses the
+# same palette. These are its darker colours, for a white background. Both use orange for the
+# prediction.
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
 
 
 def volume_scatter(scores: pd.DataFrame) -> str:
-    """Draw predicted against reference volumes of new lesions, a point per row of scores."""
+    """Plot predicted against reference volumes of new lesions, one point per row of `scores`."""
     reference, predicted = scores["reference_mm3"] / 1000, scores["rater_mm3"] / 1000
     figure, axes = _figure()
-    least = 0.01  # ml; below it the axes are linear, so that 0 has a place
+    least = 0.01  # ml; the axes are linear below it, to include 0
     most = 1.5 * max(reference.max(), predicted.max(), 10 * least)
     axes.plot([0, most], [0, most], color=GREY, linewidth=1, label="equal")
     axes.scatter(reference, predicted, s=26, color=ORANGE, edgecolor="black", linewidth=0.5)
@@ -37,10 +38,12 @@ def volume_scatter(scores: pd.DataFrame) -> str:
 
 
 def threshold_curve(curve: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """Draw the share of lesions detected against false lesions per patient, over thresholds.
+    """Plot the detected share of the lesions against false lesions per patient, over thresholds.
 
     Args:
-      curve: of the patients that have a probability map; there is a reference lesion among them.
+      curve: rows of the patients that have a probability map. At least one of these patients must
+        have a reference lesion.
+      scores: `Evaluation.scores`, of all patients.
     """
     figure, axes = _figure()
     totals = curve.groupby("threshold")[["detected", "missed", "false"]].sum()
@@ -60,7 +63,7 @@ def threshold_curve(curve: pd.DataFrame, scores: pd.DataFrame) -> str:
         found = rows["detected"].sum() / rows["reference_lesions"].sum()
         wrong = (rows["rater_lesions"] - rows["confirmed"]).sum() / len(rows)
         ours = rater == PREDICTION
-        label = None if rater in experts[1:] else "its mask" if ours else "experts"
+        label = None if rater in experts[1:] else "predicted mask" if ours else "experts"
         axes.plot(
             wrong, found, "D" if ours else "s", color=ORANGE if ours else BLUE,
             markeredgecolor="black", markersize=8 if ours else 6,
@@ -83,7 +86,7 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure) -> str:
-    """Return a data URI: ids inside one picture cannot meet those of another."""
+    """Return a figure as a data URI, so that ids within one picture cannot clash with another's."""
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "msseg_jax"}):
         figure.savefig(file, format="svg", metadata={"Date": None})

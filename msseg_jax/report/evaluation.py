@@ -1,4 +1,4 @@
-"""An evaluation as a page: the cohort first, then every patient with the slices that matter."""
+"""Write the page of an evaluation: first the cohort, then each patient with selected slices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, find_patients
 from msseg_jax.volumes.pair import read_pair
 
-# For the checks, where there is no model whose settings could be used.
+# For the quality checks if there is no model that defines these settings.
 SETTINGS = PreprocessingSettings(spacing_mm=GRID_MM, percentiles=(1.0, 99.0), patch_size=1)
 
 
@@ -32,11 +32,11 @@ def write_evaluation_report(
     evaluation: Evaluation,
     fitted: Mapping[str, Sequence[Preprocessing]],
 ) -> None:
-    """Write scores, plots, and per patient pictures, lesions and warnings into one HTML file.
+    """Write scores, plots, and each patient's pictures, lesions and warnings into one HTML file.
 
     Args:
-      fitted: by patient, the preprocessing of the networks that predicted it; with it the visits'
-        intensities are compared with those of the training. May be empty.
+      fitted: for each patient, the preprocessing of the networks that predicted it. If it is given,
+        the intensities of the visits are compared with those of the training data. May be empty.
     """
     scored = set(evaluation.patients)
     patients = [p for p in find_patients(evaluation.reference, 0) if p.name in scored]
@@ -70,7 +70,7 @@ def write_evaluation_report(
 
 
 def _cells(row: Any) -> list[str]:
-    """Return the scores of a patient as text; `row` is a row of `Evaluation.of_prediction`."""
+    """Return the scores of a patient as text. `row` is a row of `Evaluation.of_prediction`."""
     return [
         format_number(row.Dice, 3), format_number(row.F1_score, 3),
         str(row.detected), str(row.reference_lesions - row.detected),
@@ -85,7 +85,7 @@ def _section(
     fitted: Mapping[str, Sequence[Preprocessing]],
     numbered: tuple[int, Patient],
 ) -> PatientSection:
-    """Return the part of a numbered patient; without pictures where its visits cannot be shown."""
+    """Return the section of a numbered patient, without pictures if its visits cannot be shown."""
     number, patient = numbered
     masks = read_masks(
         evaluation.reference / patient.name,
@@ -97,7 +97,7 @@ def _section(
         f"Dice {format_number(scores.Dice, 3)}, {scores.detected} of {scores.reference_lesions} "
         f"new lesions found, {scores.rater_lesions - scores.confirmed} false"
     )
-    anchor = f"patient-{number}"  # names may hold anything
+    anchor = f"patient-{number}"  # not the name, which may contain any character
     section = PatientSection(patient.name, anchor, [], [("Against the consensus", agreement)])
     try:
         pair = read_pair(patient)
@@ -108,7 +108,7 @@ def _section(
         resampled = preprocess.resample_by_each(patient, pair, settings)
         warnings = assess(pair, resampled, preprocessings).warnings()
     except InputError as error:
-        # Scored all the same, as the masks are in order; there is only nothing to show.
+        # The masks are valid, so the patient keeps its scores. Only the pictures are missing.
         return replace(section, warnings=[f"The visits cannot be shown: {error}"])
     lesions = {
         kind: ShownLesions(
@@ -121,7 +121,7 @@ def _section(
 
 
 def _rows(evaluation: Evaluation, patient: str, kind: str) -> list[dict]:
-    """Return the lesions of a patient that `list_lesions` has found, of one kind."""
+    """Return the lesions of one kind that `list_lesions` has found in a patient."""
     found = evaluation.lesions
     if found.empty:
         return []

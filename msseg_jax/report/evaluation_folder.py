@@ -1,4 +1,4 @@
-"""An evaluation's folder: the tables and the report."""
+"""Write the folder of an evaluation: the tables and the report."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from msseg_jax.system.paths import check_outside
 
 
 def report_file(output: Path) -> Path:
-    """Return where `write_evaluation` writes the report."""
+    """Return the path of the report that `write_evaluation` writes."""
     return output / "report.html"
 
 
 def check_evaluation_folder(output: Path, reference: Path) -> None:
-    """Raise InputError for an output folder that would be taken for a patient."""
-    problem = "lies among the patients of --reference, and would be taken for one"
+    """Raise InputError if the output folder would be mistaken for the folder of a patient."""
+    problem = "lies among the patients of --reference and would be mistaken for one of them"
     check_outside(output, reference, problem, may_be_it=True)
 
 
@@ -28,24 +28,25 @@ def write_evaluation(
     fitted: Mapping[str, Sequence[Preprocessing]],
     report: bool = True,
 ) -> None:
-    """Write the tables and the report into a folder, which is made.
+    """Write the tables and the report into a folder. Make the folder if it does not exist.
 
     Args:
-      fitted: by patient, the preprocessing of the networks that predicted it; may be empty.
+      fitted: for each patient, the preprocessing of the networks that predicted it. May be empty.
+      report: whether to write the report.
 
     Raises:
       OSError: the folder cannot be written.
     """
     output.mkdir(parents=True, exist_ok=True)
     page = report_file(output)
-    page.unlink(missing_ok=True)  # an older one would stand beside tables that it does not fit
+    page.unlink(missing_ok=True)  # an older report would not match the new tables
     write_tables(evaluation, output)
     if report:
         write_evaluation_report(page, evaluation, fitted)
 
 
 def say_left_out(evaluation: Evaluation) -> None:
-    """List the patients that were not scored, if any, on standard error."""
+    """Print the patients that were not scored, if there are any, to standard error."""
     if evaluation.left_out:
         print(f"not scored: {len(evaluation.left_out)}", file=sys.stderr)
         for name, reason in evaluation.left_out.items():

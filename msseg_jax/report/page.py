@@ -1,4 +1,4 @@
-"""Everything into one HTML file that needs nothing else, not even a network."""
+"""Write a self-contained HTML file, which can be viewed without a network."""
 
 from datetime import datetime
 from importlib.resources import files
@@ -12,12 +12,12 @@ from msseg_jax.report.slices import WINDOW
 from msseg_jax.report.view import EDGES
 from msseg_jax.system.atomic import write_beside
 
-MOST_ROWS = 20  # of a lesion table before it is folded
-TILT_DEGREES = 10.0  # a grid more oblique than this is worth a word
+MOST_ROWS = 20  # rows of a lesion table that are shown; further rows are folded
+TILT_DEGREES = 10.0  # if the grid is more oblique than this, the page says so
 
 
 def write_page(path: Path, template: str, **content: object) -> None:
-    """Render a template of this package into a file, beside its place and then renamed."""
+    """Render a template of this package to a file. The file appears only when it is complete."""
     environment = Environment(
         loader=PackageLoader("msseg_jax.report", "templates"),
         autoescape=True, trim_blocks=True, lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""Which slices of a pair to show, and each of them as two pictures with outlines."""
+"""Choose the slices of a pair to show, and draw each as two pictures with outlines."""
 
 import base64
 import io
@@ -10,21 +10,21 @@ from PIL import Image
 from msseg_jax.report.view import AxialView
 from msseg_jax.volumes.grids import bounding_box
 
-MARGIN_MM = 6.0  # around the brain
-MOST_SLICES = 24  # of one pair
-SHOWN_SHARE = 0.5  # a lesion is shown by a slice with this share of its largest cross-section
-WINDOW = (0.5, 99.8)  # percentiles inside the brain that become black and white
+MARGIN_MM = 6.0  # of the pictures around the brain
+MOST_SLICES = 24  # upper bound for one pair
+SHOWN_SHARE = 0.5  # a slice shows a lesion if it has this share of its largest cross-section
+WINDOW = (0.5, 99.8)  # percentiles inside the brain that are drawn in black and white
 JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
 class LesionOutline:
-    """The edge of a lesion in one slice, in pixels from the picture's upper left corner."""
+    """The outline of a lesion in one slice, in pixels from the picture's upper left corner."""
 
     name: str  # of the lesion, such as P1
     kind: str  # reference or prediction
     path: str  # SVG
-    label: tuple[float, float]  # column and row beside which its name stands
+    label: tuple[float, float]  # column and row next to which the name is written
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ def make_slices(
     brain: np.ndarray,
     lesions: dict[str, np.ndarray],
 ) -> tuple[list[PageSlice], dict[str, int]]:
-    """Draw the slices of a pair that matter, from the head down.
+    """Draw the slices of a pair that show its lesions, from the head down.
 
     Args:
       visits: the first and the second, (D, H, W).
       brain: (D, H, W) bool.
-      lesions: 'reference' or 'prediction' to its numbered lesions, (D, H, W) int.
+      lesions: {'reference' or 'prediction': numbered lesions, (D, H, W) int}.
 
     Returns:
-      The slices, and the number of the slice that shows each lesion best, by the lesion's name.
+      The slices, and {name of a lesion: number of the slice that shows it best}.
     """
     brain = view(brain)
     labels = {kind: view(array) for kind, array in lesions.items()}
@@ -89,23 +89,25 @@ def make_slices(
 
 
 def lesion_name(kind: str, number: int) -> str:
-    """Return R1 for the largest lesion of the reference, P1 for that of the prediction."""
+    """Return the name of a lesion: R1 for the largest in the reference, P1 in the prediction."""
     return f"{kind[0].upper()}{number}"
 
 
 def choose_slices(
     labels: dict[str, np.ndarray], brain: np.ndarray
 ) -> tuple[set[int], dict[str, int]]:
-    """Choose few slices that show every lesion; the largest lesions first, at most MOST_SLICES.
+    """Choose a few slices that show all lesions: at most MOST_SLICES, the largest lesions first.
 
-    Without a lesion: the slices at a third, a half and two thirds of the brain's height.
+    If there are no lesions, choose the slices at one third, one half and two thirds of the height
+    of the brain.
 
     Args:
-      labels: as in `make_slices`, (slices, rows, columns).
+      labels: the lesions as in `make_slices`, but (slices, rows, columns).
+      brain: (slices, rows, columns) bool.
 
     Returns:
-      Slice numbers, and {name of a lesion: the chosen slice with most of it}. Lesions that no
-      chosen slice shows are not in it.
+      The numbers of the chosen slices, and {name of a lesion: the chosen slice with most of it}.
+      The second leaves out the lesions that are in none of the chosen slices.
     """
     areas: dict[str, np.ndarray] = {}  # name of a lesion: (slices,) voxels
     for kind, array in labels.items():
@@ -128,7 +130,7 @@ def choose_slices(
 
 
 def outline_path(mask: np.ndarray) -> str:
-    """Return the pixel edges around a mask (rows, columns), as an SVG path in pixels."""
+    """Return the outline of a mask (rows, columns) along the pixel edges, as an SVG path."""
     return "".join(
         f"M{left} {top}H{right}" if top == bottom else f"M{left} {top}V{bottom}"
         for left, top, right, bottom in outline_edges(mask)
@@ -150,7 +152,7 @@ def outline_edges(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
 
 
 def _runs(flags: np.ndarray) -> list[list[int]]:
-    """Return where each run of true begins and ends."""
+    """Return the start and the end (exclusive) of each run of true values."""
     return np.flatnonzero(np.diff(np.pad(flags.astype(np.int8), 1))).reshape(-1, 2).tolist()
 
 
@@ -159,7 +161,7 @@ def _outlines(kind: str, labels: np.ndarray) -> list[LesionOutline]:
     for number in np.unique(labels[labels > 0]):
         mask = labels == number
         rows, columns = np.nonzero(mask)
-        # The reference's names stand left of their lesions, the prediction's right.
+        # Names are written to the left of reference lesions, and to the right of predicted ones.
         column = columns.min() if kind == "reference" else columns.max() + 1
         label = float(column), float((rows.min() + rows.max() + 1) / 2)
         name = lesion_name(kind, number)
@@ -176,7 +178,7 @@ def _with_margin(box: tuple[slice, ...], view: AxialView) -> tuple[slice, ...]:
 
 
 def to_grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return grey values, uint8: black at `low` and below, white at `high` and above."""
+    """Convert an image to grey values, uint8: black up to `low`, white from `high`."""
     scaled = (image - low) * (255 / max(high - low, 1e-12))
     return np.clip(scaled, 0, 255).astype(np.uint8)
 

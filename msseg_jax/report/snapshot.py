@@ -1,4 +1,4 @@
-"""One slice of a pair as one picture, with the reference's and the prediction's outlines."""
+"""Draw one slice of a pair as one picture, with outlines of the reference and the prediction."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 from msseg_jax.report.slices import WINDOW, outline_edges, to_grey
 from msseg_jax.report.view import EDGES, AxialView
 
-LEAST_HEIGHT = 640  # pixels, of a slice
+LEAST_HEIGHT = 640  # pixels, minimum height of a slice
 COLOURS = {"reference": "#56b4e9", "prediction": "#e69f00"}  # as in templates/style.css
 LINE = 2  # pixels, width of an outline
-HALO_LIGHT = 0.4  # what is left of the grey on either side of a line
-DASH, PERIOD = 8, 12  # pixels, of the reference's dashes
-LETTERS = 18  # pixels
-BAR = 60  # pixels, two lines of text above a visit
+HALO_LIGHT = 0.4  # factor that darkens the grey values next to a line
+DASH, PERIOD = 8, 12  # pixels, of the dashed line of the reference
+LETTERS = 18  # pixels, font size
+BAR = 60  # pixels, height of the two lines of text above a visit
 FRAME = 28  # pixels around a slice
 GAP = 8  # pixels between the visits
 
@@ -37,19 +37,19 @@ def draw_snapshot(
 ) -> Snapshot:
     """Draw both visits side by side in one slice, with the outlines of the lesions on the second.
 
-    The slice and its grey values follow from the visits, the brain and the reference: the
-    pictures of a training differ in the prediction and in nothing else.
+    The slice and its grey values depend only on the visits, the brain and the reference. So all
+    pictures of a training are the same except for the prediction.
 
     Args:
-      affine: (4, 4), voxel indices to scanner mm; the voxels are cubes.
-      visits: (2, D, H, W), the first and the second, cut to the brain.
+      affine: (4, 4), voxel indices to scanner mm; the voxels must be cubes.
+      visits: (2, D, H, W), the first and the second, cropped to the brain.
       brain, reference, prediction: (D, H, W) bool.
     """
     view = AxialView.of(affine, brain.shape)
     masks = {"reference": view(reference), "prediction": view(prediction)}
     brain = view(brain)
     number = choose_slice(masks["reference"], brain)
-    scale = -(-LEAST_HEIGHT // brain.shape[1])  # a whole number: edges fall on pixels
+    scale = -(-LEAST_HEIGHT // brain.shape[1])  # an integer, so that edges fall on pixels
     first, second = (_enlarge(_grey(view(visit), brain, number), scale) for visit in visits)
     second = _with_outlines(second, {kind: mask[number] for kind, mask in masks.items()}, scale)
     first, second = _framed(first), _framed(second)
@@ -70,7 +70,7 @@ def draw_snapshot(
 
 
 def choose_slice(reference: np.ndarray, brain: np.ndarray) -> int:
-    """Choose the slice with most of the reference; without one, at half the brain's height.
+    """Choose the slice with most of the reference, or at half the brain's height if it is empty.
 
     Args:
       reference, brain: (slices, rows, columns) bool.
@@ -82,7 +82,10 @@ def choose_slice(reference: np.ndarray, brain: np.ndarray) -> int:
 
 
 def _grey(visit: np.ndarray, brain: np.ndarray, number: int) -> np.ndarray:
-    """Return a slice in grey; black outside the brain, where normalised images are 0: grey."""
+    """Return a slice in grey values, black outside the brain.
+
+    Normalised images are 0 outside the brain, which would be drawn in grey.
+    """
     low, high = np.percentile(visit[brain], WINDOW)
     return to_grey(np.where(brain[number], visit[number], low), low, high)
 
@@ -100,7 +103,7 @@ def _with_outlines(picture: Image.Image, masks: dict[str, np.ndarray], scale: in
     for mask in masks.values():
         halo = _lines(picture.size, mask, LINE + 2, scale)
         pixels[halo] = pixels[halo] * HALO_LIGHT
-    # The reference is dashed and comes last: where both run together, both are seen.
+    # The reference is dashed and drawn last, so that both are visible where they coincide.
     row, column = np.indices(pixels.shape[:2])
     dashes = (row + column) % PERIOD < DASH
     pixels[lines["prediction"]] = ImageColor.getrgb(COLOURS["prediction"])
@@ -109,17 +112,17 @@ def _with_outlines(picture: Image.Image, masks: dict[str, np.ndarray], scale: in
 
 
 def _lines(size: tuple[int, int], mask: np.ndarray, width: int, scale: int) -> np.ndarray:
-    """Return where the outline of a mask lies in a picture of `size`: (rows, columns) bool."""
+    """Return the outline of a mask as a mask of pixels, for a picture of `size`: bool."""
     image = Image.new("1", size)
     draw, half = ImageDraw.Draw(image), width // 2
     for left, top, right, bottom in scale * np.array(outline_edges(mask)).reshape(-1, 4):
-        # A box, as the ends of a line would leave the corners open.
+        # Boxes, because lines would leave the corners open.
         draw.rectangle((left - half, top - half, right + half - 1, bottom + half - 1), 1)
     return np.asarray(image)
 
 
 def _framed(picture: Image.Image) -> Image.Image:
-    """Return the picture in a black frame that names the patient's sides."""
+    """Add a black frame to a picture, with letters for the patient's sides."""
     framed = ImageOps.expand(picture, FRAME)
     width, height = framed.size
     middle = FRAME / 2

@@ -1,4 +1,4 @@
-"""A volume as a radiologist expects to see it: axial slices, the patient's right on the left."""
+"""Turn a volume into axial slices in radiological convention: the patient's right on the left."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,17 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
-# Seen from the feet, the radiological convention: slices go up to the head, rows from the front to
-# the back, columns from the patient's right to the left. These are the directions of growth.
+# The radiological convention, seen from the feet: slice numbers increase towards the head, rows
+# towards the back, and columns towards the patient's left.
 ORIENTATION = axcodes2ornt(("S", "P", "L"))
-EDGES = {"left": "R", "right": "L", "top": "A", "bottom": "P"}  # of the picture: patient's side
+EDGES = {"left": "R", "right": "L", "top": "A", "bottom": "P"}  # edge: patient's side
 
 
 @dataclass(frozen=True)
 class AxialView:
-    """How arrays of one grid become axial slices; an oblique grid by its nearest axes."""
+    """Conversion of arrays on one grid to axial slices; oblique axes count as the nearest ones."""
 
-    transform: np.ndarray  # nibabel's, from the grid's axes to (slice, row, column)
+    transform: np.ndarray  # for nibabel, from the grid's axes to (slice, row, column)
     affine: np.ndarray  # (4, 4), (slice, row, column) to scanner mm
     shape: tuple[int, int, int]  # slices, rows, columns
 
@@ -36,7 +36,7 @@ class AxialView:
         )
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
-        """Turn (D, H, W) on the grid into (slices, rows, columns)."""
+        """Reorder an array (D, H, W) on the grid to (slices, rows, columns)."""
         return apply_orientation(array, self.transform)
 
     @property
@@ -51,7 +51,7 @@ class AxialView:
         return float(np.degrees(nib.affines.obliquity(self.affine).max()))
 
     def height_mm(self, number: int) -> float:
-        """Return the scanner z of the middle of a slice."""
+        """Return the scanner z of the centre of a slice."""
         _, rows, columns = self.shape
         middle = (number, (rows - 1) / 2, (columns - 1) / 2)
         return float(nib.affines.apply_affine(self.affine, middle)[2])

@@ -21,8 +21,10 @@ CODES = ["RAS", "LPS", "ASR", "IPL", "SRA", "PIR"]  # directions in which a file
 
 
 def grid_of(codes: str, size_mm=(1.0, 2.0, 3.0), shape=(6, 8, 10)):
-    """An affine whose axes grow as `codes` says, and its shape; sizes and shape are those of
-    (right, front, head), in this order."""
+    """Return an affine and a shape for a grid with axes in the directions of `codes`.
+
+    `size_mm` and `shape` are in the order right, front, head.
+    """
     ornt = nib.orientations.axcodes2ornt(tuple(codes))
     affine = np.zeros((4, 4))
     sides = []
@@ -38,7 +40,7 @@ def voxel_at(affine, world_mm):
 
 
 @pytest.mark.parametrize("codes", CODES)
-def test_the_patients_left_is_on_the_right_and_the_front_is_up(codes):
+def test_the_patients_left_is_on_the_right_and_the_front_is_at_the_top(codes):
     affine, shape = grid_of(codes)
     view = AxialView.of(affine, shape)
     centre = affine @ [*((np.array(shape) - 1) / 2), 1]
@@ -55,14 +57,14 @@ def test_the_patients_left_is_on_the_right_and_the_front_is_up(codes):
     assert view.tilt_degrees == pytest.approx(0)
 
 
-def test_an_oblique_grid_says_by_how_much():
+def test_the_tilt_of_an_oblique_grid_is_known():
     turn = np.radians(20)
     affine = np.eye(4)
     affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
     assert AxialView.of(affine, (4, 5, 6)).tilt_degrees == pytest.approx(20)
 
 
-def test_sides():
+def test_points_near_the_middle_are_neither_left_nor_right():
     assert [side_of(offset) for offset in (-30, -4, 0, 4, 30)] == [
         "left", "middle", "middle", "middle", "right",
     ]  # fmt: skip
@@ -77,7 +79,7 @@ def test_an_outline_runs_along_the_pixel_edges():
     }  # fmt: skip
 
 
-def test_an_outline_keeps_holes_and_touches_the_border():
+def test_an_outline_includes_holes_and_the_border_of_the_picture():
     mask = np.ones((3, 3), bool)
     mask[1, 1] = False
     edges = re.findall(r"M(\d+) (\d+)([HV])(\d+)", outline_path(mask))
@@ -91,9 +93,9 @@ def labels_of(*boxes, shape=(30, 10, 10)):
     return labels
 
 
-def test_every_lesion_is_shown_in_few_slices():
+def test_a_few_slices_show_every_lesion():
     reference = labels_of(np.s_[3:9, 1:5, 1:5], np.s_[20:22, 1:3, 1:3])
-    reference[5, 1:6, 1:6] = 1  # slice 5 has most of the first
+    reference[5, 1:6, 1:6] = 1  # slice 5 contains most of the first lesion
     prediction = labels_of(np.s_[5:6, 7:9, 7:9])
     labels = {"reference": reference, "prediction": prediction}
     chosen, shown_in = choose_slices(labels, np.ones((30, 10, 10), bool))
@@ -101,7 +103,7 @@ def test_every_lesion_is_shown_in_few_slices():
     assert shown_in == {"R1": 5, "R2": 20, "P1": 5}
 
 
-def test_more_lesions_than_slices_are_cut_off_from_the_small_ones():
+def test_the_smallest_lesions_are_not_shown_if_there_are_too_many():
     boxes = [np.s_[k, : 1 + (k < MOST_SLICES), 0] for k in range(MOST_SLICES + 3)]
     labels = {"prediction": labels_of(*boxes)}
     chosen, shown_in = choose_slices(labels, np.ones((30, 10, 10), bool))
@@ -110,7 +112,7 @@ def test_more_lesions_than_slices_are_cut_off_from_the_small_ones():
     assert f"P{MOST_SLICES + 1}" not in shown_in
 
 
-def test_without_a_lesion_the_middle_of_the_brain_is_shown():
+def test_the_middle_of_the_brain_is_shown_if_there_are_no_lesions():
     brain = np.zeros((30, 10, 10), bool)
     brain[6:25] = True
     chosen, shown_in = choose_slices({"prediction": labels_of()}, brain)
@@ -118,7 +120,7 @@ def test_without_a_lesion_the_middle_of_the_brain_is_shown():
     assert shown_in == {}
 
 
-def test_pictures_are_cut_to_the_brain_and_to_scale():
+def test_pictures_are_cropped_to_the_brain_and_drawn_to_scale():
     affine, shape = grid_of("RAS", size_mm=(0.5, 0.5, 3.0), shape=(80, 90, 12))
     brain = np.zeros(shape, bool)
     brain[30:50, 30:60, 2:10] = True
@@ -137,13 +139,13 @@ def test_pictures_are_cut_to_the_brain_and_to_scale():
 
 
 def pair_of(image, brain, affine):
-    """A pair whose visits are the same."""
+    """Return a pair of two identical visits."""
     visit = Volume(Path("visit.nii.gz"), image, affine, nib.Nifti1Header())
     return Pair(visit, visit, brain, np.zeros((0, *brain.shape), np.uint8))
 
 
 class Links(HTMLParser):
-    """Everything that a page refers to, and every id in it."""
+    """All links and ids in a page."""
 
     def __init__(self, html):
         super().__init__()
@@ -166,7 +168,7 @@ def check_self_contained(html):
     return links
 
 
-def test_a_lesion_on_the_patients_left_is_said_and_drawn_there(tmp_path):
+def test_a_lesion_on_the_patients_left_is_listed_as_left_and_drawn_at_the_letter_l(tmp_path):
     affine, shape = grid_of("LPS", size_mm=(1.0, 1.0, 3.0), shape=(60, 70, 12))
     brain = np.zeros(shape, bool)
     brain[5:55, 5:65, 1:11] = True
@@ -190,13 +192,13 @@ def test_a_lesion_on_the_patients_left_is_said_and_drawn_there(tmp_path):
     assert '<td class="text">left</td>' in html
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', html)[1])
     name_x = float(re.search(r'class="name prediction" x="([\d.]+)"', html)[1])
-    assert name_x > width / 2  # the right half of the picture, under the letter L
+    assert name_x > width / 2  # the right half of the picture, at the letter L
     left, right = re.findall(r'class="edge" x="([\d.]+)" y="[\d.]+">[RL]<', html)[:2]
     assert float(left) < float(right)
     assert re.findall(r">([RL])</text>", html)[:2] == ["R", "L"]
 
 
-def test_a_page_of_an_evaluation_shows_every_patient(patients_root, tmp_path):
+def test_the_page_of_an_evaluation_shows_every_patient(patients_root, tmp_path):
     predictions = tmp_path / "predictions"
     predictions.mkdir()
     mask = np.zeros(SHAPE, np.uint8)
@@ -213,11 +215,11 @@ def test_a_page_of_an_evaluation_shows_every_patient(patients_root, tmp_path):
     assert "patient_3: " in html  # not scored
     assert html.count(">detected</td>") == 2
     assert html.count(">false</td>") == 1
-    # The phantoms of these tests are no brains, and the page says so.
-    assert html.count("an adult&#39;s brain has 800 to 2000 ml") == 3
+    # The phantoms of these tests are too small for brains, so the page has a warning for each.
+    assert html.count("ml. Expected 800 to 2000 ml for an adult.") == 3
 
 
-def test_a_patient_whose_visits_are_damaged_is_scored_and_the_page_says_why(
+def test_a_patient_with_damaged_visits_is_scored_and_the_page_says_what_is_wrong(
     patients_root, tmp_path
 ):
     predictions = tmp_path / "predictions"
@@ -232,7 +234,7 @@ def test_a_patient_whose_visits_are_damaged_is_scored_and_the_page_says_why(
 
 
 def test_visits_on_another_grid_than_the_masks_are_not_drawn(patients_root, tmp_path):
-    """Left and right would be those of the masks' grid."""
+    """The pictures would show left and right as they are on the grid of the masks."""
     predictions = tmp_path / "predictions"
     predictions.mkdir()
     save_nifti(predictions / "patient_0.nii.gz", np.zeros(SHAPE, np.uint8))
@@ -251,8 +253,8 @@ def test_visits_on_another_grid_than_the_masks_are_not_drawn(patients_root, tmp_
 
 
 @pytest.mark.parametrize("degrees", [0, 15, 25, -25])
-def test_word_and_picture_agree_on_a_turned_grid(degrees):
-    """A lesion 14 voxels left and 60 in front of the brain's middle, on a grid that is turned."""
+def test_the_listed_side_and_the_picture_agree_on_a_rotated_grid(degrees):
+    """A lesion is 14 voxels left of and 60 in front of the brain's middle, on a rotated grid."""
     turn = np.radians(degrees)
     affine = np.eye(4)
     affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
@@ -268,4 +270,4 @@ def test_word_and_picture_agree_on_a_turned_grid(degrees):
     )  # fmt: skip
     assert section.lesions[0]["side"] == "left"
     (shown,) = section.slices
-    assert shown.outlines[0].label[0] > shown.pixels[0] / 2  # under the L
+    assert shown.outlines[0].label[0] > shown.pixels[0] / 2  # at the letter L

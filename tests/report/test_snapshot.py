@@ -4,7 +4,7 @@ import pytest
 from msseg_jax.report.snapshot import BAR, FRAME, GAP, choose_slice, draw_snapshot
 
 BLUE, ORANGE = (86, 180, 233), (230, 159, 0)
-SHAPE = (16, 20, 12)  # columns, rows, slices, as the affine says
+SHAPE = (16, 20, 12)  # columns, rows, slices, according to the affine
 SCALE = 32  # 20 rows to 640 pixels
 AFFINE = np.diag([0.8, -0.8, 0.8, 1.0])  # to the right, to the back, to the head
 BOX = np.s_[3:6, 5:9, 7]
@@ -25,7 +25,7 @@ def drawn(reference, prediction, brain=None, visits=None):
 
 
 def slices_of(snapshot):
-    """The slice of the first visit and of the second, without frame and text."""
+    """Return the slices of the first and the second visit, without frame and text."""
     rows = slice(BAR + FRAME, BAR + FRAME + 20 * SCALE)
     width = 16 * SCALE + 2 * FRAME
     return [
@@ -34,12 +34,12 @@ def slices_of(snapshot):
 
 
 def extent(picture, colour):
-    """Pixels of the box around a colour: left, top, right, bottom (exclusive)."""
+    """Return the bounding box of a colour in pixels: left, top, right, bottom (exclusive)."""
     rows, columns = np.nonzero((picture == colour).all(axis=-1))
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 
-def test_the_picture_holds_both_visits_and_the_text():
+def test_the_picture_contains_both_visits_and_the_text():
     snapshot = drawn(mask(BOX), mask())
     assert snapshot.patient == "patient_3"
     assert snapshot.pixels.dtype == np.uint8
@@ -48,8 +48,8 @@ def test_the_picture_holds_both_visits_and_the_text():
     assert (snapshot.pixels[:BAR] == 255).all(axis=-1).any()
 
 
-def test_outlines_run_around_the_lesions_on_the_second_visit_alone():
-    # The file's columns run to the patient's right, so the picture shows them from 15 to 0.
+def test_outlines_surround_the_lesions_only_on_the_second_visit():
+    # The columns of the file run to the patient's right, so in the picture they run from 15 to 0.
     first, second = slices_of(drawn(mask(BOX), mask(np.s_[10:12, 14:15, 7])))
     columns, rows = (16 - 6, 16 - 3), (5, 9)
     left, top, right, bottom = extent(second, BLUE)
@@ -59,19 +59,19 @@ def test_outlines_run_around_the_lesions_on_the_second_visit_alone():
     assert (left, right) == (4 * SCALE - 1, 6 * SCALE + 1)
     assert (top, bottom) == (14 * SCALE - 1, 15 * SCALE + 1)
     inside = second[5 * SCALE + 3 : 9 * SCALE - 3, 10 * SCALE + 3 : 13 * SCALE - 3]
-    assert (inside[..., 0] == inside[..., 2]).all()  # the lesion itself stays grey
+    assert (inside[..., 0] == inside[..., 2]).all()  # the lesion stays grey
     assert (first[..., 0] == first[..., 2]).all()
 
 
-def test_where_both_outlines_run_together_both_are_seen():
+def test_both_outlines_are_visible_where_they_coincide():
     _, second = slices_of(drawn(mask(BOX), mask(BOX)))
     assert extent(second, BLUE) == extent(second, ORANGE)
 
 
-def test_pictures_of_a_training_differ_in_the_prediction_alone():
-    before, after = (
+def test_pictures_of_a_training_differ_only_in_the_prediction():
+    before, after = (  # The second prediction is not in the slice that is shown.
         drawn(mask(BOX), mask(box)).pixels
-        for box in (np.s_[10:12, 14:15, 7], np.s_[0:16, 14:18, 2])  # nothing in the slice shown
+        for box in (np.s_[10:12, 14:15, 7], np.s_[0:16, 14:18, 2])
     )
     changed = (before != after).any(axis=-1)
     rows, columns = np.nonzero(changed[BAR:])
@@ -80,7 +80,7 @@ def test_pictures_of_a_training_differ_in_the_prediction_alone():
     assert columns.min() > 16 * SCALE + 2 * FRAME + GAP
 
 
-def test_what_is_outside_the_brain_is_black_and_the_grey_is_that_of_the_brain():
+def test_the_outside_of_the_brain_is_black_and_the_grey_values_span_the_brain():
     brain = mask(np.s_[4:12, 5:15, :])
     ramp = np.broadcast_to(np.linspace(-1, 1, 8)[:, None, None], (8, 10, 12))
     visits = np.zeros((2, *SHAPE), np.float32)  # 0 outside the brain, as normalised images are
@@ -95,14 +95,14 @@ def test_what_is_outside_the_brain_is_black_and_the_grey_is_that_of_the_brain():
         assert middle[8 * SCALE] == pytest.approx(127, abs=3)
 
 
-def test_the_slice_is_that_with_most_of_the_reference():
+def test_the_slice_with_most_of_the_reference_is_chosen():
     brain = np.ones((12, 20, 16), bool)
     reference = np.zeros((12, 20, 16), bool)
     reference[2, :3, :3] = reference[5, :4, :3] = reference[9, :2, :2] = True
     assert choose_slice(reference, brain) == 5
 
 
-def test_without_a_reference_the_slice_is_at_half_the_brains_height():
+def test_the_slice_at_half_the_brains_height_is_chosen_without_a_reference():
     brain = np.zeros((30, 4, 4), bool)
     brain[6:25] = True
     assert choose_slice(np.zeros_like(brain), brain) == 15
