@@ -1,4 +1,4 @@
-"""From a configuration to the data of its run: who is held out, what is cached, where it is cut."""
+"""Prepare the data of a run: split the patients, fill the cache, and make the batches."""
 
 import logging
 from pathlib import Path
@@ -21,13 +21,16 @@ logger = logging.getLogger(__name__)
 
 
 def hold_out(config: Configuration) -> HoldOut:
-    """Return which patients a configuration does not train on."""
+    """Return the rule by which a configuration holds out patients."""
     data = config.data
     return HoldOut(config.seed, data.validation_patients, data.folds, data.fold)
 
 
 def check_patients(config: Configuration) -> None:
-    """Raise InputError where there are too few patients, before any is made or read."""
+    """Raise InputError if there are too few patients for the split or for one epoch.
+
+    Call this before phantoms are made and before scans are read.
+    """
     data, held_out = config.data, hold_out(config)
     if data.phantom_patients:
         groups = [[k] for k in range(data.phantom_patients)]
@@ -40,10 +43,10 @@ def check_patients(config: Configuration) -> None:
 def prepare_data(
     config: Configuration, run: RunFolder, initial: TrainedNetwork | None
 ) -> TrainingSet:
-    """Return the patients of config.data.root: checked, split, and in the cache.
+    """Check, split and cache the patients of config.data.root, and return them.
 
     Args:
-      initial: from `initial_network`.
+      initial: result of `initial_network`.
     """
     cache = Path(config.data.cache_dir or run.path / "cache")
     return prepare(
@@ -55,15 +58,16 @@ def prepare_data(
 def _given_preprocessing(
     config: Configuration, run: RunFolder, initial: TrainedNetwork | None
 ) -> Preprocessing | None:
-    """Return the preprocessing of the network with which a run begins; None: fit it.
+    """Return the preprocessing that a run must use, or None if it has to be fitted.
 
-    Its intensity landmarks are reused, because the weights depend on them.
+    A run that starts from a trained network reuses the intensity landmarks of that network, because
+    the weights depend on them.
     """
     if not config.init:
         return None
-    if initial is None:  # the run has begun
+    if initial is None:  # the run exists and has stored its preprocessing
         return Preprocessing.load(run.preprocessing_file)
-    # The patch size is the run's own.
+    # The landmarks come from the network. The patch size may differ from that of the network.
     return initial.preprocessing.model_copy(update={"settings": config.data.preprocessing})
 
 
@@ -72,12 +76,12 @@ def training_batches(
 ) -> tuple[PatchBatches | PlaceBatches, dict[str, Any]]:
     """Return this process's batches of the whole run, and the volumes on its devices.
 
-    With config.data.device_resident the batches are places, and the volumes those of all training
-    patients, if the devices have room for them. Otherwise the batches are patches, and there are
-    no volumes.
+    If config.data.device_resident is set and the devices have enough free memory, they hold the
+    volumes of all training patients, and a batch only contains the places at which patches are
+    cut. If not, a batch contains the patches, and the dictionary of volumes is empty.
 
     Args:
-      steps: of the run.
+      steps: number of steps of the run.
     """
     sampling = Sampling(
         config.seed,
@@ -89,12 +93,15 @@ def training_batches(
     share = Share(config.train.batch_size, jax.process_index(), jax.process_count())
     if config.data.device_resident:
         needed = resident_volumes.volumes_bytes(data.training)
-        said = f"device-resident data: {needed / 2**30:.2f} GiB on each device"
-        # If one process lacks room, none may do it: they run the same program.
+        summary = f"device-resident data: {needed / 2**30:.2f} GiB on each device"
+        # All processes run the same program. If one lacks memory, all must cut on the host.
         if not processes.any_process(not resident_volumes.fits(needed, devices[0])):
             if processes.is_main():
-                print(said)
+                print(summary)
             volumes = on_every_device(resident_volumes.read_volumes(data.training), devices)
             return PlaceBatches(places, share, steps), volumes
-        logger.warning("%s, which is more than half of what is free: cut on the host", said)
+        logger.warning(
+            "%s. This is more than half of the free memory, so patches are cut on the host.",
+            summary,
+        )
     return PatchBatches(places, share, steps), {}

@@ -1,4 +1,4 @@
-"""A cross-validation: a run for each fold, each scored on the patients that it has not seen."""
+"""Cross-validation: train one run per fold, and score each run on its held-out patients."""
 
 import json
 from functools import partial
@@ -24,18 +24,18 @@ from msseg_jax.training.warm_start import initial_network
 
 
 def cross_validate(config: Configuration, workdir: Path) -> None:
-    """Train a run for each fold; score the predictions that each makes of its fold, all together.
+    """Train one run per fold, predict each fold with the run that held it out, and score all.
 
-    Runs and predictions that are complete are kept; the rest continues where it stopped.
+    Runs and predictions that are complete are kept. The others continue where they stopped.
 
     Raises:
-      InputError: for every kind of bad input; the message says what is wrong and what to do.
+      InputError: some input is invalid; the message says what is wrong and what to do.
       Stopped: the training was asked to stop, and its state is stored.
     """
     _check(config, workdir)
     folds = Folds(Path(workdir).resolve())
     runs = [RunFolder(folds.run(fold)) for fold in range(config.data.folds)]
-    # Before any work, so that what is wrong is reported at once.
+    # Check the input before any work, so that errors are reported at once.
     initial = [initial_network(config, run) for run in runs]
     check_patients(config)
     for fold, run in enumerate(runs):
@@ -48,7 +48,10 @@ def cross_validate(config: Configuration, workdir: Path) -> None:
     root, outputs = Path(config.data.root), Outputs(folds.predictions, folds.probabilities)
     for fold, (run, own, names) in enumerate(zip(runs, configs, patients, strict=True)):
         if is_main():
-            print(f"fold {fold} (0 to {len(runs) - 1}), {len(names)} held out: {run.path}")
+            print(
+                f"fold {fold} of {len(runs)} (numbered from 0), {len(names)} patients held out: "
+                f"{run.path}"
+            )
         data = first if fold == 0 else prepare_data(own, run, initial[fold])
         train(own, run, data, initial[fold])
         main_first(f"fold {fold}", partial(_predict_fold, run, root, names, outputs))
@@ -56,22 +59,23 @@ def cross_validate(config: Configuration, workdir: Path) -> None:
 
 
 def _check(config: Configuration, workdir: Path) -> None:
-    """Raise InputError for a configuration or a folder that cannot be cross-validated."""
+    """Raise InputError if the configuration or the folder does not allow a cross-validation."""
     check_batch_size(config.train.batch_size, jax.device_count())
     if not config.data.folds or config.data.fold:
         raise InputError(
-            f"config.data.folds is {config.data.folds} and config.data.fold is {config.data.fold}; "
-            "--mode=cross_validate trains every fold: expected 2 or more folds, and no fold given"
+            f"config.data.folds is {config.data.folds} and config.data.fold is {config.data.fold}. "
+            "--mode=cross_validate trains every fold: set config.data.folds to 2 or more, and "
+            "leave config.data.fold at 0."
         )
     if RunFolder(workdir).begun:
         raise InputError(
-            f"--workdir={workdir} holds a run; give --mode=train to continue it, or another "
-            "--workdir"
+            f"--workdir={workdir} contains a single run. Use --mode=train to continue it, or "
+            "choose another --workdir."
         )
 
 
 def _of_fold(config: Configuration, fold: int, folds: Folds) -> Configuration:
-    """Return the configuration of the run that holds out a fold."""
+    """Return the configuration of the run that holds out this fold."""
     cache = config.data.cache_dir or str(folds.path / "cache")
     return config.with_data(fold=fold, cache_dir=cache)
 
@@ -79,22 +83,22 @@ def _of_fold(config: Configuration, fold: int, folds: Folds) -> Configuration:
 def _keep_folds(
     folds: Folds, patients: list[list[str]], runs: list[RunFolder], root: str
 ) -> list[list[str]]:
-    """Write down the patients of each fold, or check that they are those it began with.
+    """Store the patients of each fold, or check that they are the same as at the start.
 
     Raises:
-      InputError: they are others.
+      InputError: they differ.
     """
     if folds.exist and folds.load() != patients and any(run.begun for run in runs):
         raise InputError(
-            f"{folds.file}: the cross-validation was begun with other patients, or other new "
-            f"lesions, than {root} holds now; restore the old data, or choose another --workdir"
+            f"{folds.file}: the cross-validation was started with other patients, or other new "
+            f"lesions, than {root} contains now. Restore the old data, or choose another --workdir."
         )
     main_first("folds", lambda: folds.save(patients))
     return patients
 
 
 def _predict_fold(run: RunFolder, root: Path, names: list[str], outputs: Outputs) -> None:
-    """Predict the held-out patients of a trained run, unless its checkpoint has done so before."""
+    """Predict the held-out patients of a trained run, unless this checkpoint already did."""
     ensemble = Ensemble([run.path])
     (used,) = (member.network for member in ensemble.members)
     checkpoint = {"kind": used.kind, "step": used.step}
@@ -105,7 +109,7 @@ def _predict_fold(run: RunFolder, root: Path, names: list[str], outputs: Outputs
         and read_json(record) == checkpoint
         and all(path.is_file() for path in files)
     ):
-        print("its held-out patients are predicted")
+        print("its held-out patients are already predicted")
         return
     record.unlink(missing_ok=True)
     held_out.predict(ensemble, root, names, outputs)
@@ -115,5 +119,5 @@ def _predict_fold(run: RunFolder, root: Path, names: list[str], outputs: Outputs
 def _score_folds(folds: Folds, root: Path, patients: list[list[str]]) -> None:
     """Score the predictions of all folds together and print the table."""
     everyone = sorted(name for names in patients for name in names)
-    print(f"{len(everyone)} patients, each by the run that has not seen it:")
+    print(f"{len(everyone)} patients, each predicted by the run that held it out:")
     held_out.print_scores(root, folds, everyone)

@@ -13,30 +13,30 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from msseg_jax.system.errors import InputError
 
-AXIS = "devices"  # the name under which batch norm, loss and gradients meet
+AXIS = "devices"  # pmap axis over which batch norm, loss and gradients are reduced
 
-Tree = Any  # of arrays
+Tree = Any  # pytree of arrays
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:
-    """Raise InputError unless the global batch divides by the number of devices."""
+    """Raise InputError unless the global batch size is a multiple of the number of devices."""
     if batch_size % devices:
         below = batch_size - batch_size % devices
         raise InputError(
-            f"config.train.batch_size is {batch_size}, which does not divide by the {devices} "
-            f"devices; expected a multiple of {devices}, such as {below or devices} or "
-            f"{below + devices}"
+            f"config.train.batch_size is {batch_size}, but a batch is split evenly over the "
+            f"{devices} devices. Use a multiple of {devices}, such as {below or devices} or "
+            f"{below + devices}."
         )
 
 
 def on_every_device(tree: Tree, devices: list[jax.Device]) -> Tree:
-    """Return the arrays, whole, on each of this process's devices: for `parallel_step`."""
+    """Replicate the arrays on all devices of this process, as `parallel_step` needs them."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def spread_over_devices(batch: Tree, devices: list[jax.Device]) -> Tree:
-    """Return this process's (B, ...) arrays as (devices, B / devices, ...), a row per device."""
+    """Split this process's (B, ...) arrays into (devices, B / devices, ...), a row per device."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
     rows = jax.tree.map(
         lambda a: a.reshape(len(devices), a.shape[0] // len(devices), *a.shape[1:]), batch
@@ -51,15 +51,15 @@ def parallel_step(
 
     The function takes
 
-      state: whole, from `on_every_device`. Its memory is reused for the new state.
-      batch: this process's share, (B, ...) NumPy arrays.
-      shared: what every device needs whole, from `on_every_device`.
-      flag: a truth value of this process.
+      state: replicated by `on_every_device`. Its memory is donated to the new state.
+      batch: this process's share, NumPy arrays of shape (B, ...).
+      shared: data that every device needs in full, replicated by `on_every_device`.
+      flag: a boolean of this process.
 
-    It returns the new state, the metrics, and whether any process has its flag set: the same
-    everywhere. `step` must bring the devices together over AXIS, so that each arrives at the same
-    new state. The arguments are brought to the devices before the step starts: nothing is copied
-    from or to them inside.
+    It returns the new state, the metrics, and whether the flag is set in any process. All three
+    are the same on every device. For this, `step` must reduce its gradients and statistics over
+    AXIS. The arguments are copied to the devices before the step starts; during the step, nothing
+    is copied between host and devices.
     """
 
     def on_device(state: Tree, batch: Tree, shared: Tree, flag: jax.Array) -> tuple[Tree, ...]:

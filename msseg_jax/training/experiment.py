@@ -1,4 +1,4 @@
-"""The whole of a run: training, then predictions and scores of the held-out patients."""
+"""A complete run: the training, then predictions and scores of the held-out patients."""
 
 from pathlib import Path
 
@@ -21,20 +21,20 @@ from msseg_jax.training.warm_start import initial_network
 
 
 def run_experiment(config: Configuration, workdir: Path) -> None:
-    """Train the run of `workdir`, then predict its held-out patients and print their scores.
+    """Train the run in `workdir`, then predict its held-out patients and print their scores.
 
     Raises:
-      InputError: for every kind of bad input; the message says what is wrong and what to do.
+      InputError: some input is invalid; the message says what is wrong and what to do.
       Stopped: the run was asked to stop, and its state is stored.
     """
     check_batch_size(config.train.batch_size, jax.device_count())
     if Folds(workdir).exist:
         raise InputError(
-            f"--workdir={workdir} holds a cross-validation; give --mode=cross_validate to continue "
-            "it, or another --workdir"
+            f"--workdir={workdir} contains a cross-validation. Use --mode=cross_validate to "
+            "continue it, or choose another --workdir."
         )
     run = RunFolder(workdir)
-    # Before any work, so that what is wrong is reported at once.
+    # Check the input before any work, so that errors are reported at once.
     initial = initial_network(config, run)
     check_patients(config)
     run.create_or_continue(config)
@@ -47,15 +47,18 @@ def run_experiment(config: Configuration, workdir: Path) -> None:
 
 def _score_held_out(config: Configuration, run: RunFolder, data: TrainingSet) -> None:
     """Predict the held-out patients of a trained run and print their scores."""
-    print(f"trained: {run.path}")
+    print(f"trained run: {run.path}")
     names = [name for name, _ in data.validation]
     if not names:
         return
     ensemble = Ensemble([run.path])
     (used,) = (member.network for member in ensemble.members)
     if used.kind == "last" and not config.data.folds:
-        print("no validation found any voxel of a new lesion, so there is no best checkpoint")
+        print(
+            "no validation found a voxel of a new lesion, so there is no best checkpoint: the last "
+            "one is used"
+        )
     root = Path(config.data.root)
     held_out.predict(ensemble, root, names, Outputs(run.predictions, run.probabilities))
-    print(f"held-out patients, by the {used.kind} checkpoint (step {used.step}):")
+    print(f"held-out patients, predicted by the {used.kind} checkpoint (step {used.step}):")
     held_out.print_scores(root, run, names)

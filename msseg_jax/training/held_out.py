@@ -1,4 +1,4 @@
-"""The held-out patients: predict them with the trained network, and print their scores."""
+"""Predict the held-out patients with the trained network, and score them."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from msseg_jax.volumes.layout import find_patients
 
 
 def predict(ensemble: Ensemble, root: Path, names: list[str], outputs: Outputs) -> None:
-    """Write masks and probabilities of some patients of a folder.
+    """Predict some patients of a folder: write their masks and probabilities.
 
     Raises:
       InputError: a patient cannot be predicted.
@@ -32,11 +32,11 @@ def predict(ensemble: Ensemble, root: Path, names: list[str], outputs: Outputs) 
     failures = predict_patients(ensemble, patients, ensemble.options(), outputs, overwrite=True)
     if failures:
         lines = [f"{name}: {reason}" for name, reason in failures.items()]
-        raise InputError("held-out patients could not be predicted:\n" + "\n".join(lines))
+        raise InputError("these held-out patients could not be predicted:\n" + "\n".join(lines))
 
 
 def print_scores(root: Path, place: RunFolder | Folds, names: list[str]) -> None:
-    """Evaluate what a run or a cross-validation predicted of some patients; print the table."""
+    """Evaluate the predictions of a run or a cross-validation for some patients; print a table."""
     check_evaluation_folder(place.evaluation, root)
     evaluation = evaluate(root, place.predictions, place.probabilities, names)
     fitted = fitted_by_patient([place.path], evaluation.patients)

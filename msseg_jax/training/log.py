@@ -1,4 +1,4 @@
-"""The log of a training: lines to read, JSON lines to plot, a bar to watch, event files."""
+"""The log of a training: text lines, JSON lines for plots, a progress bar and event files."""
 
 import contextlib
 import json
@@ -25,10 +25,10 @@ Batch = TypeVar("Batch")
 
 @dataclass
 class Clock:
-    """The time of the steps since the last line."""
+    """Times of the steps since the last line of the log."""
 
     start: float = field(default_factory=time.perf_counter)
-    waited_s: float = 0.0  # for batches
+    waited_s: float = 0.0  # waiting time for batches
     steps: int = 0
 
     def elapsed_s(self) -> float:
@@ -37,10 +37,10 @@ class Clock:
 
 
 class TrainingLog:
-    """Collects the metrics of steps and writes one line per interval.
+    """Collects the metrics of the steps and writes one line per interval.
 
     Metrics stay on the device until a line is written. At most one step is in flight, so that the
-    times are those of the steps and not of their dispatch.
+    measured times are those of the computation, not of its dispatch.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class TrainingLog:
         learning_rate: Callable[[int], Any],
         events: EventFile | None = None,
     ):
-        """Make a log that writes nothing before `begin`.
+        """Create a log. It writes nothing before `begin`.
 
         Args:
-          path: log.jsonl; None: this process does not write.
-          batch_size: patches of a whole batch, over all processes.
-          total_steps: of the run.
-          learning_rate: of the step after so many steps, a scalar.
-          events: what TensorBoard reads; None: nothing.
+          path: path of log.jsonl, or None if this process does not write.
+          batch_size: patches per global batch, over all processes.
+          total_steps: number of steps of the run.
+          learning_rate: maps the number of steps done to the next step's learning rate, a scalar.
+          events: event file for TensorBoard, or None to write none.
         """
         self._path = path
         self._batch_size = batch_size
@@ -68,8 +68,8 @@ class TrainingLog:
         self._file: TextIO | None = None
         self._bar: tqdm | None = None
         self._clock = Clock()
-        self._pending: list[tuple[int, Metrics]] = []  # steps without a line
-        # Step and time at which the first step of this process was done.
+        self._pending: list[tuple[int, Metrics]] = []  # steps not yet written
+        # Number of the first step of this process, and the time when it was done.
         self._first: tuple[int, float] | None = None
 
     def __enter__(self) -> Self:
@@ -84,16 +84,16 @@ class TrainingLog:
         if self._bar is not None:
             self._bar.close()
         if self._file is not None:
-            with contextlib.suppress(OSError):  # which was reported when a line was written
+            with contextlib.suppress(OSError):  # `_write` has already reported it
                 self._file.close()
         if self._events is not None:
             self._events.close()
 
     def begin(self, first_step: int, validated: bool = True) -> None:
-        """Start after `first_step` steps, and drop from the file the lines of later steps.
+        """Start after `first_step` steps, and remove the lines of later steps from the file.
 
         Args:
-          validated: whether the validation of that step, if it has one, is done.
+          validated: False if that step still has to be validated.
         """
         self.restart_clock()
         if self._path is None:
@@ -102,7 +102,7 @@ class TrainingLog:
             lines = self._path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if _stays(line, first_step, validated)]
             write_beside(self._path, lambda path: path.write_text("".join(kept)))
-        self._file = self._path.open("a", buffering=1)  # a whole line at a time
+        self._file = self._path.open("a", buffering=1)  # line-buffered
         if self._events is not None:
             self._events.begin(first_step)
         self._bar = tqdm(
@@ -111,15 +111,15 @@ class TrainingLog:
         if first_step and not (validated and first_step == self._total_steps):
             self.say(f"continuing after step {first_step}")
         elif first_step:
-            self.say(f"nothing to do: the run has all its {first_step} steps")
+            self.say(f"nothing to do: all {first_step} steps of the run are done")
 
     def say(self, line: str) -> None:
-        """Print a line above the bar, and write it nowhere."""
+        """Print a line above the progress bar. It is not written to any file."""
         if self._path is not None:
             tqdm.write(line)
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Return the same batches, and note the time spent waiting for them."""
+        """Yield the same batches, and measure the time spent waiting for them."""
         iterator = iter(batches)
         while True:
             start = time.perf_counter()
@@ -130,11 +130,11 @@ class TrainingLog:
             yield batch
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Note the metrics of a step, which may still be running."""
+        """Record the metrics of a step, which may still be running."""
         if self._first is None:
             jax.block_until_ready(metrics)
             self.say(f"first step, with compilation: {self._clock.elapsed_s():.1f} s")
-            self.restart_clock()  # the rates are those of the steps that follow
+            self.restart_clock()  # rates exclude the compilation
             self._first = step, self._clock.start
         else:
             if self._pending:
@@ -148,7 +148,7 @@ class TrainingLog:
         """Write one line for the steps since the last line.
 
         Raises:
-          InputError: The loss or the gradient of a step is not finite, or the disk is full.
+          InputError: the loss or the gradient of a step is not finite, or the disk is full.
         """
         if not self._pending:
             return
@@ -161,27 +161,27 @@ class TrainingLog:
         gradient_norm = float(last["gradient_norm"])
         line = {"step": step, "learning_rate": rate, "loss": loss, "gradient_norm": gradient_norm}
         self._write(line | speed)
-        said = (
+        text = (
             f"step {step}/{self._total_steps}  rate {rate:.6f}  loss {loss:.4f}  "
             f"gradient {gradient_norm:.4f}"
         )
         if speed:
-            said += (
+            text += (
                 f"  {speed['patches_per_s']:.2f} patches/s  "
                 f"data wait {100 * speed['data_wait_share']:.0f} %  "
                 f"left {_duration(speed['time_left_s'])}"
             )
-        self.say(said)
+        self.say(text)
         self._pending.clear()
         self.restart_clock()
 
     def _speed(self, step: int) -> dict[str, float]:
-        """Return how fast the run goes after `step` steps; empty after only the first step."""
+        """Return the speed of the run after `step` steps; empty if only the first step is done."""
         if self._first is None or not self._clock.steps:
             return {}
         elapsed_s = self._clock.elapsed_s()
         first_step, first_time = self._first
-        # Of the whole run so far, with its validations and checkpoints.
+        # The mean since the first step, including validations and checkpoints.
         step_s = (self._clock.start + elapsed_s - first_time) / (step - first_step)
         return {
             "patches_per_s": self._batch_size * self._clock.steps / elapsed_s,
@@ -195,7 +195,7 @@ class TrainingLog:
         """Write the scores of the held-out patients, and the picture of one of them.
 
         Raises:
-          InputError: The disk is full.
+          InputError: the disk is full.
         """
         self._write({"step": step, "validation": scores})
         self.say(
@@ -214,40 +214,40 @@ class TrainingLog:
                 self._events.write(line)
         except OSError as error:
             raise InputError(
-                f"{self._path} and what TensorBoard reads beside it cannot be written ({error}); "
-                "expected room on the disk and the right to write: then the same command continues "
-                "from the last checkpoint"
+                f"{self._path} or the event files next to it cannot be written ({error}). Free "
+                "some disk space and check the write permissions. Then run the same command again "
+                "to resume from the last checkpoint."
             ) from error
 
     def restart_clock(self) -> None:
-        """Measure from now on, because what came before was no step."""
+        """Restart the measurement of times, to exclude work that is not a step."""
         self._clock = Clock()
 
 
 def _require_finite(metrics: list[tuple[int, dict[str, np.ndarray]]]) -> None:
-    """Raise InputError at the first step with a number that is not finite."""
+    """Raise InputError for the first step that has a metric that is not finite."""
     for step, values in metrics:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise InputError(
-                    f"the {name} of step {step} is {value}; expected a finite number: begin anew "
-                    "in another --workdir with a lower --config.train.learning_rate, or look for "
-                    "extreme intensities in the images"
+                    f"the {name} of step {step} is {value}, not a finite number. Start again in "
+                    "another --workdir with a lower --config.train.learning_rate, or look for "
+                    "extreme intensities in the images."
                 )
 
 
 def _stays(line: str, first_step: int, validated: bool) -> bool:
-    """Return whether a line is complete, and the continued run does not write it again."""
+    """Return whether a line is complete and will not be written again by the continued run."""
     try:
         content = json.loads(line)
-    except ValueError:  # cut short
+    except ValueError:  # the line is incomplete
         return False
     step = content["step"]
     return step < first_step or (step == first_step and (validated or "validation" not in content))
 
 
 def _duration(seconds: float) -> str:
-    """Return a duration as h:mm:ss."""
+    """Format a duration as h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"

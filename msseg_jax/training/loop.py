@@ -1,4 +1,4 @@
-"""The loop of a training: restore, step, validate, store, stop."""
+"""The training loop: restore, step, validate, store and stop."""
 
 import hashlib
 import json
@@ -34,12 +34,13 @@ def train(
     """Train the run of a folder, from its last checkpoint if it has one.
 
     Args:
-      run: which `create_or_continue` has made ready.
-      data: from `prepare_data`.
-      initial: from `initial_network`.
+      run: folder that `create_or_continue` has prepared.
+      data: result of `prepare_data`.
+      initial: result of `initial_network`.
 
     Raises:
-      InputError: before any work; it names the field, file or folder. Or the loss is not finite.
+      InputError: before any work: a field, file or folder is invalid. During the training: the
+        loss or the gradient is not finite, or a file cannot be written.
       Stopped: the run was asked to stop, and its state is stored.
     """
     devices = jax.local_devices()
@@ -65,7 +66,7 @@ def train(
         Store(run) as store,
         _open_log(run, config.train.batch_size, schedule, rate) as log,
     ):
-        # A fold is held out to judge the training, so it must not choose the checkpoint.
+        # The held-out fold evaluates the training, so it must not select the checkpoint.
         training = Training(
             schedule, validation, store, log, interruption, keeps_best=not config.data.folds
         )
@@ -83,13 +84,13 @@ def train(
             if todo.stops:
                 break
             if todo.stores or todo.validates:
-                log.restart_clock()  # the rates are those of the steps
-        if processes.any_process(interruption.asked):  # also during what followed the last step
+                log.restart_clock()  # rates exclude checkpoints and validations
+        if processes.any_process(interruption.asked):  # also after the last step
             raise training.stopped()
 
 
 class Training:
-    """A run that is being trained: its state, how far it has come, and where both are kept."""
+    """A run during its training: its state and progress, and where they are stored."""
 
     def __init__(
         self,
@@ -107,15 +108,15 @@ class Training:
         self._log = log
         self._interruption = interruption
         self._keeps_best = keeps_best
-        # Whether any process was asked to stop, as the last step and the one before found.
+        # Whether any process was asked to stop: result of the last step, and of the step before.
         self._any_asked: Any = False
         self._any_asked_before: Any = False
 
     def restore(self, state: TrainState, devices: list[jax.Device]) -> int:
-        """Take up the newest stored state, or `state` in a new run; return the steps done.
+        """Restore the newest stored state, or use `state` in a new run. Return the steps done.
 
-        A state is stored before it is validated. So a run that was stopped in between validates
-        first.
+        A state is stored before it is validated. If the run was stopped in between, this validates
+        the restored state.
         """
         state, self._progress = self._store.restore(state)
         self.step = int(state.step)
@@ -134,34 +135,35 @@ class Training:
     def take_step(
         self, step_on_devices: Callable[..., Any], batch: dict[str, np.ndarray], volumes: Any
     ) -> None:
-        """Update the state with a batch."""
+        """Update the state with one batch."""
         self._any_asked_before = self._any_asked
         self._state, metrics, self._any_asked = step_on_devices(
             self._state, batch, volumes, self._interruption.asked
         )
         self.step += 1
-        self._log.add(self.step, metrics)  # which waits for the step before
+        self._log.add(self.step, metrics)  # waits for the previous step
 
     def is_asked_to_stop(self) -> bool:
-        """Return whether to stop after this step; several processes come to the same answer.
+        """Return whether to stop after this step. The answer is the same in all processes.
 
-        Each receives its signal at another moment. So they go by what the step before found of
-        all of them: to read the result of the last step would wait for it.
+        Processes receive a signal at different times, so each step combines the flags of all
+        processes. This uses the result of the previous step, because reading the result of the
+        current step would wait for it.
         """
         if jax.process_count() == 1:
             return self._interruption.asked
         return bool(self._any_asked_before)
 
     def store_last(self) -> None:
-        """Store the state, to continue from."""
+        """Store the state, so that the run can continue from it."""
         self._store.save_last(self._state, self._progress)
 
     def validate(self) -> None:
         """Score the state, and store it if it is the best so far.
 
         Raises:
-          Stopped: the run was asked to stop meanwhile. This never ends one of several processes,
-            because they cannot agree on it there.
+          Stopped: the run was asked to stop during the validation. This is never raised if there
+            are several processes, because they cannot agree on it here.
         """
         result = self._validation(self._state.model_variables, self._gives_up)
         if result is None:
@@ -171,7 +173,7 @@ class Training:
         scores, snapshot = result
         self._log.write_validation(self.step, scores, snapshot)
         self._progress = Progress(best_dice=self._progress.best_dice, validated=self.step)
-        if self._keeps_best and scores["dice"] > self._progress.best_dice:  # never where it is NaN
+        if self._keeps_best and scores["dice"] > self._progress.best_dice:  # False for NaN
             self._progress = Progress(best_dice=scores["dice"], validated=self.step)
             self._store.save_best(self._state, self._progress)
         self._store.note(self.step, self._progress)
@@ -180,31 +182,31 @@ class Training:
         return jax.process_count() == 1 and self._interruption.asked
 
     def stopped(self) -> Stopped:
-        """Return the exception that ends a run whose state is stored."""
+        """Return the exception that ends a run after its state was stored."""
         return Stopped(
             f"asked to stop: stored step {self.step} of {self._schedule.total}. Run the same "
-            "command again to resume"
+            "command again to resume."
         )
 
 
 def _keep(
     config: Configuration, run: RunFolder, data: TrainingSet, initial: TrainedNetwork | None
 ) -> None:
-    """Store what the run begins with; all processes must have the same."""
+    """Store configuration, data split and preprocessing, after checking that processes agree."""
     processes.require_same("the data", json.dumps(data.split) + str(data.preprocessing))
     record = None
     if initial is not None:
         processes.require_same("config.init", _digest(initial.variables))
         record = Beginning(network=str(initial), about=initial.about)
         if processes.is_main():
-            print(f"beginning with {initial}")
+            print(f"starting with the weights of {initial}")
     processes.main_first("run", lambda: run.keep(config, data.preprocessing, data.split, record))
 
 
 def _open_log(
     run: RunFolder, batch_size: int, schedule: Schedule, rate: Callable[[int], Any]
 ) -> TrainingLog:
-    """Return the log of the run; only the main process writes files."""
+    """Return the log of the run. Only the main process writes files."""
     if not processes.is_main():
         return TrainingLog(None, batch_size, schedule.total, rate, None)
     events = EventFile(run.tensorboard)
@@ -212,7 +214,7 @@ def _open_log(
 
 
 def _digest(variables: dict[str, Any]) -> str:
-    """Return the same text for the same numbers."""
+    """Return a hash of the variables; equal numbers have equal hashes."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(variables):
         digest.update(np.asarray(leaf).tobytes())

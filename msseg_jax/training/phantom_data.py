@@ -1,4 +1,4 @@
-"""Phantom patients as the data of a run, where the configuration asks for them."""
+"""Phantom patients as the data of a run, if the configuration requests them."""
 
 import json
 from pathlib import Path
@@ -10,16 +10,16 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.training.processes import main_first
 
-RECORD = "phantoms.json"  # says that the folder was made by a run, and what is in it
+RECORD = "phantoms.json"  # marks a folder as made by a run, and lists its settings
 
 
 def use_phantoms(config: Configuration, workdir: Path) -> Configuration:
-    """Return the configuration with phantoms as its data, if it asks for them.
+    """Return the configuration with phantoms as its data, if it requests phantoms.
 
-    They are made in `workdir/phantoms`, unless they are there.
+    The phantoms are made in `workdir/phantoms`, unless they exist already.
 
     Raises:
-      InputError: other files are in their place.
+      InputError: `workdir/phantoms` contains something else.
     """
     if not config.data.phantom_patients:
         return config
@@ -30,21 +30,21 @@ def use_phantoms(config: Configuration, workdir: Path) -> Configuration:
 
 def _make_phantoms(config: Configuration, root: Path) -> None:
     data = config.data
-    asked_for = {
+    requested = {
         "patients": data.phantom_patients,
         "seed": config.seed,
         "spacing_mm": data.phantom_spacing_mm,
     }
     record = root / RECORD
-    if record.is_file() and read_json(record) == asked_for:
+    if record.is_file() and read_json(record) == requested:
         return
     if root.exists() and not record.is_file():
         raise InputError(
-            f"{root}: was not made by this run, and its phantoms would take its place; move it "
-            "away, or choose another --workdir"
+            f"{root}: this folder was not made by this run, and phantoms would replace it. Move it "
+            "away, or choose another --workdir."
         )
     print(f"making {data.phantom_patients} phantom patients in {root}")
-    # What is replaced is of a configuration that was not trained in the end.
+    # Phantoms that are replaced belong to an earlier configuration that was never trained.
     with whole_folder(root, replace=True) as new:
         write_phantoms(new, data.phantom_patients, config.seed, spacing_mm=data.phantom_spacing_mm)
-        (new / RECORD).write_text(json.dumps(asked_for) + "\n")
+        (new / RECORD).write_text(json.dumps(requested) + "\n")

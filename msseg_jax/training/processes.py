@@ -1,8 +1,8 @@
-"""What the processes of one training agree on, and how they wait for each other.
+"""Make the processes of one training agree, and let them wait for each other.
 
-A training runs on all devices of one process, or of several, on one machine or many. Every process
-runs the same program on its share of each batch; the devices meet inside the step. Only the first
-process (`is_main`) writes what a run leaves.
+A training uses all devices of one or more processes, on one or more machines. Every process runs
+the same program on its share of each batch. The devices communicate inside the step. Only the first
+process (`is_main`) writes the run's folder.
 """
 
 import hashlib
@@ -23,26 +23,28 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED
 from msseg_jax.training.joining import heeding_signals
 
-WAIT_S = 24 * 3600  # how long they wait for one that lives: for phantoms, a cache, a report
+WAIT_S = 24 * 3600  # longest wait for a live process that makes phantoms, a cache or a report
 
 
 def agree_on(command: str) -> None:
-    """Check that all processes do the same, before any waits for another; print how many they are.
+    """Check that all processes have the same command and number of devices; print their number.
+
+    Call this before any process waits for another.
 
     Raises:
-      InputError: they differ in what `command` says, or in their number of devices.
+      InputError: `command` or the number of devices differs between processes.
     """
-    devices = heeding_signals(jax.devices)  # those of all, for which it waits
+    devices = heeding_signals(jax.devices)  # of all processes; this waits for them
     counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:
-        said = ", ".join(f"process {k} has {n}" for k, n in sorted(counts.items()))
+        listed = ", ".join(f"process {k} has {n}" for k, n in sorted(counts.items()))
         raise InputError(
-            f"the processes do not have the same number of devices: {said}; expected as many in "
-            "each (CUDA_VISIBLE_DEVICES chooses GPUs)"
+            f"the processes do not have the same number of devices: {listed}. Give each process "
+            "the same number (CUDA_VISIBLE_DEVICES selects GPUs)."
         )
     require_same("the command (mode, work folder, configuration)", command)
     if is_main() and len(counts) > 1:
-        # If you have more GPUs than this, you started too few processes.
+        # A user who has more GPUs than this can see that too few processes were started.
         print(
             f"{len(counts)} processes train together on {len(devices)} devices "
             f"({devices[0].device_kind}): {counts[0]} in each", flush=True,
@@ -55,8 +57,8 @@ def is_main() -> bool:
 
 
 def wait_for_all(what: str) -> None:
-    """Return when every process has come here; `what` names the place."""
-    everyone = set(range(jax.process_count()))  # named, so that no device is needed to meet
+    """Wait until every process has reached this call; `what` names it."""
+    everyone = set(range(jax.process_count()))  # with this list, no device is needed
     heeding_signals(
         partial(
             multihost.sync_global_processes, f"msseg_jax {what}", timeout=WAIT_S, processes=everyone
@@ -65,7 +67,7 @@ def wait_for_all(what: str) -> None:
 
 
 def main_first(what: str, work: Callable[[], object]) -> None:
-    """Let the main process do `work`, while the others wait for it."""
+    """Run `work` in the main process, while the others wait for it."""
     if is_main():
         work()
     wait_for_all(what)
@@ -75,14 +77,14 @@ def require_same(what: str, value: str) -> None:
     """Raise InputError unless `value` is the same in all processes; `what` names it."""
     if jax.process_count() == 1:
         return
-    wait_for_all(what)  # some collectives give up on those who come late
+    wait_for_all(what)  # some collectives time out if a process is late
     digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
     digests = multihost_utils.process_allgather(digest)
     different = [k for k, other in enumerate(digests) if (other != digests[0]).any()]
     if different:
         raise InputError(
-            f"{what} of process {different[0]} is not that of process 0; expected the same in all: "
-            "start them with the same command, on the same data"
+            f"{what} of process {different[0]} differs from that of process 0. Start all processes "
+            "with the same command, on the same data."
         )
 
 
@@ -96,29 +98,29 @@ def sum_over_processes(numbers: Mapping[str, int]) -> dict[str, int]:
 
 
 def any_process(flag: bool) -> bool:
-    """Return whether any process has its flag set; the same in all."""
+    """Return whether the flag is set in any process. The result is the same in all processes."""
     return sum_over_processes({"flags": int(flag)})["flags"] > 0
 
 
 def leave(error: BaseException) -> None:
-    """End this process at once if it is one of several, after a line that says why.
+    """Print the error and end this process immediately, if it is one of several.
 
-    An orderly end would wait for the others, who wait for this one inside a step.
+    A normal exit would wait for the other processes, while these wait for this one inside a step.
     """
     if not jax.distributed.is_initialized():
         return
     interrupted = isinstance(error, KeyboardInterrupt)
-    said = INTERRUPTED if interrupted else str(error) or type(error).__name__
+    reason = INTERRUPTED if interrupted else str(error) or type(error).__name__
     if isinstance(error, jax.errors.JaxRuntimeError):
-        said = (
-            f"perhaps because another process died: {said}\nIf so, run the same command again to "
-            "resume from the last checkpoint"
+        reason = (
+            f"perhaps because another process died: {reason}\nIf so, run the same command again "
+            "to resume from the last checkpoint."
         )
     elif not isinstance(error, InputError | OSError | KeyboardInterrupt):
         traceback.print_exception(error)
-    # JAX knows the process's number only when all have come together.
+    # JAX knows the rank of this process only after all have connected.
     process = f"process {os.getpid()} on {socket.gethostname()}"
-    print(f"{process} ends: {said}", file=sys.stderr)
+    print(f"{process} ends: {reason}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(EXIT_STATUS if interrupted else 1)

@@ -1,4 +1,4 @@
-"""Training volumes in the device's memory, and patches cut from them inside the step."""
+"""Training volumes in device memory, and patches that are cut from them inside the step."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -30,23 +30,26 @@ def volumes_bytes(patients: list[Entry]) -> int:
 
 
 def fits(needed_bytes: int, device: jax.Device) -> bool:
-    """Return whether a device has that much room beside the network; True if it does not say."""
+    """Return whether `needed_bytes` fit on a device, with the share SPARE left for the network.
+
+    A device that does not report its memory counts as large enough.
+    """
     free = free_bytes(device)
     return free is None or needed_bytes <= (1 - SPARE) * free
 
 
 def free_bytes(device: jax.Device) -> int | None:
-    """Return the free memory of a device; None if it does not say, as on a CPU."""
+    """Return the free memory of a device in bytes, or None if it does not report it (a CPU)."""
     stats = device.memory_stats()
     return stats["bytes_limit"] - stats["bytes_in_use"] if stats else None
 
 
 def read_volumes(patients: list[Entry]) -> dict[str, np.ndarray]:
-    """Return the volumes of all patients, packed as in the cache, in arrays for the largest one.
+    """Read the volumes of all patients, packed as in the cache, padded to the largest one.
 
     Returns:
       images: (N, 2, D, H, W) int16; targets: (N, ceil(T / 8), D, H, W) uint8; shapes: (N, 3)
-      int32, the sides of each patient's own part.
+      int32, the size of each patient's volume without padding, voxels.
     """
     volumes: dict[str, np.ndarray] = {
         name: np.zeros(shape, dtype) for name, (shape, dtype) in _layout(patients).items()
@@ -75,11 +78,12 @@ def _layout(patients: list[Entry]) -> dict[str, Layout]:
 def cut(
     volumes: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], patch_size: int
 ) -> dict[str, jax.Array]:
-    """Cut the patches of a batch of places: they are those of `PatchBatches`, to the bit.
+    """Cut the patches of a batch of places. They are bit-identical to those of `PatchBatches`.
 
     Args:
       volumes: from `read_volumes`.
-      batch: patients (B,) int32; corners (B, 3) int32, which may lie outside; patch_ids (B,).
+      batch: patients (B,) int32; corners (B, 3) int32, which may lie outside the
+        volume; patch_ids (B,).
 
     Returns:
       images (B, 2, S, S, S) int16, targets (B, ceil(T / 8), S, S, S) uint8, patch_ids (B,).
@@ -95,13 +99,13 @@ def cut(
         )
         inside = inside_d & inside_h & inside_w  # (S, S, S)
 
-        def of(array: jax.Array, fill: int) -> jax.Array:
-            # Indices outside the array are clipped, and the values that they read are replaced.
+        def crop(array: jax.Array, fill: int) -> jax.Array:
+            # Indices outside the array are clipped. The values read there are replaced below.
             voxels = array.at[patient, :, d, h, w].get(mode="clip")  # (S, S, S, maps)
             voxels = jnp.where(inside[..., None], voxels, jnp.asarray(fill, array.dtype))
             return jnp.moveaxis(voxels, -1, 0)
 
-        return of(volumes["images"], PACKED_BACKGROUND), of(volumes["targets"], 0)
+        return crop(volumes["images"], PACKED_BACKGROUND), crop(volumes["targets"], 0)
 
     images, targets = jax.vmap(cut_one)(batch["patients"], batch["corners"])
     return {"images": images, "targets": targets, "patch_ids": batch["patch_ids"]}

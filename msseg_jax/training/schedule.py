@@ -1,4 +1,4 @@
-"""How long a run is, its learning rates, and what is done after which step."""
+"""The length of a run, its learning rates, and the actions after each step."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ from msseg_jax.system.errors import InputError
 
 @dataclass(frozen=True)
 class Actions:
-    """What is done after a step."""
+    """Actions after a step."""
 
-    writes: bool  # a line of the log
-    stores: bool  # a checkpoint
-    validates: bool
-    stops: bool  # because the run was asked to
+    writes: bool  # write a line of the log
+    stores: bool  # store a checkpoint
+    validates: bool  # score the held-out patients
+    stops: bool  # end early, because the run was asked to stop
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The lengths of a run, in steps."""
+    """The length of a run and its intervals, in steps."""
 
     per_epoch: int
     total: int
@@ -32,21 +32,22 @@ class Schedule:
     def of(
         settings: TrainSettings, patches_per_patient: int, patients: int, held_out: int = 0
     ) -> "Schedule":
-        """Return the schedule: an epoch is `patches_per_patient` patches of each patient.
+        """Return the schedule of a run. An epoch has `patches_per_patient` patches per patient.
 
         Args:
-          patients: that are trained on.
-          held_out: patients that are not.
+          patients: number of training patients.
+          held_out: number of held-out patients.
 
         Raises:
-          InputError: an epoch is shorter than a batch.
+          InputError: an epoch has fewer patches than a batch.
         """
         patches = patches_per_patient * patients
         per_epoch = patches // settings.batch_size
         if not per_epoch:
             raise InputError(
-                f"config.train.batch_size is {settings.batch_size}; expected at most {patches}, "
-                f"the patches of an epoch ({patches_per_patient} from each of {patients} patients)"
+                f"config.train.batch_size is {settings.batch_size}, but an epoch has only "
+                f"{patches} patches ({patches_per_patient} from each of {patients} patients). Use "
+                f"at most {patches}."
             )
         total = settings.epochs * per_epoch
         if settings.max_steps:
@@ -57,29 +58,32 @@ class Schedule:
         )  # fmt: skip
 
     def validates_at(self, step: int) -> bool:
-        """Return whether the state of this step is validated."""
+        """Return whether the state after this step is validated."""
         if self.validate_every is None:
             return False
         return step == self.total or step % self.validate_every == 0
 
     def after(self, step: int, asked_to_stop: bool) -> Actions:
-        """Return what is done after a step.
+        """Return the actions after a step.
 
-        A run that is asked to stop stores its state, and leaves the validation, which may take
-        long, to the run that continues.
+        A run that is asked to stop stores its state and skips the validation, which may take long.
+        The validation is done when the run continues.
         """
         is_last = step == self.total
         stops = asked_to_stop and not is_last
         validates = self.validates_at(step) and not stops
         stores = is_last or stops or step % self.checkpoint_every == 0
-        # A line is always written before something is stored, because writing ends a run whose
-        # numbers are not finite.
+        # Write a line whenever something is stored: writing comes first, and ends the run if a
+        # metric is not finite.
         writes = validates or stores or step % self.log_every == 0
         return Actions(writes, stores, validates, stops)
 
 
 def learning_rate(settings: TrainSettings, schedule: Schedule) -> optax.Schedule:
-    """Return the rate as a function of the step: constant within an epoch (0.004 x 0.9^epoch)."""
+    """Return the learning rate as a function of the step.
+
+    It is constant within an epoch. The default is 0.004 x 0.9^epoch.
+    """
     return optax.exponential_decay(
         settings.learning_rate,
         transition_steps=schedule.per_epoch,

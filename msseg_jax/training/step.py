@@ -1,4 +1,4 @@
-"""The training state, and one step: a pure function of state and batch."""
+"""The training state, and the training step as a pure function of state and batch."""
 
 from typing import Any
 
@@ -13,18 +13,18 @@ from msseg_jax.network.model import SiameseMPUNet, initial_variables
 from msseg_jax.training.devices import AXIS
 from msseg_jax.training.resident_volumes import cut
 
-Batch = dict[str, Any]  # of arrays
-Metrics = dict[str, jax.Array]  # of scalars
+Batch = dict[str, Any]  # arrays by name
+Metrics = dict[str, jax.Array]  # scalars by name
 
 
 class TrainState(train_state.TrainState):
-    """Parameters, optimiser state and step, with batch norm's running statistics."""
+    """Parameters, optimiser state, step, and the running statistics of batch norm."""
 
     batch_stats: dict[str, Any]
 
     @property
     def model_variables(self) -> dict[str, Any]:
-        """Return the variables with which the network is applied."""
+        """The variables of the network: parameters and running statistics."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -34,24 +34,29 @@ def create_state(
     seed: int = 0,
     variables: dict[str, Any] | None = None,
 ) -> TrainState:
-    """Return the initial state: a function of the seed, or with the variables that are given."""
+    """Return the initial state.
+
+    Args:
+      variables: parameters and running statistics, or None for random ones that depend on the seed.
+    """
     variables = variables or initial_variables(model, seed)
     state = TrainState.create(apply_fn=model.apply, tx=optax.adam(rate), **variables)
-    return state.replace(step=jnp.zeros((), jnp.int32))  # a Python 0 would compile the step twice
+    # A Python 0 would make the step compile twice.
+    return state.replace(step=jnp.zeros((), jnp.int32))
 
 
 def train_step(state: TrainState, batch: Batch, *, seed: int) -> tuple[TrainState, Metrics]:
-    """Return the state after one update, on one device's share of the batch.
+    """Update the state once, with one device's share of the batch.
 
     Args:
       batch: time01, time02 (B, S, S, S, 1); targets (B, S, S, S, T); patch_ids (B,).
-      seed: of the run, for dropout; with the patch ids it gives each patch its own key.
+      seed: seed of the run. Together with the patch ids, it gives each patch its own dropout key.
 
     Returns:
       The new state and {'loss', 'gradient_norm'}, the same on every device.
     """
-    # Made here from a number: a key from outside would be copied from the device when the step is
-    # compiled. The initialiser uses the key of the seed itself.
+    # The key is made here, from a number. A key from outside would be copied from the device while
+    # the step is compiled. It is folded, so that it differs from the key of the initialiser.
     dropout_key = jax.random.fold_in(jax.random.key(seed), 1)
 
     def loss_of(params: Any) -> tuple[jax.Array, Any]:
@@ -68,8 +73,8 @@ def train_step(state: TrainState, batch: Batch, *, seed: int) -> tuple[TrainStat
         return loss, updates["batch_stats"]
 
     (loss, batch_stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    # The loss is already that of the global batch, and its sums are differentiated on every
-    # device: each holds `devices` times its own part of the gradient, so the mean is their sum.
+    # The loss is that of the global batch. Every device differentiates its sums over all devices,
+    # and therefore has `devices` times its own part of the gradient. The mean is the full gradient.
     gradients = jax.lax.pmean(gradients, AXIS)
     state = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
     return state, {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
@@ -84,11 +89,11 @@ def loaded_step(
     targets: int,
     patch_size: int,
 ) -> tuple[TrainState, Metrics]:
-    """Return what `train_step` returns, for a batch as it is loaded.
+    """Run `train_step` on a batch as the loader provides it.
 
     Args:
-      batch: packed patches of `PatchBatches`; or, where there are `volumes`, of `PlaceBatches`.
-      volumes: from `resident_volumes.read_volumes`; empty where patches are cut on the host.
+      batch: packed patches from `PatchBatches`; or places from `PlaceBatches`, with `volumes`.
+      volumes: result of `resident_volumes.read_volumes`; empty if patches are cut on the host.
     """
     if volumes:
         batch = cut(volumes, batch, patch_size)

@@ -1,4 +1,4 @@
-"""The states that a run stores: the last two checkpoints and the best one."""
+"""Store the checkpoints of a run: the last two and the best one."""
 
 from contextlib import ExitStack
 from types import TracebackType
@@ -13,14 +13,14 @@ from msseg_jax.training.step import TrainState
 
 
 class Store:
-    """The checkpoints of one run. Only the main process writes; all read."""
+    """The checkpoints of one run. Only the main process writes them; all processes read."""
 
     def __init__(self, run: RunFolder):
         self._folder = run.checkpoints
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        # Two of the last, so that one damaged by the machine leaves another to continue from.
+        # Keep the last two, so that the run can continue if the newest one is damaged.
         self._last = self._open.enter_context(Checkpoints(self._folder / "last", keep=2))
         self._best = self._open.enter_context(Checkpoints(self._folder / "best", keep=1))
         return self
@@ -34,7 +34,7 @@ class Store:
         self._open.close()
 
     def restore(self, state: TrainState) -> tuple[TrainState, Progress]:
-        """Return the newest state and its progress; `state` itself in a new run."""
+        """Return the newest stored state and its progress. In a new run, return `state` itself."""
         newest = self._last.restore_newest(state.model_variables, state.opt_state)
         if newest is None:
             return state, Progress()
@@ -46,15 +46,15 @@ class Store:
         return step in self._last.steps()
 
     def save_last(self, state: TrainState, progress: Progress) -> None:
-        """Store a state from which the run can be continued."""
+        """Store a state, so that the run can continue from it."""
         _save(self._last, state, progress)
 
     def save_best(self, state: TrainState, progress: Progress) -> None:
-        """Store a state in place of the best so far."""
+        """Store a state as the best one, in place of the previous best."""
         _save(self._best, state, progress)
 
     def note(self, step: int, progress: Progress) -> None:
-        """Change the progress that is stored with a step, if that step is stored."""
+        """Update the progress that is stored with a step, if that step is stored."""
         if is_main():
             self._last.set_progress(step, progress)
 

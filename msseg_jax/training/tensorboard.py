@@ -1,8 +1,8 @@
-"""The log of a training as event files, which TensorBoard shows; TensorFlow is not needed.
+"""The log of a training as event files for TensorBoard. TensorFlow is not needed.
 
-A record is written to its end before the training continues. tensorboardX's own SummaryWriter
-gives its events to a thread, through a queue for which its `flush` does not wait. So only the parts
-below it are used, which start no thread.
+Every record is completely written before the training continues. The SummaryWriter of tensorboardX
+does not guarantee this: it passes events to a thread through a queue, and its `flush` does not wait
+for that queue. Therefore this module uses lower-level parts of tensorboardX, which start no thread.
 """
 
 import math
@@ -18,33 +18,36 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from msseg_jax.report.snapshot import Snapshot
 
-# A line of log.jsonl: numbers by name; 'validation' has a mapping of its own.
+# A line of log.jsonl: numbers by name. The entry 'validation' is a nested mapping.
 Line = Mapping[str, Any]
 
-# Numbers of a line that become curves. The time left is of no use later.
+# Numbers of a line that become curves. The time left is not plotted: it is of no use later.
 TRAINING_SCALARS = ("loss", "gradient_norm", "learning_rate", "patches_per_s", "data_wait_share")
 
 
 class EventFile:
-    """A new file in the run's folder of event files, one each time that a run begins or continues.
+    """An event file of a run. Every time the run starts or continues, it makes a new file.
 
-    There is no file before `begin`.
+    The file does not exist before `begin`.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._writer: EventsWriter | None = None  # None: not begun
+        self._writer: EventsWriter | None = None  # None before `begin`
 
     def begin(self, first_step: int) -> None:
-        """Start after `first_step` steps; TensorBoard then hides later steps of older files."""
+        """Create the file after `first_step` steps.
+
+        TensorBoard then hides the later steps of older files.
+        """
         self._folder.mkdir(exist_ok=True)
-        # TensorBoard reads the files in the order of their names. These begin with the second in
-        # which a file was opened, and continue with the steps for two files of one second.
+        # TensorBoard reads the files in the order of their names. A name starts with the time in
+        # seconds. The step follows, in case two files are opened in the same second.
         self._writer = EventsWriter(str(self._folder / "events"), f".{first_step:09}")
         self._add(first_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, line: Line) -> None:
-        """Add the numbers of a line of log.jsonl; those that are not finite make no point."""
+        """Add the numbers of a line of log.jsonl. Numbers that are not finite are skipped."""
         values = [
             Summary.Value(tag=tag, simple_value=value)
             for tag, value in scalars_of(line).items()
@@ -63,13 +66,13 @@ class EventFile:
             self._writer.close()
 
     def _add(self, step: int, **content: SessionLog | Summary) -> None:
-        assert self._writer is not None, "begin comes first"
+        assert self._writer is not None, "call `begin` first"
         self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
         self._writer.flush()
 
 
 def scalars_of(line: Line) -> dict[str, float]:
-    """Return the numbers of a line of log.jsonl that become curves, by the curve's name."""
+    """Return the numbers of a line of log.jsonl that become curves, by name of the curve."""
     if "validation" in line:
         return {f"validation/{name}": value for name, value in line["validation"].items()}
     return {f"training/{name}": line[name] for name in TRAINING_SCALARS if name in line}

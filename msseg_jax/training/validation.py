@@ -1,4 +1,4 @@
-"""Segment and score the held-out patients, whole, while a network is trained."""
+"""Validation during the training: segment and score the whole volumes of held-out patients."""
 
 import math
 from collections import Counter
@@ -20,15 +20,16 @@ from msseg_jax.training import processes
 
 
 class Validation:
-    """Scores the held-out patients on the isotropic grid, and draws the picture of one of them.
+    """Scores the held-out patients on the isotropic grid, and draws a picture of one of them.
 
-    The picture always shows the same patient: the first with new lesions, or else the first.
-    Several processes share the patients, and the main one draws the picture.
+    The picture always shows the same patient: the first one with new lesions, or the first one if
+    there are no new lesions. Several processes share the patients. The main process draws the
+    picture.
     """
 
     def __init__(self, settings: TrainedSettings, patients: list[Entry]):
         self._settings = settings
-        # A stable sort: the patient of the picture comes first, and so to the main process.
+        # The sort is stable. It puts the patient of the picture first, so the main process gets it.
         shown_first = sorted(patients, key=lambda entry: not open_patient(*entry).has_lesions)
         self._patients = shown_first[jax.process_index() :: jax.process_count()]
         self._forward = compile_forward(SiameseMPUNet(settings.model))
@@ -38,18 +39,18 @@ class Validation:
     ) -> tuple[dict[str, float], Snapshot | None] | None:
         """Return the scores of all patients together, and the picture; None if given up.
 
-        The scores are {'dice', 'detected', 'missed', 'false'}. Dice is that of all voxels of all
-        patients, so that patients without a new lesion count, too. It is NaN if there is neither a
-        reference nor a predicted voxel.
+        The scores are {'dice', 'detected', 'missed', 'false'}. Dice is computed over the voxels of
+        all patients together, so that patients without a new lesion also count. It is NaN if there
+        is neither a reference voxel nor a predicted one.
 
         Args:
-          variables: the network's parameters and statistics.
-          given_up: asked before each patient whether to give up. It must not say so where several
-            processes share the patients, because they wait for each other at the end.
+          variables: parameters and running statistics of the network.
+          given_up: called before each patient; returns whether to give up. It must return False if
+            several processes share the patients, because they wait for each other at the end.
         """
         predict, data = self._settings.predict, self._settings.data
         spacing_mm = (data.spacing_mm,) * 3
-        # On one device: with variables on all of them, each device would compute every tile.
+        # Use one device: with the variables on all devices, each would compute every tile.
         variables = jax.device_put(variables, jax.local_devices()[0])
         network = partial(self._forward, variables)
         side = data.patch_size

@@ -1,4 +1,4 @@
-"""A warm start: a new run begins with a trained network, not with random weights."""
+"""Warm start: a new run starts from a trained network instead of random weights."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ from msseg_jax.models.networks import trained_networks
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
 
-# What changes neither the shapes nor the meaning of trained parameters.
+# Fields that may differ: they change neither the shapes nor the meaning of trained parameters.
 _FREE = {"dropout_rate", "norm_momentum", "initial_probability"}
 
 
 def initial_network(config: Configuration, run: RunFolder) -> TrainedNetwork | None:
-    """Return the network with which a run begins (`config.init`).
+    """Return the network from which a run starts (`config.init`).
 
     Returns:
-      None for random weights, and for a run that has begun: it continues from its own state, even
-      if the network has changed since.
+      None for random weights. Also None for a run that exists already: it continues from its own
+      state, even if the network has changed since.
 
     Raises:
-      InputError: there is no such network, it cannot be read, or it does not fit the configuration.
+      InputError: the network does not exist, cannot be read, or does not fit the configuration.
     """
     if not config.init or run.begun:
         return None
@@ -30,8 +30,8 @@ def initial_network(config: Configuration, run: RunFolder) -> TrainedNetwork | N
     ]
     if config.init_network >= len(networks):
         raise InputError(
-            f"config.init_network is {config.init_network}; expected 0 to {len(networks) - 1}, "
-            f"because config.init={config.init} holds {len(networks)}"
+            f"config.init_network is {config.init_network}, but the number of networks in "
+            f"config.init={config.init} is {len(networks)}. Use 0 to {len(networks) - 1}."
         )
     network = networks[config.init_network]
     ours, theirs = _must_agree(config.trained), _must_agree(network.config)
@@ -39,18 +39,18 @@ def initial_network(config: Configuration, run: RunFolder) -> TrainedNetwork | N
     if different:
         flags = " ".join(f"--config.{name}={_as_flag(theirs[name])}" for name in different)
         raise InputError(
-            f"config.init={config.init} cannot begin a run of this configuration:\n"
+            f"config.init={config.init} does not fit this configuration:\n"
             + "\n".join(
                 f"config.{name} is {ours[name]}; expected {theirs[name]}" for name in different
             )
-            + f"\nas in {network}: start from the configuration that it was trained with "
-            f"(--config=open_ms for the released weights), or give {flags}"
+            + f"\nThe expected values are those of {network}. Start from the configuration that it "
+            f"was trained with (--config=open_ms for the released weights), or give {flags}"
         )
     return network
 
 
 def _must_agree(config: TrainedSettings) -> dict[str, object]:
-    """Return the fields in which a run and the network that it begins with may not differ."""
+    """Return the fields that must be the same in a run and in the network it starts from."""
     return {f"model.{name}": value for name, value in config.model if name not in _FREE} | {
         "data.spacing_mm": config.data.spacing_mm,
         "data.percentiles": config.data.percentiles,
@@ -58,7 +58,7 @@ def _must_agree(config: TrainedSettings) -> dict[str, object]:
 
 
 def _as_flag(value: object) -> str:
-    """Return a value as it is written behind a flag."""
+    """Format a value as it is written after a flag."""
     if not isinstance(value, tuple):
         return str(value)
     return f"'({','.join(f'{number:g}' for number in value)})'"

@@ -1,4 +1,4 @@
-"""A cross-validation from patients to scores, stopped on its way and taken up again."""
+"""Cross-validation from patients to scores, interrupted and continued."""
 
 import json
 
@@ -35,11 +35,11 @@ def folds(tmp_path):
 
 
 def files(folder):
-    """Content and time of change of every file under a folder."""
+    """Return content and modification time of every file under a folder."""
     return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
+def test_every_patient_is_scored_by_the_run_that_held_it_out(
     config, folds, tmp_path, monkeypatch, capsys
 ):
     train, trained = cross_validation.train, []
@@ -62,11 +62,11 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
     monkeypatch.setattr(cross_validation, "train", count)
     capsys.readouterr()
     cross_validate(typed(config), folds.path)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     # The complete fold is neither trained nor predicted again.
     assert trained == [0, 1]
-    assert said.count("the run has all its 4 steps") == 1
-    assert said.count("its held-out patients are predicted") == 1
+    assert output.count("all 4 steps of the run are done") == 1
+    assert output.count("its held-out patients are already predicted") == 1
     assert files(folds.run(0) / "checkpoints") == first
     assert predicted.items() <= files(folds.predictions).items()
 
@@ -78,7 +78,7 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
         assert list(split["validation"]) == held_out
         assert sorted(split["training"]) == sorted(set(PATIENTS) - set(held_out))
         assert json.loads((run / "config.json").read_text())["data"]["fold"] == fold
-        # What is judged by the held-out patients was not chosen by them.
+        # The held-out patients did not select the checkpoint that they evaluate.
         assert not any((run / "checkpoints" / "best").iterdir())
         flags = [
             f"--model={run}",
@@ -87,53 +87,55 @@ def test_every_patient_is_scored_by_the_run_that_has_not_seen_it(
         ]
         assert main(["predict", *flags, f"--probability={tmp_path / run.name}"]) == 0
         for name in held_out:
-            alone, pooled = (
+            single, pooled = (
                 np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj)
                 for folder in (tmp_path / run.name, folds.probabilities)
             )
-            np.testing.assert_array_equal(pooled, alone)
-            assert alone.max() > 0
+            np.testing.assert_array_equal(pooled, single)
+            assert single.max() > 0
     evaluation = json.loads((folds.evaluation / "evaluation.json").read_text())
     assert sorted({row["patient"] for row in evaluation["scores"]}) == PATIENTS
     assert evaluation["left_out"] == {}
-    assert "3 new lesions found" in said
+    assert "3 new lesions found" in output
     page = (folds.evaluation / "report.html").read_text()
     assert all(f"<h2>{name}</h2>" in page for name in PATIENTS)
-    assert len(list((folds.path / "cache").rglob("patient_*"))) == 8  # of both folds, in one place
+    assert len(list((folds.path / "cache").rglob("patient_*"))) == 8  # both folds share a cache
 
-    # A fold that has gone on since is predicted again.
+    # A fold that was trained further is predicted again.
     config.train.max_steps = 6
     cross_validate(typed(config), folds.path)
     assert not predicted.items() & files(folds.predictions).items()
-    with pytest.raises(InputError, match="holds a cross-validation; give --mode=cross_validate"):
+    message = r"contains a cross-validation\. Use --mode=cross_validate"
+    with pytest.raises(InputError, match=message):
         run_experiment(typed(config), folds.path)
 
 
-def test_a_fold_is_continued_as_that_fold_alone(config, folds):
+def test_a_run_of_another_fold_or_number_of_folds_is_refused(config, folds):
     config.data.fold = 1
-    run_experiment(typed(config), folds.run(0))  # by hand, into the wrong place
+    run_experiment(typed(config), folds.run(0))  # fold 1 in the folder of fold 0
     config.data.fold = 0
-    with pytest.raises(InputError, match=r"fold_0 holds .*\nconfig.data.fold is 0, the run has 1"):
+    message = r"fold_0 contains .*\nconfig.data.fold is 0, but the run has 1"
+    with pytest.raises(InputError, match=message):
         cross_validate(typed(config), folds.path)
     assert not folds.exist
     config.data.folds = 3
-    with pytest.raises(InputError, match=r"config.data.folds is 3, the run has 2"):
+    with pytest.raises(InputError, match=r"config.data.folds is 3, but the run has 2"):
         cross_validate(typed(config), folds.path)
 
 
-def test_other_patients_than_it_was_begun_with_are_refused(config, folds, patients_root):
+def test_a_cross_validation_with_changed_patients_is_refused(config, folds, patients_root):
     config.train.max_steps = 1
     cross_validate(typed(config), folds.path)
     before = folds.load()
     (patients_root / PATIENTS[0]).rename(patients_root / "patient_9")
-    with pytest.raises(InputError, match=r"folds.json: .* begun with other patients"):
+    with pytest.raises(InputError, match=r"folds.json: .* started with other patients"):
         cross_validate(typed(config), folds.path)
     assert folds.load() == before
 
 
-def test_the_folder_of_a_run_is_not_taken_for_a_cross_validation(config, folds):
+def test_the_folder_of_a_single_run_is_refused(config, folds):
     run_experiment(typed(config), folds.path)
-    with pytest.raises(InputError, match="holds a run; give --mode=train"):
+    with pytest.raises(InputError, match=r"contains a single run\. Use --mode=train"):
         cross_validate(typed(config), folds.path)
 
 
@@ -142,13 +144,13 @@ def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
     config.data.root = ""
     made = []
 
-    def copy(folder, patients, seed, spacing_mm):
+    def make(folder, patients, seed, spacing_mm):
         made.append((patients, seed))
         (folder / "phantom_001").mkdir()
-        raise OSError("that will do")
+        raise OSError("stop here")
 
-    monkeypatch.setattr(phantom_data, "write_phantoms", copy)
-    with pytest.raises(OSError, match="that will do"):
+    monkeypatch.setattr(phantom_data, "write_phantoms", make)
+    with pytest.raises(OSError, match="stop here"):
         cross_validate(typed(config), folds.path)
     assert made == [(4, 0)]
     assert not list(folds.path.glob(".partial-*"))
@@ -159,21 +161,21 @@ def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
 @pytest.mark.parametrize(
     ("fold", "count", "message"),
     [
-        (0, 0, "config.data.folds is 0 and config.data.fold is 0; --mode=cross_validate trains"),
-        (1, 2, "config.data.folds is 2 and config.data.fold is 1; --mode=cross_validate trains"),
+        (0, 0, "config.data.folds is 0 and config.data.fold is 0. --mode=cross_validate trains"),
+        (1, 2, "config.data.folds is 2 and config.data.fold is 1. --mode=cross_validate trains"),
         (2, 2, "config.data.fold is 2; expected 0 to 1"),
     ],
 )
-def test_every_fold_is_meant_and_there_are_two_or_more(config, folds, fold, count, message):
+def test_two_or_more_folds_and_no_chosen_fold_are_expected(config, folds, fold, count, message):
     config.data.fold, config.data.folds = fold, count
     with pytest.raises(InputError, match=message):
         cross_validate(typed(config), folds.path)
     assert not folds.path.exists()
 
 
-def test_a_fold_without_new_lesions_ends_it_before_any_training(config, folds, patients_root):
+def test_a_fold_without_new_lesions_is_refused_before_any_training(config, folds, patients_root):
     for name in PATIENTS[1:]:
         save_nifti(patients_root / name / CONSENSUS, np.zeros(SHAPE, np.uint8))
-    with pytest.raises(InputError, match="folds is 2, and 1 of the 4 patients"):
+    with pytest.raises(InputError, match=r"folds is 2, but .* for only 1 of the 4 patients"):
         cross_validate(typed(config), folds.path)
     assert not folds.exist

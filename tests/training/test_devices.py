@@ -1,3 +1,5 @@
+"""Training steps on several devices, and the start-up of several processes."""
+
 import os
 import signal
 import socket
@@ -37,7 +39,7 @@ def packed_batch(number, patches=8):
 
 @pytest.fixture
 def compilations():
-    """Counts what XLA compiles while the test runs."""
+    """Count the compilations of XLA while the test runs."""
     counted = []
 
     def count(event, duration_s, **_):
@@ -50,7 +52,7 @@ def compilations():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_training_step_is_compiled_once_and_takes_the_memory_of_the_state(
+def test_a_training_step_is_compiled_once_and_reuses_the_memory_of_the_state(
     small_config, compilations, dtype
 ):
     devices = jax.local_devices()
@@ -71,7 +73,10 @@ def test_a_training_step_is_compiled_once_and_takes_the_memory_of_the_state(
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The shapes of arrays that the host reads; on a CPU no guard would complain of it."""
+    """Record the shapes of the arrays that the host reads.
+
+    On a CPU, JAX's transfer guard does not report such reads.
+    """
     array, read = type(jnp.zeros(())), []
 
     class Spy:
@@ -84,7 +89,7 @@ def reads(monkeypatch):
 
 
 @pytest.mark.parametrize("resident", [False, True])
-def test_nothing_is_read_back_while_the_first_step_of_a_training_is_compiled(
+def test_the_host_reads_no_array_while_the_first_step_is_compiled(
     small_config, reads, tmp_path, resident
 ):
     small_config.data.device_resident = resident
@@ -103,19 +108,19 @@ def test_nothing_is_read_back_while_the_first_step_of_a_training_is_compiled(
     result = step(state, batch, volumes)
     assert reads == []
     jax.device_get(result)
-    assert reads  # it sees what is read
+    assert reads  # the fixture does record reads
 
 
-def test_nothing_is_copied_from_the_host_inside_a_step():
+def test_copies_from_the_host_inside_a_step_are_refused():
     devices = jax.local_devices()
     step = parallel_step(lambda state, batch, shared: (state + shared, jnp.sum(batch)), devices)
     state = on_every_device(jnp.zeros(()), devices)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
-        step(state, np.zeros(4), np.float32(1))  # `shared` was not brought to the devices
+        step(state, np.zeros(4), np.float32(1))  # `shared` is not on the devices
 
 
 @pytest.mark.parametrize("flag", [False, True])
-def test_every_device_knows_of_a_flag(flag):
+def test_a_flag_reaches_every_device(flag):
     devices = jax.local_devices()
     step = parallel_step(lambda state, batch, shared: (state, jax.lax.pmean(0.0, AXIS)), devices)
     *_, raised = step(on_every_device(jnp.zeros(()), devices), np.zeros(4), flag=flag)
@@ -134,36 +139,36 @@ def test_devices_get_the_patches_in_order():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("host:1", None, 2), "--process_id not given"),
-        ((None, 0, None), "--coordinator and --num_processes not given"),
+        (("host:1", None, 2), "missing: --process_id. Give"),
+        ((None, 0, None), "missing: --coordinator and --num_processes. Give"),
         (("host:1", 2, 2), "--process_id is 2 and --num_processes is 2"),
         (("host:1", 0, 0), "--num_processes is 0"),
-        (("host", 0, 2), "--coordinator is 'host'; expected HOST:PORT"),
-        (("host:0", 0, 2), "--coordinator is 'host:0'; .* a port from 1 to 65535"),
-        (("host:99999", 1, 2), "--coordinator is 'host:99999'; .* a port from 1 to 65535"),
-        (("::1:80", 1, 2), "--coordinator is '::1:80'; .* an IPv6 address in brackets"),
-        (("[]:80", 1, 2), "--coordinator is '..:80'; expected HOST:PORT"),
-        (("host:port", 0, 2), "--coordinator is 'host:port'; expected HOST:PORT"),
+        (("host", 0, 2), "--coordinator is 'host'. Give HOST:PORT"),
+        (("host:0", 0, 2), "--coordinator is 'host:0'. .* a port from 1 to 65535"),
+        (("host:99999", 1, 2), "--coordinator is 'host:99999'. .* a port from 1 to 65535"),
+        (("::1:80", 1, 2), "--coordinator is '::1:80'. .* an IPv6 address in brackets"),
+        (("[]:80", 1, 2), "--coordinator is '..:80'. Give HOST:PORT"),
+        (("host:port", 0, 2), "--coordinator is 'host:port'. Give HOST:PORT"),
     ],
 )
-def test_what_is_missing_or_wrong_in_the_flags_is_named(given, message, monkeypatch):
+def test_missing_and_invalid_flags_are_named(given, message, monkeypatch):
     set_environment(monkeypatch, {})
     with pytest.raises(InputError, match=message):
         join_processes(*given)
 
 
-def test_a_coordinator_that_does_not_answer_is_given_up(monkeypatch, capsys):
+def test_a_process_stops_waiting_for_a_coordinator_that_does_not_answer(monkeypatch, capsys):
     monkeypatch.setattr(joining, "JOIN_S", 1)
-    with socket.socket() as taken:  # bound, and nobody listens
-        taken.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as silent:  # bound, but not listening
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(InputError, match=f"--coordinator={address} cannot be reached"):
             join_processes(address, 1, 2)
-    assert capsys.readouterr().out == f"waiting for process 0 at {address}, for 1 s\n"
+    assert capsys.readouterr().out == f"waiting up to 1 s for process 0 at {address}\n"
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
-def test_an_ipv6_address_is_reached_without_its_brackets(monkeypatch):
+def test_an_ipv6_address_is_used_without_its_brackets(monkeypatch):
     started = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
@@ -173,7 +178,7 @@ def test_an_ipv6_address_is_reached_without_its_brackets(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["", "127.0.0.1"])
-def test_a_port_that_is_taken_is_named(host, capfd):
+def test_a_port_in_use_is_reported(host, capfd):
     with socket.create_server((host, 0)) as server:
         port = server.getsockname()[1]
         message = f"--coordinator=127.0.0.1:{port}: port {port} cannot be opened .* a free port"
@@ -182,16 +187,16 @@ def test_a_port_that_is_taken_is_named(host, capfd):
     assert "waiting" not in capfd.readouterr().out
 
 
-def test_a_connection_that_fails_ends_in_a_message(monkeypatch):
+def test_a_failed_connection_ends_with_a_message(monkeypatch):
     def fail(**_):
         raise jax.errors.JaxRuntimeError("UNKNOWN: Failed to start RPC server")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
-    with pytest.raises(InputError, match=r"Failed to start RPC server.*another for --coordinator"):
+    with pytest.raises(InputError, match=r"to start RPC server.*another port for --coordinator"):
         join_processes("localhost:1234", 0, 2)
 
 
-def test_processes_that_do_not_come_together_are_told_what_may_be_wrong():
+def test_processes_that_do_not_all_connect_end_with_a_message():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -201,27 +206,27 @@ def test_processes_that_do_not_come_together_are_told_what_may_be_wrong():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"--num_processes=2 at --coordinator={address} did not come together" in done.stderr
+    assert f"(--num_processes=2, --coordinator={address}) did not all connect" in done.stderr
     assert "the same --num_processes" in done.stderr
     assert done.stdout == f"waiting for 1 more process at {address}\n"
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "said", "traceback"),
+    ("error", "status", "message", "traceback"),
     [
         (
             jax.errors.JaxRuntimeError("UNAVAILABLE: connection lost"), 1,
             "ends: perhaps because another process died: UNAVAILABLE: connection lost\n"
-            "If so, run the same command again to resume from the last checkpoint\n", False,
+            "If so, run the same command again to resume from the last checkpoint.\n", False,
         ),
-        (InputError("the port is taken"), 1, "ends: the port is taken\n", False),
+        (InputError("the port is in use"), 1, "ends: the port is in use\n", False),
         (KeyboardInterrupt(), EXIT_STATUS, f"ends: {INTERRUPTED}\n", False),
-        (RuntimeError("a fault of ours"), 1, "ends: a fault of ours\n", True),
+        (RuntimeError("a bug"), 1, "ends: a bug\n", True),
     ],
 )  # fmt: skip
-def test_one_of_several_processes_says_why_it_ends(
-    monkeypatch, capsys, error, status, said, traceback
+def test_one_of_several_processes_prints_why_it_ends(
+    monkeypatch, capsys, error, status, message, traceback
 ):
     ended = []
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
@@ -232,11 +237,11 @@ def test_one_of_several_processes_says_why_it_ends(
         processes.leave(raised)
     assert ended == [status]
     errors = capsys.readouterr().err
-    assert errors.endswith(said)
+    assert errors.endswith(message)
     assert ("Traceback" in errors) == traceback
 
 
-def test_a_signal_is_heeded_while_a_process_waits_for_the_others():
+def test_a_signal_is_handled_while_a_process_waits_for_the_others():
     here = threading.main_thread().ident
     never = threading.Event()
     threading.Timer(0.2, signal.pthread_kill, (here, signal.SIGINT)).start()
@@ -245,18 +250,18 @@ def test_a_signal_is_heeded_while_a_process_waits_for_the_others():
     never.set()
 
 
-def test_what_goes_wrong_while_a_process_waits_is_not_lost():
-    with pytest.raises(InputError, match="that will do"):
-        heeding_signals(lambda: (_ for _ in ()).throw(InputError("that will do")))
+def test_an_error_in_a_waiting_process_is_raised():
+    with pytest.raises(InputError, match="it failed"):
+        heeding_signals(lambda: (_ for _ in ()).throw(InputError("it failed")))
     assert heeding_signals(lambda: 7) == 7
 
 
-def test_a_training_says_how_many_processes_and_devices_take_part(monkeypatch, capsys):
+def test_the_number_of_processes_and_devices_is_printed(monkeypatch, capsys):
     devices = [SimpleNamespace(process_index=k, device_kind="H100") for k in (0, 0, 1, 1)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
     processes.agree_on("the same")
-    wanted = "2 processes train together on 4 devices (H100): 2 in each\n"
-    assert capsys.readouterr().out == wanted
+    expected = "2 processes train together on 4 devices (H100): 2 in each\n"
+    assert capsys.readouterr().out == expected
     monkeypatch.setattr(jax, "devices", lambda: devices[:2])
     processes.agree_on("the same")
     assert capsys.readouterr().out == ""
@@ -282,18 +287,16 @@ OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "0"}
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         (SLURM, "2 processes .*--num_processes=.SLURM_STEP_NUM_TASKS .*--process_id=.SLURM_PROCID"),
         (OPEN_MPI, "3 processes .*--process_id=.OMPI_COMM_WORLD_RANK"),
     ],
 )
-def test_processes_that_a_launcher_started_must_be_told_of_each_other(
-    monkeypatch, environment, said
-):
-    """Otherwise each would train the whole run, in the same folder."""
+def test_processes_that_a_launcher_started_must_be_connected(monkeypatch, environment, message):
+    """Check that others are refused: each would train the whole run, in the same folder."""
     set_environment(monkeypatch, environment)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         join_processes(None, None, None)
     started = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **given: started.append(given))

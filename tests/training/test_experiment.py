@@ -1,4 +1,4 @@
-"""End to end, as a user types it: phantoms, training, predictions, scores; then once more."""
+"""The demo from the command line, run twice: phantoms, training, predictions and scores."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from msseg_jax.volumes.layout import TIME01
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demo_in_small_runs_from_nothing_to_its_table(tmp_path):
+def test_a_small_demo_runs_from_phantoms_to_its_table_of_scores(tmp_path):
     run = tmp_path / "run"
     command = [
         sys.executable, "launch.py", "--config=configs/demo.py", f"--workdir={run}",
@@ -45,21 +45,21 @@ def test_the_demo_in_small_runs_from_nothing_to_its_table(tmp_path):
     log = (run / "log.jsonl").read_text()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "the run has all its 3 steps" in again.stdout
+    assert "all 3 steps of the run are done" in again.stdout
     assert again.stdout.split("held-out patients")[1] == done.stdout.split("held-out patients")[1]
     assert (run / "log.jsonl").read_text() == log
 
 
-def test_a_folder_called_phantoms_that_is_the_users_own_is_left_alone(tmp_path):
+def test_a_folder_named_phantoms_that_belongs_to_the_user_is_not_changed(tmp_path):
     config = shipped("demo")
     own = tmp_path / "phantoms" / "patient"
     own.mkdir(parents=True)
-    with pytest.raises(InputError, match="phantoms: was not made by this run"):
+    with pytest.raises(InputError, match="phantoms: this folder was not made by this run"):
         use_phantoms(typed(config), tmp_path)
     assert own.is_dir()
 
 
-def test_phantoms_are_made_once_and_again_for_another_seed(tmp_path):
+def test_phantoms_are_reused_and_made_again_for_another_seed(tmp_path):
     config = shipped("demo")
     config.data.phantom_patients = 1
     config.data.phantom_spacing_mm = 4.0

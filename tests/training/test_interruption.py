@@ -1,4 +1,4 @@
-"""Whatever stops a training, the same command goes on, to the same bits."""
+"""The same command resumes a stopped training, and the results are bit-identical."""
 
 import contextlib
 import re
@@ -32,7 +32,7 @@ TRAINING = (
     "--config.train.log_every_steps=1",
 )  # fmt: skip
 KILLS = 20
-LIFE_STEPS = 10  # at most, of one that is killed: all of them do not reach the end
+LIFE_STEPS = 10  # most steps before a kill; all kills together do not reach the last step
 
 
 @pytest.fixture(scope="module")
@@ -43,46 +43,46 @@ def launch(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(launch, tmp_path_factory):
-    """A run that nothing stops."""
+    """Return the folder of a run that is not interrupted."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    status, said = launch.run(workdir, *TRAINING)
-    assert status == 0, said
+    status, output = launch.run(workdir, *TRAINING)
+    assert status == 0, output
     return workdir
 
 
-def assert_goes_on_to_the_same_end(launch, whole, workdir):
-    status, said = launch.run(workdir, *TRAINING)
-    assert status == 0, said
+def assert_resumes_to_the_same_result(launch, whole, workdir):
+    status, output = launch.run(workdir, *TRAINING)
+    assert status == 0, output
     jax.tree.map(np.testing.assert_array_equal, stored(whole), stored(workdir))
     assert logged(whole, "validation") == logged(workdir, "validation")
     ours, theirs = logged(whole, "gradient_norm"), logged(workdir, "gradient_norm")
-    assert set(ours) <= set(theirs)  # a stop writes a line of its own
+    assert set(ours) <= set(theirs)  # a stop writes an additional line
     assert ours == {step: theirs[step] for step in ours}
 
 
 def follow(process, steps):
-    """Read what a training says until it has logged so many steps."""
-    said = []
+    """Read the output of a training until it has logged this many lines for steps."""
+    output = []
     for line in process.stdout:
-        said.append(line)
+        output.append(line)
         steps -= line.startswith("step ")
         if steps <= 0:
             return
-    pytest.fail("".join(said))
+    pytest.fail("".join(output))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stores_the_state_and_ends_with_its_own_status(launch, whole, tmp_path, number):
+def test_a_signal_stores_the_state_and_ends_with_status_75(launch, whole, tmp_path, number):
     process = launch.start(tmp_path / "run", *TRAINING)
     follow(process, 3)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == EXIT_STATUS == 75, said
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == EXIT_STATUS == 75, output
     step, _ = stored(tmp_path / "run")
     assert 0 < step < STEPS
-    assert f"asked to stop: stored step {step} of {STEPS}" in said
-    assert_goes_on_to_the_same_end(launch, whole, tmp_path / "run")
+    assert f"asked to stop: stored step {step} of {STEPS}" in output
+    assert_resumes_to_the_same_result(launch, whole, tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -91,34 +91,35 @@ def test_a_training_killed_at_twenty_random_moments_ends_bit_identical(launch, w
     newest = 0
     for kill in range(KILLS):
         process = launch.start(tmp_path / "run", *TRAINING)
-        if kill % 5 == 4:  # anywhere in its start
+        if kill % 5 == 4:  # at any time during its start-up
             time.sleep(generator.uniform(0, 5))
         else:
             follow(process, generator.integers(1, LIFE_STEPS))
             time.sleep(generator.uniform(0, 0.1))
-        assert process.poll() is None, process.communicate()[0]  # else nothing would be killed
+        assert process.poll() is None, process.communicate()[0]  # it must still be running
         process.kill()
         process.communicate()
         before, newest = newest, newest_step(tmp_path / "run")
-        assert newest >= before  # what was complete is never lost
+        assert newest >= before  # complete checkpoints are never lost
     assert 0 < newest < STEPS
-    assert_goes_on_to_the_same_end(launch, whole, tmp_path / "run")
+    assert_resumes_to_the_same_result(launch, whole, tmp_path / "run")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not hasattr(resource, "prlimit"), reason="only Linux limits the files of a process that runs"
+    not hasattr(resource, "prlimit"),
+    reason="only Linux can limit the file size of a running process",
 )
 def test_a_full_disk_ends_the_training_with_a_message_and_loses_nothing(launch, whole, tmp_path):
     process = launch.start(tmp_path / "run", *TRAINING)
     follow(process, 1)
-    # From now on every file ends at 8 kB, as if the disk were full: the log has room for a while.
+    # From now on no file can exceed 8 kB, as if the disk were full. The log reaches that later.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (8192, 8192))
-    said, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode not in (0, EXIT_STATUS)
-    wanted = rf"{tmp_path / 'run'}.* (could not be stored|cannot be written) \(.*File too large"
-    assert re.search(wanted, said), said
-    assert_goes_on_to_the_same_end(launch, whole, tmp_path / "run")
+    expected = rf"{tmp_path / 'run'}.* (could not be stored|cannot be written) \(.*File too large"
+    assert re.search(expected, output), output
+    assert_resumes_to_the_same_result(launch, whole, tmp_path / "run")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -126,13 +127,13 @@ def test_before_the_training_a_signal_ends_with_the_same_status(launch, tmp_path
     process = launch.start(tmp_path / "run", "--config.data.phantom_patients=99")
     assert "making 99 phantom patients" in process.stdout.readline()
     process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == EXIT_STATUS, said
-    assert INTERRUPTED in said
-    assert "Traceback" not in said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_STATUS, output
+    assert INTERRUPTED in output
+    assert "Traceback" not in output
 
 
-def test_sigterm_is_ctrl_c_but_while_a_training_notes_it():
+def test_sigterm_acts_like_ctrl_c_except_while_a_training_catches_it():
     with sigterm_as_ctrl_c():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
@@ -150,7 +151,7 @@ def test_sigterm_is_ctrl_c_but_while_a_training_notes_it():
 
 @contextlib.contextmanager
 def interruptible(body):
-    """A process that runs some lines while an `Interruption` is entered."""
+    """Start a process that runs `body`, some code, inside an `Interruption`."""
     script = (
         "import hashlib, signal, time\n"
         "from msseg_jax.system.interruption import Interruption\n"
@@ -169,27 +170,27 @@ def interruptible(body):
             process.kill()
 
 
-# A library, as a compilation or a step is one: until it returns Python calls no handler.
+# A long library call, like a compilation or a step. Python calls no handler until it returns.
 LIBRARY = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_answered_and_the_second_ends_at_once_in_a_library_too(second):
+def test_the_second_signal_ends_the_process_even_during_a_library_call(second):
     with interruptible(LIBRARY) as process:
         process.send_signal(signal.SIGTERM)
-        assert process.stderr.readline() == "\n"  # a bar may be there
-        assert "asked to stop: storing after this step" in process.stderr.readline()
+        assert process.stderr.readline() == "\n"  # ends the line of a progress bar
+        assert "Asked to stop: storing the state after this step" in process.stderr.readline()
         time.sleep(2 * ONE_S)
         process.send_signal(second)
-        _, said = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=20)
         assert process.returncode == 128 + second
-        assert said == f"\n{ENDED}\n"
+        assert errors == f"\n{ENDED}\n"
 
 
-def test_a_signal_that_comes_twice_at_once_is_one():
+def test_two_signals_at_nearly_the_same_time_count_as_one():
     twice = "for _ in range(2): signal.raise_signal(signal.SIGTERM)"
     with interruptible(twice) as process:
-        out, said = process.communicate(timeout=20)
-        assert process.returncode == 0, said
-        assert out == "asked: True\n"
-        assert said.count("asked to stop") == 1
+        output, errors = process.communicate(timeout=20)
+        assert process.returncode == 0, errors
+        assert output == "asked: True\n"
+        assert errors.count("Asked to stop") == 1

@@ -1,3 +1,5 @@
+"""Errors in the log of a training, and the log of a continued run."""
+
 import jax.numpy as jnp
 import pytest
 
@@ -7,7 +9,7 @@ from msseg_jax.training.log import TrainingLog
 RATE = 0.01
 
 
-def test_a_gradient_that_is_not_finite_ends_the_run_too(tmp_path):
+def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path):
     with TrainingLog(tmp_path / "log.jsonl", 4, 9, lambda step: RATE) as log:
         log.begin(0)
         log.add(1, {"loss": jnp.float32(-0.5), "gradient_norm": jnp.float32("inf")})
@@ -15,7 +17,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_too(tmp_path):
             log.write()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_run_and_its_step_is_named(tmp_path):
     with TrainingLog(tmp_path / "log.jsonl", 4, 9, lambda step: RATE) as log:
         log.begin(0)
         for step, loss in ((1, -0.5), (2, float("nan")), (3, float("nan"))):
@@ -25,7 +27,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == ""
 
 
-def test_what_a_continued_run_does_again_is_logged_once(tmp_path):
+def test_steps_that_a_continued_run_repeats_are_logged_once(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 2}\n{"step": 4}\n{"step": 5, "validation": {}}\n{"st')
     with TrainingLog(path, 4, 9, lambda step: RATE) as log:

@@ -1,3 +1,5 @@
+"""Patches that are cut from volumes in device memory."""
+
 from functools import partial
 from types import SimpleNamespace
 
@@ -21,20 +23,20 @@ def patients(patients_root, tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_patches_cut_on_the_device_are_those_cut_on_the_host_to_the_bit(patients, seed):
-    # So large that nearly all hang over the volume's edge, on either side.
+def test_patches_cut_on_the_device_and_on_the_host_are_bit_identical(patients, seed):
+    # The patches are so large that nearly all extend beyond the volume, on either side.
     places, share = Places(patients, Sampling(seed, 12, 0.8)), Share(16)
     host, device = PatchBatches(places, share, 3), PlaceBatches(places, share, 3)
     volumes = resident_volumes.read_volumes(patients)
     on_device = jax.device_put(volumes)
     cut = jax.jit(partial(resident_volumes.cut, patch_size=12))
     for step in range(3):
-        wanted, found = host[step], cut(on_device, device[step])
-        assert wanted.keys() == found.keys()
-        for name, array in wanted.items():
+        expected, found = host[step], cut(on_device, device[step])
+        assert expected.keys() == found.keys()
+        for name, array in expected.items():
             assert array.dtype == found[name].dtype
             np.testing.assert_array_equal(array, found[name])
-        assert wanted["targets"].any()
+        assert expected["targets"].any()
     corners = np.concatenate([device[step]["corners"] for step in range(3)])
     assert (corners < 0).any()
     assert (corners + 12 > volumes["shapes"][device[0]["patients"][0]]).any()
@@ -42,7 +44,7 @@ def test_patches_cut_on_the_device_are_those_cut_on_the_host_to_the_bit(patients
 
 def test_a_patient_smaller_than_the_largest_is_padded_with_background():
     volumes = {
-        "images": np.full((2, 2, 6, 6, 6), 7, np.int16),  # 7 also beyond the patient's own voxels
+        "images": np.full((2, 2, 6, 6, 6), 7, np.int16),  # 7 also in the patient's padding
         "targets": np.full((2, 1, 6, 6, 6), 3, np.uint8),
         "shapes": np.array([[6, 6, 6], [4, 5, 6]], np.int32),
     }
@@ -59,23 +61,23 @@ def test_a_patient_smaller_than_the_largest_is_padded_with_background():
     np.testing.assert_array_equal(patch["targets"][0, 0], np.where(inside, 3, 0))
 
 
-def test_the_memory_that_is_announced_is_what_the_volumes_take(patients):
+def test_the_reported_memory_is_that_of_the_volumes(patients):
     volumes = resident_volumes.read_volumes(patients)
     assert resident_volumes.volumes_bytes(patients) == sum(a.nbytes for a in volumes.values())
 
 
 @pytest.mark.parametrize(("needed", "fits"), [(400, True), (401, False)])
-def test_half_of_what_a_device_has_free_is_left_to_the_network(needed, fits):
+def test_half_of_the_free_memory_is_left_for_the_network(needed, fits):
     stats = {"bytes_limit": 1000, "bytes_in_use": 200}
     assert resident_volumes.fits(needed, SimpleNamespace(memory_stats=lambda: stats)) == fits
 
 
-def test_a_device_that_does_not_tell_its_memory_is_tried():
+def test_a_device_that_does_not_report_its_memory_is_used():
     assert resident_volumes.fits(10**15, SimpleNamespace(memory_stats=lambda: None))
 
 
 @pytest.mark.slow
-def test_data_on_the_device_train_to_the_same_bits(small_config, tmp_path, capsys):
+def test_a_training_with_data_on_the_device_is_bit_identical(small_config, tmp_path, capsys):
     host, device = RunFolder(tmp_path / "host"), RunFolder(tmp_path / "device")
     train_run(small_config, host)
     assert "device-resident" not in capsys.readouterr().out
@@ -86,14 +88,14 @@ def test_data_on_the_device_train_to_the_same_bits(small_config, tmp_path, capsy
     assert_trees_equal((one.params, one.opt_state), (other.params, other.opt_state))
 
 
-def test_a_device_without_room_for_the_data_has_patches_cut_on_the_host(
+def test_patches_are_cut_on_the_host_if_the_device_lacks_memory(
     small_config, tmp_path, monkeypatch, caplog
 ):
     small_config.data.device_resident = True
     small_config.train.max_steps = 1
     monkeypatch.setattr(resident_volumes, "free_bytes", lambda device: 1000)
-    monkeypatch.setattr(resident_volumes, "read_volumes", lambda patients: pytest.fail("no room"))
+    monkeypatch.setattr(resident_volumes, "read_volumes", lambda patients: pytest.fail("no memory"))
     run = RunFolder(tmp_path / "run")
     train_run(small_config, run)
     assert int(final_state(small_config, run)[0].step) == 1
-    assert "which is more than half of what is free: cut on the host" in caplog.text
+    assert "more than half of the free memory, so patches are cut on the host." in caplog.text

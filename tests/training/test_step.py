@@ -1,4 +1,4 @@
-"""One step of a training, and how its rate falls over the steps."""
+"""One training step, the learning rate over the steps, and the actions after a step."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ RATE = 0.01
 
 
 def random_batch(seed=0, patches=4):
-    """A batch in which the targets can be read off the second visit."""
+    """Return a batch in which the targets are a threshold of the second visit."""
     generator = np.random.default_rng(seed)
     visits = generator.normal(size=(2, patches, 8, 8, 8, 1)).astype(np.float32)
     targets = (visits[1] > 1).astype(np.uint8).repeat(2, axis=-1)
@@ -26,12 +26,12 @@ def random_batch(seed=0, patches=4):
 
 
 def on_patches(state, batch, shared):
-    """`train_step` on patches that are not packed."""
+    """Run `train_step` on patches that are not packed."""
     return train_step(state, batch, seed=7)
 
 
 def run_steps(config, devices, steps, compute_dtype="float32"):
-    """State and metrics after some steps on the first few devices."""
+    """Return the state and the metrics after some steps on the first devices."""
     devices = jax.devices()[:devices]
     state = create_state(build_model(config, AXIS, compute_dtype), lambda step: RATE)
     state = on_every_device(state, devices)
@@ -47,17 +47,17 @@ def assert_trees_close(one, other, atol):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), one, other)
 
 
-def test_four_devices_give_what_one_gives(small_config):
+def test_four_devices_give_the_same_result_as_one(small_config):
     one, one_history = run_steps(small_config, 1, 3)
     four, four_history = run_steps(small_config, 4, 3)
     assert_trees_close(one_history, four_history, atol=1e-5)
     assert_trees_close(one.batch_stats, four.batch_stats, atol=1e-5)
-    # Adam divides by the gradient's own size, so what counts is that updates of 3 x RATE agree.
+    # Adam normalises by the size of the gradient. Compare relative to the total update, 3 x RATE.
     assert_trees_close(one.params, four.params, atol=0.02 * RATE)
 
 
 def test_the_step_is_adam_on_the_gradient_of_the_batch_loss(small_config):
-    """Adam's first update is the sign of the gradient times the learning rate."""
+    """Check the size of Adam's first update: the learning rate, with the sign of the gradient."""
     model = build_model(small_config, axis_name=AXIS)
     before = create_state(model, lambda step: RATE)
     after, history = run_steps(small_config, 4, 1)
@@ -69,13 +69,13 @@ def test_the_step_is_adam_on_the_gradient_of_the_batch_loss(small_config):
 
 
 def test_the_gradient_is_that_of_the_loss(small_config):
-    """Following the gradient for a little way lowers the loss by its norm times the way."""
+    """Check that a short step along the gradient lowers the loss by the norm times the step."""
     small_config.model.dropout_rate = 0.0
     model = build_model(small_config, axis_name=AXIS)
-    way = 1e-3
-    # Gradient descent whose first step has the length `way` shows the gradient by its effect.
+    length = 1e-3
+    # A step of gradient descent with this length shows the effect of the gradient on the loss.
     state = create_state(model, lambda step: RATE)
-    descent = optax.chain(optax.normalize_by_update_norm(), optax.sgd(way))
+    descent = optax.chain(optax.normalize_by_update_norm(), optax.sgd(length))
     state = TrainState.create(
         apply_fn=model.apply, params=state.params, batch_stats=state.batch_stats, tx=descent
     )
@@ -84,31 +84,31 @@ def test_the_gradient_is_that_of_the_loss(small_config):
     after, before, _ = step(state, random_batch())
     _, later, _ = step(after, random_batch())
     fall = float(before["loss"] - later["loss"])
-    assert fall == pytest.approx(float(before["gradient_norm"]) * way, rel=0.05)
+    assert fall == pytest.approx(float(before["gradient_norm"]) * length, rel=0.05)
 
 
-def test_the_network_learns_what_can_be_read_off_the_second_visit(small_config):
-    small_config.model.dropout_rate = 0.0  # the small network has no map to spare
+def test_the_network_learns_targets_that_depend_on_the_second_visit(small_config):
+    small_config.model.dropout_rate = 0.0  # the network is too small for dropout
     _, history = run_steps(small_config, 4, 200)
     first, last = (np.mean([h["loss"] for h in part]) for part in (history[:5], history[-5:]))
     assert last < first - 0.3
 
 
-def test_bfloat16_learns_as_float32_does(small_config):
+def test_bfloat16_learns_like_float32(small_config):
     small_config.model.dropout_rate = 0.0
     small_config.model.widths = (8, 8)
     _, full_history = run_steps(small_config, 4, 60)
     half, half_history = run_steps(small_config, 4, 60, "bfloat16")
     losses = np.array([[h["loss"] for h in history] for history in (full_history, half_history)])
-    assert losses[0, -1] < losses[0, 0] - 0.1  # there is something to compare
-    # Near to each other all along, and not the same: 8 bits were lost on the way.
+    assert losses[0, -1] < losses[0, 0] - 0.1  # the loss falls in the reference
+    # The losses stay close, but they differ, because bfloat16 is less precise.
     np.testing.assert_allclose(losses[1], losses[0], atol=0.05)
     assert np.abs(losses[1] - losses[0]).max() > 1e-4
     for leaf in jax.tree.leaves((half.params, half.batch_stats, half_history)):
         assert leaf.dtype == np.float32
 
 
-def test_the_papers_schedule(small_config):
+def test_the_schedule_of_the_paper(small_config):
     small_config.data.patches_per_patient = 872
     small_config.train.batch_size = 40
     small_config.train.epochs = 40
@@ -122,18 +122,18 @@ def test_the_papers_schedule(small_config):
     assert float(rate(34_879)) == pytest.approx(0.004 * 0.9**39, rel=1e-4)
 
 
-def test_refuses_a_batch_larger_than_an_epoch(small_config):
+def test_a_batch_larger_than_an_epoch_is_refused(small_config):
     small_config.train.batch_size = 400
-    with pytest.raises(InputError, match="batch_size is 400; expected at most 16"):
+    with pytest.raises(InputError, match=r"batch_size is 400, .* Use at most 16\."):
         Schedule.of(typed(small_config).train, patches_per_patient=16, patients=1)
 
 
-def test_refuses_a_batch_that_does_not_divide_by_the_devices():
-    with pytest.raises(ValueError, match=r"batch_size is 6, .* 4 devices; .* such as 4 or 8"):
+def test_a_batch_size_that_is_no_multiple_of_the_devices_is_refused():
+    with pytest.raises(ValueError, match=r"batch_size is 6, .* 4 devices\. .* such as 4 or 8\."):
         check_batch_size(6, 4)
 
 
-def test_what_is_done_after_a_step_follows_from_its_number(small_config):
+def test_the_actions_after_a_step_depend_on_its_number(small_config):
     settings = typed(small_config).train  # 6 steps: a line every 2, scores and a checkpoint every 3
     schedule = Schedule.of(settings, patches_per_patient=16, patients=3, held_out=1)
 
@@ -146,7 +146,7 @@ def test_what_is_done_after_a_step_follows_from_its_number(small_config):
         [], ["writes"], ["writes", "stores", "validates"], ["writes"], [],
         ["writes", "stores", "validates"],
     ]  # fmt: skip
-    # Whoever asks to stop gets a checkpoint, and no validation, which may take long.
+    # A run that is asked to stop stores a checkpoint. It skips the validation, which may be long.
     assert done(schedule.after(1, asked_to_stop=True)) == ["writes", "stores", "stops"]
     assert done(schedule.after(3, asked_to_stop=True)) == ["writes", "stores", "stops"]
     # The last step ends the run in any case.

@@ -1,3 +1,5 @@
+"""Event files for TensorBoard, read as TensorBoard reads them."""
+
 import io
 import json
 import math
@@ -27,7 +29,7 @@ LINE = {
 
 
 def records(path):
-    """The events of a file: length, its checksum, the event, its checksum."""
+    """Read the events of a file. A record is a length, its checksum, the event and its checksum."""
     content, at, events = path.read_bytes(), 0, []
     while at < len(content):
         length, check = struct.unpack_from("<QI", content, at)
@@ -44,7 +46,7 @@ def events_in(folder):
 
 
 def curves(folder):
-    """{tag: {step: value}} as TensorBoard shows it: what is begun again replaces what was."""
+    """Return {tag: {step: value}} as TensorBoard shows it: repeated steps replace earlier ones."""
     shown = {}
     for event in events_in(folder):
         if event.session_log.status == SessionLog.START:
@@ -53,7 +55,7 @@ def curves(folder):
                     del curve[step]
         for value in event.summary.value:
             curve = shown.setdefault(value.tag, {})
-            assert event.step not in curve  # no point twice
+            assert event.step not in curve  # no step twice
             is_scalar = value.WhichOneof("value") == "simple_value"
             curve[event.step] = value.simple_value if is_scalar else value.image
     return shown
@@ -118,7 +120,7 @@ def test_a_picture_is_kept_pixel_by_pixel(events, tmp_path):
     np.testing.assert_array_equal(pixels_of(shown[30]), snapshot().pixels)
 
 
-def test_what_is_written_is_on_disk_at_once_and_without_a_thread(events, tmp_path):
+def test_a_line_is_on_disk_at_once_and_no_thread_is_started(events, tmp_path):
     before = threading.active_count()
     events.begin(0)
     for step in (1, 2, 3):
@@ -127,9 +129,9 @@ def test_what_is_written_is_on_disk_at_once_and_without_a_thread(events, tmp_pat
     assert threading.active_count() == before
 
 
-def test_what_a_continued_run_does_again_is_shown_once(tmp_path):
+def test_steps_that_a_continued_run_repeats_are_shown_once(tmp_path):
     folder = tmp_path / "tensorboard"
-    # The same second for all of them, where the clock would not tell which file comes first.
+    # All three files are made in the same second, so the time does not give their order.
     for first_step, loss in ((0, -0.1), (4, -0.2), (12, -0.3)):
         events = EventFile(folder)
         events.begin(first_step)
@@ -141,20 +143,20 @@ def test_what_a_continued_run_does_again_is_shown_once(tmp_path):
     assert curves(folder)["training/loss"] == pytest.approx(expected)
 
 
-def test_closing_what_was_never_begun_does_nothing(events, tmp_path):
+def test_closing_a_file_that_was_never_begun_does_nothing(events, tmp_path):
     events.close()
     assert not (tmp_path / "tensorboard").exists()
 
 
 def logged(run):
-    """The lines of log.jsonl: {step: line} of the training and of the validation."""
+    """Return the lines of log.jsonl: {step: line} of the training, and of the validation."""
     lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
     training = {line["step"]: line for line in lines if "loss" in line}
     return training, {line["step"]: line["validation"] for line in lines if "validation" in line}
 
 
-def test_a_training_shows_what_it_logs_though_it_was_stopped(small_config, tmp_path, monkeypatch):
-    small_config.predict.threshold = 0.001  # everything is found: outlines to see
+def test_the_curves_of_a_continued_training_agree_with_its_log(small_config, tmp_path, monkeypatch):
+    small_config.predict.threshold = 0.001  # every voxel is predicted, to have outlines
     small_config.train.validate_every_steps = 2
     run = RunFolder(tmp_path / "run")
     kill_at(6, monkeypatch)
@@ -181,5 +183,5 @@ def test_a_training_shows_what_it_logs_though_it_was_stopped(small_config, tmp_p
     for image in shown[tag].values():
         pixels = pixels_of(image)
         second_visit = pixels[60:, pixels.shape[1] // 2 :]  # below the text
-        for colour in ((86, 180, 233), (230, 159, 0)):  # of the reference, of the prediction
+        for colour in ((86, 180, 233), (230, 159, 0)):  # reference, prediction
             assert (second_visit == colour).all(axis=-1).sum() > 100

@@ -1,4 +1,4 @@
-"""What a run's folder is refused for: another configuration, other data, damage."""
+"""Reasons to refuse a run's folder: another configuration, other data, or damage."""
 
 import shutil
 
@@ -18,7 +18,7 @@ from tests.support.runs import train_run
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory) -> RunFolder:
-    """A run of one step of `small_config`, of which each test takes a copy."""
+    """Return a run of one step of `small_config`. Each test makes a copy of it."""
     folder = tmp_path_factory.mktemp("begun")
     run, config = RunFolder(folder / "run"), tiny.get_config()
     config.data.root = str(make_patients(folder / "patients"))
@@ -36,15 +36,15 @@ def test_a_run_of_another_configuration_is_refused_and_the_fields_are_named(
 ):
     run = copy_of(begun, tmp_path)
     small_config.train.max_steps = 1
-    small_config.train.log_every_steps = 7  # changes nothing that is computed
+    small_config.train.log_every_steps = 7  # does not affect the results
     run.create_or_continue(typed(small_config))
     small_config.train.learning_rate = 0.1
     small_config.model.widths = (3, 3)
     with pytest.raises(InputError) as error:
         run.create_or_continue(typed(small_config))
     message = str(error.value)
-    assert "config.train.learning_rate is 0.1, the run has 0.004" in message
-    assert "config.model.widths is [3, 3], the run has [3, 2]" in message
+    assert "config.train.learning_rate is 0.1, but the run has 0.004" in message
+    assert "config.model.widths is [3, 3], but the run has [3, 2]" in message
     assert "log_every_steps" not in message
 
 
@@ -59,15 +59,15 @@ def test_a_run_among_the_patients_is_refused_before_anything_is_written(
     assert sorted(patients_root.rglob("*")) == before
 
 
-def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(small_config, tmp_path):
+def test_a_refused_run_can_start_after_the_configuration_is_corrected(small_config, tmp_path):
     run = RunFolder(tmp_path / "run")
-    small_config.model.targets = 5  # the folder has two
+    small_config.model.targets = 5  # the patients have two
     with pytest.raises(InputError, match="ground_truth_expert4"):
         train_run(small_config, run)
     assert not run.config_file.exists()
     small_config.model.targets = 2
     small_config.train.batch_size = 400
-    with pytest.raises(InputError, match="batch_size is 400; expected at most 48"):
+    with pytest.raises(InputError, match=r"batch_size is 400, .* Use at most 48\."):
         train_run(small_config, run)
     small_config.train.batch_size = 4
     small_config.train.max_steps = 1
@@ -75,26 +75,26 @@ def test_a_run_that_was_refused_can_be_begun_with_what_the_message_asks_for(smal
 
 
 @pytest.mark.parametrize("name", [layout.TIME01, layout.EXPERT.format(1)])
-def test_a_run_whose_data_changed_is_refused(small_config, begun, tmp_path, patients_root, name):
+def test_a_run_with_changed_data_is_refused(small_config, begun, tmp_path, patients_root, name):
     run = copy_of(begun, tmp_path)
     small_config.train.max_steps = 1
-    moved = patients_root.rename(tmp_path / "moved")  # the same data elsewhere are no other data
+    moved = patients_root.rename(tmp_path / "moved")  # moved data count as the same
     small_config.data.root = str(moved)
     train_run(small_config, run)
     path = moved / "patient_1" / name
     array = np.asarray(nib.load(path).dataobj).copy()
     array[6, 7, 9] = 0
     save_nifti(path, array)
-    with pytest.raises(InputError, match=r"begun with other data than .*moved"):
+    with pytest.raises(InputError, match=r"started with other data than .*moved"):
         train_run(small_config, run)
 
 
-def test_a_run_whose_voxels_grew_is_refused(small_config, begun, tmp_path, patients_root):
+def test_a_run_with_changed_voxel_spacing_is_refused(small_config, begun, tmp_path, patients_root):
     run = copy_of(begun, tmp_path)
     small_config.train.max_steps = 1
     for path in (patients_root / "patient_1").iterdir():
         save_nifti(path, np.asarray(nib.load(path).dataobj), spacing_mm=(1.0, 1.0, 0.9))
-    with pytest.raises(InputError, match="begun with other data than"):
+    with pytest.raises(InputError, match="started with other data than"):
         train_run(small_config, run)
 
 

@@ -1,3 +1,5 @@
+"""Scores of the held-out patients during a training."""
+
 import math
 
 from msseg_jax.configuration.files import typed
@@ -10,7 +12,7 @@ from tests.support.runs import build_model
 
 
 def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, patients_root):
-    """A network that marks what is bright at the second visit finds the phantom lesion."""
+    """Check the scores of a network that marks bright voxels of the second visit."""
     data = prepare_data(typed(small_config), RunFolder(tmp_path / "run"), None)
     patients = [*data.training, *data.validation]
     validation = Validation(typed(small_config).trained, patients)
@@ -30,11 +32,11 @@ def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, 
     scores, _ = validation(variables)
     assert scores == {"dice": 0.0, "detected": 0, "missed": 3, "false": 0}
     empty = [entry for entry in patients if not open_patient(*entry).has_lesions]
-    alone = Validation(typed(small_config).trained, empty)
-    alone._forward = validation._forward
-    scores, snapshot = alone(variables)
+    without_lesions = Validation(typed(small_config).trained, empty)
+    without_lesions._forward = validation._forward
+    scores, snapshot = without_lesions(variables)
     assert math.isnan(scores["dice"])
     assert snapshot.patient == empty[0][0]
-    later = Validation(typed(small_config).trained, [*empty, *patients])
-    later._forward = validation._forward
-    assert later(variables)[1].patient == patients[0][0]
+    reordered = Validation(typed(small_config).trained, [*empty, *patients])
+    reordered._forward = validation._forward
+    assert reordered(variables)[1].patient == patients[0][0]

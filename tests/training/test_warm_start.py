@@ -1,4 +1,4 @@
-"""Trainings that begin with a trained network: what they take of it, and what is refused."""
+"""Warm starts: what a run takes from a trained network, and what is refused."""
 
 import json
 import shutil
@@ -28,17 +28,17 @@ from tests.support.patients import make_patients
 from tests.support.runs import assert_trees_equal, save_run, stored, train_run
 from tests.support.session import DATA
 
-FILE = DATA / "model_v1.safetensors"  # two networks, all of it random
+FILE = DATA / "model_v1.safetensors"  # two networks with random weights
 
 
 @pytest.fixture
 def file(tmp_path):
-    """A copy, to be moved."""
+    """Copy the model file, so that a test can move it."""
     return Path(shutil.copy(FILE, tmp_path / "two.safetensors"))
 
 
 def one_step_from(file) -> ConfigDict:
-    """A configuration of one step, so small that not a bit of the network changes."""
+    """Return a configuration of one step, so small that the network does not change at all."""
     config = tiny.get_config()
     config.data.percentiles = (1, 50, 99)
     config.init = str(file)
@@ -66,19 +66,19 @@ def test_a_run_begins_with_the_parameters_statistics_and_landmarks_of_the_networ
     config.init_network = number
     train_run(config, RunFolder(tmp_path / "new"))
     network = read_model_file(file).networks[number]
-    assert f"beginning with {network}\n" in capsys.readouterr().out
+    assert f"starting with the weights of {network}\n" in capsys.readouterr().out
     step, state = stored(tmp_path / "new")
     assert step == 1
     assert_trees_equal(state["model"], network.variables)
     assert preprocessing_of(tmp_path / "new") == network.preprocessing
     moments = [leaf for leaf in jax.tree.leaves(state["optimiser"]) if np.ndim(leaf)]
-    assert max(np.abs(leaf).max() for leaf in moments) > 0  # of one step
+    assert max(np.abs(leaf).max() for leaf in moments) > 0  # Adam took a step
     counts = [int(leaf) for leaf in jax.tree.leaves(state["optimiser"]) if not np.ndim(leaf)]
     assert set(counts) == {1}
 
 
-def test_statistics_are_trained_on_from_those_of_the_network(config, file, tmp_path):
-    """A step takes them a tenth of the way; from a new network's they would end elsewhere."""
+def test_running_statistics_continue_from_those_of_the_network(config, file, tmp_path):
+    """Compare two momenta: one step moves the statistics by a tenth or by half of the way."""
     config.model.norm_momentum = 0.9
     train_run(config, RunFolder(tmp_path / "tenth"))
     config.model.norm_momentum = 0.5
@@ -95,7 +95,7 @@ def test_statistics_are_trained_on_from_those_of_the_network(config, file, tmp_p
 
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory) -> Folds:
-    """A run of `config` for each of the file's networks."""
+    """Return a cross-validation's folder, with a run for each network of the file."""
     folder = tmp_path_factory.mktemp("folds")
     config, folds = one_step_from(FILE), Folds(folder / "cv")
     config.data.root = str(make_patients(folder / "patients"))
@@ -107,7 +107,7 @@ def folds(tmp_path_factory) -> Folds:
 
 
 @pytest.mark.parametrize("what", ["run", "cross-validation", "released"])
-def test_it_may_be_a_run_a_fold_or_the_released_weights(
+def test_the_network_may_come_from_a_run_a_fold_or_the_released_weights(
     config, file, folds, tmp_path, monkeypatch, what
 ):
     monkeypatch.setattr(released, "_FILE", file)
@@ -129,7 +129,7 @@ def test_patches_may_have_another_size(config, tmp_path):
 
 
 @pytest.mark.parametrize("work", [run_experiment, cross_validate])
-def test_each_run_reads_it_once(config, tmp_path, monkeypatch, work):
+def test_each_run_reads_the_model_file_once(config, tmp_path, monkeypatch, work):
     reads = []
 
     def count(path):
@@ -144,7 +144,7 @@ def test_each_run_reads_it_once(config, tmp_path, monkeypatch, work):
     assert reads == [Path(config.init)] * (2 if work is cross_validate else 1)
 
 
-def test_a_run_goes_on_from_its_own_state_when_the_network_is_gone(config, file, tmp_path, capsys):
+def test_a_run_continues_from_its_own_state_without_the_network(config, file, tmp_path, capsys):
     config.train.learning_rate = 0.004
     config.train.max_steps = 6
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
@@ -155,33 +155,34 @@ def test_a_run_goes_on_from_its_own_state_when_the_network_is_gone(config, file,
     file.rename(tmp_path / "moved.safetensors")
     capsys.readouterr()
     train_run(config, parts)
-    said = capsys.readouterr().out
-    assert "continuing after step 3" in said
-    assert "beginning with" not in said
+    output = capsys.readouterr().out
+    assert "continuing after step 3" in output
+    assert "starting with the weights of" not in output
     assert_trees_equal(stored(whole.path), stored(parts.path))
     assert preprocessing_of(parts.path).landmarks == (0, 40, 100)
     for run in (whole, parts):
         record = json.loads(run.initial_file.read_text())
         assert record["network"].startswith(f"made up 1.0 ({file}), network 0")
-    # It remains the run that it was begun as.
+    # config.init must stay as it was when the run started.
     config.init = str(tmp_path / "moved.safetensors")
-    with pytest.raises(InputError, match=r"config.init is .*moved.safe.*, the run has .*two.safe"):
+    message = r"config.init is .*moved.safe.*, but the run has .*two.safe"
+    with pytest.raises(InputError, match=message):
         train_run(config, parts)
     config.init = ""
-    with pytest.raises(InputError, match=r"config.init is , the run has .*two.safetensors"):
+    with pytest.raises(InputError, match=r"config.init is , but the run has .*two.safetensors"):
         train_run(config, parts)
 
 
-def test_a_run_whose_landmarks_were_changed_is_refused(config, patients_root, tmp_path):
-    """The split is compared as ever, though the preprocessing is not fitted."""
+def test_a_run_with_changed_patients_is_refused(config, patients_root, tmp_path):
+    """Check that the split is compared, although the preprocessing is not fitted."""
     run = RunFolder(tmp_path / "new")
     train_run(config, run)
     (patients_root / "patient_0").rename(patients_root / "patient_9")
-    with pytest.raises(InputError, match="begun with other data than"):
+    with pytest.raises(InputError, match="started with other data than"):
         train_run(config, run)
 
 
-def test_a_run_that_was_given_up_before_its_first_step_forgets_the_network(config, tmp_path):
+def test_the_record_of_the_network_is_removed_if_a_run_starts_over_without_it(config, tmp_path):
     run = RunFolder(tmp_path / "new")
     run.create_or_continue(typed(config))
     run.initial_file.write_text("{}")
@@ -190,7 +191,7 @@ def test_a_run_that_was_given_up_before_its_first_step_forgets_the_network(confi
     assert not run.initial_file.exists()
 
 
-def test_what_is_trained_on_keeps_the_terms_of_what_it_began_with(config, tmp_path):
+def test_an_exported_run_keeps_the_licence_of_the_network_it_started_from(config, tmp_path):
     train_run(config, RunFolder(tmp_path / "new"))
     path = tmp_path / "tuned.safetensors"
     assert main(["export", f"--model={tmp_path / 'new'}", f"--output={path}", "--version=2"]) == 0
@@ -202,30 +203,32 @@ def test_what_is_trained_on_keeps_the_terms_of_what_it_began_with(config, tmp_pa
         trained_networks(tmp_path / "new")
 
 
-def test_every_field_that_differs_is_named_with_what_to_do(config, file, tmp_path, monkeypatch):
+def test_every_field_that_differs_is_named_with_its_expected_value(
+    config, file, tmp_path, monkeypatch
+):
     for module in (experiment, cross_validation):
         for name in ("check_patients", "use_phantoms"):
-            monkeypatch.setattr(module, name, lambda *_: pytest.fail("work is begun"))
+            monkeypatch.setattr(module, name, lambda *_: pytest.fail("work has started"))
     config.model.targets = 5
     config.model.widths = (4, 2)
     config.data.spacing_mm = 0.8
     config.data.percentiles = (1, 99)
-    config.model.dropout_rate = 0.3  # free
-    config.model.initial_probability = 0.1  # free
+    config.model.dropout_rate = 0.3  # may differ
+    config.model.initial_probability = 0.1  # may differ
     for work in (run_experiment, cross_validate):
         if work is cross_validate:
             config.data.validation_patients, config.data.folds = 0, 2
         with pytest.raises(InputError) as error:
             work(typed(config), tmp_path / "new")
         lines = str(error.value).splitlines()
-        assert lines[0] == f"config.init={file} cannot begin a run of this configuration:"
+        assert lines[0] == f"config.init={file} does not fit this configuration:"
         assert sorted(lines[1:-1]) == [
             "config.data.percentiles is (1.0, 99.0); expected (1.0, 50.0, 99.0)",
             "config.data.spacing_mm is 0.8; expected 1.0",
             "config.model.targets is 5; expected 2",
             "config.model.widths is (4, 2); expected (3, 2)",
         ]
-        assert f"as in made up 1.0 ({file}), network 0 (0 to 1)" in lines[-1]
+        assert f"those of made up 1.0 ({file}), network 0 of 2 (numbered from 0)" in lines[-1]
         assert "--config=open_ms for the released weights" in lines[-1]
         assert "--config.model.targets=2" in lines[-1]
         assert "--config.model.widths='(3,2)'" in lines[-1]
@@ -243,7 +246,7 @@ def test_every_field_that_differs_is_named_with_what_to_do(config, file, tmp_pat
         "predict.min_lesion_mm3",
     ],
 )
-def test_a_run_whose_configuration_lacks_a_field_is_refused(config, tmp_path, field):
+def test_a_network_with_an_incomplete_configuration_is_refused(config, tmp_path, field):
     run = RunFolder(save_run(tmp_path / "old", config))
     document = json.loads(run.config_file.read_text())
     section, name = field.split(".")
@@ -255,7 +258,7 @@ def test_a_run_whose_configuration_lacks_a_field_is_refused(config, tmp_path, fi
         initial_network(typed(config), RunFolder(tmp_path / "new"))
 
 
-def test_the_configuration_of_finetuning_fits_each_of_the_released_networks(tmp_path):
+def test_the_finetune_configuration_fits_every_released_network(tmp_path):
     config = shipped("finetune")
     networks = read_model_file(released.released()).networks
     for number, network in enumerate(networks):
@@ -269,8 +272,12 @@ def test_the_configuration_of_finetuning_fits_each_of_the_released_networks(tmp_
 @pytest.mark.parametrize(
     ("init", "number", "message"),
     [
-        ("{file}", 2, "config.init_network is 2; expected 0 to 1, because config.init=.* holds 2"),
-        ("{tmp}/nowhere", 0, "nowhere: no such folder; expected the folder of a training"),
+        ("{file}", 2, "config.init_network is 2, .* in config.init=.* is 2. Use 0 to 1."),
+        (
+            "{tmp}/nowhere",
+            0,
+            "nowhere: no such file or folder. --model and config.init expect 'weights'",
+        ),
         (
             "{tmp}/nowhere.safetensors",
             0,
@@ -279,7 +286,9 @@ def test_the_configuration_of_finetuning_fits_each_of_the_released_networks(tmp_
         ("weights", 0, "no such file; expected the released weights"),
     ],
 )
-def test_a_network_that_is_not_there(config, file, tmp_path, monkeypatch, init, number, message):
+def test_a_network_that_does_not_exist_is_refused(
+    config, file, tmp_path, monkeypatch, init, number, message
+):
     monkeypatch.setattr(released, "_FILE", tmp_path / "none.safetensors")
     config.init, config.init_network = init.format(file=file, tmp=tmp_path), number
     with pytest.raises(InputError, match=message):
@@ -294,13 +303,13 @@ def test_a_network_that_is_not_there(config, file, tmp_path, monkeypatch, init, 
         ("", 1, "config.init_network is 1; expected 0 without config.init"),
     ],
 )
-def test_fields_that_cannot_be(small_config, init, number, message):
+def test_invalid_fields_are_refused(small_config, init, number, message):
     small_config.init, small_config.init_network = init, number
     with pytest.raises(InputError, match=message):
         typed(small_config)
 
 
-def test_every_fold_of_a_cross_validation_begins_with_it(config, file, tmp_path):
+def test_every_fold_of_a_cross_validation_starts_from_the_network(config, file, tmp_path):
     config.data.validation_patients, config.data.folds = 0, 2
     config.init_network = 1
     cross_validate(typed(config), tmp_path / "cv")
@@ -313,15 +322,18 @@ def test_every_fold_of_a_cross_validation_begins_with_it(config, file, tmp_path)
     assert {row["patient"] for row in evaluation["scores"]} == {f"patient_{k}" for k in range(4)}
 
 
-def test_it_can_be_asked_for_on_the_command_line(config, file, patients_root, tmp_path):
-    """And what was trained from it predicts."""
+def test_the_command_line_can_request_a_warm_start(config, file, patients_root, tmp_path):
+    """Check also that the trained run predicts."""
     flags = [
         f"--config.init={file}", "--config.init_network=1",
         "--config.data.percentiles=(1,50,99)", "--config.train.max_steps=2",
     ]  # fmt: skip
     with Launch(patients_root) as launch:
-        status, said = launch.run(tmp_path / "new", *flags)
-    assert status == 0, said
-    assert f"beginning with made up 1.0 ({file}), network 1 (0 to 1)" in said
-    assert "step 2/2" in said
+        status, output = launch.run(tmp_path / "new", *flags)
+    assert status == 0, output
+    assert (
+        f"starting with the weights of made up 1.0 ({file}), network 1 of 2 (numbered from 0)"
+        in output
+    )
+    assert "step 2/2" in output
     assert (tmp_path / "new" / "evaluation" / "report.html").is_file()

@@ -1,4 +1,4 @@
-"""However a training was stopped, it goes on to the same bits: in the process of the tests."""
+"""A training that was stopped in any way is resumed in the same process, with the same results."""
 
 import math
 import shutil
@@ -32,7 +32,7 @@ NOTHING = {"dice": math.nan, "detected": 0, "missed": 0, "false": 0}, None  # sc
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> RunFolder:
-    """A run of `small_config` that nothing stops, for all to compare theirs with."""
+    """Return an uninterrupted run of `small_config`. The tests compare their runs with it."""
     folder = tmp_path_factory.mktemp("whole")
     run, config = RunFolder(folder / "run"), tiny.get_config()
     config.data.root = str(make_patients(folder / "patients"))
@@ -44,7 +44,7 @@ def shapes_of(config):
     return jax.eval_shape(lambda: initial_variables(build_model(config), 0))
 
 
-def test_stopped_and_continued_is_bit_identical_to_uninterrupted(small_config, whole, tmp_path):
+def test_a_continued_run_is_bit_identical_to_an_uninterrupted_one(small_config, whole, tmp_path):
     parts = RunFolder(tmp_path / "parts")
     small_config.train.max_steps = 3
     train_run(small_config, parts)
@@ -60,7 +60,7 @@ def test_stopped_and_continued_is_bit_identical_to_uninterrupted(small_config, w
 
     assert logged(whole.path, "validation") == logged(parts.path, "validation")
     assert set(logged(whole.path, "validation")) == {3, 6}
-    # Every third step writes a line, and so does every second.
+    # Steps that are a multiple of 2 or 3 write a line.
     assert logged(whole.path, "loss") == logged(parts.path, "loss")
     assert list(logged(whole.path, "loss")) == [2, 3, 4, 6]
     assert set(logged(whole.path, "patches_per_s")) == {3, 4, 6} | (
@@ -68,8 +68,10 @@ def test_stopped_and_continued_is_bit_identical_to_uninterrupted(small_config, w
     )
 
 
-def test_killed_between_checkpoints_is_bit_identical_too(small_config, tmp_path, monkeypatch):
-    """The best checkpoint is then ahead of the last, and is made again."""
+def test_a_run_killed_between_checkpoints_is_continued_bit_identically(
+    small_config, tmp_path, monkeypatch
+):
+    """Kill a run when its best checkpoint is newer than the last one, and so is made again."""
     small_config.train.validate_every_steps = 1
     whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
     train_run(small_config, whole)
@@ -89,7 +91,7 @@ def test_killed_between_checkpoints_is_bit_identical_too(small_config, tmp_path,
     assert steps[0] == steps[1]
 
 
-def test_a_validation_that_a_stop_left_no_time_for_is_made_up_for(
+def test_a_validation_that_a_stop_skipped_is_done_by_the_continued_run(
     small_config, whole, tmp_path, monkeypatch
 ):
     stopped = RunFolder(tmp_path / "stopped")
@@ -115,7 +117,7 @@ def test_a_validation_that_a_stop_left_no_time_for_is_made_up_for(
 
 @pytest.mark.parametrize("step", [3, 6])
 @pytest.mark.parametrize("stores_every", [3, 100])
-def test_a_validation_is_given_up_when_asked_to_stop_and_made_up_for(
+def test_a_validation_that_a_stop_interrupted_is_done_by_the_continued_run(
     small_config, tmp_path, monkeypatch, step, stores_every
 ):
     small_config.data.validation_patients = 2
@@ -136,11 +138,11 @@ def test_a_validation_is_given_up_when_asked_to_stop_and_made_up_for(
     for _ in range(2):
         with pytest.raises(Stopped, match=f"stored step {step} of 6"):
             train_run(small_config, stopped)
-        assert len(segmented) == asked_at  # the second patient was left out
+        assert len(segmented) == asked_at  # the second patient was skipped
         assert newest_step(stopped.path) == step
         assert step not in logged(stopped.path, "validation")
-        asked_at += 1  # the run that goes on begins with that patient, and is asked again
-    # Where the state is stored at that step anyway it was so before the validation.
+        asked_at += 1  # the continued run starts with that patient, and is stopped again
+    # If a checkpoint is due at that step, it was stored before the validation.
     expected = step if stores_every == 3 or step == 6 else 0
     assert segmented[-2:] == [expected, step]
     monkeypatch.undo()
@@ -157,7 +159,7 @@ def test_a_validation_is_given_up_when_asked_to_stop_and_made_up_for(
     assert_trees_equal(best[0][0], best[1][0])
 
 
-def test_a_run_killed_in_its_last_validation_has_only_that_to_do(
+def test_a_run_killed_in_its_last_validation_only_repeats_that_validation(
     small_config, whole, tmp_path, monkeypatch, capsys
 ):
     killed = RunFolder(tmp_path / "killed")
@@ -180,7 +182,7 @@ def test_a_run_killed_in_its_last_validation_has_only_that_to_do(
     assert final_state(small_config, whole)[1] == final_state(small_config, killed)[1]
 
 
-def test_a_stop_during_the_last_validation_is_not_forgotten(small_config, tmp_path, monkeypatch):
+def test_a_stop_during_the_last_validation_is_reported(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Validation, "__call__", lambda *_: (signal.raise_signal(signal.SIGTERM), NOTHING)[1]
     )
@@ -189,15 +191,17 @@ def test_a_stop_during_the_last_validation_is_not_forgotten(small_config, tmp_pa
         train_run(small_config, RunFolder(tmp_path / "run"))
 
 
-def test_best_is_stored_only_where_something_was_found(small_config, tmp_path):
+def test_a_best_checkpoint_is_stored_only_if_a_lesion_was_found(small_config, tmp_path):
     run = RunFolder(tmp_path / "run")
-    small_config.predict.threshold = 0.999  # nothing is
+    small_config.predict.threshold = 0.999  # no voxel exceeds it
     small_config.train.max_steps = 1
     train_run(small_config, run)
     assert restore_for_inference(run, shapes_of(small_config))[1:] == ("last", 1)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(small_config, whole, tmp_path, caplog):
+def test_the_previous_checkpoint_is_used_if_the_newest_is_damaged(
+    small_config, whole, tmp_path, caplog
+):
     run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
     newest = run.checkpoints / "last" / "6"
     for file in newest.rglob("*"):
@@ -218,7 +222,7 @@ def test_a_finished_run_has_nothing_to_do(small_config, tmp_path, monkeypatch, c
     small_config.train.max_steps = 1
     train_run(small_config, run)
     before = run.log_file.read_text()
-    monkeypatch.setattr(Validation, "__call__", lambda *_: pytest.fail("it is validated"))
+    monkeypatch.setattr(Validation, "__call__", lambda *_: pytest.fail("it was validated again"))
     train_run(small_config, run)
     assert "nothing to do" in capsys.readouterr().out
     assert run.log_file.read_text() == before
