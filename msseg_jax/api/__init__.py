@@ -1,0 +1,1 @@
+"""The Python functions for notebooks and scripts. `msseg_jax` exports them."""

@@ -1,0 +1,170 @@
+"""Find new lesions in a pair of visits on one grid."""
+
+from dataclasses import dataclass
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import numpy as np
+import pandas as pd
+
+from msseg_jax.api.images import Image, as_volume, path_of
+from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.outputs import Outputs, check_files, check_places
+from msseg_jax.inference.prediction import Prediction, predict_pair
+from msseg_jax.inference.results import write_results
+from msseg_jax.models.folds import runs_of
+from msseg_jax.models.released import WEIGHTS
+from msseg_jax.volumes.layout import Patient
+from msseg_jax.volumes.pair import read_pair
+from msseg_jax.volumes.volume import Volume
+
+Model = Ensemble | str | PathLike[str] | None
+
+
+class Choices(TypedDict, total=False):
+    """Options for prediction. Without an option, the model's own value applies."""
+
+    threshold: float  # probability above which a voxel belongs to a new lesion
+    min_lesion_mm3: float  # smaller lesions are dropped
+    overlap: int  # voxels shared by neighbouring tiles
+    tile: int  # largest side of a tile, voxels
+    batch_size: int  # tiles per call of the network
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The new lesions of a pair. `print(findings)` gives their number and volume."""
+
+    prediction: Prediction
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The mask of new lesions: (D, H, W) uint8, 0 or 1."""
+        return self.prediction.delivered.mask
+
+    @property
+    def probability(self) -> np.ndarray:
+        """The probability of new lesion: (D, H, W) float32, 0 outside the brain."""
+        return self.prediction.delivered.probability
+
+    @property
+    def uncertainty(self) -> np.ndarray:
+        """The standard deviation of the probability over the networks: (D, H, W) float32."""
+        return self.prediction.delivered.disagreement
+
+    @property
+    def affine(self) -> np.ndarray:
+        """The affine of these arrays: (4, 4), voxel indices to scanner mm (RAS)."""
+        return self.prediction.delivered.like.affine
+
+    @property
+    def lesions(self) -> pd.DataFrame:
+        """A table with one row per lesion, the largest first.
+
+        Columns: `lesion` (number from 1), `volume_mm3`, `x_mm`, `y_mm`, `z_mm` (centre in scanner
+        mm, RAS), `mean_probability`.
+        """
+        columns = ("lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "mean_probability")
+        return pd.DataFrame(self.prediction.delivered.rows, columns=columns)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons to doubt the result, such as visits that are not aligned."""
+        return self.prediction.warnings
+
+    def save(
+        self,
+        mask: str | PathLike[str],
+        *,
+        probability: str | PathLike[str] | None = None,
+        uncertainty: str | PathLike[str] | None = None,
+        report: str | PathLike[str] | None = None,
+    ) -> None:
+        """Write the mask and, if a name is given, the maps and the report.
+
+        Args:
+          mask, probability, uncertainty: NIfTI files (.nii.gz or .nii).
+          report: an HTML file.
+
+        Raises:
+          InputError: a file cannot be written, or two have the same name, or one is an input.
+        """
+        patient = self.prediction.patient
+        paths = [
+            None if path is None else Path(path) for path in (probability, report, uncertainty)
+        ]
+        outputs = Outputs(Path(mask), *paths)
+        check_places(outputs, prepared=None)
+        check_files(outputs, patient.files, prepared=None)
+        write_results(self.prediction, outputs)
+
+    def __str__(self) -> str:
+        return str(self.prediction.delivered)
+
+
+def load_model(*models: str | PathLike[str]) -> Ensemble:
+    """Load trained networks. Pass the result to `find_new_lesions` to use them for many pairs.
+
+    Args:
+      models: model files, folders of runs, or folders of cross-validations. The probabilities of
+        all networks are averaged. Without an argument: the released weights.
+
+    Raises:
+      InputError: a model cannot be read, or is given twice.
+    """
+    return Ensemble(runs_of([Path(model) for model in models or (WEIGHTS,)]))
+
+
+def find_new_lesions(
+    time01: Image,
+    time02: Image,
+    brain_mask: Image | None = None,
+    *,
+    affine: np.ndarray | None = None,
+    model: Model = None,
+    **options: Unpack[Choices],
+) -> Findings:
+    """Find the lesions that are new at the second of two visits on one grid.
+
+    For scans straight from the scanner, use `prepare_scans` first.
+
+    Args:
+      time01, time02: first and second visit: paths, nibabel images, or arrays (D, H, W).
+      brain_mask: 1 inside the brain, 0 outside. Without it, voxels that are not zero in either
+        visit count as brain.
+      affine: (4, 4), voxel indices to scanner mm (RAS). Needed if the visits are arrays.
+      model: from `load_model`, or the path of a model. None uses the released weights.
+      options: `threshold`, `min_lesion_mm3`, `overlap`, `tile` and `batch_size`, as the flags of
+        `msseg predict`. The defaults are those of the model.
+
+    Raises:
+      InputError: an image or a model cannot be used. The message lists every problem.
+    """
+    visits = [path_of(time01, "time01"), path_of(time02, "time02")]
+    mask = None if brain_mask is None else path_of(brain_mask, "brain_mask")
+    title = ", ".join(str(Path(*path.parts[-2:])) for path in visits)
+    patient = Patient(title, visits[0], visits[1], mask)
+
+    def read(path: Path) -> Volume:
+        if brain_mask is not None and path == mask:
+            return as_volume(brain_mask, "brain_mask", affine)
+        image, name = (time01, "time01") if path == visits[0] else (time02, "time02")
+        return as_volume(image, name, affine)
+
+    pair = read_pair(patient, read)
+    ensemble = as_model(model)
+    return Findings(predict_pair(ensemble, patient, pair, ensemble.options(**options)))
+
+
+def as_model(model: Model) -> Ensemble:
+    """Return the networks that `model` stands for; None stands for the released weights."""
+    if isinstance(model, Ensemble):
+        return model
+    return _released() if model is None else load_model(model)
+
+
+@cache  # loaded and compiled once per process
+def _released() -> Ensemble:
+    return load_model()

@@ -1,0 +1,98 @@
+"""Prepare two scans and find new lesions in them. This needs the libraries of [prepare]."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Unpack
+
+from msseg_jax.api.findings import Choices, Findings, Model, as_model
+from msseg_jax.inference.scans import ScanPair, predict_scan_pair
+from msseg_jax.prepare.patient import prepare_patient
+from msseg_jax.prepare.request import Request
+from msseg_jax.volumes.layout import patient_in
+
+
+@dataclass(frozen=True)
+class PreparedScans:
+    """Two scans that were registered and prepared. Look at `picture` before you trust them."""
+
+    scans: ScanPair
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the prepared pair, in the MSSEG-2 layout."""
+        return self.scans.folder
+
+    @property
+    def time01(self) -> Path:
+        """The first visit, prepared."""
+        return patient_in(self.folder).time01
+
+    @property
+    def time02(self) -> Path:
+        """The second visit, prepared, on the same grid."""
+        return patient_in(self.folder).time02
+
+    @property
+    def brain_mask(self) -> Path:
+        """The brain mask of both."""
+        mask = patient_in(self.folder).brain_mask
+        assert mask is not None  # `prepare_patient` writes it
+        return mask
+
+    @property
+    def picture(self) -> Path:
+        """A picture that shows the alignment and the outline of the brain."""
+        return self.folder / "prepare.png"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons to doubt the preparation."""
+        return self.scans.record.warnings
+
+    def find_new_lesions(self, model: Model = None, **options: Unpack[Choices]) -> Findings:
+        """Find the new lesions. The result lies on the grid of the second scan.
+
+        Args:
+          model, options: as for `msseg_jax.find_new_lesions`.
+
+        Raises:
+          InputError: the model or the prepared pair cannot be used.
+        """
+        ensemble = as_model(model)
+        return Findings(predict_scan_pair(ensemble, self.scans, ensemble.options(**options)))
+
+
+def prepare_scans(
+    time01: str | PathLike[str],
+    time02: str | PathLike[str],
+    folder: str | PathLike[str],
+    *,
+    series: tuple[str | None, str | None] = (None, None),
+    brain_masks: tuple[str | PathLike[str] | None, str | PathLike[str] | None] = (None, None),
+    brain_mask_command: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], object] | None = None,
+) -> PreparedScans:
+    """Prepare two scans: register them, find the brain, and correct the bias field.
+
+    Args:
+      time01, time02: first and second visit as the scanner wrote them: NIfTI files, or folders of
+        DICOM files.
+      folder: folder to make for the pair. If it holds this pair already, nothing is done.
+      series: the DICOM series to use, if a folder holds several.
+      brain_masks: brain masks of the visits, each on the grid of its scan.
+      brain_mask_command: a program that makes a brain mask, such as
+        "mri_synthstrip -i {input} -m {output}".
+      overwrite: prepare again, even if `folder` holds a pair.
+      progress: called with the name of each step.
+
+    Raises:
+      InputError: the scans cannot be used, or `folder` holds something else. Nothing is written.
+    """
+    first, second = (None if mask is None else Path(mask) for mask in brain_masks)
+    request = Request(Path(time01), Path(time02), series, (first, second), brain_mask_command)
+    say = progress or (lambda step: None)
+    prepared = prepare_patient(request, Path(folder), overwrite, say)
+    return PreparedScans(ScanPair(request, prepared.folder, prepared.record))
