@@ -1,0 +1,1 @@
+"""Score predicted masks against reference masks."""

@@ -1,4 +1,4 @@
-"""The scores of many patients: tables, means and their intervals."""
+"""Summarise the scores of many patients: tables, means and bootstrap intervals."""
 
 import math
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from scipy import stats
 
 from msseg_jax.evaluation.raters import PREDICTION, REFERENCE, WITH, WITHOUT
 
-RESAMPLES = 5000  # of the bootstrap
-CONFIDENCE = 0.95
+RESAMPLES = 5000  # number of bootstrap samples
+CONFIDENCE = 0.95  # level of the bootstrap intervals
 
 ANY = "patients with any new lesion"
 MEASURES_WITH = (
@@ -24,35 +24,37 @@ MEASURES_WITHOUT = ("NbTestedLesions", "VolTestedLesions")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was found about the predictions of a folder."""
+    """All scores of the predictions in a folder."""
 
     reference: Path  # folder in the MSSEG-2 layout
     prediction: Path  # folder of <patient>.nii.gz
-    scores: pd.DataFrame  # a row per patient, reference and rater
-    lesions: pd.DataFrame  # a row per lesion of the consensus and of the prediction
-    curve: pd.DataFrame  # a row per patient and threshold; empty without probability maps
-    summary: pd.DataFrame  # a row per reference, rater and measure
-    left_out: dict[str, str]  # patient to the reason why it was not scored
+    scores: pd.DataFrame  # one row per patient, reference and rater
+    lesions: pd.DataFrame  # one row per lesion of the consensus and of the prediction
+    curve: pd.DataFrame  # one row per patient and threshold; empty without probability maps
+    summary: pd.DataFrame  # one row per reference, rater, group of patients and measure
+    left_out: dict[str, str]  # {patient: reason why it was not scored}
 
     @cached_property
     def of_prediction(self) -> pd.DataFrame:
-        """A row per patient: the prediction's scores against the consensus."""
+        """The prediction's scores against the consensus, one row per patient."""
         rows = self.scores
         rows = rows[(rows["reference"] == REFERENCE) & (rows["rater"] == PREDICTION)]
         return rows.reindex(columns=list(dict.fromkeys([*rows.columns, "Dice", "F1_score"])))
 
     @property
     def patients(self) -> list[str]:
+        """The names of the patients that were scored."""
         return list(self.scores["patient"].unique())
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     """Return means over patients with their bootstrap intervals.
 
-    There is a row per reference, rater and measure.
+    There is one row per reference, rater, group of patients and measure.
 
-    The patients with and without new lesions (by the reference) are kept apart. A patient where a
-    measure is not defined is left out of its mean; `patients` says how many remain.
+    Patients with and without new lesions in the reference form separate groups. The mean of a
+    measure leaves out the patients for which it is not defined. The column `patients` contains the
+    number of those that remain.
     """
     rows = []
     for (reference, rater), table in scores.groupby(["reference", "rater"], sort=False):
@@ -61,7 +63,7 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
             for measure in measures:
                 if len(part) and measure in part:
                     rows.append((reference, rater, group, measure, *_mean(part[measure])))
-        # Of patients: is anything new at all? By the lesions that are kept.
+        # Per patient: is there any new lesion? Lesions that are too small do not count.
         any_reference = table["reference_lesions"] > 0
         any_rater = (table["rater_lesions"] > 0).astype(float)
         for measure, values in (
@@ -75,7 +77,7 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean(values: pd.Series) -> tuple[float, float, float, int]:
-    """Return the mean, the ends of its bootstrap interval (NaN for one patient), and the number."""
+    """Return the mean, the ends of its interval (NaN for one patient), and the number of values."""
     values = values.dropna().to_numpy(float)
     if not values.size:
         return np.nan, np.nan, np.nan, 0
@@ -89,14 +91,14 @@ def _mean(values: pd.Series) -> tuple[float, float, float, int]:
     return mean, float(interval.low), float(interval.high), values.size
 
 
-# ---------------------------------------------------------------------------- in words
+# ---------------------------------------------------------------------------- as text
 
 
 def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
     """Return the means against the consensus as text.
 
     Returns:
-      For each group of patients: its title, the raters, and (measure, [mean and interval by
+      For each group of patients: its title, the raters, and (measure, [(mean, interval) of each
       rater]) for each measure.
     """
     summary = evaluation.summary[evaluation.summary["reference"] == REFERENCE]
@@ -110,7 +112,7 @@ def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
         title = f"{everyone} patient{'' if everyone == 1 else 's'} {group}"
         table = []
         for measure, rows in part.groupby("measure", sort=False):
-            if group == ANY:  # sensitivity and specificity are over different patients
+            if group == ANY:  # sensitivity and specificity count different patients
                 title, everyone = group, int(rows["patients"].max())
             by_rater = {
                 row["rater"]: mean_and_interval(row, everyone) for _, row in rows.iterrows()
@@ -121,9 +123,10 @@ def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
 
 
 def mean_and_interval(row: pd.Series, everyone: int) -> tuple[str, str]:
-    """Return '0.512' and '0.401 to 0.623'; '-' and '' for what is not defined.
+    """Return a mean and its interval as text: '0.512' and '0.401 to 0.623'.
 
-    Where fewer than `everyone` patients have the measure, their number follows: '0.512 (7)'.
+    An undefined mean gives '-', and an undefined interval gives ''. If the measure is defined for
+    fewer than `everyone` patients, their number follows the mean: '0.512 (7)'.
     """
     if math.isnan(row["mean"]):
         return "-", ""
@@ -133,5 +136,5 @@ def mean_and_interval(row: pd.Series, everyone: int) -> tuple[str, str]:
 
 
 def format_number(value: float, digits: int) -> str:
-    """Return '0.512', or '-' for NaN."""
+    """Return a number as text, such as '0.512', or '-' for NaN."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"

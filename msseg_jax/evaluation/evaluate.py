@@ -1,4 +1,4 @@
-"""Score the predicted masks of a folder against its reference maps."""
+"""Score a folder of predicted masks against a folder of reference maps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ SUFFIX = ".nii.gz"
 
 @dataclass(frozen=True)
 class ScoredFiles:
-    """What one patient's scores are made of."""
+    """The files from which one patient's scores are computed."""
 
     name: str
     reference: Path  # folder
@@ -44,12 +44,12 @@ def evaluate(
     probability: Path | None = None,
     names: list[str] | None = None,
 ) -> Evaluation:
-    """Score PREDICTION/<patient>.nii.gz against REFERENCE/<patient>, for each patient there is.
+    """Score PREDICTION/<patient>.nii.gz against REFERENCE/<patient>, for each patient.
 
     Args:
-      probability: folder of <patient>.nii.gz, probability maps; some patients may lack one.
-      names: the patients to score; None for all. Patients without a reference or a prediction, or
-        with files that cannot be used, are reported in `left_out`.
+      probability: folder of probability maps, <patient>.nii.gz. Not every patient needs one.
+      names: the patients to score; None for all. Patients without a reference or a prediction, and
+        patients with files that cannot be used, are listed in `left_out`.
 
     Raises:
       InputError: a folder is missing or empty, or no patient could be scored.
@@ -61,8 +61,8 @@ def evaluate(
     maps = {} if probability is None else _files_in(probability)
     if probability is not None and not maps.keys() & set(names):
         raise InputError(
-            f"{probability}: no file in it has the name of a patient; expected <patient>{SUFFIX}, "
-            f"such as {names[0]}{SUFFIX}"
+            f"{probability}: no file in it has the name of a patient. Expected <patient>{SUFFIX}, "
+            f"such as {names[0]}{SUFFIX}."
         )
     reasons: dict[str, str] = {}
     files = []
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def score_patient(files: ScoredFiles) -> PatientScores | str:
-    """Return the scores of one patient, or why its files cannot be used."""
+    """Return the scores of one patient, or a message if its files cannot be used."""
     try:
         masks = read_masks(files.reference, files.prediction, files.probability)
     except InputError as error:
@@ -105,10 +105,10 @@ def score_patient(files: ScoredFiles) -> PatientScores | str:
 
 
 def _files_in(folder: Path) -> dict[str, Path]:
-    """Return the masks or maps of a folder by patient."""
+    """Return the masks or probability maps in a folder: {patient: path}."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected one with <patient>{SUFFIX}")
+        raise InputError(f"{folder}: no such folder. Expected a folder with <patient>{SUFFIX}.")
     files = sorted(p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith("."))
     if not files:
-        raise InputError(f"{folder}: no {SUFFIX} file in it; expected <patient>{SUFFIX}")
+        raise InputError(f"{folder}: no {SUFFIX} file in it. Expected <patient>{SUFFIX}.")
     return {path.name.removesuffix(SUFFIX): path for path in files}

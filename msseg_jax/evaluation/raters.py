@@ -1,8 +1,8 @@
-"""The masks of one patient, and how well they agree.
+"""Score the masks of one patient against each other.
 
-A *rater* is whoever drew a mask: the prediction, the consensus or an expert. Each is scored
-against the consensus and against each expert: the experts among themselves are the yardstick for
-the prediction.
+A *rater* is the source of a mask: the prediction, the consensus or an expert. Each rater is scored
+against the consensus and against each expert. The scores of the experts against each other show
+how well raters agree, for comparison with the prediction.
 """
 
 from dataclasses import dataclass, replace
@@ -27,9 +27,10 @@ from msseg_jax.volumes.volume import Volume
 
 REFERENCE = "consensus"
 PREDICTION = "prediction"
-THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))  # of the curve over probabilities
+# Of the probability map, for the curve of detected and false lesions.
+THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
 
-WITH = "with new lesions"  # by the reference at hand
+WITH = "with new lesions"  # in the reference of the comparison
 WITHOUT = "without new lesions"
 
 
@@ -37,19 +38,25 @@ WITHOUT = "without new lesions"
 class Masks:
     """The masks of one patient, on one grid."""
 
-    raters: dict[str, np.ndarray]  # name to (D, H, W) bool; the consensus is among them
-    consensus: Volume  # its file, whose grid is that of all
+    raters: dict[str, np.ndarray]  # {name: (D, H, W) bool}, with the consensus
+    consensus: Volume  # as in its file; all masks are on its grid
     probability: np.ndarray | None  # (D, H, W) float32
 
     @property
     def affine(self) -> np.ndarray:
+        """Affine of the grid: (4, 4), voxel indices to scanner mm."""
         return self.consensus.affine
 
     @property
     def spacing_mm(self) -> Spacing:
-        """As the header states it, which is what the challenge's program reads."""
-        depth, height, width = self.consensus.header.get_zooms()[:3]
-        return float(depth), float(height), float(width)
+        """Voxel sides of the grid."""
+        return spacing_of(self.consensus)
+
+
+def spacing_of(volume: Volume) -> Spacing:
+    """Return the voxel sides that the header stores. The challenge's program reads the same."""
+    depth, height, width = volume.header.get_zooms()[:3]
+    return float(depth), float(height), float(width)
 
 
 def read_masks(
@@ -58,10 +65,12 @@ def read_masks(
     """Read the reference maps of a patient's folder, its prediction, and any probability map.
 
     Args:
-      experts: whether to read the experts' maps that there are, beside the consensus.
+      experts: whether to read the maps of the experts, if there are any, and not only the
+        consensus.
 
     Raises:
-      InputError: with every file that is missing, damaged, no binary mask, or on another grid.
+      InputError: a file is missing, damaged, not a binary mask, or on another grid. The message
+        lists all such files.
     """
     paths = {REFERENCE: folder / CONSENSUS, PREDICTION: prediction}
     for path in sorted(folder.glob(EXPERT.format("*"))) if experts else []:
@@ -96,14 +105,21 @@ def _probability_problem(volume: Volume) -> str | None:
     low, high = float(volume.array.min()), float(volume.array.max())
     if low >= 0 and high <= 1:
         return None
-    return f"{volume.path}: its values are from {low:g} to {high:g}; expected probabilities, 0 to 1"
+    return (
+        f"{volume.path}: its values are from {low:g} to {high:g}. Expected probabilities, from 0 "
+        "to 1."
+    )
 
 
 def score_raters(masks: Masks) -> list[dict]:
-    """Score the prediction and each expert against the consensus and each other expert: rows."""
+    """Score the prediction and each expert against the consensus and against each other expert.
+
+    Returns:
+      One row per rater and reference.
+    """
     references = [name for name in masks.raters if name != PREDICTION]
     raters = [name for name in masks.raters if name != REFERENCE]
-    distances = {}  # they are the same both ways, and cost most
+    distances: dict[frozenset[str], dict[str, float]] = {}  # symmetric, and slow to compute
     rows = []
     for rater in raters:
         for reference in references:
@@ -112,14 +128,21 @@ def score_raters(masks: Masks) -> list[dict]:
             pair = masks.raters[reference], masks.raters[rater]
             names = frozenset((reference, rater))
             if names not in distances:
-                box = bounding_box(pair[0] | pair[1])
-                distances[names] = surface_distances(pair[0][box], pair[1][box], masks.spacing_mm)
-            rows.append(
-                {"reference": reference, "rater": rater}
-                | _scores(*pair, masks.spacing_mm)
-                | {f"{name}_mm": value for name, value in distances[names].items()}
-            )
+                distances[names] = _distances(*pair, masks.spacing_mm)
+            scores = _scores(*pair, masks.spacing_mm)
+            rows.append({"reference": reference, "rater": rater} | scores | distances[names])
     return rows
+
+
+def score_pair(reference: np.ndarray, rater: np.ndarray, spacing_mm: Spacing) -> dict:
+    """Return the scores of one bool mask (D, H, W) against another, named as by `score_raters`."""
+    return _scores(reference, rater, spacing_mm) | _distances(reference, rater, spacing_mm)
+
+
+def _distances(reference: np.ndarray, rater: np.ndarray, spacing_mm: Spacing) -> dict[str, float]:
+    box = bounding_box(reference | rater)
+    distances = surface_distances(reference[box], rater[box], spacing_mm)
+    return {f"{name}_mm": value for name, value in distances.items()}
 
 
 def _scores(reference: np.ndarray, rater: np.ndarray, spacing_mm: Spacing) -> dict:
@@ -140,7 +163,7 @@ def _scores(reference: np.ndarray, rater: np.ndarray, spacing_mm: Spacing) -> di
 
 
 def list_lesions(masks: Masks) -> list[dict]:
-    """Return a row per lesion of the consensus and of the prediction, the largest first."""
+    """Return one row per lesion of the consensus and of the prediction, the largest first."""
     reference, prediction = masks.raters[REFERENCE], masks.raters[PREDICTION]
     agreement = compare_lesions(reference, prediction, masks.spacing_mm)
     return [
@@ -158,7 +181,11 @@ def list_lesions(masks: Masks) -> list[dict]:
 
 
 def count_over_thresholds(masks: Masks) -> list[dict]:
-    """Return how many lesions are detected and false, for each threshold of the probability."""
+    """Count the detected, missed and false lesions for each threshold of the probability map.
+
+    Returns:
+      One row per threshold; none without a probability map.
+    """
     reference, probability = masks.raters[REFERENCE], masks.probability
     if probability is None:
         return []

@@ -1,7 +1,7 @@
-"""How well a mask of new lesions agrees with a reference mask: the measures of MSSEG-2.
+"""Compute the measures of MSSEG-2: how well a mask of new lesions agrees with a reference mask.
 
 They follow animaSegPerfAnalyzer (Anima, https://anima.irisa.fr), the program that scored the
-challenge: the same lesions, the same rule of detection, the same names.
+challenge. Lesions, the rule of detection and the names of the measures are the same.
 """
 
 import math
@@ -19,36 +19,37 @@ from msseg_jax.volumes.grids import bounding_box
 from msseg_jax.volumes.lesions import number_lesions, voxel_mm3
 from msseg_jax.volumes.masks import mask_problem
 
+# For the last three, see `compare_lesions`.
 LEAST_MM3 = 3.0  # a lesion must be larger than this
-COVERED_SHARE = 0.10  # more than this share of a detected lesion is covered by the other mask
-EXPLAINED_SHARE = 0.65  # of that cover; the lesions that make it up are looked at
-OUTSIDE_SHARE = 0.70  # none of them lies outside the other mask's lesions by more than this share
+COVERED_SHARE = 0.10  # a lesion is detected only if more than this share of it is covered
+EXPLAINED_SHARE = 0.65  # lesions that make up this share of the covered part are examined
+OUTSIDE_SHARE = 0.70  # upper bound for the share of an examined lesion outside the other mask
 
 Spacing = tuple[float, float, float]  # voxel sides in mm
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The lesions of two masks, and which of them the other mask confirms."""
+    """The lesions of two masks, and which of them agree with the other mask."""
 
-    reference: np.ndarray  # (D, H, W) int, 0 or the number of a lesion from 1
-    prediction: np.ndarray  # (D, H, W) int
-    detected: np.ndarray  # (R,) bool, of each reference lesion
-    confirmed: np.ndarray  # (P,) bool, of each predicted lesion
+    reference: np.ndarray  # (D, H, W) int, the number of a lesion (from 1), or 0
+    prediction: np.ndarray  # (D, H, W) int, the same for the predicted lesions
+    detected: np.ndarray  # (R,) bool, for each reference lesion
+    confirmed: np.ndarray  # (P,) bool, for each predicted lesion
 
     @property
     def sensitivity(self) -> float:
-        """Detected share of the reference lesions; NaN where there is none."""
+        """Share of the reference lesions that are detected; NaN if there are none."""
         return float(self.detected.mean()) if self.detected.size else math.nan
 
     @property
     def precision(self) -> float:
-        """Confirmed share of the predicted lesions; 0 where there is none."""
+        """Share of the predicted lesions that are confirmed; 0 if there are none."""
         return float(self.confirmed.mean()) if self.confirmed.size else 0.0
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of sensitivity and precision; 0 where it is not defined."""
+        """Harmonic mean of sensitivity and precision; 0 if it is not defined."""
         sensitivity, precision = self.sensitivity, self.precision
         if not sensitivity + precision > 0:  # NaN included
             return 0.0
@@ -61,22 +62,23 @@ def challenge_scores(
     spacing_mm: Spacing,
     agreement: Agreement | None = None,
 ) -> dict[str, float]:
-    """Return the measures of one pair of masks, under the scoring program's names.
+    """Compute the measures of one pair of masks, with the names of the challenge's program.
 
     Args:
       reference, prediction: (D, H, W), bool or 0 and 1.
-      spacing_mm: voxel sides, taken in single precision, which is what NIfTI headers hold and the
-        program reads.
-      agreement: of these masks, or of a box that holds both, where it is at hand.
+      spacing_mm: voxel sides. They are used in single precision, because the program reads them
+        from NIfTI headers, which store them so.
+      agreement: of these masks, or of a box that contains both, if it is already known.
 
     Returns:
-      Jaccard, Dice, Sensitivity, Specificity, PPV, NPV: of voxels, NaN where not defined.
-      RelativeVolumeError: (predicted - reference) / reference volume, per cent.
+      Jaccard, Dice, Sensitivity, Specificity, PPV, NPV: of voxels, NaN if not defined.
+      RelativeVolumeError: (predicted - reference) / reference volume, in per cent.
       PPVL, SensL, F1_score: of lesions, as `Agreement` defines them.
-      With an empty reference only NbTestedLesions and VolTestedLesions (mm3), of the prediction.
+      If the reference is empty, there are only NbTestedLesions and VolTestedLesions (mm3), the
+      number and the volume of the predicted lesions.
 
     Raises:
-      InputError: masks of different shapes, or with other values than 0 and 1.
+      InputError: the masks have different shapes, or values other than 0 and 1.
     """
     reference, prediction = _checked(reference, prediction)
     volume_mm3 = voxel_mm3(spacing_mm)
@@ -107,16 +109,16 @@ def challenge_scores(
 
 
 def dice(reference: np.ndarray, prediction: np.ndarray) -> float:
-    """Return 2 |R and P| / (|R| + |P|) of two bool masks; NaN if both are empty."""
+    """Return 2 |R and P| / (|R| + |P|) for two bool masks; NaN if both are empty."""
     total = int(np.count_nonzero(reference) + np.count_nonzero(prediction))
     return _ratio(2 * int(np.count_nonzero(reference & prediction)), total)
 
 
 def find_lesions(mask: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, int]:
-    """Return the lesions of a bool mask (D, H, W) that count: those of more than LEAST_MM3.
+    """Find and number the lesions of a bool mask (D, H, W) that are larger than LEAST_MM3.
 
     Returns:
-      As `number_lesions`.
+      The same as `number_lesions`.
     """
     return number_lesions(mask, math.floor(LEAST_MM3 / voxel_mm3(spacing_mm)) + 1)
 
@@ -126,18 +128,20 @@ def compare_lesions(
 ) -> Agreement:
     """Find which lesions of two bool masks (D, H, W) agree, by the challenge's rule.
 
-    A reference lesion is detected if more than COVERED_SHARE of it is covered by predicted
-    lesions, and those that make up EXPLAINED_SHARE of the cover, the largest overlap first, are
-    each outside all reference lesions by no more than OUTSIDE_SHARE. A predicted lesion is
-    confirmed by the same rule with the roles exchanged.
+    A reference lesion is detected if two conditions hold. First, predicted lesions cover more than
+    COVERED_SHARE of it. Second, none of the examined predicted lesions lies outside all reference
+    lesions with more than OUTSIDE_SHARE of its volume. The examined lesions are those that make up
+    EXPLAINED_SHARE of the covered part, taken in the order of their overlaps, the largest first. A
+    predicted lesion is confirmed by the same rule with the roles exchanged.
 
-    Two ways of the program (`falsePositiveRatioTester` in Anima's source) are kept, as its figures
-    are what others publish: it looks at no more lesions than there are reference lesions, and one;
-    and it adds up shares, not voxels, so that 0.65 may be missed by a rounding error.
+    Two details of the program (`falsePositiveRatioTester` in Anima's source) are kept, because
+    published scores were computed with it. It examines at most n + 1 lesions, where n is the
+    number of lesions in the mask that is tested. And it adds up shares instead of voxels, so a
+    rounding error may make a sum of exactly 0.65 too small.
     """
     references, reference_count = find_lesions(reference, spacing_mm)
     predictions, prediction_count = find_lesions(prediction, spacing_mm)
-    # overlap[i, j]: voxels of reference lesion i in predicted lesion j; 0 is what is no lesion.
+    # overlap[i, j]: voxels of reference lesion i in predicted lesion j; index 0 is the background.
     overlap = np.zeros((reference_count + 1, prediction_count + 1), dtype=np.int64)
     some = np.nonzero(references | predictions)
     np.add.at(overlap, (references[some], predictions[some]), 1)
@@ -145,7 +149,7 @@ def compare_lesions(
 
 
 def count_lesions(agreement: Agreement) -> dict[str, int]:
-    """Count the reference lesions detected and missed, and the predicted ones not confirmed."""
+    """Count the detected and missed reference lesions, and the predicted ones not confirmed."""
     detected = int(agreement.detected.sum())
     return {
         "detected": detected,
@@ -155,7 +159,14 @@ def count_lesions(agreement: Agreement) -> dict[str, int]:
 
 
 def _accepted(overlap: np.ndarray) -> np.ndarray:
-    """Find which lesions 1, 2 ... of the first axis are accepted by those of the second."""
+    """Find which lesions of the first axis are detected, by the rule of `compare_lesions`.
+
+    Args:
+      overlap: (lesions + 1, other lesions + 1) voxels; index 0 is the background.
+
+    Returns:
+      (lesions,) bool.
+    """
     sizes = overlap.sum(axis=1)
     other_sizes = overlap.sum(axis=0)
     outside = overlap[0] / np.maximum(other_sizes, 1)  # share of each other lesion
@@ -167,8 +178,8 @@ def _accepted(overlap: np.ndarray) -> np.ndarray:
             continue
         order = np.argsort(-shared, kind="stable")[: len(overlap)]
         before = np.concatenate([[0.0], np.cumsum(shared[order] / cover)[:-1]])
-        looked_at = order[before < EXPLAINED_SHARE]
-        accepted[lesion - 1] = not (outside[1:][looked_at] > OUTSIDE_SHARE).any()
+        examined = order[before < EXPLAINED_SHARE]
+        accepted[lesion - 1] = not (outside[1:][examined] > OUTSIDE_SHARE).any()
     return accepted
 
 
@@ -178,10 +189,11 @@ def surface_distances(
     """Measure distances between the surfaces of two bool masks (D, H, W); NaN if one is empty.
 
     Returns:
-      In mm:
-      Hausdorff95: the larger of the two directed distances that 95 % of a surface's area lies
-        within.
-      SurfaceDistance: the mean of the two directed mean distances, each over a surface's area.
+      Distances in mm:
+      Hausdorff95: the larger of the two directed 95th percentiles. 95 % of the area of one surface
+        is no further than this from the other surface.
+      SurfaceDistance: the mean of the two directed mean distances, each over the area of a
+        surface.
     """
     if not (reference.any() and prediction.any()):
         return {"Hausdorff95": math.nan, "SurfaceDistance": math.nan}
@@ -198,7 +210,7 @@ def _checked(*masks: np.ndarray) -> list[np.ndarray]:
         mask = np.asarray(mask)
         if mask.ndim != 3 or mask.shape != np.shape(masks[0]):
             raise InputError(
-                f"{name} has shape {mask.shape}; expected (D, H, W), the same for both masks"
+                f"{name} has shape {mask.shape}. Expected (D, H, W), the same for both masks."
             )
         if mask.dtype != bool:
             if problem := mask_problem(name, mask):

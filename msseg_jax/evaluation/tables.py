@@ -1,4 +1,4 @@
-"""The tables of an evaluation: files, and text for the terminal."""
+"""Write the tables of an evaluation to files, and format them for the terminal."""
 
 import json
 import math
@@ -12,11 +12,11 @@ from msseg_jax.evaluation.raters import WITH
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.text_table import text_table
 
-# ---------------------------------------------------------------------------- what is written
+# ---------------------------------------------------------------------------- files and text
 
 
 def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Write scores.csv, lesions.csv, summary.csv, any curve.csv, and evaluation.json."""
+    """Write evaluation.json, scores.csv, lesions.csv, summary.csv, and curve.csv if it has rows."""
     tables = {
         "scores": evaluation.scores,
         "lesions": evaluation.lesions,
@@ -27,7 +27,7 @@ def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
     for name, table in tables.items():
         path = output / f"{name}.csv"
         if table.empty:
-            path.unlink(missing_ok=True)  # of an earlier evaluation
+            path.unlink(missing_ok=True)  # it may be left from an earlier evaluation
             continue
         write_beside(path, partial(table.to_csv, index=False))
         written.append(path)
@@ -41,7 +41,7 @@ def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
 
 
 def _records(table: pd.DataFrame) -> list[dict]:
-    """Return rows as dicts; what is not defined is None, as JSON has no NaN."""
+    """Return the rows of a table as dicts, with None in place of NaN, which JSON does not have."""
     return [
         {
             key: None if isinstance(value, float) and math.isnan(value) else value
@@ -52,7 +52,7 @@ def _records(table: pd.DataFrame) -> list[dict]:
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """Return the prediction against the consensus as text: a row per patient, then the means."""
+    """Return the scores of the prediction as text: a row per patient, then a line for all."""
     table = evaluation.of_prediction
     rows = [("patient", " Dice", "   F1", "found", "missed", "false", "reference", "predicted")]
     for row in table.itertuples():
@@ -80,7 +80,7 @@ def format_table(evaluation: Evaluation) -> str:
 
 
 def format_summary(evaluation: Evaluation) -> str:
-    """Return `summary_tables` as text: the prediction with its interval, then the experts."""
+    """Return `summary_tables` as text: the prediction with its interval, then the other raters."""
     lines = []
     for title, raters, table in summary_tables(evaluation):
         rows = [(title, raters[0], f"{CONFIDENCE:.0%} interval", *raters[1:])]

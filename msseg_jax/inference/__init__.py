@@ -1,14 +1,14 @@
-"""From two visits to files that say what is new.
+"""Inference: find the new lesions of a pair, and write the results.
 
-tiles        how a volume is covered by tiles, and put together again
-forward      a volume through a network, tile by tile
+tiles        cover a volume with tiles, and average their results
+forward      apply a network to a volume, tile by tile
 predictor    one trained network with its preprocessing
-ensemble     several of them as one
-new_lesions  a probability map cut into lesions
-prediction   one pair, from its files to its new lesions
-scans        the same from scans: prepare first, then bring the result to the scanner's grid
-outputs      where results go
-report       the page of a prediction
-results      a prediction as files and in words
-patients     many pairs, one after the other
+ensemble     several trained networks, averaged
+new_lesions  turn a probability map into lesions
+prediction   read one pair and find its new lesions
+scans        the same for scans: prepare them first, and resample the result to the scanner's grid
+outputs      paths of the results
+report       the HTML report of a prediction
+results      write a prediction to files, and describe it as text
+patients     predict many pairs, one after the other
 """

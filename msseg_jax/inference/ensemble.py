@@ -1,4 +1,4 @@
-"""Several trained networks as one: the mean of their probabilities, and how far they disagree."""
+"""Apply several trained networks to a pair: average the probabilities, and measure their spread."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,33 +19,37 @@ from msseg_jax.volumes.pair import Pair
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What an ensemble says of one pair, on the pair's own grid; 0 outside the brain."""
+    """The result of an ensemble, on the grid of the pair. The maps are 0 outside the brain."""
 
-    probability: np.ndarray  # (D, H, W) float32, of new lesion: the mean over the members
+    probability: np.ndarray  # (D, H, W) float32, probability of new lesion, mean of the members
     disagreement: np.ndarray  # (D, H, W) float32, standard deviation over the members
-    quality: Quality  # how far the pair is to be trusted
+    quality: Quality  # quality measures of the pair
 
 
 class Ensemble:
-    """Trained networks whose probabilities are averaged; each preprocesses in its own way."""
+    """Trained networks. Their probabilities are averaged; each has its own preprocessing."""
 
     def __init__(self, models: Sequence[Path | str]):
-        """Load all networks of these models: folders of runs, and model files."""
+        """Load all networks of these models.
+
+        Args:
+          models: folders of runs, and model files.
+        """
         self.members = [
             Predictor(network) for model in models for network in trained_networks(model)
         ]
 
     def options(self, **given: float | None) -> Options:
-        """Return the options of `agreed_options` for the members."""
+        """Return the options of the members, updated with those given; see `agreed_options`."""
         return agreed_options([member.network for member in self.members], given)
 
     def segment(
         self, patient: Patient, pair: Pair, options: Options, progress: Progress = no_bar
     ) -> Segmentation:
-        """Segment a pair by every member.
+        """Segment a pair with every member.
 
         Args:
-          progress: wraps the list of batches of each member, to show a bar.
+          progress: wraps the list of batches of each member, to show a progress bar.
 
         Raises:
           InputError: the brain is smaller than a patch, or a visit is constant inside it.
@@ -58,8 +62,8 @@ class Ensemble:
             probability = member.segment(
                 patient, pair, resampled[member.preprocessing.settings], options, progress
             )
-            # Welford's way: only two maps are held, however many members there are, and the mean
-            # of one member is its own map to the last bit.
+            # Welford's algorithm keeps only two maps in memory for any number of members. With one
+            # member, the mean is exactly that member's map.
             difference = probability - mean
             mean += difference / count
             squares += difference * (probability - mean)

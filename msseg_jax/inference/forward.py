@@ -1,4 +1,4 @@
-"""Whole volumes through the network, tile by tile, with one compiled shape."""
+"""Apply a network to whole volumes, tile by tile, with one compiled shape."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -12,17 +12,17 @@ from msseg_jax.data.patches import crop
 from msseg_jax.inference.tiles import Shape, TileAverage, Tiling, tile_corners
 from msseg_jax.network.model import SiameseMPUNet
 
-# (time01, time02), each (B, D, H, W, 1) -> (B, D, H, W): the consensus' probability
+# Takes (time01, time02), each (B, D, H, W, 1). Returns the consensus probability, (B, D, H, W).
 Network = Callable[[np.ndarray, np.ndarray], jax.Array]
-# The same of (model variables, time01, time02)
+# The same, but takes (model variables, time01, time02).
 Forward = Callable[[dict, np.ndarray, np.ndarray], jax.Array]
 
-# Takes the batches of one volume, each a list of tile corners, and gives them one by one.
+# Takes the batches of one volume, each a list of tile corners, and yields them one by one.
 Progress = Callable[[list[list[Shape]]], Iterable[list[Shape]]]
 
 
 def no_bar(batches: list[list[Shape]]) -> list[list[Shape]]:
-    """Return the batches: the `Progress` that shows nothing."""
+    """Return the batches unchanged. This is a `Progress` that shows no bar."""
     return batches
 
 
@@ -30,14 +30,15 @@ def no_bar(batches: list[list[Shape]]) -> list[list[Shape]]:
 def compile_forward(model: SiameseMPUNet) -> Forward:
     """Return the network in inference mode.
 
-    It is compiled once per shape of its input, whatever the weights.
+    It is compiled once per input shape. The weights are an argument, so others can be used without
+    compiling again.
     """
 
     @jax.jit
     def forward(variables: dict, time01: jax.Array, time02: jax.Array) -> jax.Array:
-        # Flax gives a tuple only where variables may change.
+        # Flax returns a tuple only if variables may change.
         maps = cast(jax.Array, model.apply(variables, time01, time02, train=False))
-        return maps[..., 0]  # only the consensus
+        return maps[..., 0]  # the first map is the consensus
 
     return forward
 
@@ -49,17 +50,17 @@ def segment_volume(
     tiling: Tiling,
     progress: Progress = no_bar,
 ) -> np.ndarray:
-    """Return the probability of new lesion in a whole pair.
+    """Return the probability of new lesion in every voxel of a pair.
 
     Args:
-      network: from `compile_forward`, bound to its variables.
+      network: result of `compile_forward`, bound to its variables.
       images: (2, D, H, W) float32, normalised.
-      brain: (D, H, W) bool. Tiles without a brain voxel are not computed.
-      tiling: the last batch is filled up with background.
-      progress: wraps the list of batches, to show a bar.
+      brain: (D, H, W) bool. Tiles without brain voxels are skipped.
+      tiling: sizes of tiles and batches. The last batch is padded with background.
+      progress: wraps the list of batches, to show a progress bar.
 
     Returns:
-      (D, H, W) float32: overlapping tiles averaged, 0 outside the brain.
+      (D, H, W) float32, averaged where tiles overlap, and 0 outside the brain.
     """
     tile, batch_size = tiling.tile, tiling.batch_size
     corners = [

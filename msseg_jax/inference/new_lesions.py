@@ -1,4 +1,4 @@
-"""From the probability map of one grid to its new lesions."""
+"""Turn a probability map into new lesions, on the same grid."""
 
 import math
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from msseg_jax.volumes.volume import Volume
 
 @dataclass(frozen=True)
 class NewLesions:
-    """What was found, on one grid."""
+    """The new lesions of a pair, with the maps they were found in, all on one grid."""
 
-    like: Volume  # of that grid; outputs take codes and units from it
-    probability: np.ndarray  # (D, H, W) float32, of new lesion
-    disagreement: np.ndarray  # (D, H, W) float32, its standard deviation over the networks
-    mask: np.ndarray  # (D, H, W) uint8
+    like: Volume  # a volume on this grid; output files take affine, codes and units from it
+    probability: np.ndarray  # (D, H, W) float32, probability of new lesion
+    disagreement: np.ndarray  # (D, H, W) float32, standard deviation over the networks
+    mask: np.ndarray  # (D, H, W) uint8, 1 in new lesions
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """The lesions of the mask, numbered from 1, the largest first: (D, H, W) int32."""
+        """Lesions of the mask, (D, H, W) int32, numbered from 1 in order of decreasing size."""
         return number_lesions(self.mask != 0)[0]
 
     @cached_property
     def rows(self) -> list[dict]:
-        """What `describe_lesions` says of each lesion."""
+        """Measurements of each lesion, from `describe_lesions`."""
         return describe_lesions(
             self.labels, self.like.affine, self.like.spacing_mm, self.probability
         )
@@ -41,17 +41,25 @@ class NewLesions:
 def find_new_lesions(
     probability: np.ndarray, disagreement: np.ndarray, options: Options, like: Volume
 ) -> NewLesions:
-    """Return the new lesions of two maps (D, H, W) that lie on the grid of `like`."""
+    """Return the new lesions in a probability map.
+
+    Args:
+      probability: (D, H, W) float32, probability of new lesion.
+      disagreement: (D, H, W) float32, standard deviation over the networks.
+      options: threshold and smallest lesion.
+      like: a volume on the same grid as the maps.
+    """
     mask = lesion_mask(probability, options, voxel_mm3(like.spacing_mm))
     return NewLesions(like, probability, disagreement, mask)
 
 
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
-    """Return the voxels above the threshold, without lesions below the least volume.
+    """Return the mask of voxels above the threshold, without lesions that are too small.
 
     Args:
       probability: (D, H, W).
-      volume_mm3: of a voxel.
+      options: threshold and smallest lesion.
+      volume_mm3: volume of a voxel.
 
     Returns:
       (D, H, W) uint8.

@@ -1,4 +1,4 @@
-"""Where the results of a prediction go, and which places they cannot have."""
+"""Paths of the results of a prediction, and checks of these paths."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,33 +8,33 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_outside
 from msseg_jax.volumes.nifti import SUFFIXES, check_output
 
-# What is added to the name of --output, for masks on the grid of prepared pairs.
+# Suffix added to the name of --output for the mask on the grid of a prepared pair.
 IN_MIDDLE = "_on_middle_space"
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go: files for one pair, folders that exist for many."""
+    """Paths of the results: files for one pair, existing folders for many."""
 
     mask: Path
     probability: Path | None = None
     report: Path | None = None
-    uncertainty: Path | None = None  # how far an ensemble's probabilities disagree
-    in_middle: Path | None = None  # the mask on the pair's own grid, where `mask` is on a scanner's
+    uncertainty: Path | None = None  # spread of the probabilities of an ensemble
+    in_middle: Path | None = None  # mask on the pair's grid, if `mask` is on a scanner's
 
     @property
     def paths(self) -> list[Path]:
-        """The places that are given."""
+        """The paths that are not None."""
         paths = (self.mask, self.probability, self.report, self.uncertainty, self.in_middle)
         return [path for path in paths if path is not None]
 
     @property
     def are_there(self) -> bool:
-        """Whether all of these files exist."""
+        """Whether all these files exist."""
         return all(path.is_file() for path in self.paths)
 
     def of(self, patient: str) -> "Outputs":
-        """Return the files of one patient in these folders."""
+        """Return the paths of the files of one patient in these folders."""
         return Outputs(
             self.mask / f"{patient}.nii.gz",
             self.probability and self.probability / f"{patient}.nii.gz",
@@ -45,10 +45,10 @@ class Outputs:
 
 
 def check_places(outputs: Outputs, prepared: Path | None) -> None:
-    """Raise InputError for outputs that share a place, or lie among prepared pairs.
+    """Raise InputError if two outputs have the same path, or one lies in the folder of --prepare.
 
     Args:
-      prepared: the folder of --prepare, if there is one.
+      prepared: the folder of --prepare, or None.
     """
     places: dict[Path, str] = {}
     for name, path in (
@@ -57,44 +57,52 @@ def check_places(outputs: Outputs, prepared: Path | None) -> None:
         (f"the mask on the prepared pair's grid (--output with {IN_MIDDLE})", outputs.in_middle),
     ):  # fmt: skip
         if path is not None and (other := places.setdefault(path.resolve(), name)) != name:
-            raise InputError(f"{name} is {path}, as {other}; expected two places")
+            raise InputError(f"{name} is {path}, the same as {other}; expected different paths")
     for path in outputs.paths:
         if prepared is not None:
-            problem = f"lies in {prepared}, the folder of --prepare, which holds only what it makes"
+            problem = (
+                f"lies in {prepared}, the folder of --prepare, which is only for prepared pairs"
+            )
             check_outside(path, prepared, problem)
 
 
 def check_files(outputs: Outputs, inputs: Iterable[Path], prepared: Path | None) -> None:
-    """Raise InputError for files of one pair that cannot be written, or would replace an input.
+    """Raise InputError if an output of one pair cannot be written, or would replace an input.
 
     Args:
-      prepared: the folder that is made for the pair, if it is prepared from scans.
+      outputs: the files to write.
+      inputs: the files and folders to read.
+      prepared: the folder to create for the pair if it is prepared from scans, or None.
     """
     places = [path.resolve() for path in inputs]
     for output in outputs.paths:
         check_output(output, (".html",) if output is outputs.report else SUFFIXES)
         if output.resolve() in places:
-            raise InputError(f"{output}: is an input; choose another name for the output")
+            raise InputError(
+                f"{output}: is an input, so it cannot be an output. Choose another output."
+            )
     for path in places:
         if prepared is not None:
-            problem = f"is an input, and lies in {prepared}, the folder of --prepare, which is made"
+            problem = f"is an input, but lies in {prepared}, the folder that --prepare creates"
             check_outside(path, prepared, problem)
 
 
 def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None:
-    """Make the folders for the results of many patients.
+    """Create the folders for the results of many patients.
 
     Args:
+      outputs: the folders.
       dataset: the folder of the patients.
-      prepared: the folder for the pairs that are prepared from scans, if there are any.
+      prepared: the folder for pairs that are prepared from scans, or None.
 
     Raises:
-      InputError: a folder cannot be written, or would be taken for a patient.
+      InputError: a folder is not writable, or would be read as a patient of `dataset`.
     """
-    problem = "lies among the patients of --dataset, and would be taken for one"
+    problem = "lies among the patients of --dataset, and would be read as a patient"
     folders = [folder for folder in (*outputs.paths, prepared) if folder is not None]
     for folder in folders:
-        # Files named after patients may lie beside their folders, but not a folder for each.
+        # Output files may lie next to the folders of the patients. Prepared pairs are folders, and
+        # would look like patients there.
         check_outside(folder, dataset, problem, may_be_it=folder is not prepared)
     for folder in folders:
         try:

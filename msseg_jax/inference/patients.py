@@ -1,4 +1,4 @@
-"""Many patients, one after the other."""
+"""Predict many patients, one after the other."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -20,13 +20,17 @@ def predict_patients(
     outputs: Outputs,
     overwrite: bool = False,
 ) -> dict[str, str]:
-    """Write the results of each pair into folders; continue after one that fails.
+    """Predict each pair and write its results to folders. Continue if one fails.
 
     Args:
-      overwrite: predict patients again whose results are there.
+      ensemble: the networks.
+      patients: the pairs.
+      options: options of the prediction.
+      outputs: folders for the results.
+      overwrite: predict patients again if their results exist.
 
     Returns:
-      {patient: what went wrong}, empty when all went well.
+      {patient: error message} of the patients that failed.
     """
     by_name = {patient.name: patient for patient in patients}
 
@@ -42,15 +46,19 @@ def predict_patients(
 
 
 def done_before(files: Outputs) -> str:
-    """Return what to say of a patient whose results are there."""
-    return f"{files.mask}: done before, skipped (--overwrite does it again)"
+    """Return the message about a patient that is skipped, because all results exist."""
+    return f"{files.mask}: done before, skipped (use --overwrite to predict again)"
 
 
 def for_each_patient(names: Iterable[str], work: Callable[[str], str]) -> dict[str, str]:
-    """Do some work for each patient and print what it returns; continue after one that fails.
+    """Call a function for each patient and print its result. Continue if it fails for a patient.
+
+    Args:
+      names: names of the patients.
+      work: takes the name of a patient, and returns the text to print.
 
     Returns:
-      {patient: what went wrong}, empty when all went well.
+      {patient: error message} of the patients that failed.
     """
     failures: dict[str, str] = {}
     for name in tqdm(list(names), "patients", disable=None, leave=False):

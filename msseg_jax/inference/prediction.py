@@ -1,7 +1,7 @@
-"""One pair from its files to its new lesions."""
+"""Read one pair and find its new lesions."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +16,32 @@ from msseg_jax.volumes.pair import Pair, read_pair
 
 @dataclass(frozen=True)
 class OnScanner:
-    """The result on the second visit's own grid, for a pair that was prepared from scans."""
+    """The result on the grid of the second scan, for a pair that was prepared from scans."""
 
-    scans: tuple[Path, Path]  # of the first visit and the second
+    scans: tuple[Path, Path]  # scans of the first and the second visit
     found: NewLesions
-    # The pictures show the pair, so the lesions of `found` are brought to its grid:
-    drawn: np.ndarray  # (D, H, W) int32, their numbers, 0 where there is none
-    centres_mm: np.ndarray  # (N, 3), their centres in scanner mm (RAS) of the pair
+    # The pictures of the report show the pair, so they need the lesions of `found` on its grid.
+    drawn: np.ndarray  # (D, H, W) int32, numbers of the lesions, 0 elsewhere
+    centres_mm: np.ndarray  # (N, 3), centres of the lesions in scanner mm (RAS) of the pair
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The new lesions of one patient, and how they were found."""
+    """The new lesions of one patient, with everything from which they were found."""
 
     patient: Patient
     pair: Pair
     ensemble: Ensemble
     options: Options
     segmentation: Segmentation
-    found: NewLesions  # on the pair's own grid
-    warnings: list[str]  # what a reader of the result should know
-    began_s: float  # by time.perf_counter()
+    found: NewLesions  # on the grid of the pair
+    warnings: list[str]  # for the reader of the result
+    began_s: float  # s, time.perf_counter() at the start
     on_scanner: OnScanner | None = None
 
     @property
     def delivered(self) -> NewLesions:
-        """The result that is asked for: on the scanner's grid where there is one."""
+        """The result for the user: on the scanner's grid if the pair was prepared from scans."""
         return self.found if self.on_scanner is None else self.on_scanner.found
 
 
@@ -51,13 +51,33 @@ def predict(
     """Read a pair and find its new lesions.
 
     Args:
-      progress: wraps the list of batches of each member of the ensemble, to show a bar.
+      progress: wraps the list of batches of each member of the ensemble, to show a progress bar.
 
     Raises:
-      InputError: something is wrong with the pair.
+      InputError: the pair cannot be used.
     """
     began_s = time.perf_counter()
-    pair = read_pair(patient)
+    prediction = predict_pair(ensemble, patient, read_pair(patient), options, progress)
+    return replace(prediction, began_s=began_s)
+
+
+def predict_pair(
+    ensemble: Ensemble,
+    patient: Patient,
+    pair: Pair,
+    options: Options,
+    progress: Progress = no_bar,
+) -> Prediction:
+    """Find the new lesions of a pair that has already been read.
+
+    Args:
+      patient: names the pair in messages and in the report.
+      progress: as for `predict`.
+
+    Raises:
+      InputError: the pair cannot be used.
+    """
+    began_s = time.perf_counter()
     segmentation = ensemble.segment(patient, pair, options, progress)
     found = find_new_lesions(
         segmentation.probability, segmentation.disagreement, options, pair.time01

@@ -1,4 +1,4 @@
-"""One trained network, ready to segment, with its preprocessing and its options."""
+"""Segment a pair with one trained network and its preprocessing."""
 
 import math
 from functools import partial
@@ -19,7 +19,7 @@ from msseg_jax.volumes.pair import Pair
 
 
 class Predictor:
-    """A trained network with its preprocessing; compiled once per shape of its tiles."""
+    """A trained network with its preprocessing. It is compiled once per shape of the tiles."""
 
     def __init__(self, network: TrainedNetwork):
         self.network = network
@@ -34,7 +34,7 @@ class Predictor:
 
     @property
     def options(self) -> Options:
-        """The network's own."""
+        """The options that are stored with the network."""
         return own_options(self.network)
 
     def segment(
@@ -45,10 +45,14 @@ class Predictor:
         options: Options,
         progress: Progress = no_bar,
     ) -> np.ndarray:
-        """Return the probability of new lesion on the pair's own grid.
+        """Return the probability of new lesion on the grid of the pair.
 
         Args:
-          resampled: the pair, by this network's settings.
+          patient: paths of the pair, for error messages.
+          pair: the pair on its own grid.
+          resampled: the pair, resampled with this network's settings.
+          options: options of the prediction.
+          progress: wraps the list of batches, to show a progress bar.
 
         Returns:
           (D, H, W) float32, 0 outside the brain.
@@ -63,12 +67,16 @@ class Predictor:
         return resampled.to_file_grid(probability) * pair.brain
 
     def _tiling(self, shape: Shape, options: Options) -> Tiling:
-        """Return how to cut a volume; a batch holds at most the voxels of a batch of patches."""
+        """Return how to cut a volume into tiles and batches.
+
+        If tiles are larger than patches, batches have fewer tiles, so that a batch has at most as
+        many voxels as a batch of patches (or a single tile).
+        """
         patch_size = self.preprocessing.settings.patch_size
         if options.tile is None:
             patch = (patch_size, patch_size, patch_size)
             return Tiling(patch, options.overlap, options.batch_size)
         tile = fit_tile(shape, options.tile, options.overlap, self.side_multiple)
-        as_many_voxels = options.batch_size * patch_size**3 // math.prod(tile)
-        there_are = len(tile_corners(shape, tile, options.overlap))
-        return Tiling(tile, options.overlap, min(max(1, as_many_voxels), there_are))
+        limit = options.batch_size * patch_size**3 // math.prod(tile)
+        tiles = len(tile_corners(shape, tile, options.overlap))
+        return Tiling(tile, options.overlap, min(max(1, limit), tiles))

@@ -1,4 +1,4 @@
-"""The page that a physician opens: the new lesions of one pair."""
+"""Write the HTML report about the new lesions of one pair, for physicians."""
 
 from pathlib import Path
 
@@ -10,13 +10,15 @@ from msseg_jax.report.section import Fact, PatientSection, ShownLesions, add_pic
 
 
 def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
-    """Write the lesion list, the warnings and the pictures of a prediction into one HTML file.
+    """Write the lesion list, the warnings and the pictures of a prediction to one HTML file.
 
-    The list is of the mask that is delivered. Where that is on the scanner's grid, the pictures
-    are of the prepared pair all the same, with the listed lesions brought there.
+    The list contains the lesions of the main mask (`prediction.delivered`). If this mask is on the
+    scanner's grid, the pictures still show the prepared pair, and the lesions are resampled to it.
 
     Args:
-      outputs: where the masks are written, which the page states.
+      path: the file to write.
+      prediction: the prediction.
+      outputs: paths of the masks, which the report names.
     """
     rows, on_scanner = prediction.delivered.rows, prediction.on_scanner
     if on_scanner is None:
@@ -36,31 +38,33 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
 
 
 def _facts_of_scans(prediction: Prediction, outputs: Outputs) -> list[Fact]:
-    """Return what to state of a pair that was prepared from scans."""
+    """Return facts about the scans from which the pair was prepared, if it was."""
     if prediction.on_scanner is None:
         return []
     facts = [
         ("prepared from", " and ".join(map(str, prediction.on_scanner.scans))),
-        ("mask", f"{outputs.mask}, on the second visit's own grid: {prediction.delivered}"),
+        ("mask", f"{outputs.mask}, on the grid of the second scan: {prediction.delivered}"),
     ]
     if outputs.in_middle is not None:
         mask = f"{outputs.in_middle}: {prediction.found}"
-        facts.append(("mask on the pair's grid", f"{mask} (the grids differ, so it may, too)"))
+        facts.append(
+            ("mask on the pair's grid", f"{mask} (may differ slightly, because the grids differ)")
+        )
     return facts
 
 
 def _facts(prediction: Prediction) -> list[Fact]:
-    """Return what to state about how a prediction was made."""
+    """Return facts about how the prediction was made."""
     patient, ensemble, options = prediction.patient, prediction.ensemble, prediction.options
     quality = prediction.segmentation.quality
     alignment = quality.alignment
-    mask = patient.brain_mask or "none: what is non-zero in either visit"
+    mask = patient.brain_mask or "none; the brain is where either visit is not 0"
     facts = [
         ("first visit", str(patient.time01)),
         ("second visit", str(patient.time02)),
         ("brain mask", f"{mask} ({quality.brain_ml:.0f} ml)"),
         (
-            "visits apart",
+            "displacement of the visits",
             f"{alignment.displacement_mm:.1f} mm, correlation of edges {alignment.correlation:.2f}",
         ),
         *(("model", str(member)) for member in ensemble.members),
@@ -71,7 +75,7 @@ def _facts(prediction: Prediction) -> list[Fact]:
     return [
         *facts,
         ("threshold", f"probability above {options.threshold:g}"),
-        ("least lesion", f"{options.min_lesion_mm3:g} mm3"),
+        ("smallest lesion", f"{options.min_lesion_mm3:g} mm3"),
         ("tiles", f"side {side}, overlap {options.overlap} voxels"),
     ]
 

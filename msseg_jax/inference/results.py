@@ -1,4 +1,4 @@
-"""A prediction as files, and in words."""
+"""Write a prediction to files, and describe it as text."""
 
 import time
 
@@ -9,7 +9,7 @@ from msseg_jax.volumes.nifti import write_volume
 
 
 def write_results(prediction: Prediction, outputs: Outputs) -> None:
-    """Write the files of one patient that are asked for; the mask comes last."""
+    """Write the requested files of one patient. The mask is written last."""
     found, delivered = prediction.found, prediction.delivered
     if outputs.report is not None:
         write_report(outputs.report, prediction, outputs)
@@ -23,7 +23,7 @@ def write_results(prediction: Prediction, outputs: Outputs) -> None:
 
 
 def describe_results(prediction: Prediction, outputs: Outputs) -> str:
-    """Return what was found and what to know of it, a line each."""
+    """Return a summary of the new lesions, and the warnings, with one line for each."""
     seconds = time.perf_counter() - prediction.began_s
     lines = [f"{outputs.mask}: {prediction.delivered}, in {seconds:.1f} s"]
     if outputs.in_middle is not None:

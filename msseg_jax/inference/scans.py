@@ -1,6 +1,6 @@
-"""Pairs that are prepared from scans first, with the result on the second scan's own grid.
+"""Prepare pairs from scans, predict them, and bring the result to the grid of the second scan.
 
-This needs the optional libraries for preparing scans.
+This module needs the optional libraries of `msseg prepare`.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,8 +32,8 @@ class ScanPair:
     """Two scans, and the pair that was prepared from them."""
 
     request: Request
-    folder: Path  # of the pair
-    record: PairRecord  # how it was prepared
+    folder: Path  # folder of the prepared pair
+    record: PairRecord  # record of the preparation
 
 
 def prepare_pair(
@@ -42,13 +42,16 @@ def prepare_pair(
     overwrite: bool = False,
     say: Callable[[str], None] = lambda step: None,
 ) -> ScanPair:
-    """Prepare a pair in a folder, unless it was prepared before, and print that it is there.
+    """Prepare a pair in a folder, unless this was done before, and print the folder.
 
     Args:
-      say: is told of each step.
+      request: the scans, and how to prepare them.
+      folder: folder for the prepared pair.
+      overwrite: prepare the pair again if this was done before.
+      say: is called with the name of each step.
 
     Raises:
-      InputError: something is wrong with the scans; nothing is written then.
+      InputError: the scans cannot be prepared. Nothing is written.
     """
     prepared = prepare_patient(request, folder, overwrite, say)
     tqdm.write(f"prepared{' before' if prepared.was_there else ''}: {folder}")
@@ -58,8 +61,8 @@ def prepare_pair(
 def predict_scan_pair(
     ensemble: Ensemble, scans: ScanPair, options: Options, progress: Progress = no_bar
 ) -> Prediction:
-    """Find the new lesions of a prepared pair, and bring them to the second scan's grid."""
-    # First, because it reads files, which may be damaged, and the prediction takes long.
+    """Find the new lesions of a prepared pair, and bring them to the grid of the second scan."""
+    # Read the grid before the prediction. The files may be damaged, and the prediction takes long.
     grid = ScannerGrid.of(scans.folder, scans.request.time02, scans.request.series[1])
     prediction = predict(ensemble, patient_in(scans.folder), options, progress)
     return bring_to_scanner(prediction, scans, grid)
@@ -72,14 +75,17 @@ def predict_scan_pairs(
     outputs: Outputs,
     overwrite: bool = False,
 ) -> dict[str, str]:
-    """Prepare each pair and write its results into folders; continue after one that fails.
+    """Prepare and predict each pair, and write its results to folders. Continue if one fails.
 
     Args:
-      requests: what to prepare, and the folder for the pair, which is named after the patient.
-      overwrite: prepare pairs and predict patients again that are there.
+      ensemble: the networks.
+      requests: for each pair, how to prepare it, and its folder, which is named after the patient.
+      options: options of the prediction.
+      outputs: folders for the results.
+      overwrite: prepare pairs and predict patients again if this was done before.
 
     Returns:
-      {patient: what went wrong}, empty when all went well.
+      {patient: error message} of the patients that failed.
     """
     by_name = {folder.name: (request, folder) for request, folder in requests}
 
@@ -96,10 +102,10 @@ def predict_scan_pairs(
 
 
 def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid) -> Prediction:
-    """Return a prediction with its result also on the second scan's own grid.
+    """Return a prediction with its result also on the grid of the second scan.
 
-    Both maps are interpolated and the mask is made anew from the probability. The warnings become
-    those of preparing and predicting together.
+    Both maps are interpolated, and the mask is computed from the interpolated probability. The
+    warnings of the preparation are added to those of the prediction.
     """
     pair, segmentation = prediction.pair, prediction.segmentation
     probability, disagreement = (
@@ -119,12 +125,13 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid)
 
 
 def warnings_of(record: PairRecord, quality: Quality) -> list[str]:
-    """Return what to know of a pair from preparing it and from predicting on it.
+    """Return the warnings of the preparation and of the prediction of a pair.
 
     Args:
-      record: how the pair was prepared.
+      record: record of the preparation.
+      quality: quality measures of the prepared pair.
     """
-    # Both measure how far the visits lie apart. Preparing says it if it is far, and knows what to
-    # look at, so predicting does not say it again.
-    is_told = record.registration.apart_mm > MOST_DISPLACEMENT_MM
-    return [*record.warnings, *quality.warnings(apart=not is_told)]
+    # Preparation and prediction both measure how far the visits are apart. If that is too far, the
+    # warning of the preparation is more specific, so that of the prediction is left out.
+    is_reported = record.registration.apart_mm > MOST_DISPLACEMENT_MM
+    return [*record.warnings, *quality.warnings(apart=not is_reported)]

@@ -1,4 +1,4 @@
-"""Tiles of a whole volume for inference: how large, where they lie, how they are put together."""
+"""Tiles for inference: choose their size, place them on a volume, and average their results."""
 
 import itertools
 import math
@@ -13,21 +13,21 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a volume is cut into tiles."""
+    """The sizes of the tiles and batches into which a volume is cut."""
 
-    tile: Shape  # of a tile, voxels; the network must be able to halve it
-    overlap: int  # voxels that neighbouring tiles share
+    tile: Shape  # voxels, multiples of the network's `side_multiple`
+    overlap: int  # voxels, overlap of neighbouring tiles
     batch_size: int  # tiles per call of the network
 
 
 def fit_tile(shape: Shape, largest: int, overlap: int, multiple: int) -> Shape:
-    """Return the smallest tile that covers a volume with as few tiles as `largest` ones would.
+    """Return the smallest tile with which a volume needs no more tiles than with the largest tile.
 
     Args:
       shape: (D, H, W) of the volume.
-      largest: largest side of a tile, voxels.
-      overlap: voxels that neighbouring tiles share, less than `largest`.
-      multiple: each side of the tile is a multiple of this; so must `largest` be.
+      largest: largest side of a tile, voxels; a multiple of `multiple`.
+      overlap: overlap of neighbouring tiles, voxels; less than `largest`.
+      multiple: each side of the tile is a multiple of this number of voxels.
     """
 
     def side(length: int) -> int:
@@ -42,19 +42,20 @@ def fit_tile(shape: Shape, largest: int, overlap: int, multiple: int) -> Shape:
 def tile_corners(shape: Shape, tile: Shape, overlap: int) -> list[Shape]:
     """Return the corners of tiles that cover a volume.
 
-    They lie on a regular grid; the last tile is flush with the edge.
+    The tiles lie on a regular grid, but the last tile along each axis ends at the edge of the
+    volume, so it may overlap more.
 
     Args:
-      shape: (D, H, W). Where it is smaller than a tile, the tile hangs over its end.
-      tile: (D, H, W), too.
-      overlap: voxels that neighbouring tiles share, or more.
+      shape: (D, H, W) of the volume. If it is smaller than a tile, the tile extends beyond its end.
+      tile: (D, H, W) of a tile.
+      overlap: least overlap of neighbouring tiles, voxels.
 
     Raises:
       InputError: the overlap is negative or as large as a tile.
     """
     if not 0 <= overlap < min(tile):
         raise InputError(
-            f"overlap is {overlap}; expected 0 to {min(tile) - 1}, less than a tile's side"
+            f"overlap is {overlap}; expected 0 to {min(tile) - 1} voxels, less than a tile's side"
         )
     starts = [
         [*range(0, length - side, side - overlap), max(0, length - side)]
@@ -64,19 +65,19 @@ def tile_corners(shape: Shape, tile: Shape, overlap: int) -> list[Shape]:
 
 
 class TileAverage:
-    """The average of overlapping tiles: add tiles one by one, then read `mean()`."""
+    """The average of overlapping tiles. Add the tiles one by one, then call `mean()`."""
 
     def __init__(self, shape: Shape):
         self._sum = np.zeros(shape, dtype=np.float32)
         self._count = np.zeros(shape, dtype=np.float32)
 
     def add(self, tile: np.ndarray, corner: Shape) -> None:
-        """Add a (D, H, W) tile that begins at `corner`, less what hangs over the end."""
+        """Add a (D, H, W) tile that begins at `corner`. Its part beyond the volume is ignored."""
         box = tuple(slice(c, c + side) for c, side in zip(corner, tile.shape, strict=True))
         inside = self._sum[box]
         inside += tile[tuple(slice(side) for side in inside.shape)]
         self._count[box] += 1
 
     def mean(self) -> np.ndarray:
-        """(D, H, W) float32; 0 where no tile was added."""
+        """Return the average, (D, H, W) float32; it is 0 where no tile was added."""
         return self._sum / np.maximum(self._count, 1)

@@ -1,3 +1,5 @@
+"""Ensembles: mean and disagreement of several networks, their options, and their outputs."""
+
 import jax
 import nibabel as nib
 import numpy as np
@@ -22,22 +24,24 @@ def read(path):
     return np.asarray(nib.load(path).dataobj)
 
 
-def test_mean_and_disagreement_are_those_of_the_members_own_maps(runs, flags, tmp_path, capsys):
-    alone = []
+def test_the_outputs_are_the_mean_and_deviation_of_the_maps_of_the_members(
+    runs, flags, tmp_path, capsys
+):
+    single = []
     for run in runs:
         path = tmp_path / f"{run.name}.nii.gz"
         assert predict([f"--model={run}", *flags, f"--probability={path}"]) == 0
-        alone.append(read(path))
+        single.append(read(path))
     mean, apart = tmp_path / "mean.nii.gz", tmp_path / "apart.nii.gz"
     capsys.readouterr()
     together = [*models(runs), *flags, f"--probability={mean}", f"--uncertainty={apart}"]
     assert predict(together) == 0
-    said = capsys.readouterr().out.splitlines()
-    for line, run in zip(said, runs, strict=False):
-        assert line == f"model: {run}, its last checkpoint, step 4"
+    lines = capsys.readouterr().out.splitlines()
+    for line, run in zip(lines, runs, strict=False):
+        assert line == f"model: {run}, last checkpoint (step 4)"
 
-    np.testing.assert_allclose(read(mean), np.mean(alone, axis=0), atol=1e-6)
-    np.testing.assert_allclose(read(apart), np.std(alone, axis=0), atol=1e-6)
+    np.testing.assert_allclose(read(mean), np.mean(single, axis=0), atol=1e-6)
+    np.testing.assert_allclose(read(apart), np.std(single, axis=0), atol=1e-6)
     assert read(apart).max() > 0.01
     np.testing.assert_array_equal(read(tmp_path / "new.nii.gz"), read(mean) > np.float32(0.3))
     visit, image = nib.load(flags[1]), nib.load(apart)
@@ -47,20 +51,20 @@ def test_mean_and_disagreement_are_those_of_the_members_own_maps(runs, flags, tm
     assert (read(apart)[read(flags[4].split("=")[1]) == 0] == 0).all()
 
 
-def test_one_run_says_what_it_says_without_an_ensemble(runs, patients_root):
+def test_an_ensemble_of_one_run_gives_the_map_of_that_run(runs, patients_root):
     ensemble = Ensemble(runs[:1])
     (member,) = ensemble.members
     patient = layout.find_patients(patients_root, 0)[0]
     pair = read_pair(patient)
     found = ensemble.segment(patient, pair, ensemble.options())
     resampled = resample(patient, pair, member.preprocessing.settings)
-    wanted = member.segment(patient, pair, resampled, member.options)
-    np.testing.assert_array_equal(found.probability, wanted)
-    assert np.ptp(wanted) > 0.01
+    expected = member.segment(patient, pair, resampled, member.options)
+    np.testing.assert_array_equal(found.probability, expected)
+    assert np.ptp(expected) > 0.01
     assert (found.disagreement == 0).all()
 
 
-def test_networks_of_one_form_are_compiled_once(runs):
+def test_networks_with_the_same_layers_are_compiled_once(runs):
     first, second, third = Ensemble(runs).members
     assert first._forward is second._forward is third._forward
     one, other = (jax.tree.leaves(member._variables) for member in (first, second))
@@ -74,14 +78,14 @@ def test_a_warning_of_several_members_is_given_once(runs, flags, patients_root):
     found = ensemble.segment(patient, pair, ensemble.options())
     warnings = found.quality.warnings()
     assert sum("first visit's intensities" in warning for warning in warnings) == 1
-    alone = [
+    single = [
         Ensemble([run]).segment(patient, pair, ensemble.options()).quality.deviations[0]
         for run in runs
     ]
-    assert found.quality.deviations[0] == max(alone)  # the bound is the same for all three
+    assert found.quality.deviations[0] == max(single)  # all three have the same bound
 
 
-def test_options_are_the_first_runs_where_they_are_not_given(runs, small_config, tmp_path):
+def test_options_that_are_not_given_are_those_of_the_first_run(runs, small_config, tmp_path):
     small_config.predict.overlap = 3
     small_config.predict.batch_size = 7
     other = save_run(tmp_path / "other", small_config)
@@ -92,19 +96,19 @@ def test_options_are_the_first_runs_where_they_are_not_given(runs, small_config,
 
 
 @pytest.mark.parametrize(("name", "value"), [("threshold", 0.5), ("min_lesion_mm3", 3.0)])
-def test_runs_that_cut_the_mean_differently_are_refused_unless_told(
+def test_different_options_for_the_mean_are_refused_unless_one_is_given(
     runs, small_config, tmp_path, name, value
 ):
-    own = small_config.predict[name]
+    first = small_config.predict[name]
     small_config.predict[name] = value
     ensemble = Ensemble([*runs, save_run(tmp_path / "other", small_config)])
-    message = f"--{name}: .*one has {own:g}, .*other has {value:g}; .*give --{name}"
+    message = f"--{name}: .*one has {first:g}, .*other has {value:g}. .*Give --{name}"
     with pytest.raises(InputError, match=message):
         ensemble.options()
     assert getattr(ensemble.options(**{name: value}), name) == value
 
 
-def test_tiles_must_suit_every_member(runs, small_config, tmp_path):
+def test_tiles_must_be_valid_for_every_member(runs, small_config, tmp_path):
     small_config.data.patch_size = 4
     ensemble = Ensemble([*runs, save_run(tmp_path / "small", small_config)])
     with pytest.raises(InputError, match=r"--overlap is 4; expected 0 to 3 voxels.*small"):
@@ -121,23 +125,25 @@ def test_the_folder_of_a_cross_validation_is_the_ensemble_of_its_folds(
         save_run(folds.run(fold), small_config, seed=fold)
     folds.save([["patient_0"], ["patient_1"]])
     apart, page = tmp_path / "apart.nii.gz", tmp_path / "page.html"
-    output = [f"--uncertainty={apart}", f"--report={page}"]
-    assert predict([f"--model={folds.path}", *flags, *output]) == 0
-    said = capsys.readouterr().out
+    outputs = [f"--uncertainty={apart}", f"--report={page}"]
+    assert predict([f"--model={folds.path}", *flags, *outputs]) == 0
+    output = capsys.readouterr().out
     html = page.read_text()
     for fold in range(2):
-        stated = f"{folds.run(fold)}, its last checkpoint, step 4"
-        assert said.splitlines()[fold] == f"model: {stated}"
+        stated = f"{folds.run(fold)}, last checkpoint (step 4)"
+        assert output.splitlines()[fold] == f"model: {stated}"
         assert stated in html
     assert "mean of the 2 models" in html
     assert read(apart).max() > 0.01
 
 
-def test_a_folder_of_patients_wants_every_output(runs, patients_root, tmp_path, capsys):
+def test_patients_are_skipped_only_if_every_requested_output_exists(
+    runs, patients_root, tmp_path, capsys
+):
     flags = [*models(runs[:2]), f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
     assert predict(flags) == 0
     flags.append(f"--uncertainty={tmp_path / 'apart'}")
-    assert predict(flags) == 0  # not done yet: the maps were not asked for before
+    assert predict(flags) == 0  # not skipped, because these maps were not requested before
     names = [f"patient_{k}.nii.gz" for k in range(4)]
     assert sorted(path.name for path in (tmp_path / "apart").iterdir()) == names
     (tmp_path / "apart" / names[2]).unlink()
@@ -150,13 +156,15 @@ def test_a_folder_of_patients_wants_every_output(runs, patients_root, tmp_path, 
 @pytest.mark.parametrize(
     ("take", "extra", "message"),
     [
-        (1, "--uncertainty={out}", "is only one network; expected several"),
-        (2, "--uncertainty={new}", "as --output; expected two places"),
-        (2, "--model={first}", "one is given twice; expected each once"),
+        (1, "--uncertainty={out}", "is only one network. Expected several"),
+        (2, "--uncertainty={new}", "the same as --output; expected different paths"),
+        (2, "--model={first}", "one is given twice; expected each model only once"),
         (2, "--uncertainty={page}", "expected a name that ends in .nii"),
     ],
 )
-def test_what_an_ensemble_cannot_do_is_refused(runs, flags, tmp_path, capsys, take, extra, message):
+def test_invalid_flags_for_an_ensemble_are_refused(
+    runs, flags, tmp_path, capsys, take, extra, message
+):
     out, page = tmp_path / "apart.nii.gz", tmp_path / "apart.html"
     extra = extra.format(out=out, new=tmp_path / "new.nii.gz", first=runs[0], page=page)
     assert predict([*models(runs[:take]), *flags, extra]) == 1

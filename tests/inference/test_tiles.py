@@ -1,3 +1,5 @@
+"""Tiles: their corners, their average, and their size."""
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ def cube(side):
     return (side,) * 3
 
 
-def test_tiles_step_regularly_and_the_last_is_flush():
+def test_tiles_have_equal_steps_and_the_last_ends_at_the_edge():
     corners = tile_corners((56, 98, 131), cube(56), 14)
     assert sorted({c[0] for c in corners}) == [0]
     assert sorted({c[1] for c in corners}) == [0, 42]
@@ -23,10 +25,10 @@ def test_tiles_step_regularly_and_the_last_is_flush():
         ((13, 14, 15), cube(8), 2),
         ((8, 9, 31), cube(8), 7),
         ((10, 8, 8), cube(8), 0),
-        ((13, 14, 15), (16, 8, 12), 3),  # hangs over the first axis
+        ((13, 14, 15), (16, 8, 12), 3),  # longer than the volume along the first axis
     ],
 )
-def test_constant_in_constant_out(shape, tile, overlap):
+def test_constant_tiles_give_a_constant_volume(shape, tile, overlap):
     average = TileAverage(shape)
     for corner in tile_corners(shape, tile, overlap):
         average.add(np.full(tile, 0.3, np.float32), corner)
@@ -34,7 +36,7 @@ def test_constant_in_constant_out(shape, tile, overlap):
 
 
 @pytest.mark.parametrize("tile", [cube(8), (16, 8, 12), cube(24)])
-def test_identity_in_identity_out(tile):
+def test_tiles_cut_from_a_volume_give_the_same_volume(tile):
     volume = np.random.default_rng(0).normal(size=(13, 14, 15)).astype(np.float32)
     average = TileAverage(volume.shape)
     for corner in tile_corners(volume.shape, tile, 3):
@@ -49,24 +51,24 @@ def test_overlapping_tiles_are_averaged_and_the_rest_is_zero():
     assert average.mean()[0, 0].tolist() == [1, 2.5, 4, 0]
 
 
-def test_refuses_an_overlap_as_large_as_a_tile():
+def test_an_overlap_as_large_as_a_tile_is_refused():
     with pytest.raises(ValueError, match="overlap is 8; expected 0 to 7"):
         tile_corners((9, 9, 9), (16, 8, 16), 8)
 
 
 @pytest.mark.parametrize(
-    ("shape", "largest", "wanted"),
+    ("shape", "largest", "expected"),
     [
         ((100, 100, 100), 112, (104, 104, 104)),  # one tile is enough
         ((112, 113, 210), 112, (112, 64, 112)),  # 64 + 64 - 14 >= 113, 112 + 112 - 14 >= 210
         ((5, 8, 9), 56, (8, 8, 16)),
     ],
 )
-def test_a_fitted_tile_is_no_larger_than_it_must(shape, largest, wanted):
-    assert fit_tile(shape, largest, overlap=14 if largest > 56 else 0, multiple=8) == wanted
+def test_a_fitted_tile_is_as_small_as_possible(shape, largest, expected):
+    assert fit_tile(shape, largest, overlap=14 if largest > 56 else 0, multiple=8) == expected
 
 
-def test_fitted_tiles_are_as_few_as_the_largest_and_cover_less():
+def test_fitted_tiles_are_no_more_than_the_largest_tiles_would_be():
     generator = np.random.default_rng(0)
     for _ in range(200):
         shape = tuple(int(n) for n in generator.integers(20, 260, 3))
