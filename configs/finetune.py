@@ -1,10 +1,10 @@
-"""The released weights, trained on with a few labelled pairs of one's own: `open_ms`, for a while
-and in small steps.
+"""Fine-tune the released weights on a few labelled pairs of your own.
 
     python launch.py --config=configs/finetune.py --config.data.root=ROOT
 
-Time and scores with phantoms are in the README; with real pairs: not measured. Ours throughout: the
-paper trains from random weights.
+It is the configuration `open_ms` with fewer steps and a lower learning rate. The page
+docs/howto/fine_tune.md has the time and the scores with phantoms. They were not measured with real
+pairs. None of the values are from the paper, which trains from random weights.
 """
 
 from ml_collections import ConfigDict
@@ -17,9 +17,9 @@ def get_config() -> ConfigDict:
     config.init = "weights"
     config.data.root = "data/mine"
     config.data.phantom_patients = 0
-    config.data.validation_patients = 0  # of a few pairs none can be spared: see cross-validation
+    config.data.validation_patients = 0  # few pairs: train on all, and cross-validate for scores
     config.data.patches_per_patient = 100
-    config.predict.min_lesion_mm3 = 30.0  # as the released weights
+    config.predict.min_lesion_mm3 = 30.0  # as in the released weights
     config.train.batch_size = 8
     config.train.epochs = 5
     config.train.max_steps = 0

@@ -1,13 +1,15 @@
-"""Fenneteau et al., "Siamese convolutional neural network for new multiple sclerosis lesion
-segmentation", MSSEG-2 challenge at MICCAI 2021 (hal-03359032): the paper, every constant.
+"""The training of the paper, with all its constants.
 
     python launch.py --config=configs/msseg2.py --config.data.root=/path/to/MSSEG2
 
-Hardware: 4 GPUs in the paper. Time and scores with this code: not measured (the challenge's data
-are needed).
+The paper is: Fenneteau et al., "Siamese convolutional neural network for new multiple sclerosis
+lesion segmentation", MSSEG-2 challenge at MICCAI 2021 (hal-03359032).
 
-The defaults of all fields are the paper's constants. `python launch.py --help` lists them with
-their meaning, unit and range; they are defined in msseg_jax/configuration/sections.py.
+Hardware: 4 GPUs in the paper. The time and the scores with this code were not measured, because
+they need the challenge's data.
+
+The defaults of the fields are the paper's constants. `python launch.py --help` lists all fields
+with their meaning, unit and range. msseg_jax/configuration/sections.py defines them.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,12 @@
-"""The paper's training on augmented patches: `msseg2` with flips, deformations, misregistration
-of the visits, and the ways in which scanners differ.
+"""The paper's training (`msseg2`) with augmented patches.
 
     python launch.py --config=configs/msseg2_augmented.py --config.data.root=/path/to/MSSEG2
 
-Hardware: as `msseg2`; what augmentation takes of the processors is in docs/benchmarks.md. Time and
-scores: not measured (the challenge's data are needed). All limits are in `msseg2`.
+The augmentation flips and deforms patches, misregisters the visits, and changes intensities as
+different scanners do. Its limits are the defaults of the fields in `config.augmentation`.
+
+Hardware: as for `msseg2`. docs/explanation/benchmarks.md tells how much CPU time augmentation
+takes. The time and the scores were not measured, because they need the challenge's data.
 """
 
 from ml_collections import ConfigDict

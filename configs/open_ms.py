@@ -1,15 +1,16 @@
-"""The first part of the training of the released weights: pairs made of public FLAIRs.
+"""The first part of the training of the released weights, on synthetic pairs of public FLAIRs.
 
     python launch.py --config=configs/open_ms.py --config.data.root=ROOT
 
-ROOT holds what `msseg synthetic` makes of the scans and lesion masks of the
-University of Ljubljana (CC-BY); `open_ms_second` goes on from there. MODEL_CARD.md has the
+ROOT is the folder of pairs that `msseg synthetic` makes from the scans and lesion masks of the
+University of Ljubljana (CC-BY). `open_ms_second` continues this training. MODEL_CARD.md has the
 commands, the time and the scores.
 
-The network is the paper's, with one target, as the labels of made lesions have no experts. What
-differs from `msseg2` is what minutes on one GPU, or hours on a CPU, allow: voxels of 1 mm, patches
-of 40 mm, and 50400 of them (from 180 pairs) in place of the paper's 1.4 million of 45 mm. The
-operating point (threshold, smallest lesion) is given when it is exported.
+The network is the paper's, but with one target, because synthetic lesions are not labelled by
+several experts. The other differences from `msseg2` make the training short, minutes on one GPU or
+hours on a CPU: voxels of 1 mm, and 50400 patches of 40 mm (from 180 pairs) in place of the paper's
+1.4 million patches of 45 mm. The operating point (threshold, smallest lesion) is set later, when
+the network is exported.
 """
 
 from ml_collections import ConfigDict
@@ -21,8 +22,8 @@ def get_config() -> ConfigDict:
     config = shipped("msseg2")
     config.model.targets = 1
     config.model.initial_probability = 0.005
-    config.model.dropout_rate = 0.0  # the training is short, and its patches never come twice
-    config.model.norm_momentum = 0.98  # small batches, so their statistics are averaged for longer
+    config.model.dropout_rate = 0.0  # the training is short, and no patch is repeated
+    config.model.norm_momentum = 0.98  # small batches: average their statistics over more steps
     config.data.spacing_mm = 1.0
     config.data.patch_size = 40
     config.data.lesion_patch_probability = 0.6
@@ -34,7 +35,7 @@ def get_config() -> ConfigDict:
     config.train.log_every_steps = 20
     config.train.checkpoint_every_steps = 300
 
-    # Pairs are made with differences of their own: what is added is what costs little.
+    # The synthetic pairs already differ in many ways. Add only augmentation that takes little time.
     config.augmentation.enabled = True
     config.augmentation.affine_probability = 0.2
     config.augmentation.elastic_probability = 0.0

@@ -1,11 +1,12 @@
-"""The second part of the training of the released weights: what it is that is worth a mark.
+"""The second part of the training of the released weights: faint lesions are not labelled here.
 
     python launch.py --config=configs/open_ms_second.py --config.data.root=ROOT --config.init=RUN
 
-RUN is a run of `open_ms` (without the flag: the one in the folder that such a run has by itself)
-on pairs in which the faintest lesions are labelled as well (`--least_contrast=0`): there are more
-lesions to learn from, but the network then also marks small differences of the protocol. ROOT
-holds other pairs, in which they are not. MODEL_CARD.md has the commands, the time and the scores.
+RUN is the folder of a run of `open_ms`; the default is that run's default folder, runs/open_ms. In
+its pairs even the faintest lesions were labelled (`--least_contrast=0`). This gives more lesions to
+learn from, but the network then also marks small differences of the protocol. ROOT holds other
+pairs, in which the faintest lesions are not labelled. MODEL_CARD.md has the commands, the time and
+the scores.
 """
 
 from ml_collections import ConfigDict

@@ -1,1 +1,1 @@
-"""The configuration: every field with its name, unit, range and default, defined once."""
+"""The configuration: define, read, check, change and compare its fields."""

@@ -1,4 +1,4 @@
-"""Whether two configurations may belong to one run."""
+"""Compare configurations: of a run and its continuation, and of processes that train together."""
 
 import json
 
@@ -8,29 +8,29 @@ from msseg_jax.configuration.sections import Configuration
 
 
 def differences(config: Configuration, stored: Configuration) -> list[str]:
-    """Return the fields in which a configuration cannot continue a run, in words.
+    """Return a message for each field that prevents a configuration from continuing a run.
 
     Args:
-      stored: the configuration of the run.
+      stored: the configuration with which the run was started.
     """
     ours, theirs = _flat(config), _flat(stored)
     free = _marked(Configuration, "free")
     return [
-        f"config.{field} is {ours[field]}, the run has {theirs[field]}"
+        f"config.{field} is {ours[field]}, but the run has {theirs[field]}"
         for field in sorted(ours)
         if ours[field] != theirs[field] and field not in free
     ]
 
 
 def what_must_agree(config: Configuration) -> str:
-    """Return the fields in which processes that train together must agree, as text."""
+    """Return, as text, the fields that must be equal in all processes that train together."""
     own = _marked(Configuration, "own")
     fields = {name: value for name, value in _flat(config).items() if name not in own}
     return json.dumps(fields, sort_keys=True)
 
 
 def _flat(section: BaseModel, prefix: str = "") -> dict[str, object]:
-    """Return the values by their dotted names, as JSON holds them."""
+    """Return all values of a section by dotted name, in the types that JSON has."""
     values: dict[str, object] = {}
     for name, value in section:
         if isinstance(value, BaseModel):
@@ -41,7 +41,7 @@ def _flat(section: BaseModel, prefix: str = "") -> dict[str, object]:
 
 
 def _marked(section: type[BaseModel], mark: str, prefix: str = "") -> set[str]:
-    """Return the dotted names of the fields with a mark of `section.setting`."""
+    """Return the dotted names of the fields for which `setting` was called with `mark` set."""
     names: set[str] = set()
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -1,4 +1,6 @@
-"""Configuration files: Python files with a `get_config()` that returns a ConfigDict.
+"""Find and read configuration files: Python files with a `get_config()` that returns a ConfigDict.
+
+For example:
 
     from msseg_jax.configuration.files import shipped
 
@@ -7,8 +9,8 @@
         config.train.batch_size = 8
         return config
 
-A ConfigDict exists only while a configuration is being written. Everything else takes the typed
-sections that `read` returns.
+A ConfigDict is used only to write a configuration. All other code uses the typed sections that
+`read` returns.
 """
 
 import re
@@ -26,22 +28,22 @@ from msseg_jax.configuration.section import Section
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.system.errors import InputError
 
-# In an installed package the folder `configs` lies in it, in a checkout beside it. Beside an
-# installed package lie those of others.
+# In an installed package, the folder `configs` is inside it. In a checkout, it is next to it. A
+# folder `configs` next to an installed package belongs to another package, so look inside first.
 _PACKAGE = Path(__file__).parents[1]
 _IN_PACKAGE = _PACKAGE / "configs"
 _FOLDER = _IN_PACKAGE if _IN_PACKAGE.is_dir() else _PACKAGE.parent / "configs"
 
 
 def default() -> ConfigDict:
-    """Return the paper's configuration, to be changed; fields that do not exist cannot be set."""
+    """Return the paper's configuration. Its fields can be changed, but none can be added."""
     return _as_config_dict(Configuration()).lock()
 
 
 def shipped(name: str) -> ConfigDict:
-    """Return a configuration that comes with the program, such as 'msseg2', to be changed."""
+    """Return a configuration that comes with the program, such as 'msseg2'; it can be changed."""
     if name not in names():
-        raise InputError(f"no configuration {name!r} is shipped; expected {', '.join(names())}")
+        raise InputError(f"{name!r} is not a shipped configuration; expected {', '.join(names())}")
     return _run(_FOLDER / f"{name}.py")
 
 
@@ -60,8 +62,8 @@ def find(name: str) -> Path:
     if path.is_file():
         return path
     raise InputError(
-        f"--config={name}: no such file; expected the path of a configuration file, or one of "
-        f"{', '.join(names())}"
+        f"--config={name}: no such file; expected the path of a configuration file, or the name of "
+        f"a shipped configuration: {', '.join(names())}"
     )
 
 
@@ -71,47 +73,49 @@ def names() -> list[str]:
 
 
 def read(file: Path, overrides: Sequence[str] = ()) -> Configuration:
-    """Read a configuration file, change the fields that are overridden, and check the result.
+    """Read a configuration file, apply the overrides, and check the result.
 
     Args:
-      overrides: such as '--config.train.batch_size=8', as the user typed them.
+      overrides: flags as the user typed them, such as '--config.train.batch_size=8'.
 
     Raises:
-      InputError: the file cannot be loaded, there is no such field, or a value cannot work.
+      InputError: the file cannot be loaded, a field does not exist, or a value is invalid.
     """
     return typed(override(_run(file), overrides))
 
 
 def typed(config: ConfigDict) -> Configuration:
-    """Return the typed sections of a ConfigDict.
+    """Convert a ConfigDict to typed sections, and check its values.
 
     Raises:
-      InputError: with a line for each field whose value cannot work.
+      InputError: values are invalid. The message has one line for each of them.
     """
     return Configuration.of(config.to_dict(), "config")
 
 
 def _run(file: Path) -> ConfigDict:
-    """Return what get_config() of a file returns."""
+    """Load a configuration file, and return the result of its get_config()."""
     spec = spec_from_file_location(f"configuration_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise InputError(f"--config={file}: expected a Python file (.py)")
     module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # where a dataclass in the file looks for its module
+    sys.modules[spec.name] = module  # dataclasses in the file look up their module here
     try:
         spec.loader.exec_module(module)
         config = module.get_config()
     except InputError:
         raise
-    except (Exception, SystemExit) as error:  # the user's own code may fail in any way
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         reason = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")
-        reason = reason.partition(" Other fields present")[0]  # of ml_collections: all of them
+        reason = reason.partition(" Other fields present")[0]  # a long list by ml_collections
         raise InputError(
-            f"--config={file}: {reason:.300}; expected a get_config() that sets fields that exist "
-            "to values of their type"
+            f"--config={file}: {reason:.300}; expected a function get_config() that sets existing "
+            "fields to values of their type"
         ) from error
     if not isinstance(config, ConfigDict):
-        raise InputError(f"--config={file}: get_config() returns no ConfigDict: {config!r:.80}")
+        raise InputError(
+            f"--config={file}: get_config() returned {config!r:.80}; expected a ConfigDict"
+        )
     return config
 
 
@@ -121,7 +125,7 @@ def _as_config_dict(section: Section) -> ConfigDict:
         value = getattr(section, name)
         if isinstance(value, Section):
             value = _as_config_dict(value)
-        elif value is None:  # a plain None could not be overridden
+        elif value is None:  # a plain None has no type, so it could not be overridden
             (kind,) = (one for one in get_args(field.annotation) if one is not NoneType)
             value = config_dict.placeholder(kind)
         config[name] = value

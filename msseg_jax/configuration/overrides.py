@@ -1,4 +1,4 @@
-"""Fields of a configuration that the command line overrides, such as --config.seed=1."""
+"""Override fields of a configuration by command-line flags such as --config.seed=1."""
 
 import difflib
 import re
@@ -12,33 +12,36 @@ from ml_collections.config_flags import config_flags
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from msseg_jax.configuration.section import expected
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.system.errors import InputError
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
-    """Return a configuration with other values, as absl reads them.
+    """Return a configuration with the overridden values. absl parses the flags.
 
     Args:
-      overrides: such as '--config.train.batch_size=8', as the user typed them. '=None' empties a
-        field that may be empty.
+      overrides: flags as the user typed them, such as '--config.train.batch_size=8'. '=None' sets
+        a field to None, if that is a possible value of the field.
 
     Raises:
-      InputError: there is no such field, or it cannot hold the value.
+      InputError: a field does not exist, or a value does not have the type of its field.
     """
     nones, arguments = [], [""]
     for argument in overrides:
         named = _find_field(argument)
         if named and argument.endswith("=None") and NoneType in get_args(named[1].annotation):
-            nones.append(named[0])  # absl would read it as a text
+            nones.append(named[0])  # absl would parse it as the text 'None'
         else:
             arguments.append(argument)
-    values = flags.FlagValues()  # its own, so that nothing depends on the flags of the process
+    values = flags.FlagValues()  # not the global flags of the process
     try:
         holder = config_flags.DEFINE_config_dict(
             "config", config, flag_values=values, sys_argv=arguments
         )
         rest = values(arguments)
+    except flags.IllegalFlagValueError as error:
+        raise InputError(_not_a_value(error)) from error
     except (flags.Error, ValueError) as error:
         raise InputError(str(error)) from error
     if len(rest) > 1:
@@ -49,10 +52,13 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 
 
 def _find_field(argument: str) -> tuple[str, FieldInfo] | None:
-    """Return the field that an argument sets, and its dotted name; None for a value on its own.
+    """Return the dotted name and the definition of the field that an argument sets.
+
+    Returns:
+      None if the argument is not a flag of the configuration.
 
     Raises:
-      InputError: there is no such field.
+      InputError: the field does not exist.
     """
     found = re.match(r"--?(?:no)?config\.([^=]*)", argument)
     if not found:
@@ -73,9 +79,26 @@ def _find_field(argument: str) -> tuple[str, FieldInfo] | None:
     return found[1], field
 
 
+def _not_a_value(error: flags.IllegalFlagValueError) -> str:
+    """Return a message about a value that absl cannot convert to the type of its field."""
+    # absl writes "flag --config.FIELD=VALUE: REASON". The reason is an error of Python's `int()`
+    # or `float()`, and does not say what is expected.
+    argument = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
+    named = _find_field(argument)
+    if named is None:
+        return str(error)
+    field = named[1]
+    kinds = {int: "a whole number", float: "a number", bool: "true or false"}
+    types = get_args(field.annotation) or (field.annotation,)
+    words = [word for kind, word in kinds.items() if kind in types]
+    if limits := expected(field):
+        words.append(limits)
+    return f"{argument}: expected {', '.join(words)}"
+
+
 def _not_a_field(place: str, name: str, fields: list[str]) -> str:
     if not fields:
-        return f"{place} has no parts; write a whole tuple, such as '(1,2)'"
+        return f"{place} cannot be set in parts; set its whole value, such as '(1,2)' for a tuple"
     close = difflib.get_close_matches(name, fields, n=1)
     advice = (
         f"did you mean {place}.{close[0]}?" if close else f"expected one of {', '.join(fields)}"

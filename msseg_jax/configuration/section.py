@@ -1,4 +1,4 @@
-"""A group of settings: frozen, typed, and valid once it exists."""
+"""The base class of configuration sections: frozen, typed, and checked on creation."""
 
 import json
 from typing import Any, Self, get_args
@@ -11,7 +11,7 @@ from msseg_jax.system.errors import InputError
 
 
 class Section(BaseModel):
-    """Settings that are checked when they are made, and never change.
+    """Settings that are checked when they are created, and cannot be changed.
 
     Two sections with the same values are equal and have the same hash.
     """
@@ -20,15 +20,15 @@ class Section(BaseModel):
 
     @classmethod
     def of(cls, fields: object, name: str, *, complete: bool = False) -> Self:
-        """Return the section with these values; lists become tuples.
+        """Create a section from plain values; lists become tuples.
 
         Args:
-          fields: plain values by name, as JSON holds them.
-          name: what the messages call it, such as 'config'.
-          complete: whether every field must be given; otherwise defaults fill the gaps.
+          fields: values by field name, in the types that JSON has.
+          name: name of the section in error messages, such as 'config'.
+          complete: require every field. If false, missing fields get their defaults.
 
         Raises:
-          InputError: with a line for each field whose value cannot work.
+          InputError: values are invalid or missing. The message has one line for each of them.
         """
         if complete and (missing := _missing(cls, fields)):
             raise InputError("\n".join(f"{name}.{field} is missing" for field in missing))
@@ -36,7 +36,7 @@ class Section(BaseModel):
             return cls.model_validate_json(json.dumps(fields))
         except ValidationError as error:
             problems = error.errors()
-            # pydantic also calls a tuple too short whose items are wrong.
+            # If items of a tuple are invalid, pydantic also reports that the tuple is too short.
             wrong_items = {problem["loc"][:-1] for problem in problems}
             lines = [
                 _in_words(cls, problem, name)
@@ -52,17 +52,17 @@ def setting(
     """Declare a field of a section.
 
     Args:
-      text: what it means, with its unit.
-      free: whether a run may be continued with another value.
-      own: whether processes that train together may have different values.
-      limits: ge, gt, le, lt, min_length, as pydantic's `Field` takes them.
+      text: meaning of the field, with its unit.
+      free: a run may be continued with another value.
+      own: processes that train together may have different values.
+      limits: ge, gt, le, lt and min_length of pydantic's `Field`.
     """
     marks: dict[str, JsonValue] = {"free": free, "own": own}
     return Field(default, description=text, json_schema_extra=marks, **limits)
 
 
 def expected(field: FieldInfo) -> str:
-    """Return the values that a field may have, in words; empty if any will do."""
+    """Return the range of a number in words; '' if the field has no limits."""
     limits = {}
     for limit in field.metadata:
         for name in ("ge", "gt", "le", "lt"):
@@ -85,9 +85,9 @@ def expected(field: FieldInfo) -> str:
 
 
 def _missing(section: type[BaseModel], fields: object) -> list[str]:
-    """Return the dotted names of the fields of a section that are not among `fields`."""
+    """Return the dotted names of all fields of a section that `fields` does not contain."""
     if not isinstance(fields, dict):
-        return []  # validation refuses it
+        return []  # not a section at all: the validation reports it
     names = []
     for name, field in section.model_fields.items():
         if name not in fields:
@@ -97,7 +97,7 @@ def _missing(section: type[BaseModel], fields: object) -> list[str]:
         parts = {name: value}
         if isinstance(value, list):
             parts = {f"{name}[{number}]": item for number, item in enumerate(value)}
-        # Of the field itself, or of its items if it is a tuple.
+        # The types of a tuple's items, or else the type of the field.
         kinds = get_args(field.annotation) if isinstance(value, list) else (field.annotation,)
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -107,11 +107,11 @@ def _missing(section: type[BaseModel], fields: object) -> list[str]:
 
 
 def _in_words(section: type[BaseModel], problem: ErrorDetails, name: str) -> str:
-    """Return what is wrong with a field: its place, its value and what was expected."""
+    """Return a message about an invalid field: its place, its value and what is expected."""
     place = name
     field: FieldInfo | None = None
     for part in problem["loc"]:
-        if isinstance(part, int):  # of a tuple, whose items have limits of their own
+        if isinstance(part, int):  # an item of a tuple: the limits of the field do not apply to it
             place, field = f"{place}[{part}]", None
             continue
         place, field = f"{place}.{part}", section.model_fields.get(part)

@@ -1,7 +1,10 @@
-"""Every setting of a training and of a prediction: name, meaning, unit, range and default.
+"""Define all fields of the configuration, each with its meaning, unit, range and default.
 
-The defaults are the constants of the paper (Fenneteau et al., MSSEG-2, 2021). Where the paper says
-nothing, the text says "ours".
+The defaults are the constants of the paper (Fenneteau et al., MSSEG-2, 2021). If the paper does not
+give a value, the description of the field ends with "not from the paper". The paper describes no
+augmentation, so none of the defaults in `AugmentationSettings` are from it.
+
+`--help` prints the descriptions, each followed by the range of the field.
 """
 
 from collections.abc import Sequence
@@ -15,9 +18,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[int, Field(ge=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
-# How far the control points of a cubic B-spline may move along each axis, in cells of their grid,
-# before it may fold space: 1 / 2.48 in three dimensions (Choi and Lee, "Injectivity conditions of
-# 2D and 3D uniform cubic B-spline functions", Graphical Models 62, 2000).
+# If no control point of a cubic B-spline moves further than this along an axis, in cells of the
+# grid, the deformation cannot fold space. The limit is 1 / 2.48 in three dimensions (Choi and Lee,
+# "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical Models 62,
+# 2000).
 UNFOLDED = 0.4
 
 
@@ -25,37 +29,65 @@ class NetworkSettings(Section):
     """The layers of the network."""
 
     widths: tuple[Width, ...] = setting(
-        (6, 7, 8, 8), "feature maps by depth; ours, meets the paper's 40,465 parameters",
+        (6, 7, 8, 8), "feature maps at each depth, from full resolution down: two or more numbers, "
+        "each 1 or more. The default gives the paper's 40,465 parameters; not from the paper",
         min_length=2,
     )  # fmt: skip
-    node_convolutions: int = setting(2, "3x3x3 convolutions per U-Net++ node", ge=1)
-    refinement_width: int = setting(5, "feature maps of the refinement block; ours", ge=1)
-    refinement_convolutions: int = setting(4, "3x3x3 convolutions of the refinement block", ge=1)
-    targets: int = setting(5, "output maps: the consensus, then the experts", ge=1)
+    node_convolutions: int = setting(2, "3x3x3 convolutions in each node of the U-Net++", ge=1)
+    refinement_width: int = setting(
+        5, "feature maps of the refinement block; not from the paper", ge=1
+    )
+    refinement_convolutions: int = setting(4, "3x3x3 convolutions in the refinement block", ge=1)
+    targets: int = setting(
+        5, "number of output maps: the first is the consensus, the others are one per expert", ge=1
+    )
     initial_probability: float = setting(
-        0.5, "of new lesion in the untrained network: the output's first bias; ours", gt=0, lt=1
+        0.5,
+        "probability of a new lesion that the initial bias of the output layer gives in every "
+        "voxel; not from the paper",
+        gt=0,
+        lt=1,
     )
-    dropout_rate: float = setting(0.1, "share of whole feature maps; ours", ge=0, lt=1)
+    dropout_rate: float = setting(
+        0.1,
+        "share of feature maps that dropout sets to zero during training, each as a whole; not "
+        "from the paper",
+        ge=0,
+        lt=1,
+    )
     norm_momentum: float = setting(
-        0.9, "decay per step of batch norm's running statistics; ours", gt=0, lt=1
+        0.9,
+        "share of batch norm's running statistics that is kept at each step; not from the paper",
+        gt=0,
+        lt=1,
     )
-    norm_epsilon: float = setting(1e-5, "added to batch norm's variances; ours", gt=0)
+    norm_epsilon: float = setting(
+        1e-5, "constant that batch norm adds to variances; not from the paper", gt=0
+    )
 
     @property
     def side_multiple(self) -> int:
-        """Voxels of which a patch's side must be a multiple: it is halved once per depth."""
+        """The side of a patch must be a multiple of this: each depth but the first halves it."""
         return 2 ** (len(self.widths) - 1)
 
 
 class PreprocessingSettings(Section):
-    """What the preprocessing of a pair depends on, beside the fitted landmarks."""
+    """The settings of preprocessing. It also depends on the landmarks fitted in training."""
 
-    spacing_mm: float = setting(0.8, "isotropic voxel side that the network sees, mm", gt=0)
+    spacing_mm: float = setting(
+        0.8, "isotropic voxel spacing to which all scans are resampled, mm", gt=0
+    )
     percentiles: tuple[Percent, ...] = setting(
         (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0),
-        "percentiles of Nyul's landmarks, ascending; ours", min_length=2,
+        "percentiles that are the landmarks of Nyul's intensity normalisation: two or more "
+        "numbers from 0 to 100, ascending; not from the paper", min_length=2,
     )  # fmt: skip
-    patch_size: int = setting(56, "side of a patch, voxels; the brain must hold one", ge=1)
+    patch_size: int = setting(
+        56,
+        "side of a patch, voxels. It must be a multiple of 8 with the default config.model.widths, "
+        "and no larger than any side of a brain's bounding box",
+        ge=1,
+    )
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
@@ -65,40 +97,66 @@ class PreprocessingSettings(Section):
 
 
 class DataSettings(PreprocessingSettings):
-    """The patients, who of them is held out, and which patches are cut."""
+    """The patients, which of them are held out, and the patches that are cut."""
 
     root: str = setting(
-        "data/msseg2", "folder with one folder per patient, MSSEG-2 layout", free=True, own=True
+        "data/msseg2",
+        "folder of the patients, with one folder per patient, in the MSSEG-2 layout",
+        free=True,
+        own=True,
     )
     phantom_patients: int = setting(
-        0, "more than 0: make that many phantoms in the work folder and use them", ge=0
+        0,
+        "number of phantoms (synthetic patients) to make in the work folder, and to use in place "
+        "of config.data.root; 0: use config.data.root",
+        ge=0,
     )
     phantom_spacing_mm: float | None = setting(
-        None, "voxel side of the phantoms, mm; None: each has its own", ge=0.5, le=4
+        None,
+        "isotropic voxel spacing of the phantoms, mm; None: each phantom has its own spacing",
+        ge=0.5,
+        le=4,
     )
     validation_patients: int = setting(
-        0, "patients held out of the training; the paper trains on all 40", ge=0
+        0,
+        "number of patients that are held out of the training; 0: none, as in the paper, which "
+        "trains on all 40",
+        ge=0,
     )
     folds: int = setting(
-        0, "folds of a cross-validation, in place of validation_patients; 0: none", ge=0
+        0,
+        "number of folds of a cross-validation, at least 2, in place of "
+        "config.data.validation_patients; 0: no cross-validation",
+        ge=0,
     )
-    fold: int = setting(0, "the fold that is held out, from 0; --mode=cross_validate: each")
+    fold: int = setting(
+        0,
+        "number of the fold that is held out, from 0 to config.data.folds - 1; leave it at 0 with "
+        "--mode=cross_validate, which holds out each fold in turn",
+    )
     lesion_patch_probability: float = setting(
-        0.8, "share of patches with a new lesion, of patients that have any", ge=0, le=1
+        0.8,
+        "share of patches that are placed on a new lesion, in patients with new lesions; all other "
+        "patches are centred on a random voxel of the brain",
+        ge=0,
+        le=1,
     )
-    patches_per_patient: int = setting(872, "patches per epoch", ge=1)
+    patches_per_patient: int = setting(872, "patches from each patient per epoch", ge=1)
     cache_dir: str | None = setting(
-        None, "folder of preprocessed patients; None: `cache` in the work folder", free=True,
-        own=True,
+        None, "folder for the cache of preprocessed patients; None: `cache` in the work folder",
+        free=True, own=True,
     )  # fmt: skip
-    workers: int = setting(2, "threads that cut patches", ge=1, free=True, own=True)
+    workers: int = setting(2, "number of threads that cut patches", ge=1, free=True, own=True)
     device_resident: bool = setting(
-        False, "hold all volumes in device memory, and cut patches there", free=True
+        False,
+        "keep all volumes in the memory of the device (GPU), and cut patches there; this excludes "
+        "augmentation",
+        free=True,
     )
 
     @property
     def preprocessing(self) -> PreprocessingSettings:
-        """The part that preprocessing depends on."""
+        """The fields on which preprocessing depends."""
         return PreprocessingSettings(
             spacing_mm=self.spacing_mm, percentiles=self.percentiles, patch_size=self.patch_size
         )
@@ -110,12 +168,12 @@ class DataSettings(PreprocessingSettings):
             problems.append("folds is 1; expected 0 (no cross-validation), or 2 or more")
         if self.folds and not 0 <= self.fold < self.folds:
             problems.append(
-                f"fold is {self.fold}; expected 0 to {self.folds - 1}, one of the folds"
+                f"fold is {self.fold}; expected 0 to {self.folds - 1}, the number of a fold"
             )
         if self.folds and self.validation_patients:
             problems.append(
                 f"validation_patients is {self.validation_patients}; expected 0 with "
-                "config.data.folds, because a fold is held out"
+                "config.data.folds, because then a fold is held out"
             )
         if not self.folds and self.fold:
             problems.append(f"fold is {self.fold}; expected 0 without config.data.folds")
@@ -125,102 +183,171 @@ class DataSettings(PreprocessingSettings):
 
 
 class AugmentationSettings(Section):
-    """How patches are made to differ. The paper says nothing of it: all ours.
+    """The augmentation of training patches. The paper describes none.
 
-    A probability is that of a patch for what the visits share, and of each visit for the rest.
-    Lengths are in voxels, intensities in standard deviations of the brain.
+    Spatial changes are drawn once per patch, because they are the same in both visits. Only the
+    misregistration moves one visit relative to the other. Changes of intensity are drawn for each
+    visit. Lengths are in voxels, and intensities in standard deviations of the brain.
     """
 
-    enabled: bool = setting(False, "whether patches are augmented")
-    # Which array axis is left to right depends on how a scan was stored, and the network is not
-    # told. Therefore all axes are flipped.
+    enabled: bool = setting(False, "augment the training patches")
+    # Scans are stored in different orientations, so any array axis may be left to right, and the
+    # network has no information about that. Therefore all axes are flipped.
     flip_probability: tuple[Probability, Probability, Probability] = setting(
-        (0.5, 0.5, 0.5), "of a flip, by array axis"
+        (0.5, 0.5, 0.5),
+        "probability that a patch is flipped, for each of the three array axes (0 to 1 each)",
     )
-    affine_probability: Probability = setting(0.5, "of a rotation and scaling about the centre")
-    rotation_degrees: float = setting(10.0, "largest angle, about any direction", ge=0, le=180)
-    scale: Probability = setting(0.1, "of each axis: factors from 1 / 1.1 to 1.1")
-    elastic_probability: Probability = setting(0.3, "of an elastic deformation")
-    elastic_cells: int = setting(4, "cells of the coarse grid along a patch's side", ge=1)
-    # The spline averages the control values: the largest move of a patch along an axis is mostly
-    # about 0.6 of the limit.
+    affine_probability: Probability = setting(
+        0.5, "probability that a patch is rotated and scaled about its centre"
+    )
+    rotation_degrees: float = setting(
+        10.0, "largest angle of the rotation, degrees, about an axis in any direction", ge=0, le=180
+    )
+    scale: Probability = setting(
+        0.1, "largest scaling of each axis: 0.1 gives factors from 1 / 1.1 to 1.1"
+    )
+    elastic_probability: Probability = setting(
+        0.3, "probability that a patch is deformed elastically"
+    )
+    elastic_cells: int = setting(
+        4, "cells of the elastic deformation's control grid along each side of a patch", ge=1
+    )
+    # A spline is a weighted mean of its control values. Therefore the largest displacement in a
+    # patch along an axis is usually about 0.6 of this limit.
     elastic: float = setting(
-        0.2, "limit of the grid's control values, in cells; more may fold a patch", ge=0,
-        le=UNFOLDED,
+        0.2, "largest displacement of a control point of the elastic deformation along each axis, "
+        "in cells of the control grid; above 0.4 the deformation could fold", ge=0, le=UNFOLDED,
     )  # fmt: skip
-    misregistration_probability: Probability = setting(0.5, "of time01 moved on time02")
-    misregistration_voxels: float = setting(1.0, "largest shift", ge=0)
+    misregistration_probability: Probability = setting(
+        0.5, "probability that time01 of a patch is moved relative to time02"
+    )
+    misregistration_voxels: float = setting(
+        1.0, "largest shift of time01 relative to time02, voxels", ge=0
+    )
     misregistration_degrees: float = setting(
-        1.0, "largest angle, about the patch's centre", ge=0, le=180
+        1.0,
+        "largest rotation of time01 relative to time02 about the patch's centre, degrees",
+        ge=0,
+        le=180,
     )
     zero_signal: float = setting(
-        -4.0, "intensity where a scan is black: below its darkest fluid", ge=-100, lt=0
+        -4.0,
+        "normalised intensity that stands for no signal, in standard deviations of the brain; it "
+        "should lie below the darkest fluid",
+        ge=-100,
+        lt=0,
     )
-    gamma_probability: Probability = setting(0.3, "of a change of contrast")
-    gamma: float = setting(0.2, "exponents from 1 / 1.2 to 1.2", ge=0, le=10)
-    gain_probability: Probability = setting(0.3, "of a change of brightness")
-    gain: float = setting(0.1, "factors from 1 / 1.1 to 1.1", ge=0, le=10)
-    bias_probability: Probability = setting(0.3, "of a smooth bias field")
-    bias_cells: int = setting(1, "cells of the coarse grid along a patch's side", ge=1)
-    # The spline averages the control values: the largest factor of a patch is mostly about 1.3 to
-    # the power of a third.
+    gamma_probability: Probability = setting(
+        0.3, "probability that the contrast of a visit is changed (its signal is raised to a power)"
+    )
+    gamma: float = setting(
+        0.2, "largest change of contrast: 0.2 gives exponents from 1 / 1.2 to 1.2", ge=0, le=10
+    )
+    gain_probability: Probability = setting(
+        0.3, "probability that the signal of a visit is multiplied by a constant factor"
+    )
+    gain: float = setting(
+        0.1, "largest change of brightness: 0.1 gives factors from 1 / 1.1 to 1.1", ge=0, le=10
+    )
+    bias_probability: Probability = setting(
+        0.3, "probability that the signal of a visit is multiplied by a smooth bias field"
+    )
+    bias_cells: int = setting(
+        1, "cells of the bias field's control grid along each side of a patch", ge=1
+    )
+    # A spline is a weighted mean of its control values. Therefore the largest factor in a patch is
+    # usually about the cube root of 1.3, with the default.
     bias: float = setting(
-        0.3, "limit of the grid's control values: factors from 1 / 1.3 to 1.3", ge=0, le=10
+        0.3,
+        "largest factor at a control point of the bias field: 0.3 gives factors from 1 / 1.3 to "
+        "1.3",
+        ge=0,
+        le=10,
     )
-    blur_probability: Probability = setting(0.2, "of a blur")
-    blur_voxels: float = setting(1.0, "largest standard deviation of the Gaussian", ge=0)
+    blur_probability: Probability = setting(
+        0.2, "probability that a visit is blurred with a Gaussian"
+    )
+    blur_voxels: float = setting(
+        1.0, "largest standard deviation of the Gaussian blur, voxels", ge=0
+    )
     slice_probability: Probability = setting(
-        0.2, "of thicker slices, across an axis that the visits share"
+        0.2,
+        "probability that the slices of a visit are made thicker; both visits share the slice axis",
     )
-    slice_voxels: float = setting(4.0, "largest thickness", ge=1)
-    noise_probability: Probability = setting(0.3, "of noise")
-    noise: float = setting(0.15, "largest standard deviation of the Gaussian", ge=0, le=10)
+    slice_voxels: float = setting(4.0, "largest slice thickness, voxels", ge=1)
+    noise_probability: Probability = setting(
+        0.3, "probability that Gaussian noise is added to a visit"
+    )
+    noise: float = setting(
+        0.15,
+        "largest standard deviation of the added noise, in standard deviations of the brain",
+        ge=0,
+        le=10,
+    )
 
     def problems_with(self, patch_size: int) -> list[str]:
-        """Return what does not fit into a patch of this side (voxels)."""
+        """Return a message for each length that exceeds the side of a patch, in voxels."""
         names = ("misregistration_voxels", "blur_voxels", "slice_voxels", "elastic_cells",
                  "bias_cells")  # fmt: skip
         return [
             f"augmentation.{name} is {getattr(self, name)}; expected at most {patch_size}, "
-            "config.data.patch_size"
+            "the side of a patch (config.data.patch_size)"
             for name in names
             if getattr(self, name) > patch_size
         ]
 
 
 class TrainSettings(Section):
-    """The optimisation, and when the run is logged, scored and stored."""
+    """The optimisation, and how often a run is logged, validated and stored."""
 
     compute_dtype: Literal["float32", "bfloat16"] = setting(
-        "float32", "type of feature maps; 'bfloat16' is meant for GPUs"
+        "float32", "type of the feature maps: 'float32', or 'bfloat16', which is meant for GPUs"
     )
-    batch_size: int = setting(40, "patch pairs per step, over all devices", ge=1)
-    epochs: int = setting(40, "passes over all patients", ge=1, free=True)
-    max_steps: int = setting(0, "more than 0: stop there, whatever the epochs", ge=0, free=True)
-    learning_rate: float = setting(0.004, "of Adam", gt=0)
-    learning_rate_decay: float = setting(0.9, "factor after each epoch", gt=0, le=1)
-    log_every_steps: int = setting(20, "steps per line of the log", ge=1, free=True)
+    batch_size: int = setting(40, "pairs of patches per step, summed over all devices", ge=1)
+    epochs: int = setting(
+        40,
+        "number of epochs; in an epoch each patient gives config.data.patches_per_patient patches",
+        ge=1,
+        free=True,
+    )
+    max_steps: int = setting(
+        0, "largest number of steps; 0: no limit, train for all epochs", ge=0, free=True
+    )
+    learning_rate: float = setting(0.004, "learning rate of Adam in the first epoch", gt=0)
+    learning_rate_decay: float = setting(
+        0.9, "factor by which the learning rate is multiplied after each epoch", gt=0, le=1
+    )
+    log_every_steps: int = setting(20, "steps between two lines of the log", ge=1, free=True)
     validate_every_steps: int = setting(
-        872, "steps between validations; the default is one epoch of 40 patients", ge=1
+        872,
+        "steps between two validations; the default is one epoch with the paper's 40 patients",
+        ge=1,
     )
-    checkpoint_every_steps: int = setting(436, "steps between checkpoints", ge=1, free=True)
+    checkpoint_every_steps: int = setting(436, "steps between two checkpoints", ge=1, free=True)
 
 
 class PredictSettings(Section):
-    """How probabilities become a mask."""
+    """The settings with which a network is applied, and its probabilities become a mask."""
 
-    overlap: int = setting(14, "voxels that neighbouring tiles share", ge=0)
+    overlap: int = setting(
+        14, "overlap of neighbouring tiles, voxels; it must be less than the patch size", ge=0
+    )
     threshold: float = setting(
         0.6, "probability above which a voxel belongs to a new lesion", ge=0, lt=1
     )
     min_lesion_mm3: float = setting(
-        0.0, "drop smaller lesions, mm3 (voxels that share a face make a lesion); 0: keep all", ge=0
+        0.0,
+        "smallest lesion that is kept, mm3; a lesion is a connected component of voxels that share "
+        "a face; 0: keep all",
+        ge=0,
     )
-    batch_size: int = setting(4, "tiles of the patch size per call of the network", ge=1)
+    batch_size: int = setting(
+        4, "tiles per call of the network, if they have the patch size; larger tiles: fewer", ge=1
+    )
 
 
 class TrainedSettings(Section):
-    """What a trained network depends on."""
+    """The settings on which a trained network depends."""
 
     model: NetworkSettings = NetworkSettings()
     data: PreprocessingSettings = PreprocessingSettings()
@@ -233,7 +360,7 @@ class TrainedSettings(Section):
         return self
 
     def problems(self) -> list[str]:
-        """Return what does not fit together, a line each that begins with the field's name."""
+        """Return a message for each contradiction between fields; it begins with a field's name."""
         problems = [
             f"data.patch_size: {problem}"
             for problem in patch_problems([self.data.patch_size], self.model.side_multiple)
@@ -249,19 +376,26 @@ class TrainedSettings(Section):
 class Configuration(TrainedSettings):
     """The whole configuration of a run."""
 
-    seed: int = setting(0, "of initial weights, dropout, patches and the split", ge=0, lt=2**63)
+    seed: int = setting(
+        0,
+        "seed of all random numbers: initial weights, dropout, patches, augmentation, the split of "
+        "the patients, and phantoms",
+        ge=0,
+        lt=2**63,
+    )
     init: str = setting(
-        "", "trained network to begin with: 'weights' (the released ones), a model file, or "
-        "the folder of a run or a cross-validation; '': random weights. It is read when a run is "
-        "new",
+        "", "trained network from which a new run starts: 'weights' (the released weights), a "
+        "model file, or the folder of a run or of a cross-validation; '': random weights",
     )  # fmt: skip
-    init_network: int = setting(0, "which of several networks there, from 0", ge=0)
+    init_network: int = setting(
+        0, "number of the network in config.init, from 0, if that has several", ge=0
+    )
     data: DataSettings = DataSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     train: TrainSettings = TrainSettings()
 
     def problems(self) -> list[str]:
-        """Return what does not fit together, a line each that begins with the field's name."""
+        """Return a message for each contradiction between fields; it begins with a field's name."""
         problems = super().problems() + self.augmentation.problems_with(self.data.patch_size)
         if self.init_network and not self.init:
             problems.append(f"init_network is {self.init_network}; expected 0 without config.init")
@@ -274,19 +408,19 @@ class Configuration(TrainedSettings):
 
     @property
     def trained(self) -> TrainedSettings:
-        """The part that the trained network depends on."""
+        """The fields on which the trained network depends."""
         return TrainedSettings(model=self.model, data=self.data.preprocessing, predict=self.predict)
 
     def with_data(self, **values: object) -> Self:
-        """Return this configuration with other values in its section `data`."""
+        """Return a copy of this configuration with other values in its section `data`."""
         return self.model_copy(update={"data": self.data.model_copy(update=values)})
 
 
 def patch_problems(sides: Sequence[int], multiple: int) -> list[str]:
-    """Return a sentence for each of `sides`, in voxels, that is no positive multiple."""
+    """Return a message for each of `sides`, in voxels, that is not a positive multiple."""
     return [
-        f"patch side {side} is no multiple of {multiple}, as this network needs because it halves "
-        f"a patch {multiple.bit_length() - 1} times; the nearest that fit are "
+        f"patch side {side} is not a multiple of {multiple}, but this network halves a patch "
+        f"{multiple.bit_length() - 1} times; the nearest possible sides are "
         f"{max(side // multiple, 1) * multiple} and {(side // multiple + 1) * multiple}"
         for side in sides
         if side < multiple or side % multiple

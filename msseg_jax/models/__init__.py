@@ -1,0 +1,1 @@
+"""Trained networks on disk: folders of runs, checkpoints, model files, released weights."""

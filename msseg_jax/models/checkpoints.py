@@ -1,4 +1,4 @@
-"""The stored states of a run (orbax)."""
+"""Save and restore the checkpoints of a run, with orbax."""
 
 import logging
 from pathlib import Path
@@ -13,39 +13,41 @@ from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 
-Tree = Any  # of arrays, or of their shapes
+Tree = Any  # pytree of arrays, or of their shapes
 
 logger = logging.getLogger(__name__)
 
 
 class CheckpointError(InputError):
-    """Checkpoints of which none can be read."""
+    """There are checkpoints, but none of them can be read."""
 
 
 class Progress(Section):
-    """How far a run has come, beside its state."""
+    """The results of validation so far, which are stored with the state of a run."""
 
-    best_dice: float = 0.0  # of the validations so far
+    best_dice: float = 0.0  # best Dice of all validations so far
     validated: int = 0  # step of the last validation
 
 
 class Checkpoints:
-    """The states of one run, under `last` or `best`: `model`, `optimiser` and `progress` items.
+    """The checkpoints in one folder of a run, `last` or `best`.
 
-    The items are separate, so that inference reads only the model. Orbax writes each checkpoint
-    beside its place and renames it.
+    Each checkpoint has three items: `model`, `optimiser` and `progress`. They are separate, so that
+    inference reads only the model. Orbax writes a checkpoint under a temporary name and renames it
+    when it is complete.
     """
 
     def __init__(self, folder: Path, keep: int = 1, create: bool = True):
         if create:
             folder.mkdir(parents=True, exist_ok=True)
-        # By default orbax lets all processes save together what is spread over them. Here each
-        # process has the whole state, so each acts by itself: the first writes, and all read.
+        # By default, orbax expects a state that is spread over all processes, and lets them save it
+        # together. Here each process has the whole state, so each works independently: the first
+        # process writes, and all processes read.
         process = jax.process_index()
         writes = process == 0
         options = ocp.CheckpointManagerOptions(
             read_only=not writes, max_to_keep=keep if writes else None,
-            save_interval_steps=1 if writes else 0,  # else orbax warns that it is not read-only
+            save_interval_steps=1 if writes else 0,  # other values make orbax warn about read_only
             create=False, enable_async_checkpointing=False,
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 primary_host=process, active_processes={process},
@@ -72,13 +74,14 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True)
 
     def save(self, step: int, model: Tree, optimiser: Tree, progress: Progress) -> None:
-        """Write a checkpoint; it replaces any of this step or later. Returns when it is complete.
+        """Write a checkpoint, and delete those of this step or later. Return when it is complete.
 
-        Later ones are left from a run that was stopped between two checkpoints and repeats those
-        steps; orbax would not write an earlier one beside them.
+        There are later checkpoints if a run was continued from an earlier one and repeats those
+        steps. They are deleted, because orbax does not write a step that is earlier than the
+        newest.
 
         Raises:
-          InputError: the disk is full, or cannot be written. Earlier checkpoints stay.
+          InputError: the disk is full or not writable. Earlier checkpoints stay.
         """
         model, optimiser = jax.device_get((model, optimiser))
         try:
@@ -94,22 +97,23 @@ class Checkpoints:
                 ),
             )
             self._manager.wait_until_finished()
-        except Exception as error:  # orbax has no error of its own for a full disk
+        except Exception as error:  # orbax has no specific error for a full disk
             raise InputError(self._not_saved(step, f"{type(error).__name__}: {error}")) from error
         if not saved:
-            raise InputError(self._not_saved(step, "orbax did not say why"))
+            raise InputError(self._not_saved(step, "orbax gave no reason"))
 
     def set_progress(self, step: int, progress: Progress) -> None:
-        """Change the progress in the checkpoint of a step, if there is one.
+        """Replace the progress in the checkpoint of a step, if there is such a checkpoint.
 
-        Only its file is replaced: a checkpoint that is written again is missing for a moment.
+        Only the file of the progress is replaced. If the whole checkpoint were written again, it
+        would not exist for a moment.
 
         Raises:
-          InputError: as `save`. The checkpoint stays as it was.
+          InputError: the disk is full or not writable. The checkpoint does not change.
         """
         if step not in self.steps():
             return
-        file = Path(self._manager.directory) / str(step) / "progress" / "metadata"  # of JsonSave
+        file = Path(self._manager.directory) / str(step) / "progress" / "metadata"  # by JsonSave
         try:
             write_beside(file, lambda path: path.write_text(progress.model_dump_json()))
         except OSError as error:
@@ -117,9 +121,9 @@ class Checkpoints:
 
     def _not_saved(self, step: int, why: str) -> str:
         return (
-            f"{self._manager.directory}: step {step} could not be stored ({why}); expected room on "
-            "the disk and the right to write. Then run the same command again: it resumes from the "
-            f"last complete checkpoint ({max(self.steps(), default='none yet')})"
+            f"{self._manager.directory}: step {step} could not be stored ({why}); expected free "
+            "space and write permission. Then run the same command again: it resumes from the "
+            f"last complete checkpoint ({max(self.steps(), default='none yet')})."
         )
 
     def restore_newest(
@@ -128,13 +132,13 @@ class Checkpoints:
         """Return step, model, optimiser and progress of the newest readable checkpoint.
 
         Args:
-          model, optimiser: trees that give the shapes.
+          model, optimiser: trees of arrays or shapes, which give the expected shapes.
 
         Returns:
-          None if there is no checkpoint at all.
+          None if there is no checkpoint.
 
         Raises:
-          CheckpointError: there are checkpoints, and none of them can be read.
+          CheckpointError: there are checkpoints, but none of them can be read.
         """
         newest = self._newest(
             model=ocp.args.StandardRestore(_abstract(model)),
@@ -148,7 +152,7 @@ class Checkpoints:
         return step, items["model"], items["optimiser"], progress
 
     def restore_newest_model(self, model: Tree) -> tuple[int, Tree] | None:
-        """Return step and model of the newest readable checkpoint, as `restore_newest` does."""
+        """Return step and model of the newest readable checkpoint; see `restore_newest`."""
         newest = self._newest(model=ocp.args.StandardRestore(_abstract(model)))
         return newest and (newest[0], newest[1]["model"])
 
@@ -157,22 +161,25 @@ class Checkpoints:
         for step in self.steps():
             try:
                 return step, self._manager.restore(step, args=ocp.args.Composite(**items))
-            except Exception as error:  # orbax has no error of its own for damaged files
+            except Exception as error:  # orbax has no specific error for damaged files
                 failures.append(f"step {step}: {type(error).__name__}: {error}")
                 logger.warning(
                     "%s: step %d cannot be read: %s", self._manager.directory, step, error
                 )
         if failures:
             raise CheckpointError(
-                f"{self._manager.directory}: no checkpoint can be read: damaged, or of another "
-                "network. Restore a copy, or train again in another --workdir\n"
-                + "\n".join(failures)
+                f"{self._manager.directory}: no checkpoint can be read. The files are damaged, or "
+                "belong to another network. Restore them from a copy, or train again in another "
+                "--workdir.\n" + "\n".join(failures)
             )
         return None
 
 
 def _abstract(tree: Tree) -> Tree:
-    """Return shapes on this process's first device: a checkpoint of 4 devices loads on 1."""
+    """Return the shapes, placed on this process's first device.
+
+    With them, a checkpoint that was written with 4 devices can be loaded with 1.
+    """
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
@@ -180,10 +187,12 @@ def _abstract(tree: Tree) -> Tree:
 
 
 def restore_for_inference(run: RunFolder, model_shapes: Tree) -> tuple[Tree, str, int]:
-    """Return model variables, 'best' or 'last', and step: the best of a run, or else its last.
+    """Return model variables, kind ('best' or 'last') and step of a run's checkpoint.
+
+    The best checkpoint is used. If there is none or it cannot be read, the last one is used.
 
     Raises:
-      InputError: the run has no checkpoint that can be read.
+      InputError: the run has no readable checkpoint.
     """
     for kind in ("best", "last"):
         folder = run.checkpoints / kind
@@ -197,8 +206,8 @@ def restore_for_inference(run: RunFolder, model_shapes: Tree) -> tuple[Tree, str
         except CheckpointError as error:
             if kind == "last":
                 raise
-            logger.warning("%s; the last checkpoint takes its place", error)
+            logger.warning("%s\nThe last checkpoint is used instead.", error)
     raise InputError(
-        f"{run.checkpoints}: no checkpoint in it; expected a trained run: continue its training, "
-        "or check the path"
+        f"{run.checkpoints}: contains no checkpoint; expected those of a trained run. Continue its "
+        "training, or check the path."
     )

@@ -1,4 +1,4 @@
-"""Trained networks, wherever they lie, into one model file."""
+"""Export trained networks, from runs, cross-validations and model files, to one model file."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ from msseg_jax.models.model_file import About, TrainedNetwork, is_model_file, wr
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.system.errors import InputError
 
-TERMS = ("licence", "attribution")  # of `About`: they hold for whatever is made of a model file
+TERMS = ("licence", "attribution")  # also apply to a new file with these networks
 
 
 def export(
@@ -19,28 +19,30 @@ def export(
     """Write the networks of runs, cross-validations and model files into one model file.
 
     Args:
-      texts: fields of `About`. What is not given comes from `models`.
-      predict: fields of config.predict, for all networks.
+      texts: fields of `About`. The others are taken from `models`.
+      predict: fields of config.predict. They replace those of all networks.
 
     Raises:
-      InputError: a model cannot be read; they differ in something that a file has only once; or
-        the file cannot be written.
+      InputError: a model cannot be read; the models differ in a value that a file has only once;
+        or the name of the file or a text is invalid.
+      OSError: the file cannot be written.
     """
     paths = runs_of(models)
     networks = [network for path in paths for network in trained_networks(path)]
     about = _about(paths, networks, output, texts)
     networks = [_with_options(network, predict) for network in networks]
-    agreed_options(networks)  # what predicting with the file begins with
+    agreed_options(networks)  # raise now what predicting with the file would raise
     write_model_file(output, about, networks)
 
 
 def _about(
     paths: list[Path], networks: list[TrainedNetwork], output: Path, texts: Mapping[str, str]
 ) -> About:
-    """Return how the new file is described.
+    """Return the description of the new file.
 
-    A single model file keeps its texts. Anything else is new, and named after `output`; it takes
-    over the terms of its model files, and of those that its trainings began with.
+    A single model file keeps its description. In all other cases the description is new, and its
+    name is that of `output`. It takes over the licence and the attribution of the model files in
+    `paths`, and of the model files from which the runs in `paths` were started.
     """
     earlier = [network.about for network in networks if network.about]
     if len(paths) == 1 and is_model_file(paths[0]):
@@ -50,9 +52,9 @@ def _about(
         terms = sorted({getattr(one, field) for one in earlier} - {""})
         if len(terms) > 1 and field not in texts:
             raise InputError(
-                f"--{field}: the networks come from model files with different ones ("
+                f"--{field}: the networks come from model files with different texts ("
                 + "; ".join(repr(text) for text in terms)
-                + f"); expected one for all: give --{field}"
+                + f"). Expected one text for all. Give --{field}."
             )
         if terms:
             about = about.model_copy(update={field: terms[0]})
@@ -60,6 +62,6 @@ def _about(
 
 
 def _with_options(network: TrainedNetwork, predict: Mapping[str, float]) -> TrainedNetwork:
-    """Return the network with other values in its config.predict."""
+    """Return a copy of the network with other values in its config.predict."""
     settings = network.config.predict.model_copy(update=dict(predict))
     return replace(network, config=network.config.model_copy(update={"predict": settings}))

@@ -1,4 +1,4 @@
-"""What was fitted on the training patients of the networks that predicted each patient."""
+"""Find the preprocessing of the networks that predicted each patient."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from msseg_jax.models.networks import preprocessings
 def fitted_by_patient(
     models: Sequence[Path], patients: Iterable[str]
 ) -> dict[str, list[Preprocessing]]:
-    """Return the preprocessing of every network that predicted a patient, by the patient's name.
+    """Return the fitted preprocessing of all networks that predicted a patient, by patient name.
 
     Args:
-      models: folders of runs and cross-validations, and model files. Of a cross-validation only
-        the run that held the patient out predicted it.
+      models: folders of runs and cross-validations, and model files. In a cross-validation, only
+        the run that held out the patient has predicted it.
 
     Raises:
       InputError: a model cannot be read.

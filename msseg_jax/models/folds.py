@@ -1,12 +1,12 @@
-"""A cross-validation's folder: a run for each fold, and its predictions of the held-out patients.
+"""The folder of a cross-validation: one run per fold, and predictions of all patients.
 
-WORKDIR/folds.json                    which patients are in which fold, by the name of its run
-WORKDIR/fold_<k>/                     the run that holds out fold k, as `run_folder` describes it
-WORKDIR/fold_<k>/predicted.json       the checkpoint that predicted its patients, all of them
-WORKDIR/predictions/, probabilities/  every patient, by the run that has not seen it
-WORKDIR/evaluation/                   of all of them together
-WORKDIR/cache/                        of all runs, unless config.data.cache_dir is elsewhere
-WORKDIR/phantoms/                     patients, where they are made
+WORKDIR/folds.json                    names of the patients in each fold, by the name of its run
+WORKDIR/fold_<k>/                     the run that holds out fold k; `run_folder` describes it
+WORKDIR/fold_<k>/predicted.json       the checkpoint that predicted all patients of fold k
+WORKDIR/predictions/, probabilities/  results of each patient, from the run that held it out
+WORKDIR/evaluation/                   evaluation of all predictions together
+WORKDIR/cache/                        shared by all runs, unless config.data.cache_dir is set
+WORKDIR/phantoms/                     the patients, if the cross-validation makes phantoms
 """
 
 import json
@@ -20,7 +20,7 @@ from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 
-_Names = TypeAdapter(dict[str, list[str]])  # of the patients, by the name of the run
+_Names = TypeAdapter(dict[str, list[str]])  # names of patients, by the name of the run
 
 
 class Folds:
@@ -35,7 +35,7 @@ class Folds:
 
     @property
     def exist(self) -> bool:
-        """Whether this is a cross-validation's folder."""
+        """Whether this is the folder of a cross-validation."""
         return self.file.is_file()
 
     def run(self, fold: int) -> Path:
@@ -53,27 +53,28 @@ class Folds:
             return [patients[self.run(fold).name] for fold in range(len(patients))]
         except (ValidationError, KeyError) as error:
             raise InputError(
-                f"{self.file}: is damaged ({error}); expected the patients of each fold: restore "
-                "it from a copy"
+                f"{self.file}: is damaged ({error}); expected the patients of each fold. Restore "
+                "it from a copy."
             ) from error
 
     def save(self, folds: list[list[str]]) -> None:
-        """Write down the patients of each fold."""
+        """Write the names of the patients of each fold to the file."""
         patients = {self.run(fold).name: names for fold, names in enumerate(folds)}
         write_beside(self.file, lambda path: path.write_text(json.dumps(patients, indent=1)))
 
 
 def runs_of(models: Sequence[Path], patient: str | None = None) -> list[Path]:
-    """Return the folders of runs and the model files that some paths stand for.
+    """Return the folders of runs and the model files that `models` refers to.
 
     Args:
       models: folders of runs, folders of cross-validations, model files, and 'weights' for the
-        released file.
-      patient: if a cross-validation has held it out, only the run that did so is returned.
+        released weights.
+      patient: name of a patient. For a cross-validation that held it out, only the run that did so
+        is returned.
 
     Raises:
-      InputError: a run is named twice, so that it would count double; or there are no released
-        weights.
+      InputError: a run is given twice, so it would have twice the weight; or the released weights
+        are missing.
     """
     runs: list[Path] = []
     for model in models:
@@ -87,5 +88,5 @@ def runs_of(models: Sequence[Path], patient: str | None = None) -> list[Path]:
     places = [run.resolve() for run in runs]
     for run, place in zip(runs, places, strict=True):
         if places.count(place) > 1:
-            raise InputError(f"--model: {run} is given twice; expected each once")
+            raise InputError(f"--model: {run} is given twice; expected each model only once")
     return runs

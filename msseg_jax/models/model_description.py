@@ -1,4 +1,4 @@
-"""What a model file holds, as text."""
+"""Describe a model file as text."""
 
 import jax
 
@@ -7,13 +7,13 @@ from msseg_jax.system.text_table import text_table
 
 
 def describe(file: ModelFile) -> str:
-    """Return what a model file says of itself, and its networks in a few lines each."""
+    """Return the description of a model file, and a few lines about each of its networks."""
     count = len(file.networks)
     mib = file.path.stat().st_size / 2**20
     rows = [
         ("file", f"{file.path}, {mib:.2f} MiB, written by msseg_jax {file.written_by}"),
         *((name.replace("_", " "), text) for name, text in file.about),
-        ("networks", f"{count}" + ", whose probabilities are averaged" * (count > 1)),
+        ("networks", f"{count}" + " (their probabilities are averaged)" * (count > 1)),
     ]
     for number, network in enumerate(file.networks):
         rows += [("", ""), (f"network {number}", f"{network.kind} checkpoint, step {network.step}")]
@@ -26,7 +26,7 @@ def describe(file: ModelFile) -> str:
 
 
 def _rows(network: TrainedNetwork) -> list[tuple[str, str]]:
-    """Return a label and a text for each thing to know of a network."""
+    """Return the properties of a network, each as a label and a text."""
     config, fitted = network.config, network.preprocessing
     model, predict = config.model, config.predict
     parameters = sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))
@@ -41,10 +41,10 @@ def _rows(network: TrainedNetwork) -> list[tuple[str, str]]:
         ("voxels", f"{fitted.settings.spacing_mm:g} mm"),
         ("patches", f"{fitted.settings.patch_size} voxels along each side"),
         ("landmarks", landmarks),
-        ("deviation", f"{fitted.deviation:.4g}, of the training visit furthest from them"),
+        ("deviation", f"{fitted.deviation:.4g}, largest among the training visits"),
         (
             "prediction",
-            f"threshold {predict.threshold:g}, least lesion {predict.min_lesion_mm3:g} mm3, "
+            f"threshold {predict.threshold:g}, smallest lesion {predict.min_lesion_mm3:g} mm3, "
             f"overlap {predict.overlap} voxels",
         ),
     ]

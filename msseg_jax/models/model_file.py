@@ -1,17 +1,17 @@
-"""Trained networks in one file, to be handed on: weights, preprocessing, and what they are.
+"""Read and write model files, which contain trained networks with all that is needed to use them.
 
-A model file is a safetensors file: numbers and text, nothing that is executed. Its tensors are
-`<network>/params/...` and `<network>/batch_stats/...`, networks counted from 0. The only entry of
-its metadata, `msseg_jax`, is JSON:
+A model file is a safetensors file. It contains only numbers and text, and no code. Its tensors are
+named `<network>/params/...` and `<network>/batch_stats/...`; networks are numbered from 0. Its
+metadata have a single entry, `msseg_jax`, which is JSON:
 
-    format_version   raised when the meaning of anything here changes; older files stay readable
+    format_version   increased when the meaning of any entry changes; older files stay readable
     about            the fields of `About`
     written_by       the version of msseg_jax
-    networks         of each: config, preprocessing, and kind and step of its checkpoint
+    networks         for each network: config, preprocessing, kind and step of its checkpoint
 
-The part of a configuration that a trained network depends on (`TrainedSettings`) is checked to the
-last field. The rest is kept as a record of the training, and may come from another version. Paths
-of the machine on which it was trained are left out.
+All fields of a configuration on which a trained network depends (`TrainedSettings`) are checked.
+The other fields are kept as a record of the training, and may come from another version of the
+program. Paths on the machine of the training are not written.
 """
 
 import json
@@ -40,18 +40,18 @@ FORMAT = "msseg_jax"
 FORMAT_VERSION = 1
 
 _EXPECTED = "expected a model file, as `msseg export` writes it"
-_DTYPES = {"F32": np.dtype(np.float32)}  # safetensors' names of those that networks have
+_DTYPES = {"F32": np.dtype(np.float32)}  # types of the tensors, by their name in safetensors
 
 
 def _printable(text: str) -> str:
     if not all(c.isprintable() or c == "\n" for c in text):
-        raise ValueError(f"the text {text!r} has characters that cannot be printed")
+        raise ValueError(f"the text {text!r} contains characters that cannot be printed")
     return text
 
 
 def _one_line(text: str) -> str:
     if not text.isprintable():
-        raise ValueError(f"the text {text!r} is not one line that can be printed")
+        raise ValueError(f"the text {text!r} is not a single line of printable characters")
     return text
 
 
@@ -66,7 +66,7 @@ Line = Annotated[str, AfterValidator(_one_line)]
 
 
 class About(Section):
-    """What a model file says of itself, in its maker's words."""
+    """The description of a model file, written by its authors."""
 
     name: Annotated[Line, AfterValidator(_not_empty)]
     version: Line = ""
@@ -77,33 +77,33 @@ class About(Section):
 
     @property
     def title(self) -> str:
-        """Name and version."""
+        """Name and version of the model."""
         return f"{self.name} {self.version}".strip()
 
 
 class Beginning(Section):
-    """What a run remembers of the trained network with which it began."""
+    """The record of the trained network from which a run was started."""
 
     network: str
-    about: About | None  # of its model file
+    about: About | None  # description of its model file
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """One network with everything that using it needs."""
+    """One trained network, with everything that is needed to use it."""
 
-    source: str  # where it comes from, in words
+    source: str  # where it comes from, for messages
     config: TrainedSettings
     preprocessing: Preprocessing
     variables: dict[str, Any]  # {'params', 'batch_stats'}, float32 arrays
     kind: str  # of its checkpoint: 'best' or 'last'
     step: int
-    # Of the model file that it lies in, or of the one that its training began with.
+    # Description of its model file. For a run: of the model file from which the run was started.
     about: About | None = None
-    record: dict[str, Any] = field(default_factory=dict)  # the training's whole configuration
+    record: dict[str, Any] = field(default_factory=dict)  # the whole configuration of the training
 
     def __str__(self) -> str:
-        return f"{self.source}, its {self.kind} checkpoint, step {self.step}"
+        return f"{self.source}, {self.kind} checkpoint (step {self.step})"
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class ModelFile:
 
 
 class _Entry(Section):
-    """What the description says of one network."""
+    """The description of one network in the metadata."""
 
     config: dict[str, Any]
     preprocessing: Preprocessing
@@ -135,7 +135,7 @@ class _Description(Section):
 
 
 def is_model_file(path: Path) -> bool:
-    """Return whether a path means a model file, and not a run's folder."""
+    """Return whether a path is, or is named like, a model file, and is not a folder of a run."""
     return path.is_file() or (path.suffix == SUFFIX and not path.is_dir())
 
 
@@ -143,16 +143,16 @@ def is_model_file(path: Path) -> bool:
 
 
 def write_model_file(path: Path, about: About, networks: list[TrainedNetwork]) -> None:
-    """Write networks into one file; it replaces a file that exists.
+    """Write networks to one file. An existing file is replaced.
 
     Raises:
-      InputError: the name does not end in .safetensors, a text cannot be shown, or a network has
-        numbers that are not finite.
-      OSError: the file cannot be written; nothing is left of it then.
+      InputError: the name does not end in .safetensors, a text cannot be printed, or a network has
+        weights that are not finite.
+      OSError: the file cannot be written. No incomplete file is left.
     """
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: expected a name that ends in {SUFFIX}")
-    # A changed copy was not checked yet.
+    # Check it here, because `model_copy` does not check the values that it changes.
     about = About.of(about.model_dump(warnings=False), f"{path}: about")
     tensors = {}
     for number, network in enumerate(networks):
@@ -160,8 +160,8 @@ def write_model_file(path: Path, about: About, networks: list[TrainedNetwork]) -
             array = np.asarray(array)
             if not np.isfinite(array).all():
                 raise InputError(
-                    f"{network}: {name} has numbers that are not finite; expected finite weights: "
-                    "train again with a lower learning rate"
+                    f"{network}: {name} has numbers that are not finite; expected finite weights. "
+                    "Train again with a lower learning rate."
                 )
             tensors[f"{number}/{name}"] = array
     document = {
@@ -178,15 +178,15 @@ def write_model_file(path: Path, about: About, networks: list[TrainedNetwork]) -
             for network in networks
         ],
     }
-    # Only one entry: safetensors writes several in random order, and the same networks would not
-    # give the same bytes.
+    # Use only one entry. safetensors writes several entries in random order, so the same networks
+    # would not give the same bytes.
     metadata = {FORMAT: json.dumps(document)}
-    content = save(tensors, metadata=metadata)  # its `save_file` would let nobody else read it
+    content = save(tensors, metadata=metadata)  # `save_file` makes it unreadable to other users
     write_beside(path, lambda partial: partial.write_bytes(content))
 
 
 def _record_without_paths(network: TrainedNetwork) -> dict[str, Any]:
-    """Return the training's configuration, with the settings that the network has now."""
+    """Return the configuration of the training, updated with the network's current settings."""
     settings = network.config.model_dump()
     data = network.record.get("data", {}) | settings["data"] | {"root": "", "cache_dir": None}
     record = network.record | settings | {"data": data}
@@ -199,23 +199,26 @@ def _record_without_paths(network: TrainedNetwork) -> dict[str, Any]:
 
 
 class _Damage(Exception):
-    """What is wrong in a file, in words that do not name it."""
+    """A fault in the content of a file. The message does not name the file."""
 
 
 def read_model_file(path: Path | str) -> ModelFile:
-    """Read and check all of a model file.
+    """Read a model file, and check its whole content.
 
     Raises:
-      InputError: it is missing, a folder, damaged, no model file, or of a newer version.
+      InputError: the file does not exist, is a folder, is damaged, is not a model file, or was
+        written by a newer version.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(
-            f"{path}: is a folder; {_EXPECTED}: if it is the folder of a run or a "
-            f"cross-validation, write one with --model={path} --output=FILE{SUFFIX}"
+            f"{path}: is a folder; {_EXPECTED}. If it is the folder of a run or of a "
+            f"cross-validation, export it: `msseg export --model={path} --output=FILE{SUFFIX}`."
         )
     if not path.is_file():
-        raise InputError(f"{path}: no such file; {_EXPECTED}: check the path")
+        raise InputError(
+            f"{path}: no such file; {_EXPECTED}. Check --model, --show or config.init."
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             document = _document(path, file.metadata())
@@ -229,19 +232,19 @@ def read_model_file(path: Path | str) -> ModelFile:
         raise InputError(f"{path}: cannot be read ({error}); {_EXPECTED}") from error
     except SafetensorError as error:
         raise InputError(
-            f"{path}: is no whole safetensors file ({error}); {_EXPECTED}: if this was one, it is "
-            "cut short or damaged, so copy or download it again"
+            f"{path}: is not a complete safetensors file ({error}); {_EXPECTED}. If it was one, it "
+            "is truncated or damaged. Copy or download it again."
         ) from error
     except _Damage as error:
         raise InputError(
-            f"{path}: is damaged: {error}; {_EXPECTED}: copy or download it again"
+            f"{path}: is damaged: {error}; {_EXPECTED}. Copy or download it again."
         ) from error
     about = description.about
     networks = []
     for number, entry in enumerate(description.networks):
         source = f"{about.title} ({path})"
         if len(configs) > 1:
-            source += f", network {number} (0 to {len(configs) - 1})"
+            source += f", network {number} of {len(configs)} (numbered from 0)"
         networks.append(
             TrainedNetwork(
                 source, configs[number], entry.preprocessing, variables[number], entry.kind,
@@ -252,33 +255,33 @@ def read_model_file(path: Path | str) -> ModelFile:
 
 
 def _document(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
-    """Return the JSON of the metadata, after a look at its version."""
+    """Return the JSON of the metadata, and check its format version."""
     text = (metadata or {}).get(FORMAT)
     if text is None:
         raise InputError(
-            f"{path}: is a safetensors file of another program: its metadata lack {FORMAT!r}; "
-            f"{_EXPECTED}"
+            f"{path}: is a safetensors file of another program, because its metadata have no "
+            f"entry {FORMAT!r}; {_EXPECTED}"
         )
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _Damage(f"its description is no JSON ({error})") from error
+        raise _Damage(f"its description is not JSON ({error})") from error
     version = document.get("format_version") if isinstance(document, dict) else None
     if type(version) is not int or version < 1:
         raise _Damage(f"its format version is {version!r}")
     if version > FORMAT_VERSION:
         raise InputError(
             f"{path}: was written by a newer version of this program: its format version is "
-            f"{version}; expected at most {FORMAT_VERSION}: update msseg_jax"
+            f"{version}; expected at most {FORMAT_VERSION}. Update msseg_jax."
         )
     return document
 
 
 def _trained_settings(number: int, entry: _Entry) -> TrainedSettings:
-    """Return the settings that a network depends on, which fit its preprocessing.
+    """Return the settings on which a network depends, and check them.
 
     Raises:
-      InputError: one is missing, or cannot work.
+      InputError: a setting is missing or invalid, or differs from those of the preprocessing.
     """
     where = f"description.networks[{number}].config"
     names, data = TrainedSettings.model_fields, PreprocessingSettings.model_fields
@@ -288,14 +291,14 @@ def _trained_settings(number: int, entry: _Entry) -> TrainedSettings:
     config = TrainedSettings.of(found, where, complete=True)
     if entry.preprocessing.settings != config.data:
         raise InputError(
-            f"{where}.data is {config.data}; expected {entry.preprocessing.settings}, as in the "
-            "preprocessing"
+            f"{where}.data is {config.data}; expected {entry.preprocessing.settings}, the settings "
+            "of the preprocessing"
         )
     return config
 
 
 def _variables(file: Any, models: list[SiameseMPUNet]) -> list[dict[str, Any]]:
-    """Return the tensors of an open file as variables of these networks."""
+    """Return the tensors of an open file as the variables of these networks."""
     expected: dict[str, jax.ShapeDtypeStruct] = {
         f"{number}/{name}": leaf
         for number, model in enumerate(models)
@@ -312,7 +315,7 @@ def _variables(file: Any, models: list[SiameseMPUNet]) -> list[dict[str, Any]]:
         dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
         if _DTYPES.get(dtype) != leaf.dtype or shape != leaf.shape:
             raise _Damage(
-                f"its tensor {name} is {shape} {dtype}, where its network has {leaf.shape} "
+                f"its tensor {name} is {shape} {dtype}, but its network needs {leaf.shape} "
                 f"{leaf.dtype}"
             )
     arrays = {name: file.get_tensor(name) for name in expected}

@@ -1,4 +1,4 @@
-"""The trained networks that a path stands for, wherever they lie."""
+"""Load trained networks from a model file or from the folder of a run."""
 
 from pathlib import Path
 
@@ -17,10 +17,13 @@ from msseg_jax.system.json_files import read_json
 
 
 def trained_networks(model: Path | str) -> list[TrainedNetwork]:
-    """Return all networks of a model file, or the one of a run's folder.
+    """Return all networks of a model file, or the network of a run.
+
+    Args:
+      model: path of a model file, or of the folder of a run.
 
     Raises:
-      InputError: it is neither, or cannot be read.
+      InputError: the path is neither of them, or cannot be read.
     """
     if is_model_file(Path(model)):
         return read_model_file(model).networks
@@ -30,21 +33,25 @@ def trained_networks(model: Path | str) -> list[TrainedNetwork]:
     variables, kind, step = restore_for_inference(run, shapes)
     return [
         TrainedNetwork(
-            str(model), config.trained, preprocessing, variables, kind, step, _began_with(run),
+            str(model), config.trained, preprocessing, variables, kind, step, _started_from(run),
             config.model_dump(mode="json"),
         )
     ]  # fmt: skip
 
 
 def preprocessings(model: Path) -> list[Preprocessing]:
-    """Return what was fitted for each of these networks. Raises as `trained_networks` does."""
+    """Return the fitted preprocessing of each of the networks that `trained_networks` returns.
+
+    Raises:
+      InputError: as in `trained_networks`.
+    """
     if is_model_file(model):
         return [network.preprocessing for network in read_model_file(model).networks]
     return [RunFolder(model).load()[1]]
 
 
-def _began_with(run: RunFolder) -> About | None:
-    """Return what the model file says of itself with which a run began, if it began with one."""
+def _started_from(run: RunFolder) -> About | None:
+    """Return the description of the model file from which a run was started, if there was one."""
     if not run.initial_file.is_file():
         return None
     return Beginning.of(read_json(run.initial_file), str(run.initial_file), complete=True).about

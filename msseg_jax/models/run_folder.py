@@ -1,16 +1,16 @@
-"""A run's folder: everything that continuing it, and inference, need.
+"""The folder of a run. It contains everything that is needed to continue the run, and to predict.
 
-RUN/config.json          the resolved configuration
-RUN/preprocessing.json   what was fitted on the training patients
-RUN/initial.json         the network with which it began, if that was trained before
+RUN/config.json          the configuration, with all overrides applied
+RUN/preprocessing.json   values fitted on the training patients
+RUN/initial.json         the trained network from which the run was started, if there was one
 RUN/split.json           training and validation patients, with digests of their voxels
 RUN/log.jsonl            one line per log message of the training
 RUN/tensorboard/         the same for TensorBoard, with a picture at each validation
 RUN/checkpoints/last/    the newest states (orbax), to continue from
 RUN/checkpoints/best/    the state with the best validation Dice
-RUN/cache/               preprocessed patients, unless config.data.cache_dir is elsewhere
-RUN/phantoms/            patients of a run that makes its own
-RUN/predictions/, RUN/probabilities/, RUN/evaluation/    of the held-out patients
+RUN/cache/               preprocessed patients, unless config.data.cache_dir is set
+RUN/phantoms/            the patients, if the run makes phantoms
+RUN/predictions/, RUN/probabilities/, RUN/evaluation/    results of the held-out patients
 """
 
 import json
@@ -25,12 +25,17 @@ from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 
+_EXPECTED = (
+    "--model and config.init expect 'weights' (the released weights), a model file, or the folder "
+    "of a run or of a cross-validation."
+)
+
 
 class RunFolder:
     """The files of one run."""
 
     def __init__(self, path: Path | str):
-        self.path = Path(path).resolve()  # orbax wants absolute paths
+        self.path = Path(path).resolve()  # orbax needs absolute paths
         self.config_file = self.path / "config.json"
         self.preprocessing_file = self.path / "preprocessing.json"
         self.initial_file = self.path / "initial.json"
@@ -44,14 +49,14 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a state to continue from: then the configuration is fixed."""
+        """Whether the run has a state to continue from. If it has, its configuration is fixed."""
         return any(path.name.isdigit() for path in (self.checkpoints / "last").glob("*"))
 
     def create_or_continue(self, config: Configuration) -> None:
-        """Make the folder for a new run, or check that it holds a run of this configuration.
+        """Create the folder of a new run, or check that its run has this configuration.
 
         Raises:
-          InputError: the folder cannot be written, or its run has another configuration.
+          InputError: the folder is not writable, or its run has another configuration.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -62,13 +67,13 @@ class RunFolder:
             ) from error
         if not writable:
             raise InputError(
-                f"--workdir={self.path}: cannot be written; expected a folder to write in"
+                f"--workdir={self.path}: is not writable; expected a folder to write in"
             )
         if self.begun and (changed := differences(config, self._config())):
             raise InputError(
-                f"--workdir={self.path} holds a run of another configuration:\n"
+                f"--workdir={self.path} contains a run with another configuration:\n"
                 + "\n".join(changed)
-                + "\nexpected the same: give the old values, or another --workdir"
+                + "\nUse the same values as in the run, or another --workdir."
             )
 
     def keep(
@@ -78,24 +83,27 @@ class RunFolder:
         split: dict[str, dict[str, str]],
         initial: Beginning | None = None,
     ) -> None:
-        """Store what a new run begins with, or check that a begun run has the same.
+        """Store the inputs of a new run, or check that they are still those of a started run.
 
         Args:
-          initial: what to remember of the network with which a new run begins.
+          config: the configuration.
+          preprocessing: values fitted on the training patients.
+          split: training and validation patients, with digests of their voxels.
+          initial: record of the network from which a new run is started.
 
         Raises:
-          InputError: the data have changed since the run began.
+          InputError: the data have changed since the run was started.
         """
         if self.begun:
             stored = read_json(self.split_file)
             if split != stored or preprocessing != Preprocessing.load(self.preprocessing_file):
                 raise InputError(
-                    f"{self.split_file}: the run was begun with other data than "
-                    f"{config.data.root} holds now: patients were added, removed or changed; "
-                    "restore the old data, or choose another --workdir"
+                    f"{self.split_file}: the run was started with other data than "
+                    f"{config.data.root} contains now. Patients were added, removed or changed. "
+                    "Restore the old data, or choose another --workdir."
                 )
         elif initial is None:
-            self.initial_file.unlink(missing_ok=True)  # of a run that was given up at once
+            self.initial_file.unlink(missing_ok=True)  # left by an earlier run that stored no state
         else:
             _write_json(self.initial_file, initial.model_dump(mode="json"))
         _write_json(self.config_file, config.model_dump(mode="json"))
@@ -106,25 +114,21 @@ class RunFolder:
         """Return the configuration and the preprocessing of a trained run.
 
         Raises:
-          InputError: this is no folder of a run.
+          InputError: this is not the folder of a trained run.
         """
         if not self.path.is_dir():
-            raise InputError(
-                f"{self.path}: no such folder; expected the folder of a training (`msseg train`), "
-                "or a model file: check the path"
-            )
+            raise InputError(f"{self.path}: no such file or folder. {_EXPECTED}")
         if not self.begun:
             raise InputError(
-                f"{self.path}: no trained run in it; expected the folder of a training (`msseg "
-                "train`), with config.json, preprocessing.json and checkpoints, or a model file: "
-                "check the path"
+                f"{self.path}: this folder does not contain a trained run (config.json, "
+                f"preprocessing.json and checkpoints). {_EXPECTED}"
             )
         config, preprocessing = self._config(), Preprocessing.load(self.preprocessing_file)
         if preprocessing.settings != config.data.preprocessing:
             raise InputError(
                 f"{self.preprocessing_file}: its settings are not those of "
-                f"{self.config_file.name}; one of the two was changed after the training: restore "
-                "both from a copy"
+                f"{self.config_file.name}, so one of the two was changed after the training. "
+                "Restore both from a copy."
             )
         return config, preprocessing
 

@@ -1,0 +1,1 @@
+"""Files, errors, processes and signals: what every program needs."""

@@ -1,4 +1,7 @@
-"""Files and folders that are whole, old or absent, but never half-written."""
+"""Write files and folders completely or not at all.
+
+Readers find the complete new version, the old one, or none, but never a half-written one.
+"""
 
 import contextlib
 import os
@@ -12,7 +15,11 @@ import psutil
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write(partial)` make a file beside `path`, with its suffixes, then rename it."""
+    """Write the file `path` completely or not at all.
+
+    Call `write(partial)` with a temporary path in the same folder and with the same suffixes. Then
+    rename this file to `path`.
+    """
     partial = path.with_name(f".partial-{uuid.uuid4().hex}-{path.name}")
     try:
         write(partial)
@@ -25,30 +32,31 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
 def whole_folder(place: Path, *, replace: bool = False) -> Iterator[Path]:
     """Make the folder `place` completely or not at all.
 
-    Yields an empty, hidden folder beside `place`. It becomes `place` when the block ends well, and
-    it is deleted when the block fails. Parent folders are made. What killed processes of this
-    machine left of the same folder is cleared first.
+    Yields an empty, hidden folder next to `place`. If the block succeeds, this folder is renamed to
+    `place`. If the block fails, it is deleted. Missing parent folders are made. Before the block,
+    the folders that killed processes left behind are cleared (see `clear_left_overs`).
 
     Args:
-      replace: A folder that is there already is replaced. It moves aside and is deleted when the
-        new one is in its place, so that one of the two always exists under some name.
+      replace: whether to replace a folder `place` that exists already. The old folder is moved
+        aside, and deleted when the new one is in place. So one of the two always exists under
+        some name.
 
     Raises:
-      FileExistsError: `place` exists at the end, and `replace` is not set.
+      FileExistsError: `place` exists when the block ends, and `replace` is not set.
     """
     place = place.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
     clear_left_overs(place)
     new, old = _own_name(place, "partial"), _own_name(place, "replaced")
     try:
-        # In here, because a signal may arrive while this makes the folder.
+        # Within the try block, because a signal may arrive while the folder is made.
         new.mkdir()
         yield new
         if replace and place.exists():
             place.rename(old)
         elif place.exists():
-            # A rename replaces an empty folder silently.
-            raise FileExistsError(f"{place}: exists already")
+            # Checked here, because a rename would replace an empty folder silently.
+            raise FileExistsError(f"{place}: exists already. Delete it or choose another place.")
         new.rename(place)
     finally:
         if old.exists() and not place.exists():
@@ -58,9 +66,10 @@ def whole_folder(place: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def clear_left_overs(place: Path) -> None:
-    """Delete what killed processes of this machine left of `place`, and give back what they moved.
+    """Clean up after processes of this machine that were killed while they made `place`.
 
-    A process that was killed while it replaced `place` may have moved the old folder aside.
+    Their unfinished folders are deleted. A process that was killed while it replaced `place` may
+    have moved the old folder aside. Such a folder is moved back if there is no `place`.
     """
     for kind in ("replaced", "partial"):
         for folder in place.parent.glob(f".{kind}-{_MACHINE}-*"):
@@ -77,13 +86,14 @@ _MACHINE = socket.gethostname()
 
 
 def _own_name(place: Path, kind: str) -> Path:
-    """Return a hidden name beside `place` that tells which process uses it."""
+    """Return a hidden path next to `place` that contains the number of this process."""
     return place.with_name(f".{kind}-{_MACHINE}-{os.getpid()}-{place.name}")
 
 
 def _is_another(process: int) -> bool:
-    """Return whether the process lives. This one does not count: it has made nothing yet.
+    """Return whether `process` is the number of another process that is running.
 
-    In a container, an earlier process had the same number.
+    This process does not count. It has made nothing yet, so a folder with its number was left by
+    an earlier process with the same number, which is common in containers.
     """
     return process != os.getpid() and psutil.pid_exists(process)

@@ -5,5 +5,5 @@ class InputError(ValueError):
     """Input that cannot be used.
 
     The message is for the user: it names the file, field or flag, the value found, the value
-    expected, and what to do. The command lines print it instead of a traceback.
+    expected, and what to do. The commands print it instead of a traceback.
     """

@@ -1,4 +1,4 @@
-"""Work on many things that continues after one of them fails."""
+"""Continue with the other items after work on one of them fails."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,22 +10,26 @@ from msseg_jax.system.errors import InputError
 
 @contextlib.contextmanager
 def continuing_after(name: str, failures: dict[str, str], note: str = "") -> Iterator[None]:
-    """Note an error of the block in `failures`, print it, and continue after the block.
+    """Record an error of the block in `failures`, print it, and continue after the block.
 
-    Ctrl-C is no error, and ends the work.
+    Ctrl-C does not count as an error: it ends the work.
 
     Args:
-      name: of what the block works on.
-      failures: {name: what went wrong}, to which this adds.
-      note: is printed behind the error.
+      name: name of the item that the block works on.
+      failures: {name: what went wrong}. An error of the block is added to it.
+      note: text that is printed after the error.
     """
     try:
         yield
-    except Exception as error:  # whatever it is, the others' results are expected
+    except Exception as error:  # any error: the other items are still to be done
         failures[name] = reason_of(error)
         tqdm.write(f"{name}: failed: {failures[name]}{note}")
 
 
 def reason_of(error: Exception) -> str:
-    """Return what went wrong in words. An error of the code or a library comes with its type."""
+    """Return what went wrong as text.
+
+    The message of an InputError is enough. Any other error comes from the code or a library, so
+    its type is added.
+    """
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

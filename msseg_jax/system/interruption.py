@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, or by a scheduler whose time is up."""
+"""Stop a program on Ctrl-C, or on SIGTERM, which a scheduler sends at its time limit."""
 
 import contextlib
 import os
@@ -10,21 +10,24 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on
-ONE_S = 0.2  # `timeout` sends a signal twice: what comes so soon after the first is the same
-INTERRUPTED = "interrupted; the same command goes on"
-ENDED = "asked to stop once more: ended; the same command goes on from the last checkpoint"
+EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: no error; the same command can be run again
+ONE_S = 0.2  # signals within this time count as one, because `timeout` sends each twice
+INTERRUPTED = "Interrupted. Run the same command again to resume."
+ENDED = (
+    "Asked to stop again: ending at once. Run the same command again to resume from the last "
+    "checkpoint."
+)
 
 
 class Stopped(Exception):
-    """The training was asked to stop, and has stored its state."""
+    """The training was asked to stop and has stored its state."""
 
 
 @contextlib.contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """While this is entered, SIGTERM raises KeyboardInterrupt, too.
+    """Make SIGTERM raise KeyboardInterrupt, as Ctrl-C does, until the block ends.
 
-    Import heavy libraries before: see `ended_by_signals`.
+    Import heavy libraries before the block (see `ended_by_signals`).
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -35,13 +38,14 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ended_by_signals(message: str, status: int) -> Iterator[None]:
-    """While this is entered, Ctrl-C and SIGTERM end the process at once, after a message.
+    """Let Ctrl-C and SIGTERM end the process at once, after a message, until the block ends.
 
-    It is for imports. Libraries swallow an exception that is raised while they are imported
-    (callbacks of ctypes, extension modules), or turn it into an ImportError. So no exception is
-    raised. Signals that the user has set otherwise stay as they are.
+    Use it around imports. Libraries swallow an exception that is raised while they are imported
+    (in callbacks of ctypes and in extension modules), or turn it into an ImportError. So no
+    exception is raised here. Signals with handlers other than Python's defaults keep them.
 
     Args:
+      message: is printed to standard error.
       status: exit status of the process.
     """
 
@@ -69,55 +73,63 @@ def ended_by_signals(message: str, status: int) -> Iterator[None]:
 
 
 class Interruption:
-    """While this is entered, a first signal is noted, and a second one ends the process at once.
+    """Context manager that records a first signal, and ends the process at once on a second one.
 
-    Python calls a handler when its main thread comes back from the library that it waits in: after
-    a step, or after a compilation, which may take a minute; and an exception in the middle of a
-    compilation may bring it down. So a thread listens, and the system writes it the number of each
-    signal as it arrives.
+    Python calls a signal handler only after its main thread has returned from a library: after a
+    step, or after a compilation, which may take a minute. Also, an exception in the middle of a
+    compilation may crash it. Therefore a thread reads the signals from a pipe. Python writes the
+    number of each signal to this pipe as soon as it arrives.
+
+    Attributes:
+      asked: whether a signal has asked the program to stop.
     """
 
     def __init__(self) -> None:
         self.asked = False
 
     def __enter__(self) -> Self:
-        self._ear, self._mouth = os.pipe()
-        os.set_blocking(self._mouth, False)  # Python wants it so
+        self._reading_end, self._writing_end = os.pipe()
+        os.set_blocking(self._writing_end, False)  # as `set_wakeup_fd` requires
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._heard_before = signal.set_wakeup_fd(self._mouth)
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._wakeup_before = signal.set_wakeup_fd(self._writing_end)
+        self._handlers_before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(self._heard_before)
-        os.close(self._mouth)  # which is the end of what the listener hears
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._writing_end)  # The listener then reaches the end of the pipe and returns.
         self._listener.join()
-        os.close(self._ear)
+        os.close(self._reading_end)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
 
     def _listen(self) -> None:
         first_s = None
-        while heard := os.read(self._ear, 1):
-            number, now_s = heard[0], time.monotonic()
+        while received := os.read(self._reading_end, 1):
+            number, now_s = received[0], time.monotonic()
             if number not in SIGNALS:
                 continue
             if first_s is None:
                 first_s = now_s
                 _say(
-                    "asked to stop: storing after this step; a second signal (Ctrl-C) ends at once"
+                    "Asked to stop: storing the state after this step. A second signal (Ctrl-C) "
+                    "ends the process at once."
                 )
             elif now_s - first_s > ONE_S:
                 _say(ENDED)
-                # No checkpoint is left half-written: each is renamed when it is complete.
+                # This leaves no half-written checkpoint: each is renamed when it is complete.
                 os._exit(128 + number)
 
 
 def _say(line: str) -> None:
-    """A line on standard error, whatever else is being written; a bar may stand where it begins."""
+    """Write a line to standard error.
+
+    It bypasses Python's buffer, which may be in use when a signal arrives. It begins with a line
+    break, because a progress bar may be on the current line.
+    """
     with contextlib.suppress(OSError):
         os.write(2, f"\n{line}\n".encode())

@@ -1,4 +1,4 @@
-"""JSON files of this program."""
+"""Read the JSON files that this program writes."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,14 @@ from msseg_jax.system.errors import InputError
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file of ours. Raise InputError, naming it, if it is damaged."""
+    """Return the content of a JSON file that this program has written.
+
+    Raises:
+      InputError: the file cannot be read, or is damaged. The message names it.
+    """
     try:
         return json.loads(path.read_text())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error}); give back a copy") from error
-    except (ValueError, RecursionError) as error:  # no JSON, or no text at all
-        raise InputError(f"{path}: is damaged ({error}); give back a copy") from error
+        raise InputError(f"{path}: cannot be read ({error}). Restore it from a copy.") from error
+    except (ValueError, RecursionError) as error:  # not JSON, or not even text
+        raise InputError(f"{path}: is damaged ({error}). Restore it from a copy.") from error

@@ -1,4 +1,4 @@
-"""Checks of the paths that a user gives, before any work."""
+"""Check the paths that a user gives, before any work begins."""
 
 from pathlib import Path
 
@@ -6,22 +6,35 @@ from msseg_jax.system.errors import InputError
 
 
 def check_there(*paths: Path | None) -> None:
-    """Raise InputError for paths where there is nothing. It names all of them. None is skipped.
+    """Raise InputError if any of the paths does not exist. The message names all of these.
 
-    Otherwise a file that is read late would be missed in the middle of the work.
+    None is skipped. Without this check, a missing file that is read late would be noticed only in
+    the middle of the work.
     """
     missing = [str(path) for path in paths if path is not None and not path.exists()]
     if missing:
-        raise InputError(f"{', '.join(missing)}: no such file or folder; check the spelling")
+        raise InputError(f"{', '.join(missing)}: no such file or folder. Check the spelling.")
+
+
+def check_folder(flag: str, folder: Path, expected: str) -> None:
+    """Raise InputError, with the name of the flag, if a folder does not exist.
+
+    Args:
+      flag: the flag or field that gives the folder, such as '--dataset'.
+      folder: its value.
+      expected: what the folder should be, for the message.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{flag}={folder}: no such folder. Expected {expected}.")
 
 
 def check_outside(path: Path, folder: Path, problem: str, *, may_be_it: bool = False) -> None:
     """Raise InputError if `path` lies in `folder`, or is `folder`.
 
     Args:
-      problem: what is wrong then, for the message, such as "lies among the scans".
-      may_be_it: `path` may be `folder` itself.
+      problem: what is wrong in this case, for the message, such as "lies among the scans".
+      may_be_it: whether `path` may be `folder` itself.
     """
     place, forbidden = path.resolve(), folder.resolve()
     if forbidden in place.parents or (place == forbidden and not may_be_it):
-        raise InputError(f"{path}: {problem}; choose a place elsewhere")
+        raise InputError(f"{path}: {problem}. Choose another place.")

@@ -1,4 +1,4 @@
-"""How far long work is: a bar where someone is looking, plain lines where it goes into a log."""
+"""Show the progress of long work: as a bar on a terminal, as plain lines in a log."""
 
 import contextlib
 import sys
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 
 from tqdm import tqdm
 
-LINE_S = 30.0  # at least between two lines about the same work
+LINE_S = 30.0  # shortest time between two lines about the same work
 
 
 @contextlib.contextmanager
 def steps(name: str) -> Iterator[Callable[[str], None]]:
-    """While this is entered, what it gives is told of each step of some work when it begins."""
+    """Yield a function. Call it with the name of each step of some work when the step begins."""
     if sys.stderr.isatty():
         with tqdm(total=0, bar_format=f"{name}: {{desc}}", leave=False) as line:
             yield line.set_description_str
@@ -21,20 +21,20 @@ def steps(name: str) -> Iterator[Callable[[str], None]]:
 
 
 def followed(things: Iterable, name: str, least_s: float = LINE_S) -> Iterator:
-    """The things one after the other, and how many of them are done.
+    """Yield the things one after the other, and show how many of them are done.
 
     Args:
-      least_s: between two lines in a log.
+      least_s: shortest time between two lines in a log.
     """
     if sys.stderr.isatty():
         yield from tqdm(things, name, leave=False)
         return
     total = f" of {len(things)}" if isinstance(things, Sized) else ""
-    said_s = time.monotonic()
+    last_line_s = time.monotonic()
     for done, thing in enumerate(things, start=1):
         yield thing
-        if time.monotonic() - said_s >= least_s:
-            said_s = time.monotonic()
+        if time.monotonic() - last_line_s >= least_s:
+            last_line_s = time.monotonic()
             _log(f"{name}: {done}{total} done")
 
 

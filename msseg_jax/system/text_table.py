@@ -1,4 +1,4 @@
-"""Text in columns."""
+"""Format tables as plain text."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,10 @@ def text_table(
     """Return a line of text for each row, with two spaces between the columns.
 
     Args:
-      rows: of cells; all rows have as many.
-      alignment: a character for each column: "<" for the left side, ">" for the right side.
-      least_widths: of the first columns, in characters. A column is as wide as its longest cell.
+      rows: the cells of each row; all rows have the same number of cells.
+      alignment: one character per column: "<" aligns to the left, ">" to the right.
+      least_widths: minimum widths of the first columns, in characters. Every column is at least as
+        wide as its longest cell.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for column, least in enumerate(least_widths):

@@ -1,4 +1,4 @@
-"""The configuration: what may stand in it, and how it is read, changed, stored and compared."""
+"""The configuration: its values are checked, read, overridden, stored and compared."""
 
 import re
 
@@ -20,7 +20,7 @@ from tests.support.session import ROOT
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_config_builds_its_network_and_one_step(name):
+def test_every_shipped_configuration_gives_a_network_and_a_training_step(name):
     config = typed(shipped(name))
     model = SiameseMPUNet(config.model, AXIS)
     side, targets = config.data.patch_size, config.model.targets
@@ -43,7 +43,7 @@ def test_every_config_builds_its_network_and_one_step(name):
     assert metrics["loss"].dtype == jnp.float32
 
 
-def test_the_papers_constants():
+def test_msseg2_has_the_constants_of_the_paper():
     config = shipped("msseg2")
     assert config.data.patch_size == 56
     assert config.data.patches_per_patient == 872
@@ -61,7 +61,7 @@ def test_the_papers_constants():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("data.patch_size", 50, "patch side 50 is no multiple of 8.* 48 and 56"),
+        ("data.patch_size", 50, "patch side 50 is not a multiple of 8.* 48 and 56"),
         ("data.spacing_mm", 0.0, "expected more than 0"),
         ("data.percentiles", (10, 1), "ascending"),
         ("data.lesion_patch_probability", 1.5, "expected 0 to 1"),
@@ -77,7 +77,7 @@ def test_the_papers_constants():
         ("predict.threshold", 1.0, "less than 1"),
     ],
 )
-def test_values_that_cannot_work_are_refused_by_name(field, value, message):
+def test_invalid_values_are_refused_with_the_name_of_the_field(field, value, message):
     config = shipped("msseg2")
     with config.unlocked():
         config.update_from_flattened_dict({field: value})
@@ -94,7 +94,7 @@ def test_values_that_cannot_work_are_refused_by_name(field, value, message):
         (0, 2, "config.data.validation_patients is 2; expected 0 with config.data.folds"),
     ],
 )
-def test_a_fold_is_one_of_the_folds_and_held_out_alone(fold, validation_patients, message):
+def test_a_fold_must_exist_and_excludes_validation_patients(fold, validation_patients, message):
     config = shipped("msseg2")
     config.data.folds = 5
     config.data.fold = 4
@@ -118,31 +118,31 @@ def test_a_fold_is_one_of_the_folds_and_held_out_alone(fold, validation_patients
         ),
     ],
 )
-def test_all_that_does_not_fit_together_comes_together(values, places):
+def test_all_contradictions_are_reported_together(values, places):
     config = default()
     config.update_from_flattened_dict(values)
     with pytest.raises(InputError) as error:
         typed(config)
-    said = sorted(re.match(r"[\w.]+", line).group(0) for line in str(error.value).splitlines())
-    assert said == places
+    named = sorted(re.match(r"[\w.]+", line).group(0) for line in str(error.value).splitlines())
+    assert named == places
 
 
-def test_a_problem_is_named_by_where_it_stands():
+def test_a_message_begins_with_the_place_of_the_value():
     fields = {"spacing_mm": 1.0, "percentiles": [5, 1], "patch_size": 8}
     with pytest.raises(InputError, match=r"^networks\[3\].settings.percentiles is \(5.0, 1.0\)"):
         PreprocessingSettings.of(fields, "networks[3].settings")
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "reason"),
     [
         ("config.train.batch_size = '8'", "TypeError"),
         ("config.train.batch_sice = 8", "batch_sice"),
         ("import nothing_of_this_name", "ModuleNotFoundError"),
-        ("return 7", "returns no ConfigDict: 7"),
+        ("return 7", "get_config() returned 7; expected a ConfigDict"),
     ],
 )
-def test_a_file_that_goes_wrong_is_named_with_the_reason(tmp_path, line, said):
+def test_a_file_that_cannot_be_loaded_is_named_with_the_reason(tmp_path, line, reason):
     (tmp_path / "mine.py").write_text(
         "from msseg_jax.configuration.files import default\n"
         f"def get_config():\n    config = default()\n    {line}\n    return config\n"
@@ -150,28 +150,28 @@ def test_a_file_that_goes_wrong_is_named_with_the_reason(tmp_path, line, said):
     with pytest.raises(InputError) as error:
         read(tmp_path / "mine.py")
     assert "mine.py" in str(error.value)
-    assert said in str(error.value)
+    assert reason in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_run_may_not_change_what_it_is_and_may_change_how_far_it_goes():
+def test_a_run_can_change_its_length_and_its_logging_but_not_its_folds():
     stored = typed(default())
     assert differences(stored.with_data(folds=5, fold=1), stored) == [
-        "config.data.fold is 1, the run has 0",
-        "config.data.folds is 5, the run has 0",
+        "config.data.fold is 1, but the run has 0",
+        "config.data.folds is 5, but the run has 0",
     ]
     config = default()
     config.train.epochs, config.data.root, config.train.log_every_steps = 50, "elsewhere", 3
     assert differences(typed(config), stored) == []
 
 
-def test_processes_may_differ_in_what_is_of_each_machine():
+def test_processes_may_differ_only_in_settings_of_their_machine():
     config = typed(default())
     assert what_must_agree(config.with_data(root="elsewhere", workers=7)) == what_must_agree(config)
     assert what_must_agree(config.with_data(patch_size=64)) != what_must_agree(config)
 
 
-def test_all_problems_come_together():
+def test_all_invalid_values_are_reported_together():
     config = shipped("msseg2")
     config.train.batch_size = 0
     config.data.spacing_mm = -1.0
@@ -180,7 +180,7 @@ def test_all_problems_come_together():
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_a_stored_configuration_is_the_same(tmp_path):
+def test_a_stored_configuration_is_read_unchanged(tmp_path):
     for name in names():
         config = typed(shipped(name))
         (tmp_path / "config.json").write_text(config.model_dump_json())
@@ -189,14 +189,14 @@ def test_a_stored_configuration_is_the_same(tmp_path):
         assert SiameseMPUNet(stored.model) == SiameseMPUNet(config.model)
 
 
-def test_every_section_is_frozen_and_equal_sections_have_one_hash():
+def test_sections_are_frozen_and_equal_sections_have_the_same_hash():
     config, same = typed(default()), typed(default())
     assert hash(config) == hash(same)
     with pytest.raises(ValueError, match="frozen"):
         config.train.epochs = 3
 
 
-def test_what_a_network_depends_on_must_be_whole():
+def test_settings_on_which_a_network_depends_must_be_complete():
     fields = typed(default()).trained.model_dump(mode="json")
     assert TrainedSettings.of(fields, "config", complete=True).data.patch_size == 56
     del fields["model"]["targets"]
@@ -223,7 +223,7 @@ def test_a_configuration_is_found_by_its_name_or_by_its_path(tmp_path, monkeypat
         find("mine")
 
 
-def test_the_configurations_of_an_installed_package_lie_in_it(tmp_path, monkeypatch):
+def test_shipped_configurations_are_found_in_the_folder_of_the_package(tmp_path, monkeypatch):
     (tmp_path / "only.py").write_text((ROOT / "configs" / "msseg2.py").read_text())
     monkeypatch.setattr(files, "_FOLDER", tmp_path)
     assert names() == ["only"]
@@ -237,32 +237,40 @@ def test_the_configurations_of_an_installed_package_lie_in_it(tmp_path, monkeypa
         (["--config.train.foo=8"], "config.train has no field 'foo'; expected one of compute_dt"),
         (["--config.train=8"], "config.train is a section; expected one of its fields"),
         (["--config.=8"], "config has no field ''"),
-        (["--config.model.widths.0=8"], "config.model.widths has no parts; write a whole tuple"),
+        (
+            ["--config.model.widths.0=8"],
+            "config.model.widths cannot be set in parts; set its whole value, such as '(1,2)'",
+        ),
         (["--noconfig.augmentation.enabled=true"], "does not take an argument"),
         (["--config.seed=None"], "--config.seed=None"),
         ([f"--config.seed={2**63}"], "and less than 9.22337e+18"),
-        (["--config.train.batch_size=many"], "--config.train.batch_size=many"),
+        (
+            ["--config.train.batch_size=many"],
+            "--config.train.batch_size=many: expected a whole number, 1 or more",
+        ),
+        (["--config.data.phantom_spacing_mm=x"], "_mm=x: expected a number, 0.5 to 4"),
+        (["--config.augmentation.enabled=maybe"], "enabled=maybe: expected true or false"),
         (["--config.seed=-1"], "config.seed is -1; expected 0 or more"),
         (["more"], "'more' is not a flag; write flags as --name=value"),
         (["--more=1"], "Unknown command line flag 'more'"),
     ],
 )
-def test_an_override_that_cannot_be_is_refused(overrides, message):
+def test_an_invalid_override_is_refused(overrides, message):
     with pytest.raises(InputError) as error:
         read(find("msseg2"), overrides)
     assert message in str(error.value)
 
 
-def test_a_field_that_may_be_empty_is_emptied():
+def test_an_optional_field_can_be_set_to_none():
     given = read(find("demo"), ["--config.data.cache_dir=x"]).data
     assert given.cache_dir == "x"
     assert given.phantom_spacing_mm is not None
     nones = ["--config.data.cache_dir=None", "--config.data.phantom_spacing_mm=None"]
-    emptied = read(find("demo"), nones).data
-    assert (emptied.cache_dir, emptied.phantom_spacing_mm) == (None, None)
+    cleared = read(find("demo"), nones).data
+    assert (cleared.cache_dir, cleared.phantom_spacing_mm) == (None, None)
 
 
-def test_each_wrong_item_of_a_tuple_is_one_line():
+def test_an_invalid_item_of_a_tuple_is_reported_in_one_line():
     with pytest.raises(InputError, match=r"^config.model.widths\[0\] is 0; expected 1 or more$"):
         read(find("msseg2"), ["--config.model.widths=(0,7)"])
 
@@ -286,9 +294,11 @@ def test_a_configuration_file_may_define_a_dataclass(tmp_path):
     assert read(tmp_path / "own.py").seed == 3
 
 
-def test_a_configuration_file_that_ends_the_program_is_refused(tmp_path):
+def test_a_configuration_file_that_exits_is_refused(tmp_path):
     (tmp_path / "own.py").write_text("import sys\ndef get_config():\n    sys.exit(0)\n")
-    with pytest.raises(InputError, match=r"own.py: SystemExit: 0; expected a get_config\(\)"):
+    with pytest.raises(
+        InputError, match=r"own.py: SystemExit: 0; expected a function get_config\(\)"
+    ):
         read(tmp_path / "own.py")
 
 
@@ -298,10 +308,11 @@ def test_a_file_without_get_config_is_refused(tmp_path):
         read(tmp_path / "empty.py")
 
 
-def test_the_list_of_fields_has_each_with_its_default_meaning_and_range():
+def test_the_list_of_fields_contains_their_defaults_meanings_and_ranges():
     listed = list_fields()
     for line in (
-        "  --config.data.spacing_mm=0.8\n      isotropic voxel side that the network sees, mm",
+        "  --config.data.spacing_mm=0.8\n"
+        "      isotropic voxel spacing to which all scans are resampled, mm (more than 0)\n",
         "  --config.predict.threshold=0.6\n",
         "  --config.augmentation.noise=0.15\n",
         "(0 or more and less than 1)",
@@ -310,7 +321,7 @@ def test_the_list_of_fields_has_each_with_its_default_meaning_and_range():
     assert listed.count("--config.") == len(typed(default()).model_dump_json().split('":')) - 6
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_gives_others(small_config):
+def test_initial_weights_depend_only_on_the_seed(small_config):
     model = SiameseMPUNet(typed(small_config).model)
     one, same, other = (
         initial_variables(model, seed)["params"]["refinement"]["unit_0"]["convolution"]["kernel"]

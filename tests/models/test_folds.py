@@ -1,3 +1,5 @@
+"""The folder of a cross-validation."""
+
 import pytest
 
 from msseg_jax.models.folds import Folds, runs_of
@@ -13,20 +15,20 @@ def folds(tmp_path):
     return folds
 
 
-def test_folds_survive_their_file(folds):
+def test_saved_folds_are_loaded_in_the_order_of_their_numbers(folds):
     assert folds.exist
-    assert folds.load()[10] == ["patient_10", "patient_30"]  # by number, not by name
+    assert folds.load()[10] == ["patient_10", "patient_30"]  # sorted by number, not by name
     assert len(folds.load()) == 11
 
 
-def test_a_cross_validation_stands_for_its_runs(folds, tmp_path):
-    own = [folds.path / f"fold_{k}" for k in range(11)]
-    assert runs_of([folds.path]) == own
-    assert runs_of([tmp_path / "a", folds.path]) == [tmp_path / "a", *own]
-    assert runs_of([own[3], tmp_path / "a"]) == [own[3], tmp_path / "a"]
+def test_the_folder_of_a_cross_validation_refers_to_its_runs(folds, tmp_path):
+    own_runs = [folds.path / f"fold_{k}" for k in range(11)]
+    assert runs_of([folds.path]) == own_runs
+    assert runs_of([tmp_path / "a", folds.path]) == [tmp_path / "a", *own_runs]
+    assert runs_of([own_runs[3], tmp_path / "a"]) == [own_runs[3], tmp_path / "a"]
 
 
-def test_a_patient_is_judged_by_the_run_that_held_it_out(folds, tmp_path):
+def test_for_a_patient_only_the_run_that_held_it_out_is_returned(folds, tmp_path):
     assert runs_of([folds.path], "patient_24") == [folds.path / "fold_4"]
     assert len(runs_of([folds.path], "stranger")) == 11
     other = tmp_path / "a"

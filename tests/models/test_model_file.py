@@ -1,4 +1,4 @@
-"""Model files: what they hold, what is refused of them, and that old ones stay readable."""
+"""Model files: their content, invalid files, and that old files stay readable."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ ABOUT = About(
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """Of two untrained runs, with weights and landmarks of their own."""
+    """Return the networks of two untrained runs with different weights and landmarks."""
     folder = tmp_path_factory.mktemp("runs")
     runs = [save_run(folder / f"run_{k}", tiny.get_config(), k, 40.0 + k) for k in range(2)]
     return [network for run in runs for network in trained_networks(run)]
@@ -44,7 +44,7 @@ def path(networks, tmp_path):
 
 
 def content(path):
-    """Its description as JSON has it, and its tensors."""
+    """Return the description of a model file, parsed from JSON, and its tensors."""
     data = path.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     assert header["__metadata__"].keys() == {"msseg_jax"}
@@ -56,7 +56,7 @@ def rewrite(path, document, tensors):
     path.write_bytes(save(tensors, metadata={"msseg_jax": text}))
 
 
-def test_what_is_written_is_read(path, networks):
+def test_a_model_file_is_read_as_it_was_written(path, networks):
     file = read_model_file(path)
     assert (file.path, file.about, file.written_by) == (path, ABOUT, "0.1.0")
     assert len(file.networks) == 2
@@ -66,7 +66,7 @@ def test_what_is_written_is_read(path, networks):
         assert other.preprocessing.landmarks == (0.0, 40.0 + number, 100.0)
         assert (other.kind, other.step, other.about) == ("last", 4, ABOUT)
         assert str(other) == (
-            f"Tiny 0.1 ({path}), network {number} (0 to 1), its last checkpoint, step 4"
+            f"Tiny 0.1 ({path}), network {number} of 2 (numbered from 0), last checkpoint (step 4)"
         )
         assert other.config.model.widths == (3, 2)
         assert other.config.predict == one.config.predict
@@ -77,7 +77,7 @@ def test_what_is_written_is_read(path, networks):
     assert (kernels[0] != kernels[1]).any()
 
 
-def test_the_same_networks_give_the_same_bytes_for_all_to_read(path, networks, tmp_path):
+def test_the_same_networks_give_the_same_bytes_with_default_permissions(path, networks, tmp_path):
     again = tmp_path / "again.safetensors"
     for _ in range(5):
         write_model_file(again, ABOUT, networks)
@@ -86,7 +86,7 @@ def test_the_same_networks_give_the_same_bytes_for_all_to_read(path, networks, t
     assert again.stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
-def test_no_path_of_the_machine_goes_with_it(small_config, tmp_path):
+def test_no_path_of_the_machine_is_written(small_config, tmp_path):
     small_config.data.cache_dir = str(tmp_path / "cache")
     small_config.init = str(tmp_path / "earlier.safetensors")
     small_config.init_network = 1
@@ -97,11 +97,11 @@ def test_no_path_of_the_machine_goes_with_it(small_config, tmp_path):
     assert entry["config"]["data"]["root"] == ""
     assert entry["config"]["data"]["cache_dir"] is None
     assert (entry["config"]["init"], entry["config"]["init_network"]) == ("", 0)
-    assert str(read_model_file(path).networks[0]).startswith(f"Tiny 0.1 ({path}), its last")
+    assert str(read_model_file(path).networks[0]).startswith(f"Tiny 0.1 ({path}), last checkpoint")
 
 
-def test_a_file_of_the_first_version_says_what_it_always_said():
-    """Numbers of the program that wrote it: whatever changes, they must come out."""
+def test_a_file_of_the_first_version_gives_the_same_results():
+    """Compare with results of the version that wrote the file. They must never change."""
     file = read_model_file(V1)
     assert file.about.title == "made up 1.0"
     assert file.about.description == "Weights from a random number generator, for tests."
@@ -113,19 +113,19 @@ def test_a_file_of_the_first_version_says_what_it_always_said():
         "overlap": 2, "threshold": 0.6, "min_lesion_mm3": 0.0, "batch_size": 4,
     }  # fmt: skip
     visits = np.sin(np.arange(2 * 512, dtype=np.float32)).reshape(2, 1, 8, 8, 8, 1)
-    wanted = [
+    expected = [
         ([0.14047182, 0.18736346], [0.08394726, 0.12031221]),
         ([0.7806495, 0.7205223], [0.7810891, 0.72181547]),
     ]
-    for network, (mean, inside) in zip(file.networks, wanted, strict=True):
+    for network, (mean, inside) in zip(file.networks, expected, strict=True):
         model = SiameseMPUNet(network.config.model)
         probabilities = np.asarray(model.apply(network.variables, *visits, train=False))
         np.testing.assert_allclose(probabilities.mean(axis=(0, 1, 2, 3)), mean, atol=1e-5)
         np.testing.assert_allclose(probabilities[0, 3, 4, 5], inside, atol=1e-5)
 
 
-def test_a_file_that_records_a_training_in_other_words_is_read(path):
-    """Of another version: what its training was like does not matter to who predicts."""
+def test_a_file_with_other_fields_in_the_record_of_its_training_is_read(path):
+    """Check that fields of another version are kept, and that no field of the record is needed."""
     document, tensors = content(path)
     config = document["networks"][0]["config"]
     del config["augmentation"], config["init"], config["data"]["workers"]
@@ -135,11 +135,11 @@ def test_a_file_that_records_a_training_in_other_words_is_read(path):
 
 
 def set_to(*keys):
-    """A change of the description: set_to('a', 'b', 1) has its a's b be 1."""
-    *way, last, value = keys
+    """Return a change of the description. For 'a', 'b' and 1 it sets ['a']['b'] to 1."""
+    *parents, last, value = keys
 
     def change(document, _):
-        for key in way:
+        for key in parents:
             document = document[key]
         document[last] = value
 
@@ -147,10 +147,11 @@ def set_to(*keys):
 
 
 def without(*keys):
-    *way, last = keys
+    """Return a change of the description. For 'a' and 'b' it deletes ['a']['b']."""
+    *parents, last = keys
 
     def change(document, _):
-        for key in way:
+        for key in parents:
             document = document[key]
         del document[last]
 
@@ -161,7 +162,7 @@ KERNEL = "1/params/refinement/output/kernel"
 FIRST = ("networks", 0)
 CONFIG = (*FIRST, "config")
 FITTED = (*FIRST, "preprocessing")
-DAMAGED = "is damaged: .*expected a model file, as .*export` writes it: copy or download it again"
+DAMAGED = "is damaged: .*expected a model file, as .*export` writes it. Copy or download it again."
 
 
 @pytest.mark.parametrize(
@@ -170,9 +171,9 @@ DAMAGED = "is damaged: .*expected a model file, as .*export` writes it: copy or 
         (lambda d, t: t.pop(KERNEL), f"lacks tensors: 1, such as {KERNEL}"),
         (lambda d, t: t.update(more=np.ones(3, "f4")), "has unknown tensors: 1, such as more"),
         (lambda d, t: d["networks"].pop(), "has unknown tensors: .*, such as 1/batch_stats"),
-        (lambda d, t: t.update({KERNEL: t[KERNEL][0]}), f"{KERNEL} is .* F32, where .* has"),
-        (lambda d, t: t.update({KERNEL: t[KERNEL].astype("f2")}), f"{KERNEL} is .* F16, where"),
-        (lambda d, t: t.update({KERNEL: t[KERNEL].astype("f8")}), f"{KERNEL} is .* F64, where"),
+        (lambda d, t: t.update({KERNEL: t[KERNEL][0]}), f"{KERNEL} is .* F32, but .* needs"),
+        (lambda d, t: t.update({KERNEL: t[KERNEL].astype("f2")}), f"{KERNEL} is .* F16, but"),
+        (lambda d, t: t.update({KERNEL: t[KERNEL].astype("f8")}), f"{KERNEL} is .* F64, but"),
         (lambda d, t: t.update({KERNEL: t[KERNEL] * np.nan}), f"{KERNEL} has numbers that are not"),
         (set_to("format_version", "1"), "its format version is '1'"),
         (set_to("format_version", 0), "its format version is 0"),
@@ -219,7 +220,7 @@ DAMAGED = "is damaged: .*expected a model file, as .*export` writes it: copy or 
             set_to(*CONFIG, "model", "targets", 1.5),
             "config.model.targets is 1.5; expected a valid integer",
         ),
-        (set_to(*CONFIG, "data", "patch_size", 9), "patch side 9 is no multiple of 2"),
+        (set_to(*CONFIG, "data", "patch_size", 9), "patch side 9 is not a multiple of 2"),
         (
             set_to(*CONFIG, "data", "spacing_mm", 0.5),
             "config.data is spacing_mm=0.5 .*; expected spacing_mm=1.0 ",
@@ -250,18 +251,18 @@ DAMAGED = "is damaged: .*expected a model file, as .*export` writes it: copy or 
         (set_to(*FITTED, "settings", "more", 1), "preprocessing.settings.more is not a field"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(path, change, message):
+def test_a_damaged_file_is_refused(path, change, message):
     document, tensors = content(path)
     change(document, tensors)
     rewrite(path, document, tensors)
     with pytest.raises(InputError, match=message) as error:
         read_model_file(path)
     assert str(error.value).startswith(f"{path}: is damaged: ")
-    assert str(error.value).endswith("`msseg export` writes it: copy or download it again")
+    assert str(error.value).endswith("`msseg export` writes it. Copy or download it again.")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "1", '{"format_version": true}'])
-def test_a_description_that_is_none(path, text):
+def test_a_description_that_is_not_valid_json_is_refused(path, text):
     rewrite(path, text, content(path)[1])
     with pytest.raises(InputError, match=DAMAGED):
         read_model_file(path)
@@ -271,16 +272,16 @@ def test_a_description_that_is_none(path, text):
     ("field", "text", "message"),
     [
         ("name", "", "the name is empty"),
-        ("name", "a\nb", "the text 'a.*b' is not one line that can be printed"),
+        ("name", "a\nb", "the text 'a.*b' is not a single line of printable characters"),
         (
             "description",
             "\x1b[2J",
-            "about.description: the text .* has characters that cannot",
+            "about.description: the text .* contains characters that cannot",
         ),
         ("version", 1, "about.version is 1; expected a valid string"),
     ],
 )
-def test_text_that_cannot_be_shown_is_neither_read_nor_written(
+def test_text_that_cannot_be_printed_is_neither_read_nor_written(
     path, networks, tmp_path, field, text, message
 ):
     document, tensors = content(path)
@@ -297,46 +298,47 @@ def test_text_that_cannot_be_shown_is_neither_read_nor_written(
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("1.0\x1b[2J", "written_by: the text .* is not one line that can be printed"),
-        ("1.0\n2.0", "written_by: the text .* is not one line that can be printed"),
+        ("1.0\x1b[2J", "written_by: the text .* is not a single line of printable characters"),
+        ("1.0\n2.0", "written_by: the text .* is not a single line of printable characters"),
         ([1, 0], "written_by is .1, 0.; expected a valid string"),
     ],
 )
-def test_the_version_that_wrote_it_is_text_that_can_be_shown(path, version, message):
+def test_the_version_of_the_writer_must_be_printable_text(path, version, message):
     document, tensors = content(path)
     rewrite(path, document | {"written_by": version}, tensors)
     with pytest.raises(InputError, match=message):
         read_model_file(path)
 
 
-def test_a_file_of_a_newer_version_is_not_called_damaged(path):
+def test_a_file_of_a_newer_version_is_refused_as_newer_not_as_damaged(path):
     document, tensors = content(path)
     document = {"format_version": 2, "whatever": document}
     rewrite(path, document, tensors)
-    message = "was written by a newer version .* format version is 2; expected at most 1: update"
+    message = "was written by a newer version .* format version is 2; expected at most 1. Update"
     with pytest.raises(InputError, match=message):
         read_model_file(path)
 
 
-def test_other_files_are_refused_and_nothing_in_them_is_executed(path, tmp_path):
-    class Trap:
+def test_other_files_are_refused_and_no_code_in_them_is_executed(path, tmp_path):
+    class Payload:
         def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "sprung"),)
+            return os.mkdir, (str(tmp_path / "executed"),)
 
-    whole = path.read_bytes()
-    header = int.from_bytes(whole[:8], "little")
+    complete = path.read_bytes()
+    header = int.from_bytes(complete[:8], "little")
     no_metadata = save({"weight": np.ones(3, np.float32)})
-    of_another = save({"weight": np.ones(3, np.float32)}, metadata={"format": "pt"})
-    for data in (b"", b"abc", whole[:8], whole[: header // 2], whole[: 8 + header], whole[:-1],
-                 whole + b"0", pickle.dumps(Trap()), b"PK\x03\x04" + bytes(500)):  # fmt: skip
+    other_program = save({"weight": np.ones(3, np.float32)}, metadata={"format": "pt"})
+    for data in (b"", b"abc", complete[:8], complete[: header // 2], complete[: 8 + header],
+                 complete[:-1], complete + b"0",
+                 pickle.dumps(Payload()), b"PK\x03\x04" + bytes(500)):  # fmt: skip
         path.write_bytes(data)
-        with pytest.raises(InputError, match=r"is no whole safetensors file .* expected"):
+        with pytest.raises(InputError, match=r"is not a complete safetensors file .* expected"):
             read_model_file(path)
-    for data in (no_metadata, of_another):
+    for data in (no_metadata, other_program):
         path.write_bytes(data)
-        with pytest.raises(InputError, match="file of another program: its metadata"):
+        with pytest.raises(InputError, match="file of another program, because its metadata"):
             read_model_file(path)
-    assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path / "executed").exists()
     missing = tmp_path / "nowhere.safetensors"
     with pytest.raises(InputError, match=f"{missing}: no such file; expected a model file"):
         read_model_file(missing)
@@ -344,7 +346,7 @@ def test_other_files_are_refused_and_nothing_in_them_is_executed(path, tmp_path)
         read_model_file(tmp_path)
 
 
-def test_networks_that_have_gone_wrong_are_not_written(networks, tmp_path):
+def test_networks_with_infinite_weights_are_not_written(networks, tmp_path):
     wrong = copy.deepcopy(networks[0].variables)
     bias = wrong["params"]["refinement"]["output"]
     bias["bias"] = np.array([0, np.inf], np.float32)
@@ -356,7 +358,7 @@ def test_networks_that_have_gone_wrong_are_not_written(networks, tmp_path):
     assert not list(tmp_path.glob("wrong*"))
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(path, networks, monkeypatch):
+def test_a_full_disk_leaves_the_old_file_unchanged(path, networks, monkeypatch):
     before = path.read_bytes()
 
     def fail(partial, data):
@@ -372,10 +374,10 @@ def test_a_full_disk_leaves_the_file_as_it_was(path, networks, monkeypatch):
     assert not list(path.parent.glob(".partial-*"))
 
 
-def test_a_name_or_a_file_makes_a_model_file(path, tmp_path):
+def test_a_path_is_a_model_file_if_it_is_a_file_or_has_the_suffix(path, tmp_path):
     assert model_file.is_model_file(path)
     assert model_file.is_model_file(path.rename(tmp_path / "renamed"))
-    assert model_file.is_model_file(tmp_path / "missing.safetensors")  # so the message is of files
+    assert model_file.is_model_file(tmp_path / "missing.safetensors")  # for a message about a file
     assert not model_file.is_model_file(tmp_path)
     (tmp_path / "run.safetensors").mkdir()
     assert not model_file.is_model_file(tmp_path / "run.safetensors")

@@ -1,3 +1,5 @@
+"""The folder of a run."""
+
 import json
 
 import pytest
@@ -10,12 +12,13 @@ from tests.support.runs import save_run
 @pytest.mark.parametrize(
     ("name", "section"), [("config.json", "data"), ("preprocessing.json", "settings")]
 )
-def test_a_run_whose_two_records_disagree_is_refused(small_config, tmp_path, name, section):
+def test_a_run_with_contradicting_settings_is_refused(small_config, tmp_path, name, section):
     run = RunFolder(save_run(tmp_path / "run", small_config))
     config, preprocessing = run.load()
     assert config.data.preprocessing == preprocessing.settings
     content = json.loads((run.path / name).read_text())
     content[section]["spacing_mm"] *= 2
     (run.path / name).write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"settings are not those of config.json; one of the two"):
+    message = r"settings are not those of config.json, so one of the two was changed"
+    with pytest.raises(InputError, match=message):
         run.load()

@@ -1,4 +1,4 @@
-"""Folders that are made whole or not at all."""
+"""Test that folders are made completely or not at all."""
 
 import os
 import socket
@@ -15,15 +15,15 @@ MACHINE = socket.gethostname()
 
 @pytest.fixture
 def ended() -> int:
-    """The number of a process that has ended."""
+    """Return the number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
-def fill(place, text, **how):
-    with whole_folder(place, **how) as new:
-        assert not place.exists() or how["replace"]
+def fill(place, text, **options):
+    with whole_folder(place, **options) as new:
+        assert not place.exists() or options["replace"]
         (new / "file").write_text(text)
 
 
@@ -36,7 +36,7 @@ def test_a_folder_appears_when_the_block_has_ended(tmp_path):
     assert content(tmp_path) == {os.path.join("a", "b", "file"): "whole"}
 
 
-def test_of_a_block_that_fails_nothing_is_left(tmp_path):
+def test_nothing_is_left_of_a_block_that_fails(tmp_path):
     def fail():
         with whole_folder(tmp_path / "place") as new:
             (new / "file").write_text("half")
@@ -55,7 +55,7 @@ def test_an_old_folder_stays_until_the_new_one_is_complete(tmp_path):
     assert content(tmp_path) == {os.path.join("place", "other"): "new"}
 
 
-def test_an_old_folder_outlives_a_failure(tmp_path, monkeypatch):
+def test_an_old_folder_survives_a_failure(tmp_path, monkeypatch):
     fill(tmp_path / "place", "old")
     with pytest.raises(OSError, match="full"), whole_folder(tmp_path / "place", replace=True):
         raise OSError("disk full")
@@ -75,24 +75,24 @@ def test_an_old_folder_outlives_a_failure(tmp_path, monkeypatch):
     assert content(tmp_path) == {os.path.join("place", "file"): "old"}
 
 
-def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path):
+def test_an_existing_folder_is_kept_unless_it_may_be_replaced(tmp_path):
     fill(tmp_path / "place", "old")
     with (
-        pytest.raises(FileExistsError, match="place: exists already"),
+        pytest.raises(FileExistsError, match=r"place: exists already\."),
         whole_folder(tmp_path / "place") as new,
     ):
         (new / "file").write_text("new")
     assert content(tmp_path) == {os.path.join("place", "file"): "old"}
 
 
-def test_what_killed_processes_left_is_cleared(tmp_path, ended):
+def test_folders_that_killed_processes_left_behind_are_deleted(tmp_path, ended):
     kept = {
-        f".partial-{MACHINE}-{os.getppid()}-place",  # of a process that lives
-        f".partial-{MACHINE}-{ended}-place-2",  # another folder's
-        f".partial-elsewhere-{ended}-place",  # of a machine whose processes are not seen here
+        f".partial-{MACHINE}-{os.getppid()}-place",  # of a process that is running
+        f".partial-{MACHINE}-{ended}-place-2",  # of another folder
+        f".partial-elsewhere-{ended}-place",  # of another machine
     }
     gone = {f".{kind}-{MACHINE}-{ended}-place" for kind in ("partial", "replaced")}
-    gone.add(f".partial-{MACHINE}-{os.getpid()}-place")  # of an earlier process, in a container
+    gone.add(f".partial-{MACHINE}-{os.getpid()}-place")  # as of an earlier process in a container
     for name in kept | gone:
         (tmp_path / name).mkdir()
     (tmp_path / "place").mkdir()
@@ -100,7 +100,7 @@ def test_what_killed_processes_left_is_cleared(tmp_path, ended):
     assert {path.name for path in tmp_path.iterdir()} == {"place", *kept}
 
 
-def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path, ended):
+def test_a_folder_that_a_killed_process_moved_aside_is_moved_back(tmp_path, ended):
     aside = tmp_path / f".replaced-{MACHINE}-{ended}-place"
     aside.mkdir()
     (aside / "file").write_text("old")
@@ -112,8 +112,8 @@ def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path, ended):
 def test_a_signal_that_arrives_while_the_folder_is_made_leaves_nothing(tmp_path, monkeypatch):
     mkdir = atomic.Path.mkdir
 
-    def interrupted(path, *arguments, **how):
-        mkdir(path, *arguments, **how)
+    def interrupted(path, *arguments, **options):
+        mkdir(path, *arguments, **options)
         if path.name.startswith(".partial-"):
             raise KeyboardInterrupt
 

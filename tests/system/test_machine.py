@@ -7,7 +7,7 @@ import pytest
 from msseg_jax.system import machine
 
 
-def test_threads_limit_the_processors(monkeypatch):
+def test_limit_threads_limits_the_processors(monkeypatch):
     granted = []
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {3, 1, 2}, raising=False)
     monkeypatch.setattr(
@@ -19,16 +19,17 @@ def test_threads_limit_the_processors(monkeypatch):
     assert machine.os.environ["NPROC"] == "2"
 
 
-def test_freed_memory_is_taken_again_without_asking_the_system():
-    # `mallopt` is glibc's own; on macOS and with musl nothing is set, so nothing is kept.
+def test_freed_memory_is_reused_without_a_request_to_the_system():
+    # Only glibc has `mallopt`. On macOS and with musl nothing is set, so no memory is kept.
     if platform.libc_ver()[0] != "glibc":
-        pytest.skip("the settings are glibc's: elsewhere there is nothing to keep")
+        pytest.skip("only glibc has these settings")
     faults = {kept: int(run(CODE.format(kept=kept))) for kept in (False, True)}
-    assert faults[False] >= 20  # one for each block, where the system's pages are huge
+    assert faults[False] >= 20  # at least one per block, if the system uses huge pages
     assert faults[True] < 0.1 * faults[False]
 
 
-# Page faults of taking and giving back 64 MB twenty times, after once, in a thread as XLA does.
+# Counts page faults while 64 MB are allocated and freed twenty times, after a first time. This is
+# done in a thread, as in XLA.
 CODE = """
 import resource, threading
 from msseg_jax.system.machine import keep_freed_memory

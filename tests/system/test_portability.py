@@ -1,12 +1,12 @@
-"""What users run works without what only Unix has: no import and no use when they begin."""
+"""Test that the users' commands start without the modules and names that only Unix has."""
 
 import subprocess
 import sys
 
 import pytest
 
-# Modules and names that Windows lacks; macOS lacks some of the names as well. `asyncio`,
-# `multiprocessing` and others of the standard library look for them and do without.
+# These modules and names are missing on Windows, and some of the names on macOS as well. The
+# standard library (`asyncio`, `multiprocessing` and others) checks for them and works without them.
 CODE = """
 import importlib, io, os, runpy, signal, sys
 
@@ -15,11 +15,11 @@ FORK = ("fork", "forkpty", "sysconf", "getuid", "geteuid", "getpgid", "setsid", 
         "sched_getaffinity", "sched_setaffinity", "getloadavg", "mkfifo", "wait3", "wait4")
 SIGNALS = ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGQUIT", "SIGCHLD", "SIGPIPE")
 
-import {work}  # with the libraries it needs, which know their systems
+import {work}  # with its libraries, which may use these modules
 ours = [name for name in sys.modules if name.split(".")[0] == "msseg_jax"]
 for name in ours:
     del sys.modules[name]
-# Ours once more, without.
+# Import our modules again, without these modules and names.
 for name in MODULES:
     sys.modules[name] = None
 for module, names in ((os, FORK), (signal, SIGNALS)):
@@ -41,7 +41,7 @@ WORK = {
 
 
 @pytest.mark.parametrize("command", WORK)
-def test_the_commands_of_users_need_nothing_that_windows_lacks(command):
+def test_users_commands_start_without_modules_that_windows_lacks(command):
     code = CODE.format(work=WORK[command], command=command)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

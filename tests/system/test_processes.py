@@ -1,4 +1,4 @@
-"""Work on many things: in threads, and each in a process of its own."""
+"""Test work on many items, in threads and in separate processes."""
 
 import os
 import signal
@@ -13,13 +13,13 @@ from msseg_jax.system.processes import do_each, for_each
 from tests.support.session import ROOT
 
 
-def test_for_each_keeps_the_order_and_does_without_patients():
+def test_for_each_keeps_the_order_and_accepts_an_empty_list():
     assert for_each(lambda k: 10 * k, range(20), "tens") == list(range(0, 200, 10))
     assert for_each(lambda k: 10 * k, [], "tens") == []
 
 
 def halve(number: int) -> tuple[float, int]:
-    """Half of it, by which process. 0 crashes, and what is odd is an error."""
+    """Return half of the number, and the process. 0 crashes, and odd numbers raise an error."""
     if number == 0:
         os._exit(3)
     if number % 2:
@@ -27,23 +27,23 @@ def halve(number: int) -> tuple[float, int]:
     return number / 2, os.getpid()
 
 
-@pytest.mark.parametrize("how", [{"jobs": 2}, {"jobs": 1, "isolated": True}])
-def test_each_task_has_a_process_and_a_crash_costs_no_other(how, capsys):
+@pytest.mark.parametrize("options", [{"jobs": 2}, {"jobs": 1, "isolated": True}])
+def test_each_task_has_a_process_and_a_crash_affects_no_other_task(options, capsys):
     failures = {}
     tasks = {"crash": 0, "two": 2, "odd": 3, "four": 4}
-    done = dict(do_each(halve, tasks, failures=failures, **how))
+    done = dict(do_each(halve, tasks, failures=failures, **options))
     assert {name: half for name, (half, _) in done.items()} == {"two": 1, "four": 2}
     assert len({process for _, process in done.values()} | {os.getpid()}) == 3
     assert failures["odd"] == "ArithmeticError: 3 is odd"
     assert failures["crash"].startswith(
         "its process ended with status 3 before its work was done, perhaps"
     )
-    said = capsys.readouterr().out
-    assert f"odd: failed: {failures['odd']} (" in said
-    assert " of 4)" in said
+    output = capsys.readouterr().out
+    assert f"odd: failed: {failures['odd']} (" in output
+    assert " of 4)" in output
 
 
-def test_one_job_is_done_in_this_process():
+def test_with_one_job_the_work_is_done_in_this_process():
     failures = {}
     done = list(do_each(halve, {"two": 2, "odd": 3, "four": 4}, 1, failures))
     assert done == [("two", (1, os.getpid())), ("four", (2, os.getpid()))]
@@ -57,13 +57,13 @@ def unpicklable(_):
     raise Odd("what")
 
 
-def test_an_error_that_cannot_be_pickled_is_reported_all_the_same():
+def test_an_error_that_cannot_be_pickled_is_reported():
     failures = {}
     assert list(do_each(unpicklable, {"a": 1, "b": 2}, 2, failures)) == []
     assert failures == {"a": "Odd: what", "b": "Odd: what"}
 
 
-def test_ctrl_c_is_no_failure():
+def test_ctrl_c_does_not_count_as_a_failure():
     failures = {}
     with pytest.raises(KeyboardInterrupt), continuing_after("anna", failures):
         raise KeyboardInterrupt
@@ -91,7 +91,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_processes_end_with_the_one_that_started_them_and_clean_up(tmp_path, number):
+def test_processes_clean_up_and_end_with_their_parent(tmp_path, number):
     (tmp_path / "script.py").write_text(SCRIPT)
     root = tmp_path / "root"
     root.mkdir()
@@ -105,6 +105,6 @@ def test_processes_end_with_the_one_that_started_them_and_clean_up(tmp_path, num
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
-        process.communicate(timeout=60)  # ends when no process holds the output any more
+        process.communicate(timeout=60)  # returns when no process has the output open
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else -signal.SIGINT)
     assert list(root.iterdir()) == []
