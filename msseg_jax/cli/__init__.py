@@ -1,6 +1,7 @@
-"""The command line: `msseg COMMAND`, the same as `python -m msseg_jax COMMAND`.
+"""The command line: `msseg COMMAND`, which is the same as `python -m msseg_jax COMMAND`.
 
-A command is two modules of one name. `flags/<command>.py` declares its flags and imports nothing
-heavy, so that `--help` answers at once. `<command>.py` does the work: its `run(flags)` returns the
-exit status. `main` parses, sets the number of threads, and only then imports the work.
+Each command has two modules with its name. `flags/<command>.py` declares its flags and imports
+nothing slow, so `--help` answers at once. `<command>.py` does the work: its `run(flags)` returns
+the exit status. `main` parses the flags, sets the number of threads, and only then imports the
+module that does the work.
 """

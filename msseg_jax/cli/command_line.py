@@ -1,58 +1,123 @@
-"""From arguments to the flags of one command."""
+"""Parse the arguments of one command."""
 
 import argparse
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
-FIELDS = ("config.", "noconfig.")  # how overrides begin, after the dashes
+FIELDS = ("config.", "noconfig.")  # overrides begin with one of these, after the dashes
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help begins with examples."""
+    """A parser with examples at the top of its help, and with errors in one line."""
 
     def __init__(self, program: str, examples: Sequence[str], **settings: Any):
         super().__init__(
             program,
             allow_abbrev=False,
+            add_help=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **settings,
         )
         self._examples = examples
+        self._called = f"python {program}" if program.endswith(".py") else program
+        self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
 
     def format_help(self) -> str:
-        called = f"python {self.prog}" if self.prog.endswith(".py") else self.prog
-        lines = "".join(f"  {called} {example}\n" for example in self._examples)
+        """Return the help, with the examples first."""
+        lines = "".join(f"  {self._called} {example}\n" for example in self._examples)
         return f"examples:\n{lines}\n{super().format_help()}"
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and how to get help, in place of the whole usage; exit with 2."""
+        message = message.removeprefix("argument ")  # argparse puts it before the flag
+        stop = "" if message.endswith((".", "?")) else "."
+        self.exit(2, f"{self.prog}: error: {message}{stop} See {self._called} --help.\n")
+
+    def check_flags_exist(self, arguments: Sequence[str], *, overrides: bool) -> None:
+        """Exit with 2 if there is an argument that no flag takes; suggest the most similar flag.
+
+        Run this before `parse_args`. Otherwise a misspelt required flag would be reported as
+        missing.
+
+        Args:
+          arguments: from the command line.
+          overrides: fields of the configuration, such as --config.seed=1, are allowed.
+        """
+        if not {"-h", "--help"}.isdisjoint(arguments):
+            return  # `parse_args` prints the help, with required flags marked as required
+        required = [action for action in self._actions if action.required]
+        for action in required:
+            action.required = False
+        _, rest = self.parse_known_args(arguments)
+        for action in required:
+            action.required = True
+        strays = _strays(rest) if overrides else rest
+        if not strays:
+            return
+        unknown = [argument for argument in strays if argument.startswith("-")]
+        if not unknown:
+            self.error(f"unexpected argument {strays[0]!r}. Write each flag as --name=value")
+        self.error(" ".join(self._unknown_flag(argument) for argument in unknown))
+
+    def _unknown_flag(self, argument: str) -> str:
+        name, dot, field = argument.partition("=")[0].partition(".")
+        hint = did_you_mean(name, self._option_string_actions, dot + field)
+        return f"unknown flag {argument}.{hint}"
+
+
+def did_you_mean(name: str, known: Iterable[str], ending: str = "") -> str:
+    """Return a question that suggests the known name most similar to `name`; "" if none is.
+
+    Args:
+      ending: added to the suggestion.
+    """
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]}{ending}?" if close else ""
 
 
 def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespace:
-    """Return the flags of a command, and in `flags.work` the module of `cli` that does the work.
+    """Return the flags of a command. `flags.work` names the module of `cli` that does the work.
 
     A command that sets `OVERRIDES` also takes fields of the configuration, such as
-    --config.seed=1. They are returned as they were given, in `flags.overrides`.
+    --config.seed=1. They are returned unchanged in `flags.overrides`.
 
     Args:
-      name: of the command.
-      program: how the user calls it, for messages.
+      name: name of the command.
+      arguments: the arguments that follow it.
+      program: how the user calls the command, for messages.
     """
-    declared = import_module(f"msseg_jax.cli.flags.{name}")
-    parser = Parser(program, declared.EXAMPLES, description=declared.DESCRIPTION)
-    declared.add_flags(parser)
-    if getattr(declared, "OVERRIDES", None) is None:
+    declared = flags_of(name)
+    parser = build_parser(name, program)
+    takes_overrides = getattr(declared, "OVERRIDES", None) is not None
+    parser.check_flags_exist(arguments, overrides=takes_overrides)
+    if not takes_overrides:
         flags = parser.parse_args(arguments)
     else:
         flags, flags.overrides = parser.parse_known_args(arguments)
-        if strays := _strays(flags.overrides):
-            parser.error(f"unrecognized arguments: {' '.join(strays)}")
     flags.work = name
     if hasattr(declared, "check"):
         declared.check(parser, flags)
     return flags
 
 
+def build_parser(name: str, program: str) -> Parser:
+    """Return the parser of a command."""
+    declared = flags_of(name)
+    parser = Parser(program, declared.EXAMPLES, description=declared.DESCRIPTION)
+    declared.add_flags(parser)
+    return parser
+
+
+def flags_of(name: str) -> ModuleType:
+    """Return the module of `cli.flags` that declares the flags of a command."""
+    return import_module(f"msseg_jax.cli.flags.{name}")
+
+
 def _strays(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments that are neither fields of the configuration nor values of such."""
+    """Return the arguments that are neither fields of the configuration nor values of fields."""
     strays = []
     takes_value = False
     for argument in arguments:

@@ -1,4 +1,4 @@
-"""How a command line ends: an exit status, and a line in place of a traceback."""
+"""Turn errors of a command into an exit status and a short message without a traceback."""
 
 import io
 import os
@@ -10,17 +10,20 @@ from msseg_jax.system.interruption import INTERRUPTED
 
 
 def run_command(program: str, work: Callable[[], int]) -> int:
-    """Return the exit status that `work` returns; 1 if bad input, the system or Ctrl-C ends it.
+    """Return the exit status of `work`; 1 after bad input, an error of the system, or Ctrl-C.
 
     Args:
-      program: with which a message on standard error begins.
+      program: how the user calls the command. Messages on standard error begin with it.
+      work: does the work and returns the exit status.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has its own
-        sys.stdout.reconfigure(line_buffering=True)  # a log that is piped into a file is read there
+    if isinstance(sys.stdout, io.TextIOWrapper):  # notebooks replace it with another class
+        # When the output is piped into a log file, lines appear there as they are printed.
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         return work()
-    except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for what Python flushes as it ends
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
+        # Python flushes standard output when it exits, which would raise the error again.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 1
     except (InputError, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
@@ -31,12 +34,12 @@ def run_command(program: str, work: Callable[[], int]) -> int:
 
 
 def status_after(failures: dict[str, str], total: int, what: str) -> int:
-    """Return the exit status after some work on many things; list on standard error what failed.
+    """List failures on standard error, and return the exit status: 1 if there are any, else 0.
 
     Args:
       failures: reasons by name.
-      total: how many things there were.
-      what: the things are, in the plural.
+      total: number of things that were processed, including those that failed.
+      what: what the things are, in the plural, such as 'patients'.
     """
     if not failures:
         return 0

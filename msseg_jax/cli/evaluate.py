@@ -1,4 +1,4 @@
-"""`msseg evaluate`: score a folder of masks, write the tables and the report."""
+"""`msseg evaluate`: score a folder of masks, and write the tables and the report."""
 
 import argparse
 import logging
@@ -12,14 +12,18 @@ from msseg_jax.report.evaluation_folder import (
     say_left_out,
     write_evaluation,
 )
-from msseg_jax.volumes.layout import find_patients
+from msseg_jax.system.paths import check_folder
+from msseg_jax.volumes.layout import LAYOUT, find_patients
+
+MASKS = "a folder of masks, <patient>.nii.gz"
+MAPS = "a folder of probability maps, <patient>.nii.gz"
 
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 1 if a patient could not be scored, else 0."""
     logger = logging.getLogger("msseg_jax")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # the report has the warnings
+    logger.setLevel(logging.ERROR)  # the report shows the warnings
     try:
         return _evaluate(flags)
     finally:
@@ -27,6 +31,10 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def _evaluate(flags: argparse.Namespace) -> int:
+    check_folder("--reference", flags.reference, LAYOUT)
+    check_folder("--prediction", flags.prediction, MASKS)
+    if flags.probability is not None:
+        check_folder("--probability", flags.probability, MAPS)
     fitted = _fitted(flags.model, flags.reference) if flags.model else {}
     check_evaluation_folder(flags.output, flags.reference)
     evaluation = evaluate(flags.reference, flags.prediction, flags.probability)
@@ -39,8 +47,8 @@ def _evaluate(flags: argparse.Namespace) -> int:
 
 
 def _fitted(models: list[Path], reference: Path) -> dict[str, list[Preprocessing]]:
-    """Return what was fitted for the models, by patient."""
-    # It imports JAX, which takes long; scores need it only where models are given.
+    """Return the preprocessing that was fitted for each model, by patient."""
+    # Imported here because it imports JAX, which is slow, and only --model needs it.
     from msseg_jax.models.fitted import fitted_by_patient
 
     return fitted_by_patient(models, [patient.name for patient in find_patients(reference, 0)])

@@ -1,4 +1,4 @@
-"""`msseg export`: write trained networks into one file, and print what such a file holds."""
+"""`msseg export`: write trained networks into one model file, or print what such a file holds."""
 
 import argparse
 
@@ -23,9 +23,14 @@ def run(flags: argparse.Namespace) -> int:
 def _write(flags: argparse.Namespace) -> None:
     output = flags.output
     if output.exists() and not flags.overwrite:
-        raise InputError(f"{output}: exists; expected another name, or --overwrite")
+        raise InputError(
+            f"--output={output}: the file exists. Choose another name, or replace it with "
+            "--overwrite."
+        )
     if not output.parent.is_dir():
-        raise InputError(f"{output.parent}: no such folder; expected one to write in")
+        raise InputError(
+            f"--output={output}: {output.parent}: no such folder. Create it, or choose another."
+        )
     given = {name: value for name, value in vars(flags).items() if value is not None}
     texts = {name: given[name] for name in TEXTS if name in given}
     predict = {name: given[name] for name in OF_THE_MEAN if name in given}

@@ -1,4 +1,4 @@
-"""The entry point: find the command, parse its flags, set the threads, import its work, run it."""
+"""The entry point: find the command, parse its flags, set the threads, and run the command."""
 
 import importlib
 import logging
@@ -6,19 +6,19 @@ import sys
 from collections.abc import Sequence
 
 from msseg_jax import __version__
-from msseg_jax.cli.command_line import Parser, parse
+from msseg_jax.cli.command_line import Parser, did_you_mean, parse
 from msseg_jax.cli.ending import run_command
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED, ended_by_signals
 from msseg_jax.system.machine import keep_freed_memory, limit_threads
 
 PROGRAM = "msseg"
 COMMANDS = {
-    "predict": "find new lesions, of one pair of scans or of a folder of pairs",
-    "prepare": "bring two scans as they left the scanner onto one grid",
-    "train": "train a network on labelled pairs, or continue a training",
+    "predict": "find the new lesions of one pair of scans, or of a folder of pairs",
+    "prepare": "bring two raw scans of a patient onto a common grid",
+    "train": "train a network on labelled pairs, or resume a training",
     "evaluate": "score predicted masks against reference masks",
-    "export": "write trained networks into one file, or show what such a file holds",
-    "phantom": "make artificial patients to try everything with",
+    "export": "write trained networks into one model file, or show what such a file holds",
+    "phantom": "make artificial patients, for tests and first steps",
     "synthetic": "make labelled pairs from real scans",
     "describe": "print the layers of a network",
 }
@@ -29,10 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-      arguments: without the program's name; None takes those of this process.
+      arguments: the arguments after the name of the program; None: those of this process.
 
     Returns:
-      The exit status: 0, or what the command's documentation says. Wrong flags exit with 2.
+      The exit status of the command: 0 on success, else what `run` of its module documents.
+
+    Raises:
+      SystemExit: with 2 after wrong flags, and with 0 after --help or --version.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] not in COMMANDS:
@@ -44,6 +47,8 @@ def run(name: str, arguments: Sequence[str], program: str) -> int:
     """Run one command and return its exit status.
 
     Args:
+      name: one of COMMANDS.
+      arguments: the arguments after the name of the command.
       program: how the user calls the command, for messages.
     """
     return run_command(program, lambda: _run(name, arguments, program))
@@ -56,7 +61,7 @@ def _run(name: str, arguments: Sequence[str], program: str) -> int:
         keep_freed_memory()
     if getattr(flags, "threads", None):
         limit_threads(flags.threads)
-    # Imported now: JAX and ITK start their threads when they are imported.
+    # Imported after the number of threads is set: JAX and ITK start their threads on import.
     status = EXIT_STATUS if name == "train" else 1
     with ended_by_signals(f"{program}: {INTERRUPTED}", status):
         work = importlib.import_module(f"msseg_jax.cli.{flags.work}")
@@ -64,22 +69,29 @@ def _run(name: str, arguments: Sequence[str], program: str) -> int:
 
 
 def _parse_without_command(arguments: Sequence[str]) -> None:
-    """Answer --help and --version, or report that there is no such command; then exit."""
+    """Print the help or the version, or report an unknown command; then exit."""
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     parser = Parser(
         PROGRAM,
         ["predict -t1 first.nii.gz -t2 second.nii.gz --prepare -o new.nii.gz --report new.html"],
         usage=f"{PROGRAM} COMMAND [FLAGS]",
-        description="Find the multiple-sclerosis lesions that are new at the second of two FLAIR "
-        "visits.\nFor research, not for clinical use.",
+        description="Find multiple-sclerosis lesions that are new in the second of two FLAIR "
+        "scans.\nFor research, not for clinical use.",
         epilog=f"commands:\n{listed}\n\n{PROGRAM} COMMAND --help lists the flags of a command.",
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"{PROGRAM} {__version__}",
+        help="Show the version and exit.",
+    )
     if not arguments or arguments[0].startswith("-"):
         _, arguments = parser.parse_known_args(arguments)
     if arguments:
-        expected = f"expected one of {', '.join(COMMANDS)}"
-        parser.error(f"{arguments[0]!r} is neither a command nor a flag; {expected}")
+        name = arguments[0]
+        expected = f"Expected one of {', '.join(COMMANDS)}."
+        hint = did_you_mean(name, [*COMMANDS, "--help", "--version"])
+        parser.error(f"{name!r} is neither a command nor a flag. {expected}{hint}")
     parser.print_help()
     parser.exit(0)

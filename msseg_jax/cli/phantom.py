@@ -9,7 +9,7 @@ from msseg_jax.system.text_table import text_table
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0."""
-    with sigterm_as_ctrl_c():  # so that a patient that is half-made is deleted
+    with sigterm_as_ctrl_c():  # so that an incomplete patient is deleted
         summaries = write_phantoms(
             flags.output, flags.patients, flags.seed,
             jobs=flags.jobs, spacing_mm=flags.spacing_mm, overwrite=flags.overwrite,
@@ -19,7 +19,7 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def table(summaries: list[Summary]) -> str:
-    """Return a line of text for each patient."""
+    """Return a table with one line per patient."""
     rows = [("patient", "voxel, mm", "shape", "new lesions", "voxels", "mm3")]
     for s in summaries:
         spacing = " x ".join(f"{mm:g}" for mm in s.spacing_mm)

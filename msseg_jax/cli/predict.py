@@ -1,4 +1,4 @@
-"""`msseg predict`: find the new lesions of a pair on one grid, or of every pair of a folder."""
+"""`msseg predict`: find the new lesions of one pair on a common grid, or of a folder of pairs."""
 
 import argparse
 from functools import partial
@@ -11,9 +11,9 @@ from msseg_jax.inference.patients import predict_patients
 from msseg_jax.inference.prediction import predict
 from msseg_jax.inference.results import describe_results, write_results
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.paths import check_there
+from msseg_jax.system.paths import check_folder, check_there
 from msseg_jax.system.progress import followed
-from msseg_jax.volumes.layout import Patient, find_patients
+from msseg_jax.volumes.layout import LAYOUT, Patient, find_patients
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -41,6 +41,7 @@ def _predict_pair(flags: argparse.Namespace, models: list[Path], outputs: Output
 
 
 def _predict_folder(flags: argparse.Namespace, models: list[Path], outputs: Outputs) -> int:
+    check_folder("--dataset", flags.dataset, LAYOUT)
     patients = find_patients(flags.dataset, targets=0)
     make_folders(outputs, flags.dataset, prepared=None)
     ensemble, options = load_networks(flags, models)
@@ -49,15 +50,15 @@ def _predict_folder(flags: argparse.Namespace, models: list[Path], outputs: Outp
 
 
 def _short(path: Path) -> str:
-    """Return a file's name after its folder's."""
+    """Return the name of a file, preceded by that of its folder."""
     return "/".join(path.resolve().parts[-2:])
 
 
 def _check_no_folder(*visits: Path) -> None:
-    """Raise InputError for a visit that is a folder."""
+    """Raise InputError if a visit is a folder."""
     for path in visits:
         if path.is_dir():
             raise InputError(
-                f"{path}: is a folder; expected a NIfTI file on the other visit's grid, or add "
-                "--prepare, which takes folders of DICOM files and brings the visits together"
+                f"{path}: is a folder. Expected a NIfTI file on the grid of the other visit. For "
+                "a folder of DICOM files, add --prepare, which brings both visits onto one grid."
             )

@@ -1,7 +1,7 @@
-"""`msseg predict --prepare`: the same for scans as they left the scanner.
+"""`msseg predict --prepare`: prepare raw scans, then find the new lesions.
 
-This imports the optional libraries for preparing scans; `flags/predict.py` checks that they are
-installed.
+This module imports the optional libraries for preparing scans. `flags/predict.py` checks that they
+are installed.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msseg_jax.cli.ending import status_after
 from msseg_jax.cli.prediction import load_networks, models_of
-from msseg_jax.cli.requests import request_of
+from msseg_jax.cli.requests import SCANS, request_of
 from msseg_jax.inference.outputs import (
     IN_MIDDLE,
     Outputs,
@@ -22,22 +22,22 @@ from msseg_jax.inference.results import describe_results, write_results
 from msseg_jax.inference.scans import predict_scan_pair, predict_scan_pairs, prepare_pair
 from msseg_jax.prepare.request import find_scans
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
-from msseg_jax.system.paths import check_there
+from msseg_jax.system.paths import check_folder, check_there
 from msseg_jax.system.progress import followed, steps
 from msseg_jax.volumes.nifti import SUFFIXES
 
-PREPARED = "_prepared"  # added to the name of --output, where --prepare names no folder
+PREPARED = "_prepared"  # added to the name of --output if --prepare has no value
 
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a patient failed."""
     models = models_of(flags)
-    prepared = _beside(flags.output, PREPARED) if flags.prepare is True else flags.prepare
-    in_middle = _beside(flags.output, IN_MIDDLE + ("" if flags.dataset else SUFFIXES[0]))
+    prepared = _next_to(flags.output, PREPARED) if flags.prepare is True else flags.prepare
+    in_middle = _next_to(flags.output, IN_MIDDLE + ("" if flags.dataset else SUFFIXES[0]))
     outputs = Outputs(flags.output, flags.probability, flags.report, flags.uncertainty, in_middle)
     check_places(outputs, prepared)
     predict = _predict_folder if flags.dataset else _predict_pair
-    # A pair that is half prepared is cleared away after SIGTERM, as after Ctrl-C.
+    # So that an incomplete prepared pair is deleted after SIGTERM, as after Ctrl-C.
     with sigterm_as_ctrl_c():
         return predict(flags, models, outputs, prepared)
 
@@ -63,6 +63,7 @@ def _predict_pair(
 def _predict_folder(
     flags: argparse.Namespace, models: list[Path], outputs: Outputs, prepared: Path
 ) -> int:
+    check_folder("--dataset", flags.dataset, SCANS)
     scans = find_scans(flags.dataset)
     requests = [(request_of(flags, *paths), prepared / name) for name, paths in scans.items()]
     make_folders(outputs, flags.dataset, prepared)
@@ -71,9 +72,9 @@ def _predict_folder(
     return status_after(failures, len(requests), "patients")
 
 
-def _beside(path: Path, ending: str) -> Path:
-    """Return a file or folder in the same place, named after it."""
-    if path.name in ("", ".."):  # as of ".", which does not say what it is called
+def _next_to(path: Path, ending: str) -> Path:
+    """Return a path in the same folder: the name of `path` without .nii.gz, then `ending`."""
+    if path.name in ("", ".."):  # "." and ".." do not contain the name of the folder
         path = path.resolve()
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     return path.parent / (stem + ending)

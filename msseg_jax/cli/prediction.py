@@ -1,4 +1,4 @@
-"""What both ways to predict share: places of the results, and the networks."""
+"""Load the networks of `msseg predict`, with and without --prepare."""
 
 import argparse
 from pathlib import Path
@@ -11,18 +11,26 @@ from msseg_jax.system.errors import InputError
 
 
 def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemble, Options]:
-    """Load the networks, print which they are, and choose how they are applied.
+    """Load the networks, print which ones they are, and choose the options of the prediction.
 
     Args:
-      models: from `models_of`.
+      flags: the flags of `msseg predict`.
+      models: runs and model files, from `models_of`.
+
+    Returns:
+      The networks, and the options.
+
+    Raises:
+      InputError: a model cannot be read, the networks cannot be applied with these options, or
+        --uncertainty is given for a single network.
     """
     ensemble = Ensemble(models)
     first = ensemble.members[0].network
     if flags.uncertainty is not None and len(ensemble.members) == 1:
         raise InputError(
-            f"--uncertainty: {first.source} is only one network; expected several that may "
-            "disagree: give two or more --model, the folder of a cross-validation, or a model file "
-            "of several networks"
+            f"--uncertainty: {first.source} is only one network. Expected several, because the "
+            "uncertainty is the spread of their probabilities. Give --model two or more times, or "
+            "give the folder of a cross-validation or a model file with several networks."
         )
     options = ensemble.options(
         overlap=flags.overlap, threshold=flags.threshold,
@@ -31,7 +39,7 @@ def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemb
     if not flags.model:
         title = first.about.title if first.about else WEIGHTS
         print(
-            f"no --model given: the released weights, {title} ({models[0]}); "
+            f"no --model given: using the released weights, {title} ({models[0]}); "
             "for research, not for clinical use"
         )
     for member in ensemble.members:
@@ -40,7 +48,7 @@ def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemb
 
 
 def models_of(flags: argparse.Namespace) -> list[Path]:
-    """Return the runs and model files that predict; without --model the released weights.
+    """Return the runs and model files of --model; without --model, the released weights.
 
     Raises:
       InputError: a model is given twice, or there are no released weights.

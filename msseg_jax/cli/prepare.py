@@ -1,18 +1,19 @@
-"""`msseg prepare`: bring two scans of a patient, or those of many, onto one grid.
+"""`msseg prepare`: bring the two scans of one patient, or of many patients, onto a common grid.
 
-This imports the optional libraries; `flags/prepare.py` checks that they are installed.
+This module imports the optional libraries for preparing scans. `flags/prepare.py` checks that they
+are installed.
 """
 
 import argparse
 
 from msseg_jax.cli.ending import status_after
-from msseg_jax.cli.requests import request_of
+from msseg_jax.cli.requests import SCANS, request_of
 from msseg_jax.prepare.dataset import prepare_all
 from msseg_jax.prepare.folder import PICTURE
 from msseg_jax.prepare.patient import Prepared, prepare_patient
 from msseg_jax.prepare.request import find_scans
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
-from msseg_jax.system.paths import check_outside
+from msseg_jax.system.paths import check_folder, check_outside
 from msseg_jax.system.progress import steps
 from msseg_jax.system.text_table import text_table
 
@@ -23,9 +24,9 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def prepare_one(flags: argparse.Namespace) -> int:
-    """Prepare one patient, step by step."""
+    """Prepare one patient, show the steps, and return 0."""
     request = request_of(flags, flags.time01, flags.time02)
-    # So that a folder that is half-made is deleted, as after Ctrl-C.
+    # So that an incomplete folder is deleted after SIGTERM, as after Ctrl-C.
     with sigterm_as_ctrl_c(), steps("preparing") as say:
         prepared = prepare_patient(request, flags.output, flags.overwrite, say)
     name = flags.output.name
@@ -35,9 +36,13 @@ def prepare_one(flags: argparse.Namespace) -> int:
 
 
 def prepare_many(flags: argparse.Namespace) -> int:
-    """Prepare all patients of a folder, and continue after one that fails."""
+    """Prepare all patients of a folder; return 1 if any fails, else 0.
+
+    A patient that fails does not stop the others.
+    """
+    check_folder("--dataset", flags.dataset, SCANS)
     scans = find_scans(flags.dataset)
-    check_outside(flags.output, flags.dataset, "lies in --dataset, among the scans")
+    check_outside(flags.output, flags.dataset, "--output lies in --dataset, among the scans")
     requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
     with sigterm_as_ctrl_c():
         prepared, failures = prepare_all(requests, flags.output, flags.overwrite, flags.jobs or 1)
@@ -46,7 +51,7 @@ def prepare_many(flags: argparse.Namespace) -> int:
 
 
 def table(names: list[str], prepared: dict[str, Prepared]) -> str:
-    """Return a line for each patient, and then the warnings."""
+    """Return a table with one line per patient, followed by all warnings."""
     rows: list[tuple[str, ...]] = [
         ("patient", "turned, deg", "moved, mm", "apart, mm", "correlation", "brain, ml", "time, s",
          ""),

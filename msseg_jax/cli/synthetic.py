@@ -1,6 +1,7 @@
 """`msseg synthetic`: make labelled pairs from real scans.
 
-This imports the optional libraries; `flags/synthetic.py` checks that they are installed.
+This module imports the optional libraries for preparing scans. `flags/synthetic.py` checks that
+they are installed.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def run(flags: argparse.Namespace) -> int:
         brain_size=flags.brain_size,
         least_contrast=flags.least_contrast,
     )
-    with sigterm_as_ctrl_c():  # so that a pair that is half-made is deleted
+    with sigterm_as_ctrl_c():  # so that an incomplete pair is deleted
         records, failures = write_synthetic(request)
     for record in records:
         volumes = ", ".join(f"{mm3:.0f}" for mm3 in record["new_lesions_mm3"])

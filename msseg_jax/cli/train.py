@@ -16,9 +16,9 @@ from msseg_jax.training.processes import agree_on, leave
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Run the command; return 0, or 75 if the training was asked to stop and can be resumed."""
+    """Run the command; return 0, or 75 if a signal stopped the training and it can be resumed."""
     workdir = Path(flags.workdir or Path("runs") / flags.config_file.stem)
-    if not flags.configuration.data.phantom_patients:  # which lie in the work folder
+    if not flags.configuration.data.phantom_patients:  # phantoms lie in --workdir
         root = Path(flags.configuration.data.root)
         check_outside(workdir, root, "--workdir lies in config.data.root, among the patients")
     try:
@@ -30,13 +30,13 @@ def run(flags: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr, flush=True)
         sys.stdout.flush()
-        # Not by sys.exit: a compilation that was cut short may crash Python as it ends.
+        # Not sys.exit: Python may crash while it exits if a compilation was interrupted.
         os._exit(EXIT_STATUS)
     return 0
 
 
 def _train(flags: argparse.Namespace, config: Configuration, workdir: Path) -> None:
-    """Train alone, or as one of several processes."""
+    """Train in this process only, or together with other processes."""
     work = cross_validate if flags.mode == "cross_validate" else run_experiment
     try:
         join_processes(flags.coordinator, flags.process_id, flags.num_processes)

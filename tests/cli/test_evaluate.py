@@ -1,3 +1,5 @@
+"""`msseg evaluate`: scores of a folder of masks, tables, and the command itself."""
+
 import json
 import math
 import shutil
@@ -28,7 +30,11 @@ def consensus_of(root, k):
 
 @pytest.fixture
 def predictions(patients_root, tmp_path):
-    """Patient 0 perfect, 1 missed, 2 (nothing new) with one false lesion, 3 too large."""
+    """Return a folder of masks.
+
+    Patient 0 is perfect, patient 1 misses its lesion, patient 2 has a false lesion but no new one,
+    and the lesion of patient 3 is too large.
+    """
     folder = tmp_path / "predictions"
     folder.mkdir()
     false = np.zeros(SHAPE, np.uint8)
@@ -43,7 +49,7 @@ def predictions(patients_root, tmp_path):
 
 @pytest.fixture
 def probabilities(patients_root, tmp_path):
-    """For patient 0: 0.7 in the lesion, 0.32 in a speck of 8 voxels beside it."""
+    """Return a folder with a map of patient 0: 0.7 in the lesion, 0.32 in 8 voxels next to it."""
     folder = tmp_path / "probabilities"
     folder.mkdir()
     array = 0.7 * consensus_of(patients_root, 0).astype(np.float32)
@@ -52,7 +58,7 @@ def probabilities(patients_root, tmp_path):
     return folder
 
 
-def test_the_table_by_hand(patients_root, predictions):
+def test_the_table_agrees_with_scores_computed_by_hand(patients_root, predictions):
     *lines, last = format_table(evaluate(patients_root, predictions)).splitlines()
     voxel_mm3 = 0.8
     lesion = f"{36 * voxel_mm3:.0f}"
@@ -67,7 +73,9 @@ def test_the_table_by_hand(patients_root, predictions):
     assert last == f"{found}; mean Dice of patients with new lesions 0.600"
 
 
-def test_patients_with_and_without_new_lesions_are_kept_apart(patients_root, predictions):
+def test_patients_with_and_without_new_lesions_are_summarised_separately(
+    patients_root, predictions
+):
     summary = evaluate(patients_root, predictions).summary
     ours = summary[(summary["reference"] == "consensus") & (summary["rater"] == "prediction")]
     means = {(row.group, row.measure): (row.mean, row.patients) for row in ours.itertuples()}
@@ -80,10 +88,10 @@ def test_patients_with_and_without_new_lesions_are_kept_apart(patients_root, pre
     assert means["patients with any new lesion", "Specificity"] == (0, 1)
 
 
-def test_the_experts_are_scored_against_the_consensus_and_each_other(patients_root, predictions):
+def test_experts_are_scored_against_the_consensus_and_each_other(patients_root, predictions):
     folder = patients_root / "patient_0"
     second = consensus_of(patients_root, 0)
-    second[6] = 0  # the second expert drew 24 of the 36 voxels
+    second[6] = 0  # the second expert marked 24 of the 36 voxels
     save_nifti(folder / layout.EXPERT.format(2), second)
     scores = evaluate(patients_root, predictions).scores
     rows = scores[scores["patient"] == "patient_0"].set_index(["reference", "rater"])
@@ -95,7 +103,7 @@ def test_the_experts_are_scored_against_the_consensus_and_each_other(patients_ro
     assert rows.loc[("expert2", "expert1"), "RelativeVolumeError"] == pytest.approx(50)
 
 
-def test_the_bootstrap_interval_is_that_of_the_mean():
+def test_the_bootstrap_interval_agrees_with_the_normal_approximation():
     generator = np.random.default_rng(0)
     values = generator.normal(5, 2, 200)
     scores = pd.DataFrame({
@@ -109,7 +117,7 @@ def test_the_bootstrap_interval_is_that_of_the_mean():
     assert row["high"] == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
-def test_lesions_are_listed_with_agreement_and_probability(
+def test_lesions_are_listed_with_agreement_position_and_probability(
     patients_root, predictions, probabilities
 ):
     lesions = evaluate(patients_root, predictions, probabilities).lesions
@@ -125,16 +133,16 @@ def test_lesions_are_listed_with_agreement_and_probability(
     assert math.isnan(rows["patient_3", "prediction", 1].mean_probability)
 
 
-def test_the_curve_counts_over_thresholds(patients_root, predictions, probabilities):
+def test_the_curve_counts_lesions_at_each_threshold(patients_root, predictions, probabilities):
     curve = evaluate(patients_root, predictions, probabilities).curve
     assert set(curve["patient"]) == {"patient_0"}
     at = curve.set_index("threshold")[["detected", "missed", "false"]]
     assert at.loc[0.3].tolist() == [1, 0, 1]
     assert at.loc[0.35].tolist() == [1, 0, 0]
-    assert at.loc[0.7].tolist() == [0, 1, 0]  # above, not at
+    assert at.loc[0.7].tolist() == [0, 1, 0]  # positive means above the threshold
 
 
-def test_patients_that_one_side_lacks_are_listed(patients_root, predictions):
+def test_patients_without_a_prediction_or_a_reference_are_listed(patients_root, predictions):
     (predictions / "patient_1.nii.gz").rename(predictions / "stranger.nii.gz")
     evaluation = evaluate(patients_root, predictions)
     assert evaluation.patients == ["patient_0", "patient_2", "patient_3"]
@@ -143,34 +151,34 @@ def test_patients_that_one_side_lacks_are_listed(patients_root, predictions):
 
 
 @pytest.mark.parametrize(
-    ("array", "said"),
+    ("array", "message"),
     [
-        (np.full(SHAPE, 2, np.uint8), "2 for one; .* it looks like a label map"),
-        (np.full(SHAPE, 0.25, np.float32), "0.25 for one; .* it looks like a probability map"),
-        (np.full(SHAPE, -3.5, np.float32), "-3.5 for one; .* make it binary"),
+        (np.full(SHAPE, 2, np.uint8), r"for example 2\. .* It looks like a label map"),
+        (np.full(SHAPE, 0.25, np.float32), r"example 0\.25\. .* It looks like a probability map"),
+        (np.full(SHAPE, -3.5, np.float32), r"for example -3\.5\. .* Make it binary"),
         (np.full(SHAPE, np.nan, np.float32), "NaN or infinite"),
         (np.zeros((3, 4, 5), np.uint8), r"\(3, 4, 5\) voxels"),
     ],
 )
-def test_a_prediction_that_is_no_mask_of_its_patient(patients_root, predictions, array, said):
+def test_a_prediction_that_is_not_a_mask_is_refused(patients_root, predictions, array, message):
     save_nifti(predictions / "patient_0.nii.gz", array)
-    with pytest.raises(InputError, match=f"patient_0.nii.gz.*{said}"):
+    with pytest.raises(InputError, match=f"patient_0.nii.gz.*{message}"):
         evaluate(patients_root, predictions, names=["patient_0"])
-    evaluation = evaluate(patients_root, predictions)  # the others are scored all the same
+    evaluation = evaluate(patients_root, predictions)  # the others are still scored
     assert "patient_0.nii.gz" in evaluation.left_out["patient_0"]
 
 
-def test_values_beyond_1_are_no_probabilities(patients_root, predictions, probabilities):
+def test_values_above_1_are_refused_as_probabilities(patients_root, predictions, probabilities):
     save_nifti(probabilities / "patient_0.nii.gz", np.full(SHAPE, 3, np.float32))
     left_out = evaluate(patients_root, predictions, probabilities).left_out
-    assert "its values are from 3 to 3; expected probabilities" in left_out["patient_0"]
+    assert "its values are from 3 to 3. Expected probabilities" in left_out["patient_0"]
 
 
-def test_empty_and_missing_folders(patients_root, tmp_path):
+def test_empty_and_missing_folders_are_refused(patients_root, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(
-        InputError, match=r"empty: no .nii.gz file in it; expected <patient>.nii.gz"
+        InputError, match=r"empty: no .nii.gz file in it\. Expected <patient>.nii.gz"
     ):
         evaluate(patients_root, empty)
     with pytest.raises(InputError, match="nowhere: no such folder"):
@@ -179,7 +187,9 @@ def test_empty_and_missing_folders(patients_root, tmp_path):
         evaluate(empty, patients_root)
 
 
-def test_tables_are_written_and_json_says_null(patients_root, predictions, tmp_path):
+def test_tables_are_written_and_undefined_scores_are_null_in_json(
+    patients_root, predictions, tmp_path
+):
     evaluation = evaluate(patients_root, predictions)
     write_tables(evaluation, tmp_path)
     everything = json.loads((tmp_path / "evaluation.json").read_text())
@@ -190,7 +200,7 @@ def test_tables_are_written_and_json_says_null(patients_root, predictions, tmp_p
     assert not (tmp_path / "curve.csv").exists()
 
 
-def test_the_command_writes_everything_and_says_what_was_left_out(
+def test_the_command_writes_all_files_and_lists_patients_without_scores(
     patients_root, predictions, tmp_path, capsys
 ):
     shutil.rmtree(patients_root / "patient_3")
@@ -198,19 +208,19 @@ def test_the_command_writes_everything_and_says_what_was_left_out(
     flags = ["evaluate", f"--reference={patients_root}", f"--prediction={predictions}"]
     flags.append(f"--output={output}")
     assert main(flags) == 1
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     dice = "mean Dice of patients with new lesions 0.500"
-    assert f"1 of 2 new lesions found (50 %), 1 false; {dice}" in said.out
-    assert "2 patients with new lesions" in said.out
-    assert said.err.startswith("not scored: 1\n  patient_3: ")
+    assert f"1 of 2 new lesions found (50 %), 1 false; {dice}" in printed.out
+    assert "2 patients with new lesions" in printed.out
+    assert printed.err.startswith("not scored: 1\n  patient_3: ")
     names = {path.name for path in output.iterdir()}
     assert names == {"scores.csv", "lesions.csv", "summary.csv", "evaluation.json", "report.html"}
     (predictions / "patient_3.nii.gz").unlink()
     assert main(flags) == 0
 
 
-def test_scores_need_no_jax():
-    """It takes seconds to import."""
+def test_scores_do_not_import_jax():
+    """Check that JAX is not imported, because that takes seconds."""
     code = "import sys, msseg_jax.cli.evaluate; print('jax' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
@@ -222,11 +232,14 @@ def test_the_summary_names_prediction_and_experts(patients_root, predictions):
     ]  # fmt: skip
     dice = next(line for line in lines if line.startswith("Dice")).split()
     assert dice[1] == "0.600"
-    assert dice[-1] == "1.000"  # the expert is the consensus here
+    assert dice[-1] == "1.000"  # here the expert agrees with the consensus
 
 
-def test_intensities_are_compared_with_the_training_that_predicted(tmp_path, small_config):
-    """Of a cross-validation, the fold that held the patient out; all for one that is in none."""
+def test_intensities_are_compared_with_the_runs_that_predicted(tmp_path, small_config):
+    """Check that a cross-validation gives the run that held the patient out.
+
+    A patient that is in no fold is compared with all runs.
+    """
     folds = Folds(tmp_path / "cv")
     for fold in range(2):
         save_run(folds.run(fold), small_config, middle=50.0 + fold)

@@ -1,4 +1,4 @@
-"""Exported networks do what the runs did; predict, evaluate and export take files as runs."""
+"""Model files predict exactly as the runs; predict, evaluate and export accept both."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def evaluate(flags):
 
 @pytest.fixture
 def shipped(runs, tmp_path, monkeypatch):
-    """A file of all three runs in the place of the released weights."""
+    """Write a model file of all three runs, and use it in place of the released weights."""
     path = tmp_path / "released.safetensors"
     assert export([*models(runs), f"--output={path}", "--name=Open", "--version=1.0"]) == 0
     monkeypatch.setattr(released, "_FILE", path)
@@ -42,13 +42,13 @@ def shipped(runs, tmp_path, monkeypatch):
 
 
 def predicted(paths, flags, tmp_path, *more):
-    """Mask and maps that some models make of a pair."""
+    """Return the mask and the maps of a pair, as predicted with some models."""
     maps = [tmp_path / f"{name}.nii.gz" for name in ("probability", "uncertainty")]
-    wanted = [f"--{path.name.removesuffix('.nii.gz')}={path}" for path in maps]
+    outputs = [f"--{path.name.removesuffix('.nii.gz')}={path}" for path in maps]
     if len(paths) == 1 and paths[0].is_dir():
-        wanted = wanted[:1]
-    assert predict([*models(paths), *flags, *wanted, *more]) == 0
-    written = [tmp_path / "new.nii.gz", *maps[: len(wanted)]]
+        outputs = outputs[:1]
+    assert predict([*models(paths), *flags, *outputs, *more]) == 0
+    written = [tmp_path / "new.nii.gz", *maps[: len(outputs)]]
     return [np.asarray(nib.load(path).dataobj) for path in written]
 
 
@@ -58,7 +58,7 @@ def assert_equal(one, other):
         assert np.ptp(a) > 0
 
 
-def test_an_exported_run_predicts_what_the_run_does(runs, flags, tmp_path):
+def test_an_exported_run_predicts_exactly_as_the_run(runs, flags, tmp_path):
     file = tmp_path / "one.safetensors"
     assert export([*models(runs[:1]), f"--output={file}"]) == 0
     mask, probability = predicted(runs[:1], flags, tmp_path)
@@ -66,10 +66,10 @@ def test_an_exported_run_predicts_what_the_run_does(runs, flags, tmp_path):
     assert predict([*models([file]), *flags, f"--probability={path}"]) == 0
     again = [np.asarray(nib.load(p).dataobj) for p in (tmp_path / "new.nii.gz", path)]
     assert_equal(again, [mask, probability])
-    np.testing.assert_array_equal(mask, probability > np.float32(0.3))  # the run's own threshold
+    np.testing.assert_array_equal(mask, probability > np.float32(0.3))  # threshold of the run
 
 
-def test_a_file_of_several_networks_predicts_what_they_do_together(
+def test_a_file_of_several_networks_predicts_exactly_as_the_ensemble(
     runs, flags, tmp_path, monkeypatch, capsys
 ):
     file = tmp_path / "all.safetensors"
@@ -85,19 +85,20 @@ def test_a_file_of_several_networks_predicts_what_they_do_together(
     capsys.readouterr()
     page = tmp_path / "page.html"
     assert_equal(predicted([file], flags, tmp_path, f"--report={page}"), together)
-    assert reads == [file]  # once, however many networks
+    assert reads == [file]  # only once for all networks
     stated = [
-        f"All 2 ({file}), network {k} (0 to 2), its last checkpoint, step 4" for k in range(3)
+        f"All 2 ({file}), network {k} of 3 (numbered from 0), last checkpoint (step 4)"
+        for k in range(3)
     ]
     assert capsys.readouterr().out.splitlines()[:3] == [f"model: {line}" for line in stated]
     assert all(line in page.read_text() for line in stated)
-    # Of files and runs in any mix, too.
+    # Files and runs can be mixed.
     pair = tmp_path / "pair.safetensors"
     assert export([*models(runs[:2]), f"--output={pair}"]) == 0
     assert_equal(predicted([pair, runs[2]], flags, tmp_path), together)
 
 
-def test_a_cross_validation_is_exported_whole(small_config, tmp_path):
+def test_all_runs_of_a_cross_validation_are_exported(small_config, tmp_path):
     folds = Folds(tmp_path / "cv")
     for fold in range(2):
         save_run(folds.run(fold), small_config, seed=fold, middle=40.0 + fold)
@@ -108,7 +109,7 @@ def test_a_cross_validation_is_exported_whole(small_config, tmp_path):
     assert landmarks == [40, 41]
 
 
-def test_texts_are_kept_and_can_be_given_anew_without_a_change_of_weights(runs, tmp_path):
+def test_texts_are_kept_and_can_be_changed_without_changing_the_weights(runs, tmp_path):
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     texts = About(
         name="A", version="1", licence="CC0", attribution="nobody", training_data="phantoms",
@@ -126,14 +127,14 @@ def test_texts_are_kept_and_can_be_given_anew_without_a_change_of_weights(runs, 
         assert (one.config, one.preprocessing) == (other.config, other.preprocessing)
 
 
-def test_the_terms_of_files_go_over_to_what_is_made_of_them(runs, tmp_path, capsys):
+def test_a_merged_file_keeps_licence_and_attribution_of_its_sources(runs, tmp_path, capsys):
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     merged = tmp_path / "merged.safetensors"
     terms = ["--licence=CC-BY-4.0", "--training_data=phantoms", "--version=7"]
     assert export([f"--model={runs[0]}", f"--output={one}", "--attribution=A", *terms]) == 0
     assert export([f"--model={runs[1]}", f"--output={two}", "--attribution=B", *terms]) == 0
     assert export([*models([one, runs[2]]), f"--output={merged}"]) == 0
-    # Not its identity, nor data that the other was not trained on.
+    # The version is not kept, nor the training data, which hold for one of the networks only.
     assert read_model_file(merged).about == About(
         name="merged", licence="CC-BY-4.0", attribution="A"
     )
@@ -141,22 +142,25 @@ def test_the_terms_of_files_go_over_to_what_is_made_of_them(runs, tmp_path, caps
     capsys.readouterr()
     assert export(flags) == 1
     message = (
-        "--attribution: .* different ones .'A'; 'B'.; expected one for all: give --attribution"
+        "--attribution: .* different texts .'A'; 'B'.. Expected one text for all. "
+        "Give --attribution"
     )
     assert re.search(message, capsys.readouterr().err)
-    assert len(read_model_file(merged).networks) == 2  # it is as it was
+    assert len(read_model_file(merged).networks) == 2  # the file is unchanged
     assert export([*flags, "--attribution=A and B"]) == 0
     assert read_model_file(merged).about.attribution == "A and B"
 
 
-def test_one_mind_about_the_mask(runs, small_config, flags, tmp_path, capsys):
+def test_networks_with_different_thresholds_need_an_explicit_one(
+    runs, small_config, flags, tmp_path, capsys
+):
     small_config.predict.threshold = 0.4
     other = save_run(tmp_path / "other", small_config, seed=3)
     file = tmp_path / "all.safetensors"
     mixed = [*models([runs[0], other]), f"--output={file}"]
     assert export(mixed) == 1
     error = capsys.readouterr().err
-    assert re.search("--threshold: .*one has 0.3, .*other has 0.4; .*give --threshold", error)
+    assert re.search("--threshold: .*one has 0.3, .*other has 0.4. .*Give --threshold", error)
     assert not file.exists()
     assert export([*mixed, "--threshold=0.35", "--min_lesion_mm3=2"]) == 0
     predicts = [network.config.predict for network in read_model_file(file).networks]
@@ -165,39 +169,40 @@ def test_one_mind_about_the_mask(runs, small_config, flags, tmp_path, capsys):
     np.testing.assert_array_equal(mask == 1, probability > np.float32(0.35))
 
 
-def test_nothing_is_replaced_unless_told(runs, tmp_path, capsys):
+def test_a_file_is_replaced_only_with_overwrite(runs, tmp_path, capsys):
     file = tmp_path / "one.safetensors"
     flags = [f"--model={runs[0]}", f"--output={file}"]
     assert export(flags) == 0
     before = file.read_bytes()
     assert export([*flags, "--version=2"]) == 1
-    assert "exists; expected another name, or --overwrite" in capsys.readouterr().err
+    message = f"--output={file}: the file exists. Choose another name, or replace it with --over"
+    assert message in capsys.readouterr().err
     assert file.read_bytes() == before
     assert export([*flags, "--version=2", "--overwrite"]) == 0
     assert read_model_file(file).about.version == "2"
-    # A file may take its own place.
+    # The input may be replaced by the output.
     again = [f"--model={file}", f"--output={file}", "--overwrite", "--licence=CC0"]
     assert export(again) == 0
     assert read_model_file(file).about == About(name="one", version="2", licence="CC0")
 
 
-def test_what_a_file_says_of_itself(runs, shipped, capsys):
+def test_show_prints_the_description_of_a_file(runs, shipped, capsys):
     texts = ["--licence=CC0", "--attribution=nobody", "--training_data=none", "--description=a\nb"]
     assert export([f"--model={shipped}", f"--output={shipped}", "--overwrite", *texts]) == 0
     written = capsys.readouterr().out
     assert export(["--show", str(shipped)]) == 0
-    said = capsys.readouterr().out
-    assert said == written
+    shown = capsys.readouterr().out
+    assert shown == written
     assert export(["--show"]) == 0
-    assert capsys.readouterr().out == said  # it is the released one
-    lines = [re.split(" {2,}", line) for line in said.splitlines()]
+    assert capsys.readouterr().out == shown  # the file stands in for the released weights
+    lines = [re.split(" {2,}", line) for line in shown.splitlines()]
     assert lines[0][0] == "file"
     assert lines[0][1].startswith(f"{shipped}, 0.0")
     assert lines[0][1].endswith("written by msseg_jax 0.1.0")
     assert lines[1:9] == [
         ["name", "Open"], ["version", "1.0"], ["licence", "CC0"], ["attribution", "nobody"],
         ["training data", "none"], ["description", "a"], ["", "b"],
-        ["networks", "3, whose probabilities are averaged"],
+        ["networks", "3 (their probabilities are averaged)"],
     ]  # fmt: skip
     second = lines[lines.index(["network 1", "last checkpoint, step 4"]) :][:9]
     count = sum(
@@ -207,12 +212,12 @@ def test_what_a_file_says_of_itself(runs, shipped, capsys):
     assert second[1:] == [
         ["parameters", str(count)], ["widths", "3, 2"], ["output maps", "2"], ["voxels", "1 mm"],
         ["patches", "8 voxels along each side"], ["landmarks", "1 % 0, 50 % 30, 99 % 100"],
-        ["deviation", "5, of the training visit furthest from them"],
-        ["prediction", "threshold 0.3, least lesion 0 mm3, overlap 2 voxels"],
+        ["deviation", "5, largest among the training visits"],
+        ["prediction", "threshold 0.3, smallest lesion 0 mm3, overlap 2 voxels"],
     ]  # fmt: skip
 
 
-def test_a_folder_says_nothing_of_itself(runs, small_config, tmp_path, capsys):
+def test_show_refuses_a_folder_and_tells_how_to_export_it(runs, small_config, tmp_path, capsys):
     folds = Folds(tmp_path / "cv")
     for fold in range(2):
         save_run(folds.run(fold), small_config, seed=fold)
@@ -221,40 +226,40 @@ def test_a_folder_says_nothing_of_itself(runs, small_config, tmp_path, capsys):
         assert export([f"--show={folder}"]) == 1
         error = capsys.readouterr().err
         assert error.startswith(f"msseg export: {folder}: is a folder; expected a mod")
-        # What it tells to do can be done.
+        # The command that the message suggests works.
         (model,) = re.findall("--model=[^ ]+", error)
         assert export([model, f"--output={tmp_path / folder.name}.safetensors"]) == 0
         assert capsys.readouterr().out.startswith("file ")
 
 
-def test_ctrl_c_ends_in_a_line(monkeypatch, capsys):
+def test_ctrl_c_gives_one_line(monkeypatch, capsys):
     def interrupt(path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("msseg_jax.cli.export.read_model_file", interrupt)
     assert export(["--show=a.safetensors"]) == 1
-    assert capsys.readouterr().err.startswith("msseg export: interrupted")
+    assert capsys.readouterr().err.startswith("msseg export: Interrupted. Run the same command")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "expected --model and --output (to write a file), or --show"),
+        ([], "expected --model and --output to write a file, or --show"),
         (["--model=a"], "expected --model and --output"),
         (["--output=a"], "expected --model and --output"),
-        (["--show=a", "--model=b"], "--show excludes --model: give one or the other"),
+        (["--show=a", "--model=b"], "--show excludes --model. Give one or the other"),
         (
             ["--model=a", "--output=b", "--threshold=1"],
-            "--threshold: 1 is out of range; expected a number, 0 or",
+            "--threshold: 1 is out of range. Expected a number, 0 or",
         ),
         (
             ["--model=a", "--output=b", "--min_lesion_mm3=nan"],
-            "mm3: nan is out of range; expected a number, 0 or more",
+            "mm3: nan is out of range. Expected a number, 0 or more",
         ),
-        (["--mod=a", "--output=b"], "unrecognized arguments: --mod=a"),
+        (["--mod=a", "--output=b"], "unknown flag --mod=a. Did you mean --model?"),
     ],
 )
-def test_flags_that_cannot_be_are_refused(flags, message, capsys):
+def test_wrong_flags_exit_with_2(flags, message, capsys):
     with pytest.raises(SystemExit) as stop:
         export(flags)
     assert stop.value.code == 2
@@ -264,7 +269,10 @@ def test_flags_that_cannot_be_are_refused(flags, message, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model={tmp}/nowhere", "--output={tmp}/a.safetensors"], "nowhere: no such folder"),
+        (
+            ["--model={tmp}/nowhere", "--output={tmp}/a.safetensors"],
+            "nowhere: no such file or folder. --model and config.init expect",
+        ),
         (
             ["--model={tmp}/no.safetensors", "--output={tmp}/a.safetensors"],
             "no such file; expected",
@@ -275,7 +283,7 @@ def test_flags_that_cannot_be_are_refused(flags, message, capsys):
         ),
         (
             ["--model={run}", "--output={tmp}/no/a.safetensors"],
-            "no: no such folder; expected one to",
+            "no: no such folder. Create it, or choose another.",
         ),
         (["--model={run}", "--model={run}", "--output={tmp}/a.safetensors"], "is given twice"),
         (
@@ -285,7 +293,7 @@ def test_flags_that_cannot_be_are_refused(flags, message, capsys):
         (["--show={tmp}/nowhere"], "nowhere: no such file; expected a model file"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(runs, tmp_path, capsys, flags, message):
+def test_bad_input_gives_one_message_and_writes_nothing(runs, tmp_path, capsys, flags, message):
     given = [flag.format(tmp=tmp_path, run=runs[0]) for flag in flags]
     assert export(given) == 1
     error = capsys.readouterr().err
@@ -297,7 +305,7 @@ def test_what_cannot_be_is_refused_in_a_line(runs, tmp_path, capsys, flags, mess
 # ------------------------------------------------------------------------- the released weights
 
 
-def test_without_a_model_the_released_weights_predict_and_the_first_line_says_so(
+def test_the_released_weights_are_the_default_and_the_first_line_names_them(
     runs, shipped, flags, tmp_path, capsys
 ):
     together = predicted(runs, flags, tmp_path)
@@ -308,29 +316,29 @@ def test_without_a_model_the_released_weights_predict_and_the_first_line_says_so
     assert predict([*flags, *outputs]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        f"no --model given: the released weights, Open 1.0 ({shipped}); for research, not for "
-        "clinical use"
+        f"no --model given: using the released weights, Open 1.0 ({shipped}); for research, not "
+        "for clinical use"
     )
-    stated = f"Open 1.0 ({shipped}), network 0 (0 to 2), its last checkpoint, step 4"
+    stated = f"Open 1.0 ({shipped}), network 0 of 3 (numbered from 0), last checkpoint (step 4)"
     assert lines[1] == f"model: {stated}"
     written = [tmp_path / "new.nii.gz", probability, apart]
     assert_equal([np.asarray(nib.load(path).dataobj) for path in written], together)
-    assert f"Open 1.0 ({shipped}), network 2 (0 to 2)" in page.read_text()
-    # By name they are a model among others, and nothing is said of a default.
+    assert f"Open 1.0 ({shipped}), network 2 of 3 (numbered from 0)" in page.read_text()
+    # If they are given by name, the line about the default is not printed.
     assert predict(["--model=weights", *flags]) == 0
     assert capsys.readouterr().out.startswith("model: Open 1.0")
 
 
-def test_one_network_of_a_file_has_none_to_disagree_with(runs, flags, tmp_path, capsys):
+def test_uncertainty_of_a_single_network_is_refused(runs, flags, tmp_path, capsys):
     file = tmp_path / "one.safetensors"
     assert export([f"--model={runs[0]}", f"--output={file}"]) == 0
     apart = tmp_path / "apart.nii.gz"
     assert predict([f"--model={file}", *flags, f"--uncertainty={apart}"]) == 1
-    assert f"one ({file}) is only one network; expected" in capsys.readouterr().err
+    assert f"one ({file}) is only one network. Expected" in capsys.readouterr().err
     assert not apart.exists()
 
 
-def test_a_program_without_them_says_so(flags, tmp_path, monkeypatch, capsys):
+def test_missing_released_weights_are_reported(flags, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(released, "_FILE", tmp_path / "nowhere.safetensors")
     for command, given in ((predict, flags), (export, ["--show"])):
         assert command(given) == 1
@@ -339,7 +347,7 @@ def test_a_program_without_them_says_so(flags, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "new.nii.gz").exists()
 
 
-def test_they_are_shipped_in_the_package_and_the_help_states_their_options():
+def test_the_released_weights_are_installed_and_the_help_states_their_options():
     file = read_model_file(released.released())
     assert file.about.title
     assert file.about.licence
@@ -347,7 +355,7 @@ def test_they_are_shipped_in_the_package_and_the_help_states_their_options():
     assert options == {**RELEASED, "tile": None}
 
 
-def test_an_evaluation_compares_with_every_network_of_a_file(
+def test_an_evaluation_uses_the_preprocessing_of_every_network_of_a_file(
     runs, shipped, patients_root, tmp_path, monkeypatch, capsys
 ):
     given = {}
@@ -376,7 +384,7 @@ def test_an_evaluation_compares_with_every_network_of_a_file(
     assert "no.safetensors: no such file; expected a model file" in capsys.readouterr().err
 
 
-def test_the_name_of_the_released_weights_stands_for_their_file(shipped, runs):
+def test_the_name_weights_stands_for_the_file_of_the_released_weights(shipped, runs):
     assert runs_of([Path("weights"), runs[0]]) == [shipped, runs[0]]
     with pytest.raises(InputError, match="is given twice"):
         runs_of([Path("weights"), shipped])

@@ -1,4 +1,4 @@
-"""The command line, as a user types it."""
+"""launch.py, started in a process as a user starts it."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ def launch(*flags):
     )
 
 
-def test_describe_ends_with_the_papers_figures():
+def test_describe_prints_the_number_of_parameters_of_the_paper():
     done = launch("--config=configs/msseg2.py", "--mode=describe")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["convolutions: 28", "parameters: 40465"]
@@ -34,28 +34,31 @@ def test_overrides_reach_the_configuration():
             "config.train has no field 'batch_sice'; did you mean config.train.batch_size?",
         ),
         (["--config.data.root=nowhere"], "nowhere: no such folder"),
-        (["--config.data.patch_size=50", "--mode=describe"], "patch side 50 is no multiple of 8"),
+        (
+            ["--config.data.patch_size=50", "--mode=describe"],
+            "patch side 50 is not a multiple of 8",
+        ),
         (["--config.seed=-1"], "config.seed is -1; expected 0 or more"),
         (["--config.model.initial_probability=1.0", "--mode=describe"], "between 0 and 1"),
         (
             ["--config.data.phantom_patients=4", "--config.data.validation_patients=4"],
-            "config.data.validation_patients is 4; expected 0 to 3, fewer than the 4 patients",
+            "config.data.validation_patients is 4; expected 0 to 3, because at least one of the 4 ",
         ),
         (["--mode=cross_validate"], "config.data.folds is 0 and config.data.fold is 0"),
         (
             ["--config.data.phantom_patients=4", "--config.data.folds=5"],
-            "config.data.folds is 5; expected at most 4",
+            "config.data.folds is 5, but there are only 4 patients. Use at most 4",
         ),
         (
             ["--mode=cross_validate", "--config.data.folds=5", "--config.data.fold=5"],
             "config.data.fold is 5; expected 0 to 4",
         ),
-        (["--config.data.patch_size=50"], "patch side 50 is no multiple of 8"),
+        (["--config.data.patch_size=50"], "patch side 50 is not a multiple of 8"),
         (["--config.train.batch_size=many"], "--config.train.batch_size=many"),
-        (["extra"], "unrecognized arguments: extra"),
+        (["extra"], "unexpected argument 'extra'."),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_few_lines(flags, message, tmp_path):
+def test_bad_input_gives_a_short_message_and_creates_no_run(flags, message, tmp_path):
     done = launch("--config=configs/msseg2.py", f"--workdir={tmp_path / 'run'}", *flags)
     assert done.returncode != 0
     assert message in done.stderr

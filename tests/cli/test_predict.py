@@ -1,3 +1,5 @@
+"""`msseg predict` for pairs on a common grid: tiles, masks, reports, and refused input."""
+
 import subprocess
 import sys
 
@@ -29,8 +31,8 @@ def predict(flags):
 
 @pytest.fixture
 def run(small_config, tmp_path):
-    """A run's folder with an untrained network."""
-    small_config.predict.threshold = 0.0  # whatever it says is positive
+    """Return the folder of a run with an untrained network."""
+    small_config.predict.threshold = 0.0  # every brain voxel is positive
     return save_run(tmp_path / "run", small_config)
 
 
@@ -47,11 +49,11 @@ def pair_flags(run, patients_root, tmp_path):
 
 
 def stand_in(value_of):
-    """A network that answers with a function of the second visit."""
+    """Return a function that stands in for a network and sees only the second visit."""
     return lambda time01, time02: value_of(time02[..., 0])
 
 
-def test_every_brain_voxel_is_segmented_once_and_nothing_outside():
+def test_tiles_give_each_brain_voxel_its_value_and_0_outside():
     generator = np.random.default_rng(0)
     images = generator.normal(size=(2, 13, 14, 20)).astype(np.float32)
     brain = generator.random((13, 14, 20)) < 0.7
@@ -70,10 +72,10 @@ def test_tiles_without_brain_are_not_computed():
     brain[:, :, :8] = True
     images = np.zeros((2, *brain.shape), np.float32)
     segment_volume(stand_in(count), images, brain, Tiling((8, 8, 8), 0, 3))
-    assert calls == [(3, 8, 8, 8)]  # one tile of eight, in a batch filled up to its one shape
+    assert calls == [(3, 8, 8, 8)]  # one of eight tiles, in a batch padded to 3
 
 
-def test_batch_size_and_overlap_of_a_local_network_do_not_matter():
+def test_batch_size_and_overlap_do_not_change_the_result_of_a_voxelwise_network():
     generator = np.random.default_rng(0)
     images = generator.normal(size=(2, 20, 20, 20)).astype(np.float32)
     brain = np.ones((20, 20, 20), bool)
@@ -85,7 +87,7 @@ def test_batch_size_and_overlap_of_a_local_network_do_not_matter():
     np.testing.assert_allclose(results[0], results[2], atol=1e-6)
 
 
-def test_the_networks_consensus_map_alone_is_kept(small_config):
+def test_only_the_consensus_map_of_the_network_is_kept(small_config):
     model = build_model(small_config)
     variables = with_random_output(initial_variables(model, seed=0))
     visits = np.random.default_rng(0).normal(size=(2, 1, 8, 8, 8, 1)).astype(np.float32)
@@ -95,12 +97,12 @@ def test_the_networks_consensus_map_alone_is_kept(small_config):
     assert np.abs(np.asarray(kept - whole[..., 1])).max() > 1e-3
 
 
-def test_threshold_is_exclusive_and_small_lesions_go_by_volume():
+def test_threshold_is_exclusive_and_small_lesions_are_removed_by_volume():
     probability = np.zeros((6, 6, 6), np.float32)
     probability[0, 0, :] = 0.6
     probability[2:4, 2:4, 2:4] = 0.61  # 8 voxels
     probability[5, 5, 5] = 0.9
-    probability[4, 4, 4] = 0.9  # touches the cube and the corner by corners alone
+    probability[4, 4, 4] = 0.9  # touches the cube and the corner voxel only at corners
     options = Options(overlap=0, threshold=0.6, min_lesion_mm3=0.0, batch_size=1)
     assert lesion_mask(probability, options, volume_mm3=0.5).sum() == 10
     large = Options(overlap=0, threshold=0.6, min_lesion_mm3=4.0, batch_size=1)
@@ -109,11 +111,11 @@ def test_threshold_is_exclusive_and_small_lesions_go_by_volume():
     assert kept.sum() == kept[2:4, 2:4, 2:4].sum() == 8
 
 
-def test_writes_mask_and_probability_on_the_first_visits_grid(pair_flags, tmp_path, capsys):
+def test_mask_and_probability_have_the_grid_of_the_first_visit(pair_flags, tmp_path, capsys):
     assert predict([*pair_flags, f"--probability={tmp_path / 'p.nii.gz'}"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("model: ")
-    assert "its last checkpoint, step 4" in output
+    assert ", last checkpoint (step 4)" in output
     visit = nib.load(pair_flags[2])
     mask, probability = nib.load(tmp_path / "new.nii.gz"), nib.load(tmp_path / "p.nii.gz")
     for image in (mask, probability):
@@ -129,7 +131,7 @@ def test_writes_mask_and_probability_on_the_first_visits_grid(pair_flags, tmp_pa
     np.testing.assert_array_equal(mask.get_fdata() == 1, brain)  # threshold 0
 
 
-def test_options_reach_the_mask(pair_flags, tmp_path):
+def test_threshold_and_smallest_lesion_change_the_mask(pair_flags, tmp_path):
     predict([*pair_flags, f"--probability={tmp_path / 'p.nii.gz'}"])
     probability = nib.load(tmp_path / "p.nii.gz").get_fdata()
     threshold = float(np.median(probability[probability > 0]))
@@ -141,7 +143,7 @@ def test_options_reach_the_mask(pair_flags, tmp_path):
     assert nib.load(tmp_path / "new.nii.gz").get_fdata().sum() == 0
 
 
-def test_one_tile_around_the_brain_is_the_network_itself(run, patients_root):
+def test_a_single_tile_gives_the_output_of_the_network(run, patients_root):
     ensemble = Ensemble([run])
     (predictor,) = ensemble.members
     settings = predictor.preprocessing.settings
@@ -156,40 +158,40 @@ def test_one_tile_around_the_brain_is_the_network_itself(run, patients_root):
     model = SiameseMPUNet(predictor.config.model)
     whole = np.asarray(model.apply(predictor._variables, *visits, train=False))[0, ..., 0]
     whole = whole[tuple(slice(side) for side in resampled.brain.shape)] * resampled.brain
-    wanted = resampled.to_file_grid(whole) * pair.brain
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-    assert np.ptp(wanted[pair.brain]) > 0.01
+    expected = resampled.to_file_grid(whole) * pair.brain
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(expected[pair.brain]) > 0.01
     small = ensemble.segment(patient, pair, ensemble.options()).probability
-    assert np.abs(small - found).max() > 1e-4  # the default has tiles that end in the brain
+    assert np.abs(small - found).max() > 1e-4  # by default, tiles have borders in the brain
 
 
 def test_the_report_lists_the_lesions_of_the_mask_first(pair_flags, tmp_path, capsys):
     page = tmp_path / "page.html"
     assert predict([*pair_flags, f"--report={page}"]) == 0
     html = page.read_text()
-    said = capsys.readouterr().out  # threshold 0: one lesion, the whole brain
-    assert "1 new lesion," in said
+    printed = capsys.readouterr().out  # threshold 0: the whole brain is one lesion
+    assert "1 new lesion," in printed
     assert html.index("<strong>1 new lesion</strong>") < html.index("<table>") < html.index("<svg")
-    assert "its last checkpoint, step 4" in html
+    assert ", last checkpoint (step 4)" in html
     assert str(pair_flags[2]) in html
-    # A brain of a few ml is worth a warning, in both places.
-    assert "an adult's brain has" in said
-    assert "an adult&#39;s brain has" in html
+    # A brain of a few ml gives a warning on the terminal and in the report.
+    assert "ml. Expected 800 to 2000 ml for an adult." in printed
+    assert "ml. Expected 800 to 2000 ml for an adult." in html
     assert predict([*pair_flags, f"--report={tmp_path / 'page.pdf'}"]) == 1
     assert "page.pdf: expected a name that ends in .html" in capsys.readouterr().err
 
 
-def test_a_folder_of_reports(run, patients_root, tmp_path):
+def test_a_data_set_gives_a_folder_of_reports(run, patients_root, tmp_path):
     flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
     assert predict([*flags, f"--report={tmp_path / 'pages'}"]) == 0
     pages = sorted(path.name for path in (tmp_path / "pages").iterdir())
     assert pages == [f"patient_{k}.html" for k in range(4)]
 
 
-def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
+def test_the_network_is_compiled_once_for_pairs_of_any_size(run, patients_root, tmp_path):
     ensemble = Ensemble([run])
     options = ensemble.options()
-    compiled = []  # by the forward pass, which other tests share
+    compiled = []  # compilations of the forward pass, including those of other tests
     for size in ((14, 15, 20), (17, 16, 14)):
         generator = np.random.default_rng(0)
         brain = np.zeros(size, bool)
@@ -204,7 +206,7 @@ def test_one_compilation_for_pairs_of_any_size(run, patients_root, tmp_path):
     assert compiled[0] == compiled[1]
 
 
-def test_a_folder_goes_on_after_a_failure_and_says_so_at_the_end(
+def test_a_failing_patient_does_not_stop_the_others_and_is_listed_at_the_end(
     run, patients_root, tmp_path, capsys
 ):
     (patients_root / "patient_1" / layout.TIME02).unlink()
@@ -217,7 +219,7 @@ def test_a_folder_goes_on_after_a_failure_and_says_so_at_the_end(
     assert "patient_1/flair_time02" in error
 
 
-def test_patients_done_are_skipped_unless_told_otherwise(run, patients_root, tmp_path, capsys):
+def test_finished_patients_are_skipped_without_overwrite(run, patients_root, tmp_path, capsys):
     flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
     assert predict(flags) == 0
     (tmp_path / "out" / "patient_2.nii.gz").write_bytes(b"mine")
@@ -226,7 +228,7 @@ def test_patients_done_are_skipped_unless_told_otherwise(run, patients_root, tmp
     assert (tmp_path / "out" / "patient_2.nii.gz").read_bytes() == b"mine"
     assert predict([*flags, "--overwrite"]) == 0
     assert nib.load(tmp_path / "out" / "patient_2.nii.gz").shape == SHAPE
-    # A probability map that was not asked for before is not done.
+    # Patients are predicted again if the probability map is still missing.
     assert predict([*flags, f"--probability={tmp_path / 'maps'}"]) == 0
     assert len(list((tmp_path / "maps").iterdir())) == 4
 
@@ -235,13 +237,15 @@ def test_visits_on_different_grids_are_refused_and_nothing_is_written(pair_flags
     save_nifti(tmp_path / "other.nii.gz", np.ones((5, 15, 20), np.float32))
     pair_flags[4] = str(tmp_path / "other.nii.gz")
     assert predict(pair_flags) == 1
-    said = capsys.readouterr().err
-    assert "other.nii.gz has (5, 15, 20) voxels" in said
-    assert "`msseg predict --prepare`" in said
+    error = capsys.readouterr().err
+    assert "other.nii.gz has (5, 15, 20) voxels" in error
+    assert "`msseg predict --prepare`" in error
     assert not (tmp_path / "new.nii.gz").exists()
 
 
-def test_what_cannot_be_a_pair_is_told_before_any_work(pair_flags, tmp_path, capsys, monkeypatch):
+def test_missing_scans_and_folders_are_refused_before_any_work(
+    pair_flags, tmp_path, capsys, monkeypatch
+):
     def never(*_):
         raise AssertionError("a network was loaded")
 
@@ -252,18 +256,20 @@ def test_what_cannot_be_a_pair_is_told_before_any_work(pair_flags, tmp_path, cap
     (tmp_path / "first.nii.gz").touch()
     (tmp_path / "second.nii.gz").mkdir()
     assert predict(pair_flags) == 1
-    said = capsys.readouterr().err
-    assert f"{pair_flags[4]}: is a folder; expected a NIfTI file" in said
-    assert "or add --prepare" in said
+    error = capsys.readouterr().err
+    assert f"{pair_flags[4]}: is a folder. Expected a NIfTI file" in error
+    assert "add --prepare, which" in error
 
 
-def test_a_model_that_is_none_is_refused(pair_flags, tmp_path, capsys):
+def test_a_folder_without_a_model_is_refused(pair_flags, tmp_path, capsys):
     pair_flags[0] = f"--model={tmp_path}"
     assert predict(pair_flags) == 1
-    assert "expected the folder of a training" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{tmp_path}: this folder does not contain a trained run" in error
+    assert "--model and config.init expect 'weights'" in error
     pair_flags[0] = f"--model={tmp_path / 'nope'}"
     assert predict(pair_flags) == 1
-    assert "nope: no such folder; expected the folder of a training" in capsys.readouterr().err
+    assert "nope: no such file or folder. --model and config.init expect" in capsys.readouterr().err
 
 
 def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):
@@ -275,7 +281,7 @@ def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("--probability={out}", "as --output; expected two places"),
+        ("--probability={out}", "the same as --output; expected different paths"),
         ("--overlap=8", "--overlap is 8; expected 0 to 7 voxels"),
         ("--tile=4", "--tile is 4; expected 8 (the model's patch size) or more"),
         (
@@ -287,7 +293,7 @@ def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):
         ("--output={file}/masks", "expected a folder to write in"),
     ],
 )
-def test_what_is_wrong_for_all_patients_is_refused_before_the_first(
+def test_errors_that_concern_all_patients_are_reported_before_the_first(
     run, patients_root, tmp_path, capsys, extra, message
 ):
     (tmp_path / "file").write_text("")
@@ -305,31 +311,31 @@ def test_what_is_wrong_for_all_patients_is_refused_before_the_first(
         (["--dataset=d", "-t1", "a.nii"], "--dataset excludes -t1, -t2 and --mask"),
         (
             ["--dataset=d", "--threshold=1.5"],
-            "--threshold: 1.5 is out of range; expected a number, 0 or more and less than 1",
+            "--threshold: 1.5 is out of range. Expected a number, 0 or more and less than 1",
         ),
         (
             ["--dataset=d", "--batch_size=0"],
-            "--batch_size: 0 is out of range; expected a whole number, 1 or",
+            "--batch_size: 0 is out of range. Expected a whole number, 1 or",
         ),
         (
             ["--dataset=d", "--threads=0"],
-            "--threads: 0 is out of range; expected a whole number, 1 or more",
+            "--threads: 0 is out of range. Expected a whole number, 1 or more",
         ),
     ],
 )
-def test_flags_that_cannot_be_are_refused(flags, message, capsys):
+def test_wrong_flags_exit_with_2(flags, message, capsys):
     with pytest.raises(SystemExit) as stop:
         predict(["--model=m", "-o", "o.nii.gz", *flags])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_pairs_on_one_grid_need_no_library_for_preparing():
+def test_pairs_on_a_common_grid_need_no_library_for_preparing():
     code = "import sys, msseg_jax.cli.predict; print('SimpleITK' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
-def test_best_is_preferred_to_last(run, small_config):
+def test_the_best_checkpoint_is_preferred_to_the_last(run, small_config):
     (network,) = trained_networks(run)
     assert network.kind == "last"
     variables = initial_variables(build_model(small_config), seed=1)

@@ -1,4 +1,4 @@
-"""`predict --prepare`: scans as they left the scanner go in, masks on their grid come out."""
+"""`msseg predict --prepare`: masks of raw scans, on the grid of the second scan."""
 
 import json
 import re
@@ -32,7 +32,7 @@ from tests.support.dicom import TURNED, write_series
 from tests.support.runs import save_run
 
 PROGRAM = "msseg predict"
-LPS = np.array([-1.0, -1.0, 1.0])  # times a point of NIfTI's is one of ITK's, and back
+LPS = np.array([-1.0, -1.0, 1.0])  # factors between coordinates of NIfTI (RAS) and of ITK (LPS)
 
 
 def predict(flags):
@@ -46,7 +46,7 @@ def scans(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(scans, tmp_path_factory):
-    """The folder of a patient, as `prepare` makes it."""
+    """Return the folder of a patient, written by `msseg prepare`."""
     folder = tmp_path_factory.mktemp("prepared") / "anna"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(patient_module, "register_visits", heads.known_registration(scans))
@@ -56,7 +56,7 @@ def prepared(scans, tmp_path_factory):
 
 @pytest.fixture
 def run(small_config, tmp_path):
-    """An untrained network on coarse voxels that finds about half of the brain new."""
+    """Return a run with an untrained network on coarse voxels. It marks about half of the brain."""
     small_config.data.spacing_mm = 4.0
     small_config.predict.threshold = 0.5
     return save_run(tmp_path / "run", small_config)
@@ -64,7 +64,7 @@ def run(small_config, tmp_path):
 
 @pytest.fixture
 def root(scans, tmp_path):
-    """A folder of scans, with one patient."""
+    """Return a folder of raw scans, with one patient."""
     copy_scans(scans, tmp_path / "scans" / "anna")
     return tmp_path / "scans"
 
@@ -79,10 +79,10 @@ def voxels(path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
 
 
-# ------------------------------------------------------------------------------- what is written
+# ------------------------------------------------------------------------------ written files
 
 
-def test_a_pair_is_prepared_and_the_mask_brought_back_to_the_scanner(
+def test_a_pair_is_prepared_and_the_mask_lies_on_the_grid_of_the_scan(
     run, scans, prepared, tmp_path, capsys
 ):
     output, in_middle = tmp_path / "new.nii.gz", tmp_path / "new_on_middle_space.nii.gz"
@@ -94,26 +94,26 @@ def test_a_pair_is_prepared_and_the_mask_brought_back_to_the_scanner(
         f"--prepare={prepared}",
     ]
     assert predict([*flags, f"--probability={probability}"]) == 0
-    said = capsys.readouterr().out
-    assert "prepared before" in said
-    assert [said.count(f"\n{path}: ") for path in (output, in_middle)] == [1, 1]
+    printed = capsys.readouterr().out
+    assert "prepared before" in printed
+    assert [printed.count(f"\n{path}: ") for path in (output, in_middle)] == [1, 1]
     scan = nib.load(scans / "time02.nii.gz")
     np.testing.assert_allclose(nib.load(output).affine, scan.affine)
     assert nib.load(output).shape == nib.load(probability).shape == scan.shape
     pair = nib.load(prepared / layout.TIME01)
     np.testing.assert_allclose(nib.load(in_middle).affine, pair.affine)
-    assert 100 < voxels(in_middle).sum() * 8 / 1000 < 1400  # ml: something to bring back, not all
-    # Where the scan's points lie in the middle space, both say the same but for their edges.
+    assert 100 < voxels(in_middle).sum() * 8 / 1000 < 1400  # ml: a part of the brain, not all of it
+    # At the same points, both masks agree except at the borders of lesions.
     on_scanner, mask = heads.read(output), heads.read(in_middle)
     to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
     assert heads.dice(on_scanner, on_grid(mask > 0, on_scanner, to_scan.GetInverse())) > 0.85
 
 
-def test_masks_of_a_folder_can_be_scored_on_the_grid_of_the_prepared_pairs(
+def test_masks_of_a_data_set_can_be_scored_on_the_grid_of_the_prepared_pairs(
     run, root, prepared, tmp_path, capsys
 ):
     pairs, masks = tmp_path / "out_prepared", tmp_path / "out_on_middle_space"
-    shutil.copytree(prepared, pairs / "anna")  # where it looks by itself
+    shutil.copytree(prepared, pairs / "anna")  # the default folder of prepared pairs
     flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
     assert predict(flags) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["anna.nii.gz"]
@@ -124,7 +124,7 @@ def test_masks_of_a_folder_can_be_scored_on_the_grid_of_the_prepared_pairs(
     assert main(["evaluate", *scores, "--no_report"]) == 0
     assert "anna     1.000  1.000" in capsys.readouterr().out
 
-    # A patient is done where both masks are there.
+    # A patient is skipped only if both masks exist.
     assert predict(flags) == 0
     assert "done before, skipped" in capsys.readouterr().out
     (masks / "anna.nii.gz").unlink()
@@ -133,7 +133,7 @@ def test_masks_of_a_folder_can_be_scored_on_the_grid_of_the_prepared_pairs(
     assert (masks / "anna.nii.gz").is_file()
 
 
-def test_what_is_made_beside_the_working_folder_is_called_after_it(
+def test_default_folders_are_named_after_the_working_folder(
     run, root, prepared, tmp_path, monkeypatch
 ):
     (tmp_path / "here").mkdir()
@@ -144,7 +144,7 @@ def test_what_is_made_beside_the_working_folder_is_called_after_it(
     assert (tmp_path / "here_on_middle_space" / "anna.nii.gz").is_file()
 
 
-def test_what_was_noticed_while_preparing_is_said_once_and_reported(
+def test_warnings_of_the_preparation_are_printed_and_reported_once(
     run, scans, prepared, tmp_path, capsys
 ):
     folder, page = tmp_path / "anna", tmp_path / "page.html"
@@ -159,13 +159,13 @@ def test_what_was_noticed_while_preparing_is_said_once_and_reported(
     html = page.read_text()
     assert html.count("57 ml of the brain lie outside") == 1
     assert f"{scans / 'time01.nii.gz'} and {scans / 'time02.nii.gz'}" in html
-    assert html.count("correlation") == 1  # of the visits with each other, and said of what
+    assert html.count("correlation") == 1  # with the quantity: "correlation of edges"
     assert "correlation of edges" in html
     assert html.count(f"({record['brain']['ml']:.0f} ml)") == 1
 
 
 def lesions_in(mask: Path) -> list[tuple[np.ndarray, float]]:
-    """Centre in scanner mm and volume in mm3 of each lesion of a file, the largest first."""
+    """Return the centre (scanner mm) and volume (mm3) of each lesion of a file, largest first."""
     image = nib.load(mask)
     labels, count = ndimage.label(np.asarray(image.dataobj))
     centres = ndimage.center_of_mass(labels > 0, labels, range(1, count + 1))
@@ -177,7 +177,7 @@ def lesions_in(mask: Path) -> list[tuple[np.ndarray, float]]:
 
 
 def balls(shape, affine) -> np.ndarray:
-    """A probability map: a large lesion on the patient's left, a small one on the right."""
+    """Return a probability map with a large lesion on the left and a small one on the right."""
     indices = np.moveaxis(np.indices(shape), 0, -1)
     points = nib.affines.apply_affine(affine, indices)
     middle = nib.affines.apply_affine(affine, (np.array(shape) - 1) / 2)
@@ -186,7 +186,7 @@ def balls(shape, affine) -> np.ndarray:
     return ((far_mm[0] < 11) | (far_mm[1] < 6)).astype(np.float32)
 
 
-def test_the_report_is_of_the_mask_on_the_scanners_grid(
+def test_the_report_describes_the_mask_on_the_grid_of_the_scan(
     run, scans, prepared, tmp_path, monkeypatch
 ):
     segment = Ensemble.segment
@@ -206,23 +206,24 @@ def test_the_report_is_of_the_mask_on_the_scanners_grid(
     row = r'</span>P(\d)</td>\s*<td>(\d+)</td><td class="text">(\w+)</td>\s*<td>(.+?)</td>'
     to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
     rows = re.findall(row, html)
-    for (centre, volume_mm3), (_, said_mm3, _, said) in zip(lesions, rows, strict=True):
-        assert said_mm3 == f"{volume_mm3:.0f}"
-        said_mm = np.array(said.split(", "), float)
-        assert np.abs(said_mm - centre).max() <= 0.5  # written in whole mm; voxels are 2 mm
+    for (centre, volume_mm3), (_, written_mm3, _, written) in zip(lesions, rows, strict=True):
+        assert written_mm3 == f"{volume_mm3:.0f}"
+        written_mm = np.array(written.split(", "), float)
+        assert np.abs(written_mm - centre).max() <= 0.5  # rounded to whole mm; voxels are 2 mm
         in_middle = to_scan.GetInverse().TransformPoint((centre * LPS).tolist())
-        assert np.linalg.norm(said_mm - in_middle * LPS) > 4  # half the motion lies between
+        # Half of the motion lies between the scan and the middle space.
+        assert np.linalg.norm(written_mm - in_middle * LPS) > 4
     assert [(name, side) for name, _, side, _ in rows] == [("1", "left"), ("2", "right")]
     assert re.search(r'class="name prediction"[^>]*>P1<', html)
     title = html.split("<title>")[1].split("</title>")[0]
     assert "/time01.nii.gz, " in title
     assert title.endswith("/time02.nii.gz")
-    assert f"of {mask.name}, the mask" in html
+    assert f"measured in {mask.name}, the mask on the original grid" in html
     assert str(tmp_path / "new_on_middle_space.nii.gz") in html
-    assert "z = " not in html  # slices have no height that the scan knows
+    assert "z = " not in html  # slices of the middle space have no height in the scan
 
 
-def test_lesions_are_drawn_in_the_middle_space_where_they_are_listed(scans, prepared):
+def test_lesions_are_drawn_in_the_middle_space_at_their_listed_positions(scans, prepared):
     grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
     pair = nib.load(prepared / layout.BRAIN_MASK)
     middle = np.array(pair.shape) // 2
@@ -236,14 +237,14 @@ def test_lesions_are_drawn_in_the_middle_space_where_they_are_listed(scans, prep
     i, j, k = np.rint(places[0]).astype(int)
     labels[i - 3 : i + 4, j - 3 : j + 4, k - 3 : k + 4] = 1
     labels[tuple(np.rint(places[1]).astype(int))] = 2
-    # Voxels of 6 mm: most of them pass the speck by.
+    # Voxels of 6 mm: most of their centres miss the lesion of one voxel.
     coarse = pair.affine @ np.diag([3, 3, 3, 1])
     for shape, affine, side in ((pair.shape, pair.affine, 1), ((40, 40, 40), coarse, 3)):
         drawn = grid.draw_in_middle(labels, shape, affine)
         assert set(np.unique(drawn)) == {0, 1, 2}
-        for number, wanted in ((1, blob), (2, speck)):
+        for number, expected in ((1, blob), (2, speck)):
             centre = np.argwhere(drawn == number).mean(axis=0)
-            assert np.abs(centre - np.array(wanted) / side).max() <= 1
+            assert np.abs(centre - np.array(expected) / side).max() <= 1
     assert (drawn == 2).sum() == 1
     np.testing.assert_allclose(
         grid.points_in_middle(np.array(np.multiply(there, LPS))), points, atol=1e-6
@@ -251,28 +252,28 @@ def test_lesions_are_drawn_in_the_middle_space_where_they_are_listed(scans, prep
 
 
 @pytest.mark.parametrize(
-    ("apart_mm", "told", "said"),
+    ("apart_mm", "warnings", "beginning"),
     [(0.4, [], "The visits lie 1.3 mm apart"), (1.4, ["They lie 1.4 mm apart"], "They lie 1.4")],
 )
-def test_how_far_the_visits_lie_apart_is_told_once(prepared, apart_mm, told, said):
+def test_the_distance_between_the_visits_is_reported_once(prepared, apart_mm, warnings, beginning):
     record = read_record(prepared / "prepare.json")
     registration = record.registration.model_copy(update={"apart_mm": apart_mm})
-    record = record.model_copy(update={"warnings": tuple(told), "registration": registration})
+    record = record.model_copy(update={"warnings": tuple(warnings), "registration": registration})
     quality = Quality(Alignment(1.3, 0.98), 1300.0, None)
     (warning,) = warnings_of(record, quality)
-    assert warning.startswith(said)
+    assert warning.startswith(beginning)
 
 
-def test_a_scanners_grid_keeps_no_voxels_of_the_scan(scans, prepared):
+def test_a_scanner_grid_holds_no_voxels_of_the_scan(scans, prepared):
     scan = nib.load(scans / "time02.nii.gz")
     grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
     assert grid.like.array.shape == scan.shape
-    assert grid.like.array.strides == (0, 0, 0)  # one number for all
+    assert grid.like.array.strides == (0, 0, 0)  # a single number, broadcast
     np.testing.assert_array_equal(grid.like.affine, scan.affine)
     assert grid.like.header.get_xyzt_units() == scan.header.get_xyzt_units()
 
 
-def test_a_map_on_the_grid_of_a_dicom_series_comes_back_as_it_was(tmp_path):
+def test_an_identity_transform_returns_a_map_of_a_dicom_series_unchanged(tmp_path):
     voxels = np.random.default_rng(0).integers(0, 100, size=(20, 12, 16)).astype(np.int16)
     image = sitk.GetImageFromArray(voxels)
     image.SetSpacing((5.0, 6.0, 4.0))
@@ -288,7 +289,7 @@ def test_a_map_on_the_grid_of_a_dicom_series_comes_back_as_it_was(tmp_path):
     np.testing.assert_allclose(there[:-1, :-1, :-1], array_of(image)[:-1, :-1, :-1], atol=0.01)
 
 
-def test_the_grid_of_a_scan_is_made_when_its_patients_turn_has_come(
+def test_the_grid_of_a_scan_is_read_only_when_its_patient_is_processed(
     run, scans, root, prepared, tmp_path, monkeypatch
 ):
     output, of, there = tmp_path / "out", ScannerGrid.of, {}
@@ -306,51 +307,51 @@ def test_the_grid_of_a_scan_is_made_when_its_patients_turn_has_come(
     assert there == {"anna": [], "bert": ["anna.nii.gz"]}
 
 
-# ------------------------------------------------------------------------------- what is refused
+# ------------------------------------------------------------------------------- refused input
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--brain_mask01=a.nii.gz"], "--brain_mask01 needs --prepare"),
         (["--prepare", "--mask=a.nii.gz"], "--mask is for a pair on one grid"),
     ],
 )
-def test_flags_that_contradict_each_other_are_refused(scans, capsys, more, said):
+def test_flags_that_contradict_each_other_are_refused(scans, capsys, more, message):
     with pytest.raises(SystemExit):
         predict(["--model=run", *heads.flags_of(scans), "--output=new.nii.gz", *more])
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
-        # The mask on the middle space is called as an input is.
+        # The mask on the middle space would have the name of an input.
         (["-o", "flair_time01.nii.gz"], "flair_time01_on_middle_space.nii.gz: is an input"),
         (["-o", "new.nii.gz", "--brain_mask01=new_on_middle_space.nii.gz"], "is an input"),
         (["-o", "new.nii.gz", "--brain_mask02=new.nii.gz"], "new.nii.gz: is an input"),
         (
             ["-o", "new.nii.gz", "--probability=new_on_middle_space.nii.gz"],
-            "new_on_middle_space.nii.gz, as --probability; expected two places",
+            "new_on_middle_space.nii.gz, the same as --probability; expected different paths",
         ),
         (["-o", "pair/new.nii.gz", "--prepare=pair"], "pair/new.nii.gz: lies in pair, the folder"),
         (["-o", "new.nii.gz", "--prepare=."], "new.nii.gz: lies in ., the folder of --prepare"),
         (["-o", "new.nii.gz", "--prepare=pair", "-t1", "pair/a.nii"], "pair/a.nii: is an input, "),
     ],
 )
-def test_places_that_a_pair_cannot_have_are_refused(run, tmp_path, capsys, monkeypatch, more, said):
+def test_unsuitable_paths_for_a_pair_are_refused(run, tmp_path, capsys, monkeypatch, more, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pair").mkdir()
     first = tmp_path / layout.TIME01
     first.write_bytes(b"years of work")
     flags = [f"--model={run}", "-t1", first.name, "-t2", "b.nii.gz", "--prepare", *more]
     assert predict(flags) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert first.read_bytes() == b"years of work"
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--prepare=scans/pairs"], "scans/pairs: lies among the patients of --dataset"),
         (["--prepare=scans"], "scans: lies among the patients of --dataset"),
@@ -359,27 +360,27 @@ def test_places_that_a_pair_cannot_have_are_refused(run, tmp_path, capsys, monke
         (["--prepare=pairs", "--report=pairs/pages"], "pairs/pages: lies in pairs, the folder"),
         (
             ["--prepare", "--uncertainty=out_on_middle_space"],
-            "is out_on_middle_space, as --uncertainty; expected two places",
+            "is out_on_middle_space, the same as --uncertainty; expected different paths",
         ),
         (["--prepare=file/pairs"], "expected a folder to write in"),
     ],
 )
-def test_places_that_a_folder_cannot_have_are_refused(
-    run, root, tmp_path, capsys, monkeypatch, more, said
+def test_unsuitable_paths_for_a_data_set_are_refused(
+    run, root, tmp_path, capsys, monkeypatch, more, message
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     assert predict([f"--model={run}", "--dataset=scans", "--output=out", *more]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert [path.name for path in root.iterdir()] == ["anna"]
 
 
-# ------------------------------------------------------------------- what goes wrong on the way
+# ------------------------------------------------------------------- errors during the work
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("many", [False, True])
-def test_overwrite_is_of_the_prepared_pairs_too(
+def test_overwrite_also_prepares_pairs_again(
     run, scans, root, prepared, tmp_path, monkeypatch, overwrite, many
 ):
     asked = []
@@ -389,15 +390,15 @@ def test_overwrite_is_of_the_prepared_pairs_too(
         raise InputError("that is all")
 
     monkeypatch.setattr(scans_module, "prepare_patient", prepare_patient)
-    what = [f"--dataset={root}", "-o", tmp_path / "out"]
+    places = [f"--dataset={root}", "-o", tmp_path / "out"]
     if not many:
-        what = [*heads.flags_of(scans), "-o", tmp_path / "new.nii.gz"]
-    flags = [f"--model={run}", *map(str, what), f"--prepare={tmp_path / 'pairs'}"]
+        places = [*heads.flags_of(scans), "-o", tmp_path / "new.nii.gz"]
+    flags = [f"--model={run}", *map(str, places), f"--prepare={tmp_path / 'pairs'}"]
     assert predict([*flags, *["--overwrite"] * overwrite]) == 1
     assert asked == [(tmp_path / "pairs" / "anna" if many else tmp_path / "pairs", overwrite)]
 
 
-def test_a_folder_goes_on_after_a_pair_that_cannot_be_prepared(
+def test_a_pair_that_cannot_be_prepared_does_not_stop_the_others(
     run, scans, root, prepared, tmp_path, capsys, monkeypatch
 ):
     wrong = {
@@ -427,18 +428,18 @@ def test_a_folder_goes_on_after_a_pair_that_cannot_be_prepared(
     )
 
 
-def test_sigterm_while_preparing_leaves_nothing_half_written(run, root, tmp_path):
+def test_sigterm_while_preparing_leaves_no_incomplete_files(run, root, tmp_path):
     pairs = tmp_path / "out_prepared"
     flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
-    status, said = heads.stop_when(
+    status, error = heads.stop_when(
         lambda: pairs.is_dir() and bool(list(pairs.iterdir())), "msseg_jax", "predict", *flags
     )
     assert status == 1
-    assert said == f"{PROGRAM}: interrupted; the same command goes on\n"
+    assert error == f"{PROGRAM}: Interrupted. Run the same command again to resume.\n"
     assert list(pairs.iterdir()) == list((tmp_path / "out").iterdir()) == []
 
 
-def test_sigterm_is_caught_where_pairs_are_prepared_alone(
+def test_sigterm_is_handled_only_if_pairs_are_prepared(
     run, scans, prepared, patients_root, tmp_path, monkeypatch, capsys
 ):
     during = []
@@ -451,9 +452,9 @@ def test_sigterm_is_caught_where_pairs_are_prepared_alone(
     monkeypatch.setattr(prediction, "Ensemble", interrupted)
     patient = patients_root / "patient_0"
     on_one_grid = ["-t1", str(patient / layout.TIME01), "-t2", str(patient / layout.TIME02)]
-    for what in ([*heads.flags_of(scans), f"--prepare={prepared}"], on_one_grid):
-        assert predict([f"--model={run}", *what, f"--output={tmp_path / 'new.nii.gz'}"]) == 1
+    for scan_flags in ([*heads.flags_of(scans), f"--prepare={prepared}"], on_one_grid):
+        assert predict([f"--model={run}", *scan_flags, f"--output={tmp_path / 'new.nii.gz'}"]) == 1
         last = capsys.readouterr().err.splitlines()[-1]
-        assert last == f"{PROGRAM}: interrupted; the same command goes on"
+        assert last == f"{PROGRAM}: Interrupted. Run the same command again to resume."
         assert signal.getsignal(signal.SIGTERM) == before
     assert during == [signal.default_int_handler, before]

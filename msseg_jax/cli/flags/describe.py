@@ -5,7 +5,7 @@ import argparse
 from msseg_jax.cli.flags.train import add_config, read_config
 
 EXAMPLES = ("--config=msseg2", "--config=demo --config.model.targets=1")
-DESCRIPTION = "Print the layers of the network of a configuration; nothing is computed."
+DESCRIPTION = "Print the layers of the network of a configuration. The network is not run."
 OVERRIDES = True
 
 
@@ -15,5 +15,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Read the configuration, so that a mistake in it is reported at once."""
+    """Read the configuration, so that errors in it are reported at once."""
     read_config(parser, flags)

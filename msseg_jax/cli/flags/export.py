@@ -8,43 +8,60 @@ from msseg_jax.configuration.sections import PredictSettings
 
 EXAMPLES = ("--model runs/mine -o mine.safetensors --name mine", "--show mine.safetensors")
 DESCRIPTION = (
-    "Write trained networks into one file: the weights, the preprocessing and what they are, and\n"
-    "no path of this machine. --show prints what such a file holds."
+    "Write trained networks into one model file, or print what such a file holds. The file holds\n"
+    "the weights, the preprocessing and a description, but no paths of this computer."
 )
+KEPT = "Default: the text of the model file, if --model is a single model file; else empty."
+TERMS = "Default: the text of the model files that the networks come from; empty if there is none."
 TEXTS = {
-    "name": "name of the weights; default: that of the file",
-    "version": "version of the weights",
-    "licence": "licence of the weights",
-    "attribution": "whom to name",
-    "training_data": "what they were trained on",
-    "description": "anything else",
+    "name": "Name of the weights. Default: the name of the model file, if --model is a single "
+    "model file; else the name of the output file, without its suffix.",
+    "version": f"Version of the weights. {KEPT}",
+    "licence": f"Licence of the weights. {TERMS}",
+    "attribution": f"People or institutions to credit for the weights. {TERMS}",
+    "training_data": f"Description of the data that the networks were trained on. {KEPT}",
+    "description": f"Any other information about the weights. {KEPT}",
 }
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument(
+    source = parser.add_argument_group("input")
+    source.add_argument(
         "--model", type=Path, action="append", metavar="MODEL",
-        help="folder of a run or of a cross-validation, or a model file; several go into one file, "
-        "as an ensemble",
+        help="Networks to export: the folder of a run or of a cross-validation, a model file, or "
+        "`weights` for the released weights. Can be given several times: the file then holds all "
+        "networks, as an ensemble. Required unless --show is given.",
     )  # fmt: skip
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="model file to write (.safetensors)"
-    )
+    results = parser.add_argument_group("output")
+    results.add_argument(
+        "-o", "--output", type=Path, metavar="FILE",
+        help="Model file to write (.safetensors). Required unless --show is given.",
+    )  # fmt: skip
+    results.add_argument(
+        "--overwrite", action="store_true",
+        help="Replace --output if it exists. Default: refuse to replace a file.",
+    )  # fmt: skip
+    texts = parser.add_argument_group("description of the weights")
     for name, text in TEXTS.items():
-        parser.add_argument(f"--{name}", metavar="TEXT", help=text)
-    parser.add_argument(
+        texts.add_argument(f"--{name}", metavar="TEXT", help=text)
+    options = parser.add_argument_group("options that `msseg predict` uses by default")
+    own = "Default: the value of the networks. If their values differ, this flag is required."
+    options.add_argument(
         "--threshold", type=of_setting(PredictSettings, "threshold"), metavar="P",
-        help="probability above which `predict` marks a voxel; default: the networks' own",
+        help="Probability above which a voxel is part of a new lesion: 0 or more and less than 1. "
+        f"{own}",
     )  # fmt: skip
-    parser.add_argument(
+    options.add_argument(
         "--min_lesion_mm3", type=of_setting(PredictSettings, "min_lesion_mm3"), metavar="MM3",
-        help="smaller lesions are dropped by `predict`; default: the networks' own",
+        help="Volume in mm3 below which a predicted lesion is removed from the mask. 0 keeps all "
+        f"lesions. {own}",
     )  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
-    parser.add_argument(
+    shown = parser.add_argument_group("print instead of write")
+    shown.add_argument(
         "--show", nargs="?", type=Path, const=Path("weights"), metavar="FILE",
-        help="print what a model file holds; without FILE, the released weights",
+        help="Print what a model file holds, and write nothing. Without FILE, describe the "
+        "released weights. No other flag can be given with it.",
     )  # fmt: skip
 
 
@@ -52,8 +69,8 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     """Report flags that contradict each other."""
     if flags.show is None:
         if not flags.model or flags.output is None:
-            parser.error("expected --model and --output (to write a file), or --show")
+            parser.error("expected --model and --output to write a file, or --show to print one")
         return
     others = ("model", "output", *TEXTS, "threshold", "min_lesion_mm3", "overwrite")
     if given := [f"--{name}" for name in others if getattr(flags, name)]:
-        parser.error(f"--show excludes {', '.join(given)}: give one or the other")
+        parser.error(f"--show excludes {', '.join(given)}. Give one or the other")

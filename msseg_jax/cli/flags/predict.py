@@ -11,106 +11,152 @@ from msseg_jax.prepare.libraries import check_libraries
 EXAMPLES = (
     "-t1 first.nii.gz -t2 second.nii.gz --prepare -o new.nii.gz --report new.html",
     "-t1 first.nii.gz -t2 second.nii.gz --mask brain.nii.gz -o new.nii.gz",
-    "--dataset ROOT -o DIR",
+    "--dataset pairs -o masks",
 )
 DESCRIPTION = (
-    "Find the multiple-sclerosis lesions that are new at the second of two FLAIR visits.\n"
-    "Without --prepare both visits must lie on one grid. For research, not for clinical use."
+    "Find multiple-sclerosis lesions that are new in the second of two FLAIR scans. Both scans\n"
+    "must lie on the same grid; if they do not, add --prepare. For research, not for clinical use."
 )
-# Options of the released weights, for the help. A test compares them with the file.
+# Options of the released weights, quoted in the help. A test compares them with the file.
 RELEASED = {"overlap": 14, "threshold": 0.6, "min_lesion_mm3": 30.0, "batch_size": 4}
+OF_FIRST = "Default: the value of the first model, which is {:g} for the released weights."
+OF_ALL = (
+    "Default: the value of the models, which is {:g} for the released weights. If the values of "
+    "several models differ, this flag is required."
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    one = parser.add_argument_group("one pair")
-    one.add_argument("-t1", "--time01", type=Path, metavar="FILE", help="FLAIR of the first visit")
-    one.add_argument("-t2", "--time02", type=Path, metavar="FILE", help="FLAIR of the second visit")
-    one.add_argument(
-        "--mask", type=Path, metavar="FILE",
-        help="brain mask; default: the voxels that are not 0 in either visit",
-    )  # fmt: skip
-    many = parser.add_argument_group("many pairs")
-    many.add_argument(
-        "--dataset", type=Path, metavar="ROOT",
-        help="folder with a folder per patient, in the MSSEG-2 layout; with --prepare, as "
-        "`msseg prepare` takes it",
-    )  # fmt: skip
-
-    results = parser.add_argument_group("results (with --dataset each is a folder)")
-    results.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        metavar="OUT",
-        help="mask to write (.nii.gz); a single mask replaces the file that is there",
-    )
-    results.add_argument("--probability", type=Path, metavar="OUT", help="probability map to write")
-    results.add_argument(
-        "--uncertainty", type=Path, metavar="OUT",
-        help="map to write: standard deviation of the probability over the networks",
-    )  # fmt: skip
-    results.add_argument(
-        "--report", type=Path, metavar="OUT",
-        help="page for a browser to write (.html): lesions, pictures, warnings",
-    )  # fmt: skip
-    results.add_argument(
-        "--overwrite", action="store_true",
-        help="with --dataset, predict patients again that are done; with --prepare, prepare pairs "
-        "again that are done",
-    )  # fmt: skip
-
-    parser.add_argument(
-        "--model", type=Path, action="append", metavar="MODEL",
-        help="folder of a run or of a cross-validation, or a model file. It may be given several "
-        "times: the probabilities are averaged. Default: weights, the released ones",
-    )  # fmt: skip
-    parser.add_argument(
+    _add_input(parser.add_argument_group("input: one pair (-t1 and -t2), or many (--dataset)"))
+    _add_model(parser.add_argument_group("model"))
+    preparation = parser.add_argument_group("preparation of raw scans")
+    preparation.add_argument(
         "--prepare", nargs="?", type=Path, const=True, metavar="DIR",
-        help="take scans as they left the scanner, and bring them together in this folder; "
-        "default: new_prepared, if OUT is new.nii.gz. The results lie on the second visit's own "
-        "grid, and the mask also on the prepared pair's (new_on_middle_space.nii.gz)",
+        help="Accept raw scans on different grids, and first prepare them as `msseg prepare` does. "
+        "The results lie on the grid of the second scan. The mask is also written on the common "
+        "grid, with _on_middle_space added to its name. DIR is the folder for the prepared pair; "
+        "with --dataset it will hold one folder per patient. Without DIR, it is named after "
+        "--output: new_prepared for new.nii.gz. Default: scans are not prepared.",
     )  # fmt: skip
-    preparing.add_flags(parser)
+    preparing.add_flags(preparation)
+    _add_output(parser.add_argument_group("output (with --dataset, each OUT is a folder)"))
+    _add_speed(parser.add_argument_group("speed"))
 
-    options = parser.add_argument_group("how the network is applied")
-    for name, metavar in (
-        ("overlap", "VOXELS"), ("threshold", "P"), ("min_lesion_mm3", "MM3"),
-        ("batch_size", "TILES"),
-    ):  # fmt: skip
-        text = PredictSettings.model_fields[name].description
-        options.add_argument(
-            f"--{name}", type=of_setting(PredictSettings, name), metavar=metavar,
-            help=f"{text}; default: the (first) model's own, {RELEASED[name]:g} in the released "
-            "weights",
+
+def _add_input(group: "argparse._ArgumentGroup") -> None:
+    for number, which in ((1, "first"), (2, "second")):
+        group.add_argument(
+            f"-t{number}", f"--time0{number}", type=Path, metavar="SCAN",
+            help=f"FLAIR scan of the {which} visit, a NIfTI file. With --prepare, it can also be a "
+            "folder with the DICOM files of a series. Required unless --dataset is given.",
         )  # fmt: skip
-    options.add_argument(
-        "--tile", type=whole_number(1), metavar="VOXELS",
-        help="largest side of a tile, a multiple of 8 for the paper's network. Large tiles are "
-        "faster, take more memory, and change probabilities near their borders. Default: the "
-        "model's patch size",
+    group.add_argument(
+        "--mask", type=Path, metavar="FILE",
+        help="Brain mask on the grid of the scans (NIfTI). Voxels that are not 0 belong to the "
+        "brain. Only for one pair without --prepare. Default: the voxels that are not 0 in at "
+        "least one of the scans, which works only for skull-stripped scans.",
     )  # fmt: skip
-    options.add_argument(
-        "--threads", type=whole_number(1), metavar="N", help="processors to use; default: all"
-    )
+    group.add_argument(
+        "--dataset", type=Path, metavar="ROOT",
+        help="Folder in the MSSEG-2 layout, with one folder per patient, to predict all of them. "
+        "With --prepare, it holds raw scans instead, as for `msseg prepare --dataset`. Replaces "
+        "-t1, -t2 and --mask.",
+    )  # fmt: skip
+
+
+def _add_model(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--model", type=Path, action="append", metavar="MODEL",
+        help="Trained model: the folder of a run or of a cross-validation, a model file, or "
+        "`weights` for the released weights. Can be given several times: the probabilities of all "
+        "networks are averaged. Default: weights.",
+    )  # fmt: skip
+
+
+def _add_output(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="OUT",
+        help="Mask of the new lesions to write (.nii.gz). An existing file is replaced. With "
+        "--dataset, the folder for the masks, <patient>.nii.gz. Required.",
+    )  # fmt: skip
+    group.add_argument(
+        "--probability", type=Path, metavar="OUT",
+        help="Probability map to write (.nii.gz): for each voxel, the probability from 0 to 1 that "
+        "it is part of a new lesion. With --dataset, the folder for the maps, <patient>.nii.gz. "
+        "Default: no map.",
+    )  # fmt: skip
+    group.add_argument(
+        "--uncertainty", type=Path, metavar="OUT",
+        help="Uncertainty map to write (.nii.gz): the standard deviation of the probability over "
+        "the networks. It needs at least two networks. With --dataset, the folder for the "
+        "maps, <patient>.nii.gz. Default: no map.",
+    )  # fmt: skip
+    group.add_argument(
+        "--report", type=Path, metavar="OUT",
+        help="Report to write (.html), for a web browser: the new lesions, pictures and warnings. "
+        "With --dataset, the folder for the reports, <patient>.html. Default: no report.",
+    )  # fmt: skip
+    group.add_argument(
+        "--threshold", type=of_setting(PredictSettings, "threshold"), metavar="P",
+        help="Probability above which a voxel is part of a new lesion: 0 or more and less than 1. "
+        + OF_ALL.format(RELEASED["threshold"]),
+    )  # fmt: skip
+    group.add_argument(
+        "--min_lesion_mm3", type=of_setting(PredictSettings, "min_lesion_mm3"), metavar="MM3",
+        help="Volume in mm3 below which a lesion is removed from the mask. A lesion is a connected "
+        "component of voxels that share a face. 0 keeps all lesions. "
+        + OF_ALL.format(RELEASED["min_lesion_mm3"]),
+    )  # fmt: skip
+    group.add_argument(
+        "--overwrite", action="store_true",
+        help="With --dataset, predict all patients again, even if their results exist. With "
+        "--prepare, prepare all pairs again, even if they exist. Default: skip patients with "
+        "results, and keep prepared pairs.",
+    )  # fmt: skip
+
+
+def _add_speed(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--overlap", type=of_setting(PredictSettings, "overlap"), metavar="VOXELS",
+        help="Number of voxels by which neighbouring tiles overlap along each axis. A smaller "
+        "overlap is faster, and changes the probabilities near the borders of tiles. "
+        + OF_FIRST.format(RELEASED["overlap"]),
+    )  # fmt: skip
+    group.add_argument(
+        "--tile", type=whole_number(1), metavar="VOXELS",
+        help="Largest side of a tile in voxels. It must be at least the patch size of the model, "
+        "and a multiple of 8 for the network of the paper. Larger tiles are faster, need more "
+        "memory, and change the probabilities near the borders of tiles. Default: the patch size "
+        "of the model.",
+    )  # fmt: skip
+    group.add_argument(
+        "--batch_size", type=of_setting(PredictSettings, "batch_size"), metavar="TILES",
+        help="Number of tiles per call of the network, for tiles of the patch size. It is "
+        "smaller for larger tiles. It affects only speed and memory. "
+        + OF_FIRST.format(RELEASED["batch_size"]),
+    )  # fmt: skip
+    group.add_argument(
+        "--threads", type=whole_number(1), metavar="N",
+        help="Largest number of processors to use. Default: all.",
+    )  # fmt: skip
 
 
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Report flags that contradict each other, and libraries that --prepare lacks."""
+    """Report flags that contradict each other, and missing libraries if --prepare is given."""
     if flags.dataset is not None:
         if flags.time01 or flags.time02 or flags.mask:
-            parser.error("--dataset excludes -t1, -t2 and --mask: give one or the other")
+            parser.error("--dataset excludes -t1, -t2 and --mask. Give one or the other")
     elif flags.time01 is None or flags.time02 is None:
-        parser.error("expected -t1 and -t2 (one pair), or --dataset (a folder)")
+        parser.error("expected -t1 and -t2 for one pair, or --dataset for a folder of pairs")
     preparing.check(parser, flags)
     if flags.prepare is None:
         for name in ("series", "brain_mask01", "brain_mask02", "brain_mask_command"):
             if getattr(flags, name):
-                parser.error(f"--{name} needs --prepare; for a pair on one grid give --mask")
+                parser.error(f"--{name} needs --prepare. For a pair on one grid, give --mask")
     elif flags.mask:
         parser.error(
-            "--mask is for a pair on one grid; with --prepare give --brain_mask01 and "
+            "--mask is for a pair on one grid. With --prepare, give --brain_mask01 and "
             "--brain_mask02"
         )
     if flags.prepare is not None:

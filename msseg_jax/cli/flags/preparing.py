@@ -1,25 +1,30 @@
-"""The flags that say how scans are prepared; `predict` and `prepare` share them."""
+"""The flags for preparing scans, which `predict` and `prepare` share."""
 
 import argparse
 from pathlib import Path
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Declare them."""
-    group = parser.add_argument_group("how scans are prepared")
+def add_flags(group: "argparse._ArgumentGroup") -> None:
+    """Declare the flags in a group."""
     group.add_argument(
         "--series", action="append", metavar="S",
-        help="which series of a DICOM folder to take: its number, its UID or a part of its "
-        "description; give it twice for the first and the second visit",
+        help="DICOM series to read if a folder holds several: its number, its UID, or a part of "
+        "its description. Can be given twice, first for the first visit and then for the second; "
+        "given once, it holds for both. Default: the only series with enough slices; if there are "
+        "several, an error lists them.",
     )  # fmt: skip
     for number, which in (("01", "first"), ("02", "second")):
         group.add_argument(
             f"--brain_mask{number}", type=Path, metavar="FILE",
-            help=f"brain mask of the {which} visit, on its own grid; default: found in the scan",
+            help=f"Brain mask of the {which} visit, a NIfTI file in the scanner coordinates of "
+            "that scan. If the mask of only one visit is given, it serves both. Not allowed with "
+            "--dataset. Default: the brain is found automatically.",
         )  # fmt: skip
     group.add_argument(
         "--brain_mask_command", metavar="COMMAND",
-        help='program that makes the brain masks, such as "mri_synthstrip -i {input} -m {output}"',
+        help="Program that makes the brain mask of each scan, with {input} and {output} in the "
+        'places of the file names. For example: "mri_synthstrip -i {input} -m {output}". Default: '
+        "the brain is found automatically.",
     )  # fmt: skip
 
 
@@ -27,13 +32,13 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     """Report flags that contradict each other."""
     if flags.series and len(flags.series) > 2:
         parser.error(
-            f"--series is given {len(flags.series)} times; expected once, or once per visit"
+            f"--series is given {len(flags.series)} times. Give it once, or once per visit"
         )
     if flags.brain_mask_command and (flags.brain_mask01 or flags.brain_mask02):
         parser.error(
-            "--brain_mask_command excludes --brain_mask01 and --brain_mask02: give one or the other"
+            "--brain_mask_command excludes --brain_mask01 and --brain_mask02. Give one or the other"
         )
     if flags.dataset and (flags.brain_mask01 or flags.brain_mask02):
         parser.error(
-            "--brain_mask01 and --brain_mask02 are for one pair; leave them out with --dataset"
+            "--brain_mask01 and --brain_mask02 are for one pair. Leave them out with --dataset"
         )

@@ -1,4 +1,4 @@
-"""Types of flag values: each converts a text, or says what was expected."""
+"""Types of flag values: functions that convert a text, or report which values are expected."""
 
 import argparse
 from collections.abc import Callable
@@ -12,17 +12,33 @@ Number = TypeVar("Number", int, float)
 def number(
     low: float, high: float | None = None, *, below: float | None = None
 ) -> Callable[[str], float]:
-    """Return a converter to a float from `low` to `high`, or smaller than `below`."""
+    """Return a function that converts a text to a float within limits.
+
+    Args:
+      low: smallest value.
+      high: largest value; None: no upper limit.
+      below: the value must be less than this; None: no such limit.
+    """
     return _in_range(float, low, high, below)
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return a converter to an int from `low` to `high`."""
+    """Return a function that converts a text to an int from `low` to `high`.
+
+    Args:
+      low: smallest value.
+      high: largest value; None: no upper limit.
+    """
     return _in_range(int, low, high, None)
 
 
 def of_setting(section: type[Section], name: str) -> Callable[[str], float]:
-    """Return a converter to the number of a configuration's field, within its range."""
+    """Return a function that converts a text to a number that a field may have.
+
+    Args:
+      section: the section of the configuration.
+      name: the name of the field in it, which is an int or a float.
+    """
     field = section.model_fields[name]
     kind = int if field.annotation is int else float
     noun = "a whole number" if kind is int else "a number"
@@ -32,12 +48,12 @@ def of_setting(section: type[Section], name: str) -> Callable[[str], float]:
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not valid. Expected {allowed}") from None
         try:
             section.model_validate({name: value})
         except ValueError:
             raise argparse.ArgumentTypeError(
-                f"{text} is out of range; expected {allowed}"
+                f"{text} is out of range. Expected {allowed}"
             ) from None
         return value
 
@@ -56,10 +72,10 @@ def _in_range(
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not valid. Expected {allowed}") from None
         inside = value >= low and (high is None or value <= high)
-        if not (inside and (below is None or value < below)):  # NaN is not inside either
-            raise argparse.ArgumentTypeError(f"{text} is out of range; expected {allowed}")
+        if not (inside and (below is None or value < below)):  # NaN is not inside
+            raise argparse.ArgumentTypeError(f"{text} is out of range. Expected {allowed}")
         return value
 
     return convert

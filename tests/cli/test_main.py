@@ -1,0 +1,255 @@
+"""The command `msseg`: what all its commands have in common."""
+
+import subprocess
+import sys
+import threading
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from msseg_jax import __version__
+from msseg_jax.cli.command_line import Parser
+from msseg_jax.cli.main import COMMANDS, main
+from msseg_jax.cli.main import run as run_command
+from msseg_jax.system.interruption import EXIT_STATUS, Stopped
+from msseg_jax.training import experiment
+from tests.support.session import ROOT
+
+# Libraries that are slow to import. Parsing flags must not import them.
+HEAVY = ("jax", "numpy", "scipy", "nibabel", "pandas", "matplotlib", "SimpleITK", "nilearn")
+
+
+@pytest.fixture(scope="module")
+def helps() -> str:
+    """Return the output of a process that prints the version and the help of every command."""
+    code = f"""
+import sys
+from msseg_jax.cli.main import COMMANDS, main
+for arguments in [["--version"], ["--help"], *([name, "--help"] for name in COMMANDS)]:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        print(arguments, "ended with", end.code)
+print("imported:", [name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_and_version_import_nothing_slow_and_exit_with_0(helps):
+    assert helps.endswith("imported: []\n")
+    assert f"msseg {__version__}\n" in helps
+    for arguments in (["--version"], ["--help"], *([name, "--help"] for name in COMMANDS)):
+        assert f"{arguments} ended with 0\n" in helps
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_begins_with_an_example(helps, name):
+    assert f"examples:\n  msseg {name} -" in helps
+    assert f"usage: msseg {name} [-h]" in helps
+
+
+def parser_of(name):
+    """Return the parser of a command, with its flags."""
+    declared = import_module(f"msseg_jax.cli.flags.{name}")
+    parser = Parser(f"msseg {name}", declared.EXAMPLES, description=declared.DESCRIPTION)
+    declared.add_flags(parser)
+    return parser
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_help_text_can_be_read_by_itself(name):
+    for action in parser_of(name)._actions:
+        assert action.help[0].isupper(), action.help
+        assert action.help.endswith("."), action.help
+        states_default = "Default: " in action.help or "Required" in action.help
+        assert states_default or action.dest in ("help", "show", "dataset"), action.dest
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_metavars_and_the_words_for_repeated_flags_are_the_same_in_all_commands(name):
+    for action in parser_of(name)._actions:
+        is_path = action.type is Path
+        assert not is_path or action.metavar in ("ROOT", "DIR", "FILE", "OUT", "SCAN", "MODEL")
+        if action.dest in ("time01", "time02"):
+            assert action.metavar == "SCAN"
+        if action.dest in ("dataset", "reference"):
+            assert action.metavar == "ROOT"
+        if isinstance(action.default, list) or action.dest in ("model", "series"):
+            assert (
+                "Can be given several times" in action.help or "Can be given twice" in action.help
+            )
+
+
+def test_the_help_of_predict_is_grouped_by_purpose():
+    groups = parser_of("predict")._action_groups
+    flags = {group.title: [a.dest for a in group._group_actions] for group in groups}
+    first_words = {title.split()[0].rstrip(":"): dests for title, dests in flags.items() if dests}
+    assert first_words == {
+        "options": ["help"],
+        "input": ["time01", "time02", "mask", "dataset"],
+        "model": ["model"],
+        "preparation": [
+            "prepare", "series", "brain_mask01", "brain_mask02", "brain_mask_command",
+        ],
+        "output": [
+            "output", "probability", "uncertainty", "report", "threshold", "min_lesion_mm3",
+            "overwrite",
+        ],
+        "speed": ["overlap", "tile", "batch_size", "threads"],
+    }  # fmt: skip
+
+
+def test_required_flags_are_marked_in_the_usage(helps):
+    for required in ("-o OUT", "--config CONFIG", "--reference ROOT"):
+        assert required in helps
+        assert f"[{required}]" not in helps
+
+
+def test_the_help_of_launch_lists_the_modes_and_the_fields():
+    done = subprocess.run(
+        [sys.executable, "launch.py", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    for text in ("launch.py --config=", "`cross_validate` ", "--config.data.spacing_mm=0.8"):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["nothing", "--help"],
+            "'nothing' is neither a command nor a flag. Expected one of predict, prepare, train",
+        ),
+        (["predict", "-o", "a.nii.gz"], "expected -t1 and -t2 for one pair, or --dataset"),
+        (["train", "--config=msseg2", "--config.seed", "1", "2"], "unexpected argument '2'."),
+        (["train", "--config=msseg2", "--mode=sing"], "invalid choice: 'sing'"),
+        (["describe", "--config=msseg2", "--config.seed=-1"], "config.seed is -1; expected 0 or"),
+        (["describe", "--config=mseg2"], "--config=mseg2: no such file; expected the path"),
+        (["export", "--show", "--threshold=0.5"], "--show excludes --threshold"),
+    ],
+)
+def test_wrong_flags_exit_with_2(capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        # A required flag is misspelt, too: the report is about the unknown flag.
+        ("predict --ouput=a.nii.gz", "unknown flag --ouput=a.nii.gz. Did you mean --output?"),
+        ("predict --ouput a.nii.gz", "unknown flag --ouput. Did you mean --output?"),
+        ("predict -o a --threshhold=1", "unknown flag --threshhold=1. Did you mean --threshold?"),
+        ("predict -o a --t1=b", "unknown flag --t1=b. Did you mean -t1?"),
+        ("predict -o a --zzz", "unknown flag --zzz."),
+        ("predict -o a --zzz --tiel=8", "unknown flag --zzz. unknown flag --tiel=8. Did you mean "
+         "--tile?"),
+        ("predict -o a stray", "unexpected argument 'stray'. Write each flag as --name=value."),
+        ("train --config=demo --workdri=x", "unknown flag --workdri=x. Did you mean --workdir?"),
+        ("train --config=demo --confg.seed=1", "unknown flag --confg.seed=1. Did you mean "
+         "--config.seed?"),
+        ("train --config=demo stray", "unexpected argument 'stray'. Write each flag as "
+         "--name=value."),
+        ("evaluate --reference=a", "the following arguments are required: --prediction, "
+         "-o/--output."),
+        ("predict -o", "-o/--output: expected one argument."),
+        ("predict -o a --tile=0", "--tile: 0 is out of range. Expected a whole number, 1 or more."),
+        ("predict -o a --tile=x", "--tile: 'x' is not valid. Expected a whole number, 1 or more."),
+    ],
+)  # fmt: skip
+def test_a_wrong_flag_gives_one_line_with_a_hint(capsys, arguments, message):
+    command, *flags = arguments.split(" ")
+    with pytest.raises(SystemExit) as end:
+        main([command, *flags])
+    assert end.value.code == 2
+    expected = f"msseg {command}: error: {message} See msseg {command} --help.\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_an_unknown_command_gives_one_line_with_a_hint(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["predct"])
+    error = capsys.readouterr().err
+    assert error.startswith("msseg: error: 'predct' is neither a command nor a flag. ")
+    assert error.endswith("Did you mean predict? See msseg --help.\n")
+    assert error.count("\n") == 1
+
+
+def test_errors_of_launch_name_its_own_help(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_command("train", ["--config=demo", "--zzz"], "launch.py")
+    expected = "launch.py: error: unknown flag --zzz. See python launch.py --help.\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("predict --dataset={no} -o {out}", "--dataset={no}: no such folder. Expected a folder in"),
+        ("predict --dataset={no} -o {out} --prepare", "--dataset={no}: no such folder. Expected"),
+        ("prepare --dataset={no} -o {out}", "--dataset={no}: no such folder. Expected a folder wi"),
+        (
+            "evaluate --reference={no} --prediction={tmp} -o {out}",
+            "--reference={no}: no such folder. Expected a folder in the MSSEG-2 layout",
+        ),
+        (
+            "evaluate --reference={tmp} --prediction={no} -o {out}",
+            "--prediction={no}: no such folder. Expected a folder of masks",
+        ),
+        (
+            "evaluate --reference={tmp} --prediction={tmp} --probability={no} -o {out}",
+            "--probability={no}: no such folder. Expected a folder of probability maps",
+        ),
+        (
+            "train --config=msseg2 --config.data.root={no} --workdir={out}",
+            "config.data.root={no}: no such folder. Expected a folder in the MSSEG-2 layout",
+        ),
+    ],
+)
+def test_a_missing_folder_is_reported_with_its_own_flag_only(capsys, tmp_path, arguments, message):
+    places = {"no": tmp_path / "no", "out": tmp_path / "out", "tmp": tmp_path}
+    command, *flags = (argument.format(**places) for argument in arguments.split(" "))
+    assert main([command, *flags]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"msseg {command}: {message.format(**places)}")
+    others = {"--dataset", "--reference", "--prediction", "--probability", "config.data.root"}
+    assert not any(flag in error for flag in others - {message.partition("=")[0]})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_value_of_an_override_may_follow_after_a_space(capsys):
+    assert main(["describe", "--config", "msseg2", "--config.model.targets", "1"]) == 0
+    assert capsys.readouterr().out.endswith(f"parameters: {40465 - 4 * 6}\n")
+
+
+def test_a_training_that_is_stopped_by_a_signal_exits_with_75(monkeypatch, tmp_path, capsys):
+    def stop(*_):
+        raise Stopped("stored step 3")
+
+    monkeypatch.setattr("msseg_jax.cli.train.run_experiment", stop)
+    assert experiment.run_experiment is not stop
+    flags = ["--config=msseg2", f"--workdir={tmp_path}"]
+    assert run_command("train", flags, "launch.py") == EXIT_STATUS
+    assert "stored step 3" in capsys.readouterr().out
+
+
+def test_a_command_can_run_outside_the_main_thread():
+    """Run a command in another thread, as a server does. Signal handlers cannot be set there."""
+    statuses = []
+    thread = threading.Thread(target=lambda: statuses.append(main(["describe", "--config=demo"])))
+    thread.start()
+    thread.join()
+    assert statuses == [0]
+
+
+def test_closing_the_output_early_causes_no_error_message():
+    command = f"{sys.executable} -m msseg_jax export --show | head -n 1"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("file ")
