@@ -1,1 +1,1 @@
-"""Measurements: each module prints one table."""
+"""Benchmarks and experiments. `python -m benchmarks.NAME --help` shows how to run one."""

@@ -1,7 +1,7 @@
-"""What the check of the visits' alignment measures when the second visit is moved on purpose.
+"""Measure what the alignment check reports when the second visit is shifted by a known distance.
 
 Usage: python -m benchmarks.alignment PATIENT_FOLDER
-The figures behind the bounds in `msseg_jax/data/quality.py`. Shifts are along (1, 1, 1).
+The bounds in `msseg_jax/data/quality.py` are based on these figures. Shifts are along (1, 1, 1).
 """
 
 import argparse
@@ -19,7 +19,7 @@ SHIFTS_MM = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("patient_folder", type=Path)
+    parser.add_argument("patient_folder", type=Path, help="a pair in the MSSEG-2 layout")
     pair = read_pair(patient_in(parser.parse_args().patient_folder))
     spacing_mm = pair.time01.spacing_mm
     print(f"{'shift, mm':>10}{'measured, mm':>14}{'correlation':>13}")

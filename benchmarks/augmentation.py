@@ -1,10 +1,12 @@
-"""Time the cutting of one patch, plain and augmented: each transform alone, then the configuration.
+"""Time the cutting of one patch without augmentation, with each transform, and with all of them.
 
 Usage: python -m benchmarks.augmentation [--patches 50]
-One random patient of real size, five targets, patches and limits of `configs/msseg2.py`. Each
-transform alone is done to every patch (to both visits, where it is of a visit); the whole as often
-as the configuration says. Processor time, as a machine may do other work as well. The rate of
-whole batches is in `benchmarks.loader`.
+Patches are cut from one random patient of realistic size with five targets. The patch size and the
+limits of the transforms are those of `configs/msseg2_augmented.py`. A row for one transform applies
+it to every patch (to both visits, if it acts on single visits) and applies no other transform. The
+row "all, as configured" draws every transform with its configured probability. Times are processor
+times, because the machine may be busy with other work. `benchmarks.loader` measures the rate of
+whole batches.
 """
 
 import argparse
@@ -27,7 +29,7 @@ from msseg_jax.data.loader import Places, Sampling
 from msseg_jax.data.packing import pack_images, pack_targets
 from msseg_jax.system.machine import keep_freed_memory
 
-SHAPE = (200, 220, 180)  # voxels, of a brain at 0.8 mm
+SHAPE = (200, 220, 180)  # voxels of 0.8 mm: the size of a brain
 TRANSFORMS = (
     "flip", "affine", "elastic", "misregistration", "gamma", "gain", "bias", "blur", "slice",
     "noise",
@@ -35,7 +37,7 @@ TRANSFORMS = (
 
 
 def random_patient(folder: Path, targets: int) -> None:
-    """An ellipsoidal brain of noise, and one new lesion, as the cache holds a patient."""
+    """Write a cache entry: an ellipsoidal brain of noise with one new lesion."""
     generator = np.random.default_rng(0)
     axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij", sparse=True)
     brain = sum(axis**2 for axis in axes) < 1
@@ -48,8 +50,12 @@ def random_patient(folder: Path, targets: int) -> None:
     np.save(folder / "affine.npy", np.diag([0.8, 0.8, 0.8, 1]))
 
 
-def alone(settings: AugmentationSettings, transform: str | None) -> AugmentationSettings:
-    """Return the settings with one transform always and the others never."""
+def with_only(settings: AugmentationSettings, transform: str | None) -> AugmentationSettings:
+    """Return settings that always apply `transform` and never apply the others.
+
+    Args:
+      transform: one of TRANSFORMS; None applies none.
+    """
     names = [f"{name}_probability" for name in TRANSFORMS]
     never = dict.fromkeys(names, 0.0) | {"flip_probability": (0.0,) * 3}
     if transform:
@@ -58,7 +64,7 @@ def alone(settings: AugmentationSettings, transform: str | None) -> Augmentation
 
 
 def interpolation_ms(size: int) -> tuple[float, float]:
-    """Medians of `interpolate` and of SciPy's function, at the places of a patch that is turned."""
+    """Return the median times in ms of `interpolate` and of SciPy, for a rotated patch."""
     spatial = Spatial(matrix=Rotation.from_rotvec((0.1, 0.1, 0.1)).as_matrix())
     box, _ = place_visits((0, 0, 0), size, spatial)
     volume = np.random.default_rng(0).normal(size=box.shape).astype(np.float32)
@@ -73,7 +79,7 @@ def interpolation_ms(size: int) -> tuple[float, float]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--patches", type=int, default=50, help="of which medians are taken")
+    parser.add_argument("--patches", type=int, default=50, help="patches to time; default: 50")
     flags = parser.parse_args()
     keep_freed_memory()  # as launch.py does
     config = read(find("msseg2_augmented"))
@@ -86,7 +92,8 @@ def main():
         patient = open_patient("random", Path(folder))
         corners = [places.of(k)[1] for k in range(flags.patches)]
 
-        def spent_ms(chosen) -> tuple[float, float]:  # median, mean
+        def spent_ms(chosen) -> tuple[float, float]:
+            """Return the median and the mean time of a patch."""
             times = []
             for k, corner in enumerate(corners):
                 start = time.process_time()
@@ -94,16 +101,16 @@ def main():
                 times.append(1e3 * (time.process_time() - start))
             return statistics.median(times), statistics.mean(times)
 
-        print(f"{'of one patch':<24}{'median, ms':>12}{'mean, ms':>12}")
-        spent_ms(alone(settings, None))  # the volume's first reading
+        print(f"{'one patch':<24}{'median, ms':>12}{'mean, ms':>12}")
+        spent_ms(with_only(settings, None))  # so that the volume is in memory afterwards
         for transform in (None, *TRANSFORMS):
-            median, mean = spent_ms(alone(settings, transform))
-            print(f"{transform or 'nothing drawn':<24}{median:>12.1f}{mean:>12.1f}", flush=True)
+            median, mean = spent_ms(with_only(settings, transform))
+            print(f"{transform or 'no transform':<24}{median:>12.1f}{mean:>12.1f}", flush=True)
         median, mean = spent_ms(settings)
-        print(f"{'the whole configuration':<24}{median:>12.1f}{mean:>12.1f}", flush=True)
+        print(f"{'all, as configured':<24}{median:>12.1f}{mean:>12.1f}", flush=True)
 
         ours, scipys = interpolation_ms(size)
-        print(f"one interpolation of a visit: {ours:.1f} ms, SciPy's map_coordinates {scipys:.1f}")
+        print(f"interpolating a visit: {ours:.1f} ms, with SciPy's map_coordinates {scipys:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Masks of a published pair, brought onto the grid of the same pair as `prepare` makes it.
+"""Resample the masks of a published pair to the grid of the same pair after `msseg prepare`.
 
 Usage: python -m benchmarks.bring_masks PUBLISHED TRANSFORM PREPARED
-PUBLISHED holds ground_truth.nii.gz and change_mask.nii.gz in a space of their own; TRANSFORM is
-ITK's, from points of that space to points of the second visit's scan; PREPARED is the folder that
-`msseg prepare` has made of the scans. The masks are written there under their names,
-for `benchmarks.real_pair`.
+
+PUBLISHED contains ground_truth.nii.gz and change_mask.nii.gz in the space of the publication.
+TRANSFORM is an ITK transform from points of that space to points of the second visit's scan.
+PREPARED is the folder that `msseg prepare` wrote for the scans. The masks are written there under
+the same names, for `benchmarks.real_pair`.
 """
 
 import argparse
@@ -24,30 +25,35 @@ TO_TIME02 = "transforms/middle_to_time02.txt"
 
 
 def bring(published: Path, transform: Path, prepared: Path) -> None:
-    """Write the masks, resampled: what fills more than half of a voxel is in.
+    """Write the resampled masks. A voxel is included if the mask fills more than half of it.
 
     Raises:
-      InputError: a file is missing, or ITK cannot read it.
+      InputError: A file is missing, or ITK cannot read it.
     """
     check_there(
         transform, *(published / name for name in MASKS), prepared / TIME02, prepared / TO_TIME02
     )
     try:
         _resample(published, transform, prepared)
-    except RuntimeError as error:  # SimpleITK's, which names the file
+    except RuntimeError as error:  # SimpleITK names the file in its message
         raise InputError(f"{published}, {transform} or {prepared}: {error}") from error
 
 
 def _resample(published: Path, transform: Path, prepared: Path) -> None:
     grid = sitk.ReadImage(str(prepared / TIME02))
-    # Of two transforms ITK applies the last one first: to the scan, then to the published space.
+    # ITK applies the last transform first: to the scan, then to the published space.
     back = sitk.ReadTransform(str(transform)).GetInverse()
     there = sitk.CompositeTransform([back, sitk.ReadTransform(str(prepared / TO_TIME02))])
     for name in MASKS:
         mask = sitk.ReadImage(str(published / name), sitk.sitkFloat32)
-        brought = sitk.Resample(mask, grid, there, sitk.sitkLinear, 0.0) > 0.5
-        write_beside(prepared / name, lambda path, image=brought: sitk.WriteImage(image, str(path)))
-        print(f"{name}: {_mm3(mask > 0.5):.0f} mm3 as published, {_mm3(brought):.0f} mm3 brought")
+        resampled = sitk.Resample(mask, grid, there, sitk.sitkLinear, 0.0) > 0.5
+        write_beside(
+            prepared / name, lambda path, image=resampled: sitk.WriteImage(image, str(path))
+        )
+        print(
+            f"{name}: {_mm3(mask > 0.5):.0f} mm3 as published, {_mm3(resampled):.0f} mm3 after "
+            "resampling"
+        )
 
 
 def _mm3(mask: sitk.Image) -> float:

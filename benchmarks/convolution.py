@@ -1,15 +1,15 @@
-"""Time conv3d beside lax.conv_general_dilated, at the network's layer sizes.
+"""Compare the speed of conv3d and lax.conv_general_dilated at the network's layer sizes.
 
 Usage: python -m benchmarks.convolution [--repeats 5] [--batch 4]
-The two take turns in one process and each figure is a median: on a shared machine the ratio
-counts, not the milliseconds.
+The two functions take turns in one process, and each figure is a median. On a shared machine only
+the ratio is meaningful, not the milliseconds.
 """
 
 import argparse
 import statistics
 import time
 
-LAYERS = (  # side in voxels, channels in, channels out
+LAYERS = (  # side in voxels, input channels, output channels
     (56, 1, 6),
     (56, 6, 6),
     (56, 13, 6),
@@ -27,8 +27,8 @@ LAYERS = (  # side in voxels, channels in, channels out
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="timings of each function")
-    parser.add_argument("--batch", type=int, default=4, help="volumes: two for each patch pair")
+    parser.add_argument("--repeats", type=int, default=5, help="calls of each function; default: 5")
+    parser.add_argument("--batch", type=int, default=4, help="volumes, two for a pair; default: 4")
     flags = parser.parse_args()
     import jax
     import numpy as np
@@ -52,8 +52,10 @@ def main():
     def passes(conv):
         return {
             "forward": jax.jit(lambda x, kernel, dy: conv(x, kernel)),
-            "by input": jax.jit(lambda x, kernel, dy: jax.vjp(lambda v: conv(v, kernel), x)[1](dy)),
-            "by kernel": jax.jit(
+            "d/d input": jax.jit(
+                lambda x, kernel, dy: jax.vjp(lambda v: conv(v, kernel), x)[1](dy)
+            ),
+            "d/d kernel": jax.jit(
                 lambda x, kernel, dy: jax.vjp(lambda k: conv(x, k), kernel)[1](dy)
             ),
         }
@@ -76,7 +78,7 @@ def main():
         for name in direct_passes:
             pair = direct_passes[name], our_passes[name]
             for function in pair:
-                seconds(function, args)  # compiles
+                seconds(function, args)  # the first call compiles
             turns = [[seconds(function, args) for function in pair] for _ in range(flags.repeats)]
             theirs, ours = (statistics.median(column) for column in zip(*turns, strict=True))
             print(

@@ -1,9 +1,11 @@
-"""Ours beside PyTorch, TorchIO and OpenVINO on a CPU: the same network, weights, data and threads.
+"""Compare the speed of this project with PyTorch, TorchIO and OpenVINO on a CPU.
 
 Usage: python -m benchmarks.cpu [--patient FOLDER] [--model RUN] [--repeats 5]
-Needs the extra `benchmarks`. The forward pass and the training step take turns with their
-peers in one process, and the medians are compared; one patient from files to mask (a folder in the
-MSSEG-2 layout; without --patient a phantom) takes turns in a process for each.
+All use the same network, weights, data and number of threads. Needs the extra `benchmarks`.
+The forward pass and the training step of each library take turns in one process. A patient (a
+folder in the MSSEG-2 layout, or a phantom without --patient) is segmented from its files to its
+mask, by this project and by PyTorch with TorchIO in turn, each time in a new process. All figures
+are medians. A ratio is ours / peer, so this project is faster where it is below 1.
 """
 
 import argparse
@@ -14,21 +16,33 @@ import tempfile
 import time
 from pathlib import Path
 
-TOLERANCE = 1e-4  # of probabilities: the comparison is of the same function
+TOLERANCE = 1e-4  # largest difference of probabilities: all must compute the same function
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--patient", type=Path, metavar="FOLDER", help="default: a phantom")
-    parser.add_argument("--model", type=Path, metavar="RUN", help="default: untrained, as fast")
-    parser.add_argument("--patient_repeats", type=int, default=2, help="0: passes only")
-    parser.add_argument("--batch_size", type=int, default=4, help="patch pairs")
-    parser.add_argument("--patch_size", type=int, default=56, help="voxels")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--patient",
+        type=Path,
+        metavar="FOLDER",
+        help="a pair in the MSSEG-2 layout; default: a phantom",
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="RUN", help="default: an untrained run, which is as fast"
+    )
+    parser.add_argument(
+        "--patient_repeats",
+        type=int,
+        default=2,
+        help="how often the patient is segmented; default: 2; 0 skips this",
+    )
+    parser.add_argument("--batch_size", type=int, default=4, help="patch pairs; default: 4")
+    parser.add_argument("--patch_size", type=int, default=56, help="voxels; default: 56")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of the passes; default: 5")
     flags = parser.parse_args()
     from msseg_jax.system.machine import keep_freed_memory, processors
 
-    keep_freed_memory()  # for the peers, too
+    keep_freed_memory()  # speeds up the peers in this process, too
     import jax
     import openvino
     import torch
@@ -48,7 +62,7 @@ def main():
 
 
 def compare_passes(flags, threads):
-    """Forward pass and training step, per patch pair."""
+    """Time a forward pass and a training step, per patch pair."""
     import jax
     import numpy as np
     import openvino
@@ -82,7 +96,7 @@ def compare_passes(flags, threads):
         with torch.no_grad():
             return peer(*pair)[:, 0].numpy()
 
-    # LATENCY: all threads on one call. With THROUGHPUT a call has one of them.
+    # LATENCY uses all threads for one call. THROUGHPUT would use one thread per call.
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
@@ -99,10 +113,14 @@ def compare_passes(flags, threads):
     }
     results = {name: run() for name, run in passes.items()}
     for name in ("PyTorch", "OpenVINO"):
-        apart = float(np.abs(results[name] - results["ours"]).max())
-        if not apart <= TOLERANCE:
-            sys.exit(f"{name} and ours differ by {apart:.1e} in probability: not the same function")
-        print(f"{'probabilities, largest difference, ' + name:<44}{apart:>26.1e}")
+        difference = float(np.abs(results[name] - results["ours"]).max())
+        if not difference <= TOLERANCE:
+            sys.exit(
+                f"python -m benchmarks.cpu: probabilities of {name} and of this project differ by "
+                f"{difference:.1e}, but at most {TOLERANCE:.0e} is expected. They do not compute "
+                "the same function; check benchmarks/peers.py."
+            )
+        print(f"{'probabilities, largest difference, ' + name:<44}{difference:>26.1e}")
     seconds = take_turns(passes, flags.repeats)
     for name in ("PyTorch", "OpenVINO"):
         report(f"forward, s per patch pair, {name}", seconds["ours"], seconds[name], len(visits[0]))
@@ -114,7 +132,7 @@ def compare_passes(flags, threads):
     states = [on_every_device(state, devices)]
     peer.train()
     optimiser = torch.optim.Adam(peer.parameters(), config.train.learning_rate)
-    wanted = torch.from_numpy(np.moveaxis(targets, -1, 1).astype(np.float32))
+    expected = torch.from_numpy(np.moveaxis(targets, -1, 1).astype(np.float32))
 
     def our_step():
         states[0], metrics, _ = step(states[0], batch)
@@ -123,20 +141,20 @@ def compare_passes(flags, threads):
     def torch_step():
         optimiser.zero_grad(set_to_none=True)
         found = peer(*pair)
-        both, total = (found * wanted).sum(), found.sum() + wanted.sum()
+        both, total = (found * expected).sum(), found.sum() + expected.sum()
         (-2 * (both + 1e-5) / (total + 1e-5)).backward()
         optimiser.step()
 
     passes = {"ours": our_step, "PyTorch": torch_step}
     for run in passes.values():
-        run()  # compiles
+        run()  # the first call compiles
     seconds = take_turns(passes, flags.repeats)
     name = "training step, s per patch pair, PyTorch"
     report(name, seconds["ours"], seconds["PyTorch"], flags.batch_size)
 
 
 def compare_patients(flags):
-    """One patient from files to mask."""
+    """Time the segmentation of one patient, from its files to its mask."""
     from benchmarks.patient import KINDS, time_patient, write_for_torchio
     from msseg_jax.simulate.phantom import write_phantoms
 
@@ -148,7 +166,7 @@ def compare_patients(flags):
         run = Path(temporary) / "run"
         if flags.model is None:
             write_run(run, folder)
-        else:  # a copy, as results are written beside it
+        else:  # a copy, because results are written into the folder
             shutil.copytree(flags.model, run)
         write_for_torchio(run)
         found = {kind: [] for kind in KINDS}
@@ -162,13 +180,13 @@ def compare_patients(flags):
     for name, title in (
         ("whole_s", "one patient, s, start-up included"),
         ("again_s", "one patient, s, running process"),
-        ("peak_gib", "peak memory of that, GiB"),
+        ("peak_gib", "one patient, peak memory, GiB"),
     ):
         report(f"{title}, TorchIO", *(medians[kind][name] for kind in KINDS))
 
 
 def write_run(folder: Path, patient_folder: Path):
-    """The folder of a run of `configs/msseg2.py` that was never trained: as fast as any."""
+    """Write an untrained run of `configs/msseg2.py`. It is as fast as a trained one."""
     import numpy as np
 
     from msseg_jax.configuration.files import find, read
@@ -193,7 +211,10 @@ def write_run(folder: Path, patient_folder: Path):
 
 
 def take_turns(passes, repeats) -> dict[str, float]:
-    """Median seconds of each function; they alternate, so that a busy machine is busy for all."""
+    """Return the median seconds of each function.
+
+    They take turns, so that other work on the machine slows all of them alike.
+    """
     seconds = {name: [] for name in passes}
     for _ in range(repeats):
         for name, run in passes.items():
@@ -208,8 +229,10 @@ def report(name, ours, peer, share=1):
 
 
 def _spread(variables, generator):
-    """The variables with statistics and weights unlike those of an untrained network, so that an
-    agreement says something."""
+    """Return variables in which all statistics and weights are random and not zero or one.
+
+    An untrained network has an output kernel of zeros, so any two of them would agree.
+    """
     import jax
     import numpy as np
 

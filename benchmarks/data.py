@@ -1,5 +1,6 @@
-"""Patients to measure the training with: phantoms, or a folder in the MSSEG-2 layout."""
+"""Patients for the benchmarks of training: phantoms, or a folder in the MSSEG-2 layout."""
 
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +13,12 @@ from msseg_jax.simulate.phantom import write_phantoms
 
 @contextmanager
 def training_patients(config: Configuration, root: Path | None, phantoms: int, cache: Path | None):
-    """A `TrainingSet` of all patients of a folder.
+    """Yield a `TrainingSet` of all patients in a folder.
 
     Args:
-      root: None: so many phantoms, made with the voxels that the network sees.
-      cache: where to keep what is preprocessed; None: in a folder that is deleted in the end.
+      root: folder in the MSSEG-2 layout; None makes phantoms with the network's voxel spacing.
+      phantoms: number of phantoms to make if `root` is None.
+      cache: folder for the preprocessed patients; None uses a temporary one.
     """
     with TemporaryDirectory() as temporary:
         if root is None:
@@ -28,5 +30,13 @@ def training_patients(config: Configuration, root: Path | None, phantoms: int, c
 
 
 def describe(data: TrainingSet, root: Path | None) -> str:
+    """Return the number and the kind of the patients, as words."""
     kind = "phantoms" if root is None else f"patients of {root}"
     return f"{len(data.training)} {kind}"
+
+
+if __name__ == "__main__":
+    sys.exit(
+        "benchmarks.data is not a command. It prepares the patients of benchmarks.loader and "
+        "benchmarks.train. Run one of them with --help."
+    )

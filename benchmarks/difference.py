@@ -1,10 +1,11 @@
-"""The simplest rival: the smoothed difference of the visits, above a threshold.
+"""Baseline: find new lesions by a threshold on the smoothed difference between the visits.
 
 Usage: python -m benchmarks.difference --tune ROOT --dataset ROOT --output DIR
-Both visits are normalised as for the network (its landmarks are those of --tune), smoothed, and
-subtracted; what is brighter at the second visit by more than a threshold is a new lesion, if it is
-large enough, bright enough, and inside the brain's rim. The four numbers are those with the best
-lesion F1 of --tune. Writes DIR/<patient>.nii.gz, as `predict --dataset` does.
+Both visits are normalised as for the network, with intensity landmarks of the --tune patients.
+They are smoothed and subtracted. A region is a new lesion if its difference exceeds a threshold,
+if it is large enough and bright enough at the second visit, and if it is not at the brain's rim.
+The four parameters (`Rule`) are those with the best lesion F1 on --tune. Writes
+DIR/<patient>.nii.gz, like `predict --dataset`.
 """
 
 import argparse
@@ -28,44 +29,44 @@ from msseg_jax.volumes.nifti import write_volume
 from msseg_jax.volumes.pair import Pair, read_pair
 
 SMOOTH_MM = (0.7, 1.2, 2.0)  # Gaussian standard deviation
-THRESHOLDS = tuple(np.round(np.arange(0.6, 3.01, 0.3), 2).tolist())  # deviations of the brain
+THRESHOLDS = tuple(np.round(np.arange(0.6, 3.01, 0.3), 2).tolist())  # standard deviations
 LEAST_MM3 = (3.0, 10.0, 30.0)
-LEAST_BRIGHTNESS = (-9.0, 1.0)  # of the second visit, standard deviations of the brain
-RIM_MM = 3.0  # of the brain, where the mask's edge is seen and not a lesion
+LEAST_BRIGHTNESS = (-9.0, 1.0)  # standard deviations above the brain's mean, second visit
+RIM_MM = 3.0  # brain this close to the mask's edge is ignored: differences there are artefacts
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a difference must be to be a new lesion."""
+    """Conditions under which a difference is a new lesion."""
 
-    smooth_mm: float
-    threshold: float
-    least_mm3: float
-    least_brightness: float
+    smooth_mm: float  # standard deviation of the Gaussian filter
+    threshold: float  # of the difference, standard deviations of the brain
+    least_mm3: float  # volume of a lesion
+    least_brightness: float  # of the second visit, standard deviations of the brain
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was learnt from labelled pairs."""
+    """Parameters fitted to labelled pairs."""
 
     landmarks: np.ndarray
     rule: Rule
-    f1: float  # of all their lesions together
-    pairs: int
+    f1: float  # lesion F1 over the lesions of all pairs
+    pairs: int  # number of pairs
 
 
 @dataclass(frozen=True)
 class Case:
-    """Normalised visits."""
+    """The normalised visits of a patient."""
 
     time01: np.ndarray  # (D, H, W) float32
     time02: np.ndarray
-    inside: np.ndarray  # (D, H, W) bool, the brain less its rim
+    inside: np.ndarray  # (D, H, W) bool, the brain without its rim
     spacing_mm: np.ndarray
 
 
 def percentiles_of(pair: Pair) -> list[np.ndarray]:
-    """Of both visits, at the network's percentiles."""
+    """Return the intensities of both visits at the percentiles that the network uses."""
     percentiles = read(find("open_ms")).data.percentiles
     return [
         measure_percentiles(visit.array, pair.brain, percentiles)
@@ -74,7 +75,7 @@ def percentiles_of(pair: Pair) -> list[np.ndarray]:
 
 
 def case_of(pair: Pair, landmarks: np.ndarray) -> Case:
-    """A pair, normalised."""
+    """Normalise the visits of a pair."""
     visits = [
         normalise(visit.array, pair.brain, measured, landmarks)
         for visit, measured in zip((pair.time01, pair.time02), percentiles_of(pair), strict=True)
@@ -85,14 +86,18 @@ def case_of(pair: Pair, landmarks: np.ndarray) -> Case:
 
 
 def smoothed(case: Case, smooth_mm: float) -> tuple[np.ndarray, np.ndarray]:
-    """The difference and the second visit, both smoothed."""
+    """Return the difference between the visits and the second visit, both smoothed."""
     difference = case.time02 - case.time01
     sigma = smooth_mm / case.spacing_mm
     return tuple(ndimage.gaussian_filter(image, sigma) for image in (difference, case.time02))
 
 
 def keep(images: tuple[np.ndarray, np.ndarray], case: Case, rule: Rule) -> np.ndarray:
-    """What of a smoothed difference is a new lesion, (D, H, W) bool."""
+    """Return the mask of new lesions by a rule, (D, H, W) bool.
+
+    Args:
+      images: what `smoothed` returns.
+    """
     difference, second = images
     mask = (difference > rule.threshold) & (second > rule.least_brightness) & case.inside
     least_voxels = int(np.ceil(rule.least_mm3 / voxel_mm3(case.spacing_mm)))
@@ -100,13 +105,13 @@ def keep(images: tuple[np.ndarray, np.ndarray], case: Case, rule: Rule) -> np.nd
 
 
 def find_new(pair: Pair, fitted: Fitted) -> np.ndarray:
-    """The mask of new lesions of a pair, (D, H, W) bool."""
+    """Return the mask of new lesions of a pair, (D, H, W) bool."""
     case = case_of(pair, fitted.landmarks)
     return keep(smoothed(case, fitted.rule.smooth_mm), case, fitted.rule)
 
 
 def fit(root: Path, every: int = 1) -> Fitted:
-    """Learn from one in `every` labelled pairs of a folder."""
+    """Fit the landmarks and the rule to every `every`-th labelled pair of a folder."""
     patients = find_patients(root, targets=1)[::every]
     measured = for_each(lambda patient: percentiles_of(read_pair(patient)), patients, "reading")
     landmarks = fit_landmarks([visit for visits in measured for visit in visits])
@@ -138,13 +143,19 @@ def fit(root: Path, every: int = 1) -> Fitted:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tune", required=True, type=Path, help="labelled pairs")
-    parser.add_argument("--every", type=int, default=1, help="one in so many of them is used")
-    parser.add_argument("--dataset", required=True, type=Path)
-    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--tune", required=True, type=Path, metavar="ROOT", help="labelled pairs")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="tune on every N-th pair; default: 1"
+    )
+    parser.add_argument(
+        "--dataset", required=True, type=Path, metavar="ROOT", help="pairs to segment"
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder for the masks"
+    )
     flags = parser.parse_args()
     fitted = fit(flags.tune, flags.every)
-    print(f"{fitted.rule}: lesion F1 {fitted.f1:.3f} of {fitted.pairs} pairs of {flags.tune}")
+    print(f"{fitted.rule}: lesion F1 {fitted.f1:.3f} on {fitted.pairs} pairs of {flags.tune}")
     flags.output.mkdir(parents=True, exist_ok=True)
     for patient in find_patients(flags.dataset, targets=0):
         pair = read_pair(patient)

@@ -1,8 +1,8 @@
-"""Lesions found and false ones by their volume, of one or several evaluations.
+"""Print sensitivity, PPV and F1 by lesion volume, for one or more evaluations.
 
 Usage: python -m benchmarks.lesion_sizes EVALUATION ...
-An EVALUATION is the folder of `msseg evaluate --output`; of several, that of the same
-patients by different methods.
+An EVALUATION is the folder that `msseg evaluate --output` wrote. Give several to compare methods
+on the same patients.
 """
 
 import argparse
@@ -16,8 +16,15 @@ EDGES_MM3 = (0, 30, 100, 300, 1000, float("inf"))
 
 
 def by_volume(lesions: pd.DataFrame) -> list[tuple[str, int, int, int, int]]:
-    """For each range of volumes, and for all: reference lesions detected and all of them,
-    predicted lesions confirmed and all of them."""
+    """Count the lesions in each range of volumes, and in all ranges together.
+
+    Args:
+      lesions: table `lesions.csv` of an evaluation.
+
+    Returns:
+      For each range its name and four counts: detected reference lesions, all reference lesions,
+      confirmed predicted lesions, all predicted lesions.
+    """
     rows = []
     ranges = [*itertools.pairwise(EDGES_MM3), (0, float("inf"))]
     for low, high in ranges:
@@ -32,7 +39,7 @@ def by_volume(lesions: pd.DataFrame) -> list[tuple[str, int, int, int, int]]:
 
 
 def format_row(name: str, detected: int, lesions: int, confirmed: int, predicted: int) -> str:
-    """One line: sensitivity, PPV and F1 with the counts that they are made of."""
+    """Return a line with sensitivity, PPV and F1, and the counts they are computed from."""
     sensitivity, precision = (
         part / whole if whole else float("nan")
         for part, whole in ((detected, lesions), (confirmed, predicted))
@@ -46,11 +53,15 @@ def format_row(name: str, detected: int, lesions: int, confirmed: int, predicted
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("evaluation", type=Path, nargs="+")
+    parser.add_argument(
+        "evaluation", type=Path, nargs="+", help="folder of msseg evaluate --output"
+    )
     for folder in parser.parse_args().evaluation:
         file = folder / "lesions.csv"
         if not file.is_file():
-            sys.exit(f"{file}: no such file; expected the output of msseg evaluate")
+            sys.exit(
+                f"{file}: no such file. Give a folder that msseg evaluate --output has written."
+            )
         print(f"{folder}\n{'volume, mm3':>14}  sensitivity  PPV  F1")
         for row in by_volume(pd.read_csv(file)):
             print(format_row(*row))

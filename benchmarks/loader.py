@@ -1,11 +1,12 @@
-"""Training patches per second from the memory-mapped cache, beside TorchIO's Queue.
+"""Compare the training patches per second of this project's loader with TorchIO's Queue.
 
 Usage: python -m benchmarks.loader [--data ROOT] [--repeats 5] [--patches 1280] [--epoch 20000]
-A patch is both visits and all targets, 56^3. Ours comes from the project's cache through its
-loader, in two forms: packed, as it goes to the device, and unpacked to float32 and uint8 on the
-host, which is what TorchIO delivers. TorchIO has its volumes in memory, and cuts several patches
-from a volume before it takes the next. They take turns, and each figure is a median. TorchIO needs
-the extra `benchmarks`; without it only ours is measured.
+A patch is both visits and all targets, 56^3 voxels. This project's loader reads the memory-mapped
+cache. It is measured twice: with packed patches, as they are sent to the device, and with patches
+unpacked to float32 and uint8 on the host, which is what TorchIO returns. TorchIO holds its volumes
+in memory, and cuts several patches from a volume before it takes the next volume. The loaders take
+turns, and each figure is a median. TorchIO needs the extra `benchmarks`; without it only this
+project's loader is measured.
 """
 
 import argparse
@@ -17,27 +18,42 @@ from pathlib import Path
 
 from msseg_jax.system.machine import keep_freed_memory, processors
 
-QUEUE_PATCHES, PATCHES_PER_VOLUME = 320, 80  # TorchIO's: four volumes fill its queue
-WORKERS = 2  # TorchIO's processes
+QUEUE_PATCHES, PATCHES_PER_VOLUME = 320, 80  # of TorchIO: four volumes fill its queue
+WORKERS = 2  # processes of TorchIO
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="MSSEG-2 layout; else phantoms")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="of --data, to be kept")
-    parser.add_argument("--phantoms", type=int, default=4, help="how many, without --data")
-    parser.add_argument("--batch_size", type=int, default=40)
-    parser.add_argument("--patches", type=int, default=4 * QUEUE_PATCHES, help="of one turn")
-    parser.add_argument("--epoch", type=int, default=20_000, help="patches; 0: none")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="ROOT",
+        help="patients in the MSSEG-2 layout; default: phantoms",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep the cache there; default: delete it"
+    )
+    parser.add_argument(
+        "--phantoms", type=int, default=4, help="number of phantoms without --data; default: 4"
+    )
+    parser.add_argument("--batch_size", type=int, default=40, help="patches; default: 40")
+    parser.add_argument(
+        "--patches", type=int, default=4 * QUEUE_PATCHES, help="patches of a turn; default: 1280"
+    )
+    parser.add_argument(
+        "--epoch", type=int, default=20_000,
+        help="patches over which memory is measured; default: 20000; 0 skips this",
+    )  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each; default: 5")
     flags = parser.parse_args()
     from benchmarks.data import describe, training_patients
     from msseg_jax.configuration.files import find, read
 
     config = read(find("msseg2"))
     with training_patients(config, flags.data, flags.phantoms, flags.cache) as data:
-        # As launch.py does, and for the peer, too; but what the preparation took is given back, so
-        # that the memory below is the loader's.
+        # launch.py does the same at its start; it affects TorchIO, too. Here it comes after the
+        # preparation, so that the memory of the preparation is returned to the system first and
+        # the memory measured below is that of the loader.
         keep_freed_memory()
         print(
             f"{describe(data, flags.data)}, batches of {flags.batch_size} patches, "
@@ -47,12 +63,13 @@ def main():
 
 
 def measure(config, data, flags):
+    """Print the time of the first batch, the memory over an epoch, and the rates."""
     from msseg_jax.data.loader import PatchBatches, Places, Sampling, Share, load_batches
 
     def packed():
         settings = config.data
         sampling = Sampling(config.seed, settings.patch_size, settings.lesion_patch_probability)
-        # More steps than are ever asked for.
+        # 10**6 steps are more than are ever read.
         return PatchBatches(Places(data.training, sampling), Share(flags.batch_size), 10**6)
 
     def ours(source):
@@ -63,7 +80,7 @@ def measure(config, data, flags):
     next(batches)
     print(f"first batch after {time.perf_counter() - start:.2f} s")
     if flags.epoch:
-        say_memory(batches, flags.epoch // flags.batch_size, flags.batch_size)
+        print_memory(batches, flags.epoch // flags.batch_size, flags.batch_size)
     del batches
 
     ways = {
@@ -73,7 +90,7 @@ def measure(config, data, flags):
     try:
         subjects = torchio_subjects(config, data)
     except ModuleNotFoundError as error:
-        print(f"{error.name} is not installed: only ours is measured")
+        print(f"{error.name} is not installed, so only this project's loader is measured.")
     else:
         ways["TorchIO"] = lambda: torchio_batches(config, subjects, flags.batch_size)
     turn = flags.patches // flags.batch_size
@@ -90,7 +107,7 @@ def measure(config, data, flags):
 
 
 class Unpacked:
-    """A source of unpacked batches, so that the loader's threads unpack as well."""
+    """A source of unpacked batches. The loader's threads read from it, so they also unpack."""
 
     def __init__(self, source, targets: int):
         self._source, self._targets = source, targets
@@ -105,7 +122,10 @@ class Unpacked:
 
 
 def rate(batches, count: int) -> float:
-    """Batches per second in steady state: TorchIO's queue was filled and emptied once before."""
+    """Return the batches per second in steady state.
+
+    Before that, as many patches are read as fill TorchIO's queue once.
+    """
     first = next(batches)
     warm = -(-QUEUE_PATCHES // len(first["patch_ids"] if "patch_ids" in first else first["time01"]))
     for _ in islice(batches, warm - 1):
@@ -116,13 +136,14 @@ def rate(batches, count: int) -> float:
     return count / (time.perf_counter() - start)
 
 
-def say_memory(batches, steps: int, batch_size: int):
-    """Memory of this process while an epoch of packed patches is loaded.
+def print_memory(batches, steps: int, batch_size: int):
+    """Print the memory of this process while an epoch of packed patches is loaded.
 
-    The cache's mapped pages are the system's, which takes them back when it needs them.
+    The mapped pages of the cache are listed separately, because the system can free them at any
+    time.
     """
     print(f"{'patches':>10}{'own memory, MiB':>18}{'mapped cache, MiB':>20}")
-    marks = sorted({min(10, steps), steps // 2, steps})  # the buffers are full after a few
+    marks = sorted({min(10, steps), steps // 2, steps})  # the buffers are full after 10 steps
     for step, _ in enumerate(islice(batches, steps), start=1):
         if step in marks:
             own, mapped = memory_mib()
@@ -130,14 +151,14 @@ def say_memory(batches, steps: int, batch_size: int):
 
 
 def memory_mib() -> tuple[float, float]:
-    """Resident memory of this process, by Linux: its own, and files that are mapped."""
+    """Return the resident memory of this process on Linux: its own, and that of mapped files."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    own, mapped = (int(status[name].split()[0]) / 2**10 for name in ("RssAnon", "RssFile"))  # kB
+    own, mapped = (int(status[name].split()[0]) / 2**10 for name in ("RssAnon", "RssFile"))  # in kB
     return own, mapped
 
 
 def torchio_subjects(config, data) -> list:
-    """The patients of the cache in memory, as TorchIO wants them: float32 images, label maps."""
+    """Read the cached patients into TorchIO subjects: float32 images and label maps."""
     import torch
     import torchio
 
@@ -165,11 +186,14 @@ def torchio_subjects(config, data) -> list:
 
 
 def torchio_batches(config, subjects: list, batch_size: int):
-    """Batches without end. The queue's processes pass volumes on; patches are cut in this one."""
+    """Yield batches of TorchIO endlessly.
+
+    The processes of its queue only load volumes. The patches are cut in this process.
+    """
     import torch
     import torchio
 
-    # Patch centres: in the consensus lesion, or outside it anywhere in the volume.
+    # A patch centre lies in a consensus lesion, or else anywhere in the volume outside of it.
     lesion = config.data.lesion_patch_probability
     sampler = torchio.LabelSampler(config.data.patch_size, "target_0", {0: 1 - lesion, 1: lesion})
     queue = torchio.Queue(

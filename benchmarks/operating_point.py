@@ -1,8 +1,8 @@
-"""Which threshold, and which smallest lesion, have the best lesion F1 on labelled pairs.
+"""Find the threshold and the smallest lesion volume with the best lesion F1 on labelled pairs.
 
 Usage: python -m benchmarks.operating_point --reference ROOT --probability DIR
-DIR holds the maps of `msseg predict --dataset ROOT --probability DIR`. F1 is that of
-all lesions of all patients together, by the challenge's rules.
+DIR holds the probability maps that `msseg predict --dataset ROOT --probability DIR` wrote. F1 is
+computed over the lesions of all patients together, by the rules of the MSSEG-2 challenge.
 """
 
 import argparse
@@ -24,7 +24,15 @@ LEAST_MM3 = (3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 
 
 def count(reference: Path, probability: Path) -> np.ndarray:
-    """By threshold and smallest lesion: lesions detected, all; predicted confirmed, all."""
+    """Count the lesions of a patient for each threshold and smallest lesion volume.
+
+    Returns:
+      (thresholds, volumes, 4) integers. The last axis is: detected reference lesions, all reference
+      lesions, confirmed predicted lesions, all predicted lesions.
+
+    Raises:
+      InputError: the map is not on the grid of the reference.
+    """
     volume, likelihood = read_volume(reference), read_volume(probability)
     if problem := grid_difference(volume, likelihood):
         raise InputError(problem)
@@ -44,12 +52,19 @@ def count(reference: Path, probability: Path) -> np.ndarray:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--reference", required=True, type=Path, metavar="ROOT")
-    parser.add_argument("--probability", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--reference", required=True, type=Path, metavar="ROOT", help="labelled pairs"
+    )
+    parser.add_argument(
+        "--probability", required=True, type=Path, metavar="DIR", help="their probability maps"
+    )
     flags = parser.parse_args()
     maps = sorted(flags.probability.glob("*.nii.gz"))
     if not maps:
-        raise InputError(f"{flags.probability}: no map in it; expected <patient>.nii.gz")
+        raise InputError(
+            f"--probability={flags.probability} holds no probability map; expected files "
+            "<patient>.nii.gz. Make them with msseg predict --dataset ROOT --probability DIR."
+        )
     total = sum(
         count(flags.reference / path.name.removesuffix(".nii.gz") / CONSENSUS, path)
         for path in maps

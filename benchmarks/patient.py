@@ -1,8 +1,11 @@
-"""One patient from files to mask, ours or PyTorch with TorchIO: a process of its own for each.
+"""Time the segmentation of one patient by this project or by PyTorch with TorchIO.
 
-`time_patient` starts the process; it is `benchmarks.cpu` that compares.
+Usage: python -m benchmarks.patient KIND RUN PATIENT_FOLDER
+The time is from files to mask, and is printed as JSON. `benchmarks.cpu` compares the two kinds: it
+calls `time_patient`, which starts a new process of this module for each measurement.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -19,13 +22,18 @@ KINDS = ("ours", "TorchIO")
 def time_patient(kind: str, run: Path, patient: Path) -> dict:
     """Segment a patient (a folder in the MSSEG-2 layout) twice in a new process.
 
+    Args:
+      kind: one of KINDS.
+      run: folder of a trained run. The masks are written into it.
+
     Returns:
-      whole_s: from the start of the process to the first mask on disk, compilation included.
-      again_s: the second time, in the process that is running by then.
-      peak_gib: of the process.
+      whole_s: seconds from the start of the process to the first mask on disk. This includes the
+        compilation.
+      again_s: seconds of the second segmentation in the same process.
+      peak_gib: peak memory of the process.
     """
     command = [sys.executable, "-m", "benchmarks.patient", kind, str(run), str(patient)]
-    # Monotonic time is the machine's, so that the new process can tell when it was started.
+    # All processes share the monotonic clock, so the new process can compute how long it has run.
     done = subprocess.run(
         [*command, str(time.monotonic())], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -33,22 +41,38 @@ def time_patient(kind: str, run: Path, patient: Path) -> dict:
 
 
 def main():
-    kind, run, patient, start = sys.argv[1:]
-    segment = {"ours": prepare_ours, "TorchIO": prepare_torchio}[kind](Path(run), Path(patient))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=KINDS, help="ours: this project; TorchIO: with PyTorch")
+    parser.add_argument(
+        "run", type=Path, help="folder of a trained run, into which the mask is written; for "
+        "TorchIO it needs torchio.npz, which `write_for_torchio` makes",
+    )  # fmt: skip
+    parser.add_argument("patient_folder", type=Path, help="a pair in the MSSEG-2 layout")
+    parser.add_argument(
+        "start", type=float, nargs="?", default=time.monotonic(),
+        help="time on the monotonic clock at which this process was started, s; default: now",
+    )  # fmt: skip
+    flags = parser.parse_args()
+    prepare = {"ours": prepare_ours, "TorchIO": prepare_torchio}[flags.kind]
+    segment = prepare(flags.run, flags.patient_folder)
     segment()
     first = time.monotonic()
     segment()
-    seconds = {"whole_s": first - float(start), "again_s": time.monotonic() - first}
+    seconds = {"whole_s": first - flags.start, "again_s": time.monotonic() - first}
     print(json.dumps(seconds | {"peak_gib": peak_gib()}))
 
 
 def peak_gib() -> float:
-    """Largest memory of this process, by Linux; `getrusage` would count its parent's, too."""
+    """Return the peak memory of this process on Linux.
+
+    `getrusage` is not used, because it can report the peak of the parent process.
+    """
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 2**20  # kB
+    return int(status["VmHWM"].split()[0]) / 2**20  # in kB
 
 
 def prepare_ours(run: Path, folder: Path):
+    """Return a function that segments the patient with this project."""
     from msseg_jax.system.machine import keep_freed_memory
 
     keep_freed_memory()
@@ -65,7 +89,10 @@ def prepare_ours(run: Path, folder: Path):
 
 
 def write_for_torchio(run: Path) -> None:
-    """What `prepare_torchio` needs of a run, so that its process has nothing of ours in it."""
+    """Write the weights of a run as torchio.npz.
+
+    With this file `prepare_torchio` can load the weights without importing JAX.
+    """
     import numpy as np
 
     from benchmarks.peers import Peer, with_weights
@@ -77,7 +104,11 @@ def write_for_torchio(run: Path) -> None:
 
 
 def prepare_torchio(run: Path, folder: Path):
-    """The paper's way, in PyTorch's and TorchIO's own words, with our weights."""
+    """Return a function that segments the patient with PyTorch and TorchIO.
+
+    It follows the paper's method, uses the functions of PyTorch and TorchIO where they exist, and
+    has the weights of the run.
+    """
     import numpy as np
     import torch
     import torchio
@@ -90,7 +121,8 @@ def prepare_torchio(run: Path, folder: Path):
     weights = np.load(run / "torchio.npz")
     peer.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
     peer = peer.to(memory_format=torch.channels_last_3d).eval()
-    # TorchIO wants landmarks at percentiles of its own; the work is the same.
+    # TorchIO requires landmarks at its own percentiles, so these are placeholders. The computing
+    # time does not depend on their values.
     landmarks = {name: np.linspace(0, 100, 13) for name in ("time01", "time02")}
     prepare = torchio.Compose(
         [

@@ -1,7 +1,16 @@
-"""The same network in PyTorch, with our weights: what the speed of ours is compared with.
+"""The network of this project in PyTorch, for comparisons of speed.
 
-Needs the extra `benchmarks`. Arrays are PyTorch's own, (B, C, D, H, W).
+It can have the same weights. Needs the extra `benchmarks`. Arrays are in PyTorch's order,
+(B, C, D, H, W). This module is not a command; `benchmarks.cpu` and `benchmarks.train` import it.
 """
+
+import sys
+
+if __name__ == "__main__":  # before PyTorch is imported, which may be missing
+    sys.exit(
+        "benchmarks.peers is not a command. It is the network in PyTorch, which benchmarks.cpu and "
+        "benchmarks.train compare with this project's. Run one of them with --help."
+    )
 
 import numpy as np
 import torch
@@ -10,7 +19,7 @@ from torch.nn import functional
 
 
 class Unit(nn.Module):
-    """Convolution, batch norm, and a ReLU if wanted."""
+    """A convolution, batch normalisation and, if `relu` is true, a ReLU."""
 
     def __init__(self, channels, features, kernel_size=3, relu=True):
         super().__init__()
@@ -26,7 +35,11 @@ class Unit(nn.Module):
 
 
 class Peer(nn.Module):
-    """`msseg_jax.network.model.SiameseMPUNet` of a `config.model`; names of parts are ours."""
+    """`msseg_jax.network.model.SiameseMPUNet` in PyTorch, with the same names of its parts.
+
+    Args:
+      config: `config.model` of a configuration.
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -49,13 +62,14 @@ class Peer(nn.Module):
         self.output = nn.Conv3d(width, config.targets, 1)
 
     def forward(self, time01, time02):
-        """(B, 1, D, H, W) twice -> (B, targets, D, H, W) in [0, 1]."""
+        """Map two visits, each (B, 1, D, H, W), to (B, targets, D, H, W) in [0, 1]."""
         maps = self.segment(torch.cat([time01, time02]))
         both = torch.cat(torch.chunk(maps, 2), dim=1)
         both = functional.dropout3d(both, self.dropout, self.training)
         return torch.sigmoid(self.output(self.refinement(both)))
 
     def segment(self, x):
+        """Map single visits, (B, 1, D, H, W), to one map per decoder, (B, depths - 1, D, H, W)."""
         depths = len(self.widths)
 
         def node(i, j, source):
@@ -75,7 +89,7 @@ class Peer(nn.Module):
 
 
 def with_weights(peer: Peer, variables: dict) -> Peer:
-    """The peer with the parameters and running statistics of our network."""
+    """Copy the parameters and running statistics of the JAX network into `peer`, and return it."""
     params, stats = variables["params"], variables["batch_stats"]
 
     def fill(unit, ours, our_stats):
@@ -111,5 +125,5 @@ def _tensor(array):
 
 
 def _kernel(array):
-    """(K, K, K, Cin, Cout) -> (Cout, Cin, K, K, K)."""
+    """Transpose a kernel from (K, K, K, Cin, Cout) to (Cout, Cin, K, K, K)."""
     return _tensor(np.moveaxis(np.asarray(array), (4, 3), (0, 1)).copy())

@@ -1,8 +1,8 @@
-"""The largest lesions of a mask, close up, at both visits: one picture.
+"""Draw close-ups of the largest lesions of a mask at both visits, in one picture.
 
 Usage: python -m benchmarks.pictures PATIENT_FOLDER MASK PICTURE.png [--lesions N]
-Radiological convention: the patient's right is on the left. The mask's outlines are orange; dashed
-and blue are those of ground_truth.nii.gz, if the folder has one.
+Slices are in radiological convention: the patient's right is on the left. The outlines of MASK are
+orange. If the folder has a ground_truth.nii.gz, its outlines are blue and dashed.
 """
 
 import argparse
@@ -21,13 +21,19 @@ from msseg_jax.volumes.lesions import number_lesions, voxel_mm3
 from msseg_jax.volumes.nifti import read_volume
 from msseg_jax.volumes.pair import read_pair
 
-AROUND_MM = 30.0  # half the side of a picture
-INCHES = 1.7  # side of a picture
+AROUND_MM = 30.0  # half the side of a close-up
+INCHES = 1.7  # side of a close-up
 PREDICTED, REFERENCE = "#e69f00", "#56b4e9"
 
 
 def draw(folder: Path, mask_file: Path, lesions: int) -> Figure:
-    """A column for each of the largest lesions: first visit, second visit, second with outlines."""
+    """Draw a column of three close-ups for each of the largest lesions.
+
+    The close-ups are, from above: first visit, second visit, second visit with outlines.
+
+    Raises:
+      InputError: the mask is empty or not on the grid of the visits, or a file cannot be used.
+    """
     has_reference = (folder / CONSENSUS).is_file()
     pair = read_pair(patient_in(folder, targets=int(has_reference)))
     volume = read_volume(mask_file)
@@ -38,7 +44,7 @@ def draw(folder: Path, mask_file: Path, lesions: int) -> Figure:
     labels, count = number_lesions(mask)
     shown = min(count, lesions)
     if not shown:
-        raise InputError(f"{mask_file}: no lesion in it; expected something to show")
+        raise InputError(f"{mask_file}: no lesion in it. Give a mask with at least one lesion.")
     brain, labels = view(pair.brain), view(labels)
     visits = [view(visit.array) for visit in (pair.time01, pair.time02)]
     windows = [np.percentile(visit[brain], WINDOW) for visit in visits]
@@ -77,9 +83,12 @@ def _show(place, picture: np.ndarray, centre: np.ndarray, window, pixel_mm) -> N
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("patient_folder", "mask", "picture"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--lesions", type=int, default=6, metavar="N", help="default: 6")
+    parser.add_argument("patient_folder", type=Path, help="a pair in the MSSEG-2 layout")
+    parser.add_argument("mask", type=Path, help="mask of lesions on the grid of the pair")
+    parser.add_argument("picture", type=Path, help="PNG file to write")
+    parser.add_argument(
+        "--lesions", type=int, default=6, metavar="N", help="largest number of columns; default: 6"
+    )
     flags = parser.parse_args()
     draw(flags.patient_folder, flags.mask, flags.lesions).savefig(flags.picture)
 

@@ -1,13 +1,16 @@
-"""A prepared real pair beside its published alignment and brain mask.
+"""Compare a prepared real pair with its published alignment and brain mask.
 
 Usage: python -m benchmarks.prepared_pair PREPARED RAW PUBLISHED
 
-PREPARED is what `msseg prepare` made of the two scans in RAW, `study1_FLAIR.nii.gz` and
-`study2_FLAIR.nii.gz`; RAW also has the published transforms from the common space to each scan,
-`study1_FLAIR_to_common_space.txt` and the other; PUBLISHED has `brain_mask.nii.gz` and
-`change_mask.nii.gz` on the common space. The published transforms are affine, with a scale of up to
-1 %; ours are rigid. Correlations are of the scans as they are, resampled onto the common space by
-the published and by our transform between the visits, inside the published brain.
+PREPARED is the folder that `msseg prepare` wrote for the two scans in RAW. RAW contains the scans
+`study1_FLAIR.nii.gz` and `study2_FLAIR.nii.gz`, and the published transforms from the common space
+to each scan, `study1_FLAIR_to_common_space.txt` and `study2_FLAIR_to_common_space.txt`. PUBLISHED
+contains `brain_mask.nii.gz` and `change_mask.nii.gz` on the grid of the common space.
+
+The published transforms are affine, with a scale of up to 1 %. The transforms of this program are
+rigid. For the correlations, the original scans are resampled to the common space, once with the
+published transform between the visits and once with the transform of this program. They are
+measured inside the published brain.
 """
 
 import argparse
@@ -28,7 +31,7 @@ from msseg_jax.prepare.registration import (
 )
 from msseg_jax.volumes.layout import BRAIN_MASK
 
-BRIGHT = 0.5  # of the published brain's median: fluid, bone and air are darker in a FLAIR
+BRIGHT = 0.5  # share of the published brain's median; fluid, bone and air are darker in a FLAIR
 
 
 def main():
@@ -43,7 +46,7 @@ def main():
 
 
 def compare(prepared: Path, raw: Path, published: Path) -> dict[str, float]:
-    """The figures, by name."""
+    """Return the measurements of the comparison, by name."""
     scans = [_read(raw / f"study{k}_FLAIR.nii.gz") for k in (1, 2)]
     to_first, to_second = (
         sitk.ReadTransform(str(raw / f"study{k}_FLAIR_to_common_space.txt")) for k in (1, 2)
@@ -59,7 +62,7 @@ def compare(prepared: Path, raw: Path, published: Path) -> dict[str, float]:
 
     own = _read(prepared / BRAIN_MASK) > 0
     own = on_grid(own, brain, compose(middle_to_first.GetInverse(), to_first))
-    found, wanted = (sitk.GetArrayFromImage(mask) > 0 for mask in (own, brain))
+    found, expected = (sitk.GetArrayFromImage(mask) > 0 for mask in (own, brain))
     changed = sitk.GetArrayFromImage(_read(published / "change_mask.nii.gz")) > 0
     between_published = compose(to_second, to_first.GetInverse())
     in_first = on_grid(brain, scans[0], to_first.GetInverse())
@@ -71,21 +74,24 @@ def compare(prepared: Path, raw: Path, published: Path) -> dict[str, float]:
             (scans[1], compose(nearest, to_first)),
         )
     )  # fmt: skip
-    tissue = np.median(second[wanted])
+    tissue = np.median(second[expected])
     return {
         "apart, mm, mean": off_mm.mean(),
         "apart, mm, most": off_mm.max(),
-        "correlation, ours": np.corrcoef(first[wanted], second_by_ours[wanted])[0, 1],
-        "correlation, published": np.corrcoef(first[wanted], second[wanted])[0, 1],
-        "correlation, its rigid part": np.corrcoef(first[wanted], second_by_nearest[wanted])[0, 1],
-        "brain, Dice": 2 * (found & wanted).sum() / (found.sum() + wanted.sum()),
+        "correlation, ours": np.corrcoef(first[expected], second_by_ours[expected])[0, 1],
+        "correlation, published": np.corrcoef(first[expected], second[expected])[0, 1],
+        "correlation, its rigid part": np.corrcoef(first[expected], second_by_nearest[expected])[
+            0, 1
+        ],
+        "brain, Dice": 2 * (found & expected).sum() / (found.sum() + expected.sum()),
         "brain, ml, ours": found.sum() * np.prod(brain.GetSpacing()) / 1000,
-        "brain, ml, published": wanted.sum() * np.prod(brain.GetSpacing()) / 1000,
-        "published brain lost, share": (wanted & ~found).sum() / wanted.sum(),
+        "brain, ml, published": expected.sum() * np.prod(brain.GetSpacing()) / 1000,
+        "published brain lost, share": (expected & ~found).sum() / expected.sum(),
         "beyond it, bright in both": (
-            np.minimum(first / np.median(first[wanted]), second / tissue)[found & ~wanted] > BRIGHT
+            np.minimum(first / np.median(first[expected]), second / tissue)[found & ~expected]
+            > BRIGHT
         ).mean(),
-        "change lost, voxels": (changed & wanted & ~found).sum(),
+        "change lost, voxels": (changed & expected & ~found).sum(),
     }
 
 

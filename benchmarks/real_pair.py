@@ -1,12 +1,14 @@
-"""What is found in real pairs with a change mask: by trained networks, and by a difference.
+"""Test trained networks, and a simple baseline, on real pairs that have a mask of all changes.
 
 Usage: python -m benchmarks.real_pair PATIENT_FOLDER ... [--model MODEL ...] [--tune ROOT]
-A PATIENT_FOLDER holds a pair in the MSSEG-2 layout, whose ground_truth.nii.gz is what is new, and
-change_mask.nii.gz, any lesion change. Each pair is segmented as it is, with its visits exchanged,
-and with each visit taken for both: the latter must give nothing. With --tune the simple rival
-(benchmarks.difference), tuned on the labelled pairs of ROOT, does the same.
-Lesions are counted, and detected, by the challenge's rules. Of the released weights each network
-was trained on one of the two public pairs: what counts is what the other, as a MODEL, finds in it.
+A PATIENT_FOLDER holds a pair in the MSSEG-2 layout. Its ground_truth.nii.gz marks the new lesions,
+and its change_mask.nii.gz marks all lesion changes. Each pair is segmented as it is, with its
+visits exchanged, and with each visit used as both visits; the latter must give no lesions.
+With --tune, the baseline of `benchmarks.difference` is tuned on the labelled pairs of ROOT and
+segments the same pairs. Lesions are counted and detected by the rules of the MSSEG-2 challenge.
+
+Each network of the released weights was trained on one of the two public pairs. For a fair test of
+a pair, give only the network that was not trained on it as MODEL.
 """
 
 import argparse
@@ -27,13 +29,17 @@ from msseg_jax.volumes.lesions import voxel_mm3
 from msseg_jax.volumes.nifti import read_volume
 from msseg_jax.volumes.pair import Pair, read_pair
 
-LEAST_MM3 = 10  # smaller predicted lesions are not counted as outside the change mask
+LEAST_MM3 = 10  # smaller predicted lesions do not count as false positives
 
-Method = Callable[[Patient, Pair], np.ndarray]  # to a bool mask of new lesions
+Method = Callable[[Patient, Pair], np.ndarray]  # returns a bool mask of new lesions
 
 
 def network(models: list[Path] | None) -> Method:
-    """Trained networks, with their own options."""
+    """Return the method that segments with trained networks and the options stored with them.
+
+    Args:
+      models: runs or exported files; None takes the released weights.
+    """
     from msseg_jax.inference.ensemble import Ensemble
     from msseg_jax.models.folds import runs_of
     from msseg_jax.models.released import released
@@ -50,15 +56,19 @@ def network(models: list[Path] | None) -> Method:
     return segment
 
 
-def rival(root: Path, every: int) -> Method:
-    """The difference of the visits, tuned on labelled pairs."""
+def baseline(root: Path, every: int) -> Method:
+    """Return the baseline of `benchmarks.difference`, tuned on every `every`-th pair of `root`."""
     fitted = difference.fit(root, every)
-    print(f"difference: {fitted.rule}, lesion F1 {fitted.f1:.3f} of {fitted.pairs} pairs of {root}")
+    print(f"difference: {fitted.rule}, lesion F1 {fitted.f1:.3f} on {fitted.pairs} pairs of {root}")
     return lambda _, pair: difference.find_new(pair, fitted)
 
 
 def describe(folder: Path, method: Method) -> None:
-    """Print what a method finds in a pair, in its four orders."""
+    """Print the lesions that a method finds in a pair, for each of four orders of its visits.
+
+    Raises:
+      InputError: a file is missing, or the change mask is not on the grid of the pair.
+    """
     patient = patient_in(folder, targets=1)
     pair = read_pair(patient)
     marked = read_volume(folder / "change_mask.nii.gz")
@@ -83,8 +93,8 @@ def _predicted(mask: np.ndarray, change: np.ndarray, pair: Pair) -> str:
     in_change = np.bincount(labels[change], minlength=count + 1)[1:] > 0
     outside = int(((volumes_mm3 >= LEAST_MM3) & ~in_change).sum())
     return (
-        f"{count} predicted, {volumes_mm3.sum():.0f} mm3, of which {outside} of {LEAST_MM3} mm3 or "
-        "more outside every marked change"
+        f"{count} predicted, {volumes_mm3.sum():.0f} mm3; false positives ({LEAST_MM3} mm3 or "
+        f"more, outside all marked changes): {outside}"
     )
 
 
@@ -104,14 +114,21 @@ def _compared(reference: np.ndarray, mask: np.ndarray, pair: Pair) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("patient_folder", type=Path, nargs="+")
-    parser.add_argument("--model", type=Path, action="append", help="default: the released weights")
-    parser.add_argument("--tune", type=Path, metavar="ROOT", help="labelled pairs for the rival")
-    parser.add_argument("--every", type=int, default=1, help="one in so many of them is used")
+    parser.add_argument("patient_folder", type=Path, nargs="+", help="a pair with change mask")
+    parser.add_argument(
+        "--model", type=Path, action="append",
+        help="a run or an exported file; can be repeated; default: the released weights",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tune", type=Path, metavar="ROOT", help="also test the baseline, tuned on these pairs"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="tune on every N-th pair; default: 1"
+    )
     flags = parser.parse_args()
     methods = {"network": network(flags.model)}
     if flags.tune:
-        methods["difference"] = rival(flags.tune, flags.every)
+        methods["difference"] = baseline(flags.tune, flags.every)
     for folder in flags.patient_folder:
         for name, method in methods.items():
             print(f"{folder.name}, {name}:")

@@ -1,16 +1,16 @@
-"""How often the registration of two visits fails when the second is moved, cut and coarsened.
+"""Measure how often the registration of two visits fails if the second is moved, cut and coarsened.
 
 Usage: python -m benchmarks.registration TIME01 TIME02 [--count 100] [--seed 0]
 
-The pair is registered as it is first, which is taken for right. Then the second visit is moved by a
-random rotation (up to 30 degrees about any axis) and shift (up to 40 mm), and scanned anew: in
-slices of 4 mm, upright in the scanner, up to a fifth of the field of view cut off at one end of
-each axis, contrast changed by a gamma of 0.7 to 1.4, noise of up to 5 % of the brightest tissue.
-What should be found then is known from the motion.
+First the original pair is registered. This result is the reference. Then the second visit is moved
+by a random rotation (up to 30 degrees about any axis) and a random shift (up to 40 mm). A new scan
+is simulated with slices of 4 mm, upright in the scanner. Up to a fifth of the field of view is cut
+off at one end of each axis. The contrast is changed by a gamma of 0.7 to 1.4, and noise of up to
+5 % of the brightest tissue is added. The correct transform is known from the motion.
 
-A pair counts as misaligned where any point of the brain is more than 2 mm off, and as detected
-where the registration itself, or the measure of what motion is left, ends in an error.
-(`msseg prepare` also refuses brains under 800 ml, as where a large part is out of view.)
+A pair counts as misaligned if any point of the brain is more than 2 mm off. It counts as detected
+if the registration or the measurement of the remaining motion raises an error. (`msseg prepare`
+also refuses brains below 800 ml, which occur if a large part is out of view.)
 """
 
 import argparse
@@ -53,35 +53,41 @@ def main():
     first, second = read_scan(flags.time01), read_scan(flags.time02)
     known = register_visits((first, second))
     points = points_of(known.visits[0].brain)
-    print(f"{'case':>5}{'turned':>8}{'moved':>8}{'mean mm':>9}{'most mm':>9}{'seconds':>9}  said")
+    print(f"{'case':>5}{'turned':>8}{'moved':>8}{'mean mm':>9}{'max mm':>9}{'seconds':>9}  result")
     misaligned = undetected = refused = 0
     for number in range(flags.count):
         random = np.random.default_rng((flags.seed, number))
         motion, degrees, shift_mm = draw_motion(random, centre_of(known.visits[1].brain))
-        moved = replace(second, image=scan_anew(random, second.image, motion), digest=f"{number}")
-        wanted = compose(motion, known.transform)
+        moved = replace(
+            second, image=simulate_scan(random, second.image, motion), digest=f"{number}"
+        )
+        expected = compose(motion, known.transform)
         start = time.perf_counter()
-        off_mm, said = np.full(1, np.nan), register(first, moved)
-        if isinstance(said, tuple):
-            transform, said = said
-            (a, b), (c, d) = matrix_of(transform), matrix_of(wanted)
+        off_mm, result = np.full(1, np.nan), register(first, moved)
+        if isinstance(result, tuple):
+            transform, result = result
+            (a, b), (c, d) = matrix_of(transform), matrix_of(expected)
             off_mm = np.linalg.norm(points @ (a - c).T + b - d, axis=1)
         wrong = off_mm.max() > MISALIGNED_MM
         misaligned += wrong
-        undetected += wrong and said == "ok"
-        refused += said != "ok"
+        undetected += wrong and result == "ok"
+        refused += result != "ok"
         print(
             f"{number:>5}{degrees:>8.1f}{shift_mm:>8.1f}{off_mm.mean():>9.2f}{off_mm.max():>9.2f}"
-            f"{time.perf_counter() - start:>9.1f}  {said}", flush=True,
+            f"{time.perf_counter() - start:>9.1f}  {result}", flush=True,
         )  # fmt: skip
     print(
-        f"{flags.count} cases: {misaligned} misaligned by more than {MISALIGNED_MM:g} mm, of which "
-        f"{undetected} undetected; {refused} refused in all"
+        f"{flags.count} cases: {misaligned} misaligned by more than {MISALIGNED_MM:g} mm, and "
+        f"{undetected} of these were not detected; {refused} cases were refused in total"
     )
 
 
 def register(first: Scan, second: Scan):
-    """(transform, 'ok' or what was found wrong with it), or in words why there is none."""
+    """Register two visits.
+
+    Returns:
+      (transform, "ok" or the error of the check). If there is no transform, only the error.
+    """
     try:
         found = register_visits((first, second))
     except InputError as error:
@@ -96,17 +102,19 @@ def register(first: Scan, second: Scan):
 def draw_motion(
     random: np.random.Generator, centre: np.ndarray
 ) -> tuple[sitk.Transform, float, float]:
-    """A rigid motion about `centre` (mm), its angle in degrees and its shift in mm."""
+    """Draw a rigid motion about `centre` (mm). Return it, its angle (degrees) and shift (mm)."""
     axis, way = (v / np.linalg.norm(v) for v in random.normal(size=(2, 3)))
     degrees, shift_mm = random.uniform(0, (MOST_DEGREES, MOST_SHIFT_MM))
     turn = Rotation.from_rotvec(np.radians(degrees) * axis).as_matrix()
     return rigid(turn, centre + shift_mm * way - turn @ centre), degrees, shift_mm
 
 
-def scan_anew(random: np.random.Generator, image: sitk.Image, motion: sitk.Transform) -> sitk.Image:
-    """The image after `motion`, as another scan: float32."""
+def simulate_scan(
+    random: np.random.Generator, image: sitk.Image, motion: sitk.Transform
+) -> sitk.Image:
+    """Simulate another scan of the image after `motion`: float32."""
     corners = np.array([motion.TransformPoint(corner) for corner in corners_of(image).tolist()])
-    # The technician centres the head, and the field of view is as large as before.
+    # As in a real scan, the head is centred and the field of view keeps its size.
     spacing_mm = np.array([PIXEL_MM, PIXEL_MM, SLICE_MM])
     extent_mm = np.array(image.GetSize()) * np.array(image.GetSpacing())
     low = corners.mean(axis=0) - extent_mm / 2

@@ -1,14 +1,20 @@
-"""The least time a device can take for a training step: its operations, and its memory traffic.
+"""Roofline limit: the shortest time in which a device can make a training step.
 
-Counted are the convolutions, from the model itself. Every other part (batch norm, activations,
-pooling, upsampling, dropout, the loss) works voxel by voxel on maps that some convolution reads or
-writes anyway, so it could be done on the way. It is the limit of the layers as they are written:
-maps are counted at the size at which they enter a convolution, and one that reads an upsampled map
-before it is upsampled moves an eighth of it, which in the paper's training in bfloat16 would save
-12 % of the bytes. Williams et al., "Roofline", CACM 2009.
+The limit is the time for the arithmetic or for the memory traffic, whichever is longer (Williams et
+al., "Roofline", CACM 2009). Only the convolutions are counted; they are found by tracing the model.
+The other parts (batch normalisation, activations, pooling, upsampling, dropout, the loss) work on
+feature maps that a convolution reads or writes anyway, so they could be fused with it at no extra
+traffic.
+
+The limit holds for the layers as they are written. Feature maps are counted at the size at which
+they enter a convolution. A convolution that did the upsampling itself would read only an eighth of
+an upsampled map. In the paper's training in bfloat16 this would save 12 % of the bytes.
+
+This module is not a command; `python -m benchmarks.train` prints the limit.
 """
 
 import math
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,35 +31,41 @@ from msseg_jax.system.machine import processors
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution, as often as a batch asks for it."""
+    """One convolution, applied to a whole batch."""
 
     name: str
     kernel: tuple[int, ...]  # (K, K, K, Cin, Cout)
-    voxels: int  # of the batch and both visits; 'same' padding, stride 1: before as after
-    bytes_per_number: int  # of feature maps and, where it is applied, the kernel
-    reads_images: bool  # which nobody asks the gradient of
+    voxels: int  # output voxels of the batch, both visits; as many as input voxels
+    bytes_per_number: int  # of the feature maps, and of the kernel when it is applied
+    reads_images: bool  # if true, the gradient with respect to its input is not needed
 
     @property
     def operations(self) -> int:
-        """Of one pass: a multiplication and an addition for each weight and output voxel, with
-        the zeros of the padding. The gradient by the input takes as many, that by the kernel too.
+        """Operations of a forward pass.
+
+        A multiplication and an addition for each weight and output voxel, including the zeros of
+        the padding. The gradient with respect to the input takes as many operations, and so does
+        the gradient with respect to the kernel.
         """
         return 2 * math.prod(self.kernel) * self.voxels
 
     @property
     def forward_bytes(self) -> int:
-        """Input and kernel read, output written, once each."""
+        """Memory traffic of a forward pass: read input and kernel, write the output, once each."""
         return self._bytes(self.kernel[3] + self.kernel[4])
 
     @property
     def training_operations(self) -> int:
-        """Forward, the gradient by the kernel, and that by the input."""
+        """Operations of the forward pass and the gradients with respect to kernel and input."""
         return (2 if self.reads_images else 3) * self.operations
 
     @property
     def training_bytes(self) -> int:
-        """Forward; then the output's gradient, input and kernel are read, and the gradients of
-        input and kernel written, once each."""
+        """Memory traffic of the forward and the backward pass.
+
+        The backward pass reads the output's gradient, the input and the kernel once each. It writes
+        the gradients with respect to the input and the kernel once each.
+        """
         by_input = 0 if self.reads_images else self.kernel[3]
         backward = self._bytes(self.kernel[3] + self.kernel[4] + by_input)
         return self.forward_bytes + backward + math.prod(self.kernel) * self.bytes_per_number
@@ -64,24 +76,24 @@ class Layer:
 
 @dataclass(frozen=True)
 class Device:
-    """What a device can do at most, by its maker or as measured."""
+    """Peak performance of a device, as its maker states it or as measured."""
 
     bandwidth_gb_s: float  # 1e9 bytes of its memory per second
     peak_tflop_s: float  # 1e12 operations per second
 
     def least_seconds(self, layers: list[Layer]) -> float:
-        """Of a training step: memory and arithmetic can at best work at the same time."""
+        """Return the shortest time of a training step, if memory traffic and arithmetic overlap."""
         moving_s = sum(layer.training_bytes for layer in layers) / (self.bandwidth_gb_s * 1e9)
-        reckoning_s = sum(layer.training_operations for layer in layers) / (
+        computing_s = sum(layer.training_operations for layer in layers) / (
             self.peak_tflop_s * 1e12
         )
-        return max(moving_s, reckoning_s)
+        return max(moving_s, computing_s)
 
 
-# By device kind, as JAX calls it: GB/s, and TFLOP/s by compute dtype. NVIDIA's data sheets of H100
-# (SXM) and H200: tensor cores without sparsity, in TF32 where the feature maps are float32, as
-# convolutions are.
+# From NVIDIA's data sheets of the H100 (SXM) and the H200: tensor cores without sparsity. The value
+# for float32 is that of TF32, because XLA and cuDNN compute float32 convolutions in TF32.
 HOPPER_TFLOP_S = {"float32": 494.0, "bfloat16": 989.0}
+# By the device kind that JAX reports: GB/s, and TFLOP/s for each compute dtype.
 DEVICES = {
     "NVIDIA H100 80GB HBM3": (3350.0, HOPPER_TFLOP_S),
     "NVIDIA H200": (4800.0, HOPPER_TFLOP_S),
@@ -89,7 +101,7 @@ DEVICES = {
 
 
 def known_device(kind: str, compute_dtype: str) -> Device | None:
-    """The device of the table; None if it is not in there."""
+    """Look up a device in `DEVICES`; return None if it is not there."""
     if kind not in DEVICES:
         return None
     bandwidth_gb_s, peaks = DEVICES[kind]
@@ -99,7 +111,7 @@ def known_device(kind: str, compute_dtype: str) -> Device | None:
 def count_layers(
     config: Configuration, batch_size: int, compute_dtype: str = "float32"
 ) -> list[Layer]:
-    """Return the convolutions of one pass of `batch_size` patch pairs; nothing is computed."""
+    """Return the convolutions of a pass of `batch_size` patch pairs, without computing them."""
     model = SiameseMPUNet(config.model, compute_dtype=compute_dtype)
     visit = jax.ShapeDtypeStruct((batch_size, *(config.data.patch_size,) * 3, 1), jnp.float32)
     layers = []
@@ -113,7 +125,7 @@ def count_layers(
                     context.module.variables["params"]["kernel"].shape,
                     math.prod(output.shape[:4]),
                     output.dtype.itemsize,
-                    reads_images=not layers,  # the first
+                    reads_images=not layers,  # true for the first layer
                 )
             )
         return output
@@ -126,7 +138,7 @@ def count_layers(
 
 
 def measured_cpu() -> Device:
-    """What the processors of this process do at best, with NumPy: a copy, a product of matrices."""
+    """Measure the peak performance of the processors with NumPy: copies and a matrix product."""
     threads, numbers, side = processors(), 2**26, 2048
     halves = [np.ones((2, numbers // threads), np.float32) for _ in range(threads)]
     square = np.ones((side, side), np.float32)
@@ -138,9 +150,17 @@ def measured_cpu() -> Device:
 
 
 def _shortest_s(work) -> float:
+    """Return the shortest of seven times that `work` takes."""
     seconds = []
     for _ in range(7):
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(
+        "benchmarks.roofline is not a command. benchmarks.train prints the limit that it computes. "
+        "Run that with --help."
+    )

@@ -1,8 +1,8 @@
 """Time one training step and one forward pass of `configs/msseg2.py`, per patch pair.
 
 Usage: python -m benchmarks.step [--batch_size 2] [--patch_size 56] [--repeats 5] [--give_back]
-Random patches, no loader: what is timed is the compiled step. Medians; on a machine that does
-other work as well, the shortest time is shown beside them.
+The patches are random and no loader is used, so only the compiled functions are timed. Prints the
+median, and also the shortest time, which is less affected by other work on the machine.
 """
 
 import argparse
@@ -15,11 +15,13 @@ from msseg_jax.system.machine import keep_freed_memory
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch_size", type=int, default=2, help="patch pairs over all devices")
-    parser.add_argument("--patch_size", type=int, default=56, help="voxels")
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
-        "--give_back", action="store_true", help="freed memory to the system, as glibc would do"
+        "--batch_size", type=int, default=2, help="patch pairs on all devices; default: 2"
+    )
+    parser.add_argument("--patch_size", type=int, default=56, help="voxels; default: 56")
+    parser.add_argument("--repeats", type=int, default=5, help="calls of each; default: 5")
+    parser.add_argument(
+        "--give_back", action="store_true", help="return freed memory to the system"
     )
     flags = parser.parse_args()
     if not flags.give_back:
@@ -51,7 +53,7 @@ def main():
         "patch_ids": np.arange(flags.batch_size, dtype=np.int32),
     }
 
-    def train():  # the memory of a state is taken for the next
+    def train():  # keeps the new state, because the step reuses the memory of the old one
         nonlocal state
         state, metrics, _ = step(state, batch)
         return metrics

@@ -1,7 +1,7 @@
-"""What larger tiles change: time, probabilities and the mask of one patient, beside the default.
+"""Compare larger tiles with the default: time, probabilities and mask of one patient.
 
 Usage: python -m benchmarks.tiles --model RUN --patient FOLDER [--tiles 48,96]
-Each is timed at its first call, with compilation, and at its second.
+The first call of each tile size, which includes compilation, and the second call are timed.
 """
 
 import argparse
@@ -14,8 +14,10 @@ import numpy as np
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, type=Path, metavar="RUN", help="a trained run")
-    parser.add_argument("--patient", required=True, type=Path, metavar="FOLDER", help="a pair")
-    parser.add_argument("--tiles", default="112", help="largest sides of a tile, voxels")
+    parser.add_argument(
+        "--patient", required=True, type=Path, metavar="FOLDER", help="a pair in the MSSEG-2 layout"
+    )
+    parser.add_argument("--tiles", default="112", help="largest tile sides, voxels; default: 112")
     flags = parser.parse_args()
     from msseg_jax.system.machine import keep_freed_memory
 
@@ -42,12 +44,11 @@ def main():
             seconds.append(time.perf_counter() - start)
         if default is None:
             default = probability
-        apart = np.abs(probability - default)[pair.brain]
+        difference = np.abs(probability - default)[pair.brain]
         agreement = dice(default > options.threshold, probability > options.threshold)
         print(
-            f"{tile or 'default':>7}{seconds[0]:>10.1f}{seconds[1]:>11.1f}{apart.mean():>28.1e}"
-            f"{apart.max():>10.2f}"
-            f"{agreement:>8.3f}",
+            f"{tile or 'default':>7}{seconds[0]:>10.1f}{seconds[1]:>11.1f}"
+            f"{difference.mean():>28.1e}{difference.max():>10.2f}{agreement:>8.3f}",
             flush=True,
         )
 

@@ -1,12 +1,14 @@
-"""Training as launch.py runs it: step time, patches per second, share of the device's limit.
+"""Compare the speed of training as launch.py runs it with PyTorch and with the device's limit.
 
 Usage: python -m benchmarks.train [--data ROOT] [--batch_size 40] [--steps 50] [--repeats 5]
-Ours in float32 and bfloat16, with patches cut on the host and on the device, beside the same
-network in PyTorch on the same device, for which a batch lies there ready. They take turns in one
-process, and each figure is a median. PyTorch has its arrays in each of the two orders that it
-knows, and where asked for `torch.compile` as well: ours is compared with the fastest. It needs
-the extra `benchmarks`; without it, or where it does not see the device, ours is measured
-alone. What the limit is: `benchmarks.roofline`.
+Prints the time of a step, the patches per second and the share of the limit. This project is
+measured in float32 and bfloat16, with patches cut on the host and on the device. PyTorch runs the
+same network on the same device, with one batch that is already there. It is measured with both
+memory orders that it supports and, with --compile, also with `torch.compile`; this project is
+compared with the fastest of them. All take turns in one process, and each figure is a median.
+
+PyTorch needs the extra `benchmarks`. If it is not installed or does not see the device, only this
+project is measured. `benchmarks.roofline` explains the limit.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from pathlib import Path
 
 DTYPES = ("float32", "bfloat16")
 RESIDENT = {"host": False, "device": True}  # where patches are cut: config.data.device_resident
-# Order of PyTorch's arrays in memory; which is the faster depends on device and dtype.
+# Memory orders of PyTorch. Which one is faster depends on the device and the dtype.
 TORCH_ORDERS = {"channels last": "channels_last_3d", "channels first": "contiguous_format"}
 TRACED_STEPS = 3
 PAPER_PATIENTS = 40
@@ -27,23 +29,41 @@ PAPER_PATIENTS = 40
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="MSSEG-2 layout; else phantoms")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="of --data, to be kept")
-    parser.add_argument("--phantoms", type=int, default=4, help="how many, without --data")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="ROOT",
+        help="patients in the MSSEG-2 layout; default: phantoms",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep the cache there; default: delete it"
+    )
+    parser.add_argument(
+        "--phantoms", type=int, default=4, help="number of phantoms without --data; default: 4"
+    )
     parser.add_argument("--batch_size", type=int, help="patch pairs; default: 40, on a CPU 4")
     parser.add_argument("--workers", type=int, help="threads that cut patches; default: 2")
-    parser.add_argument("--dtypes", default=",".join(DTYPES), help="of feature maps")
-    parser.add_argument("--steps", type=int, help="of one turn; default: 50, on a CPU 2")
-    parser.add_argument("--repeats", type=int, default=5, help="turns")
-    parser.add_argument("--bandwidth_gb_s", type=float, help="the device's memory, 1e9 bytes/s")
-    parser.add_argument("--peak_tflop_s", type=float, help="the device's arithmetic, 1e12/s")
+    parser.add_argument(
+        "--dtypes", default=",".join(DTYPES),
+        help="compute dtypes, separated by commas; default: float32,bfloat16",
+    )  # fmt: skip
+    parser.add_argument("--steps", type=int, help="steps of a turn; default: 50, on a CPU 2")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each; default: 5")
+    parser.add_argument(
+        "--bandwidth_gb_s", type=float, help="peak memory bandwidth of the device, 1e9 bytes/s"
+    )
+    parser.add_argument(
+        "--peak_tflop_s", type=float, help="peak arithmetic of the device, 1e12 operations/s"
+    )
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction,
-        help="PyTorch with torch.compile as well; default: not on a CPU, where it takes minutes",
+        help="also measure torch.compile; default: on, but off on a CPU, where it takes minutes",
     )  # fmt: skip
-    parser.add_argument("--profile", type=Path, metavar="DIR", help="write traces of ours there")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="write traces of this project's steps there"
+    )
     flags = parser.parse_args()
-    # JAX takes three quarters of a GPU when it starts, and PyTorch wants a part.
+    # By default JAX reserves three quarters of a GPU's memory when it starts. PyTorch needs some.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
     from benchmarks.data import describe, training_patients
     from msseg_jax.configuration.files import find, read
@@ -51,7 +71,7 @@ def main():
 
     config = paper = read(find("msseg2"))
     with training_patients(config, flags.data, flags.phantoms, flags.cache) as data:
-        keep_freed_memory()  # as launch.py does, and for the peer, too
+        keep_freed_memory()  # as launch.py does; it affects PyTorch, too
         import jax
 
         device = jax.local_devices()[0]
@@ -66,7 +86,7 @@ def main():
         print(
             f"jax {jax.__version__}, {device.device_kind}, {describe(data, flags.data)}, "
             f"batches of {config.train.batch_size} pairs of {config.data.patch_size}^3 patches, "
-            f"{config.data.workers} threads that cut them"
+            f"cut by {config.data.workers} threads"
         )
         trainings = our_trainings(config, data, device, flags)
         trainings |= torch_trainings(config, device, flags)
@@ -76,7 +96,10 @@ def main():
 
 
 def take_turns(trainings: dict, steps: int, repeats: int) -> dict:
-    """Median seconds per step of each; they alternate, so that a busy machine is busy for all."""
+    """Return the median seconds per step of each training.
+
+    They take turns, so that other work on the machine slows all of them alike.
+    """
     seconds = {name: [] for name in trainings}
     for _ in range(repeats):
         for name, training in trainings.items():
@@ -85,6 +108,7 @@ def take_turns(trainings: dict, steps: int, repeats: int) -> dict:
 
 
 def report(trainings, step_s, limits, batch_size, patches):
+    """Print the table, and the ratios to the fastest PyTorch."""
     print(
         f"\n{'':<50}{'step, ms':>10}{'patches/s':>11}{'data wait':>11}{'of limit':>10}"
         f"{'paper, h':>10}"
@@ -98,7 +122,7 @@ def report(trainings, step_s, limits, batch_size, patches):
             f"{'-' if limit is None else f'{limit / seconds:.1%}':>10}"
             f"{patches / batch_size * seconds / 3600:>10.1f}"
         )
-    print(f"(paper, h: hours that its {patches:,} patches would take at this rate)")
+    print(f"(paper, h: hours for the {patches:,} patches of the paper's training at this rate)")
     for dtype in limits:
         seconds = {name: s for (own_dtype, name), s in step_s.items() if own_dtype == dtype}
         peers = [name for name in seconds if name.startswith("PyTorch")]
@@ -109,7 +133,7 @@ def report(trainings, step_s, limits, batch_size, patches):
 
 
 def paper_patches(paper) -> int:
-    """Patches of the paper's whole training."""
+    """Return the number of patches of the paper's whole training."""
     from msseg_jax.training.schedule import Schedule
 
     schedule = Schedule.of(paper.train, paper.data.patches_per_patient, PAPER_PATIENTS)
@@ -117,26 +141,33 @@ def paper_patches(paper) -> int:
 
 
 def limit_s(config, device, dtype, flags) -> float | None:
-    """The least seconds of a step on this device; None where nothing is known of it."""
+    """Print and return the limit of a step on this device, in s; None if it is not known."""
     from benchmarks import roofline
 
     layers = roofline.count_layers(config, config.train.batch_size, dtype)
     moved = sum(layer.training_bytes for layer in layers)
     operations = sum(layer.training_operations for layer in layers)
-    print(f"\n{dtype}: a step moves {moved / 1e9:.2f} GB, {operations / 1e9:.0f} GFLOP", end="")
-    known, source = roofline.known_device(device.device_kind, dtype), "its maker's figures"
+    print(
+        f"\n{dtype}: a step moves {moved / 1e9:.2f} GB and takes {operations / 1e9:.0f} GFLOP",
+        end="",
+    )
+    known, source = roofline.known_device(device.device_kind, dtype), "figures of its maker"
     if known is None and device.platform == "cpu":
-        known, source = roofline.measured_cpu(), "as measured, arithmetic in float32"
+        known, source = roofline.measured_cpu(), "as measured, with arithmetic in float32"
     bandwidth = flags.bandwidth_gb_s or (known and known.bandwidth_gb_s)
     peak = flags.peak_tflop_s or (known and known.peak_tflop_s)
     if not bandwidth or not peak:
-        print(f"; limits of {device.device_kind} not given (--bandwidth_gb_s, --peak_tflop_s)")
+        print(
+            f"; the limits of {device.device_kind} are not known. Give both --bandwidth_gb_s and "
+            "--peak_tflop_s."
+        )
         return None
     if flags.bandwidth_gb_s or flags.peak_tflop_s:
-        source = "as given"
+        source = "as given by flags"
     least = roofline.Device(bandwidth, peak).least_seconds(layers)
     print(
-        f"; at {bandwidth:.4g} GB/s and {peak:.4g} TFLOP/s ({source}) in {least * 1e3:.4g} ms",
+        f"; at {bandwidth:.4g} GB/s and {peak:.4g} TFLOP/s ({source}) this takes at least "
+        f"{least * 1e3:.4g} ms",
         end="",
     )
     return least
@@ -146,7 +177,10 @@ def limit_s(config, device, dtype, flags) -> float | None:
 
 
 def our_trainings(config, data, device, flags) -> dict:
-    """By (compute dtype, name); each has made its first step."""
+    """Return the trainings of this project by (compute dtype, name).
+
+    Each has made its first step, so it is compiled.
+    """
     trainings = {}
     for dtype in flags.dtypes:
         for place in RESIDENT:
@@ -160,7 +194,7 @@ def our_trainings(config, data, device, flags) -> dict:
 
 
 class OurTraining:
-    """The loop of `msseg_jax.training`, without log, validation and checkpoints."""
+    """The training loop of `msseg_jax.training`, without log, validation and checkpoints."""
 
     def __init__(self, config, data, device, dtype, place):
         from msseg_jax.data.loader import load_batches
@@ -174,10 +208,13 @@ class OurTraining:
         config = config.with_data(device_resident=RESIDENT[place])
         model = SiameseMPUNet(config.model, AXIS, dtype)
         state = create_state(model, lambda step: config.train.learning_rate)
-        steps = 10**6  # more than are ever asked for
+        steps = 10**6  # more than are ever made
         batches, self._volumes = training_batches(config, data, steps, [device])
         if RESIDENT[place] and not self._volumes:
-            raise InputError("the device has too little room for the data: give fewer patients")
+            raise InputError(
+                "the data do not fit into the device's memory. Give fewer patients with --data or "
+                "--phantoms."
+            )
         self._step = parallel_step(
             partial(
                 loaded_step, seed=config.seed, targets=config.model.targets,
@@ -193,8 +230,9 @@ class OurTraining:
         self.first_s = time.perf_counter() - start
 
     def run(self, steps: int) -> float:
-        """Seconds of so many steps."""
-        for _ in islice(self._batches, self._cut_ahead):  # while the others took their turns
+        """Make `steps` steps, and return how many seconds they take."""
+        # Skip the batches that were cut in advance while the other trainings took their turns.
+        for _ in islice(self._batches, self._cut_ahead):
             pass
         start = time.perf_counter()
         self._waited_s += self._train(steps)
@@ -204,18 +242,21 @@ class OurTraining:
 
     @property
     def waited_share(self) -> float | None:
-        """Share of the time in which the loop waited for a batch."""
+        """Share of the measured time that the loop waited for batches."""
         return self._waited_s / self._timed_s
 
     def trace(self, folder: Path):
-        """Write a trace of a few steps, for TensorBoard or Perfetto."""
+        """Write a trace of a few steps for TensorBoard or Perfetto."""
         import jax
 
         with jax.profiler.trace(folder):
             self._train(TRACED_STEPS)
 
     def _train(self, steps: int) -> float:
-        """Make steps, at most one ahead of the device, as the log has it; the seconds waited."""
+        """Make `steps` steps, and return how many seconds were spent waiting for batches.
+
+        As in a real training, the loop runs at most one step ahead of the device.
+        """
         import jax
 
         waited_s, previous = 0.0, ()
@@ -234,17 +275,20 @@ class OurTraining:
 
 
 def torch_trainings(config, device, flags) -> dict:
-    """As `our_trainings`; empty where PyTorch is not installed or does not see the device."""
+    """Return the trainings of PyTorch by (compute dtype, name), like `our_trainings`.
+
+    The result is empty if PyTorch is not installed or does not see the device.
+    """
     try:
         import torch
     except ModuleNotFoundError:
-        print("PyTorch is not installed: only ours is measured")
+        print("PyTorch is not installed, so only this project is measured.")
         return {}
     from msseg_jax.system.machine import processors
 
     kind = "cpu" if device.platform == "cpu" else "cuda"
     if kind == "cuda" and not torch.cuda.is_available():
-        print(f"PyTorch {torch.__version__} does not see a GPU: only ours is measured")
+        print(f"PyTorch {torch.__version__} finds no GPU, so only this project is measured.")
         return {}
     torch.set_num_threads(processors())
     print(f"PyTorch {torch.__version__}, {processors()} threads")
@@ -254,9 +298,9 @@ def torch_trainings(config, device, flags) -> dict:
             name = f"PyTorch, {order}" + ", compiled" * compiled
             try:
                 training = TorchTraining(config, kind, dtype, TORCH_ORDERS[order], compiled)
-            except Exception as error:  # whatever torch.compile may raise here, the rest goes on
+            except Exception as error:  # torch.compile may raise anything; continue with the others
                 why = f"{type(error).__name__}: {error}".splitlines()[0]
-                print(f"{dtype}, {name}: does not work here ({why})")
+                print(f"{dtype}, {name}: skipped, because its first step failed ({why})")
                 continue
             print(f"{dtype}, {name}: first step after {training.first_s:.1f} s", flush=True)
             trainings[dtype, name] = training
@@ -264,9 +308,9 @@ def torch_trainings(config, device, flags) -> dict:
 
 
 class TorchTraining:
-    """Training steps of the peer on one random batch, which is on the device."""
+    """Training steps of the PyTorch network on one random batch, which is already on the device."""
 
-    waited_share = None  # it waits for nothing
+    waited_share = None  # there is no loader to wait for
 
     def __init__(self, config, kind: str, dtype: str, order: str, compiled: bool):
         import torch
@@ -274,8 +318,8 @@ class TorchTraining:
         from benchmarks.peers import Peer
 
         start = time.perf_counter()
-        torch.backends.cudnn.benchmark = True  # it tries its convolutions out, as XLA does
-        # Both round float32 convolutions to TF32 where a GPU has it, XLA by default.
+        torch.backends.cudnn.benchmark = True  # pick the fastest convolution, as XLA does
+        # XLA computes float32 convolutions in TF32 by default if the GPU has it. Let PyTorch do so.
         torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(0)
         shape = (config.train.batch_size, 1, *(config.data.patch_size,) * 3)
@@ -292,14 +336,14 @@ class TorchTraining:
         self.first_s = time.perf_counter() - start
 
     def run(self, steps: int) -> float:
-        """Seconds of so many steps."""
+        """Make `steps` steps, and return how many seconds they take."""
         start = time.perf_counter()
         for _ in range(steps):
             self._optimiser.zero_grad(set_to_none=True)
             with self._autocast():
                 found = self._forward(*self._visits)
-            found, wanted = found.float(), self._targets
-            both, total = (found * wanted).sum(), found.sum() + wanted.sum()
+            found, expected = found.float(), self._targets
+            both, total = (found * expected).sum(), found.sum() + expected.sum()
             (-2 * (both + 1e-5) / (total + 1e-5)).backward()
             self._optimiser.step()
         self._wait()

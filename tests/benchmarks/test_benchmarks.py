@@ -1,4 +1,4 @@
-"""The measures that MODEL_CARD.md rests on."""
+"""Tests of the benchmarks that measure the figures of MODEL_CARD.md."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def marks(*boxes):
 
 
 def write_pair(folder, seed=0):
-    """A ball of tissue; at the second visit a new lesion."""
+    """Write a pair and its masks: a ball of tissue with a new lesion at the second visit."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     places = np.stack(np.meshgrid(*map(np.arange, (48, 48, 40)), indexing="ij"), -1)
@@ -44,7 +44,7 @@ def write_pair(folder, seed=0):
     return folder
 
 
-def test_the_difference_finds_what_is_brighter_at_the_second_visit_alone(tmp_path):
+def test_the_difference_finds_only_what_is_brighter_at_the_second_visit(tmp_path):
     for k in range(3):
         write_pair(tmp_path / "tune" / f"p{k}", k)
     fitted = difference.fit(tmp_path / "tune")
@@ -59,13 +59,16 @@ def test_the_difference_finds_what_is_brighter_at_the_second_visit_alone(tmp_pat
     assert not (difference.find_new(exchanged, fitted) & lesion).any()
 
 
-def test_a_predicted_lesion_outside_every_marked_change_is_false(tmp_path, capsys):
+def test_a_predicted_lesion_outside_all_marked_changes_is_a_false_positive(tmp_path, capsys):
     folder = write_pair(tmp_path / "anna")
     real_pair.describe(folder, lambda patient, pair: marks(LESION, OTHER) > 0)
     as_they_are, exchanged, *_ = capsys.readouterr().out.splitlines()
-    assert "2 predicted, 189 mm3, of which 1 of 10 mm3 or more outside" in as_they_are
+    assert (
+        "2 predicted, 189 mm3; false positives (10 mm3 or more, outside all marked changes): 1"
+        in as_they_are
+    )
     assert "largest new lesion, 125 mm3: detected, 100 % of its voxels" in as_they_are
-    assert "largest" not in exchanged, "there is no reference for it"
+    assert "largest" not in exchanged, "the exchanged visits have no reference"
     real_pair.describe(folder, lambda patient, pair: marks(OTHER) > 0)
     assert "125 mm3: NOT detected, 0 %" in capsys.readouterr().out.splitlines()[0]
     save(folder / "change_mask.nii.gz", marks(LESION), shift_mm=3)
@@ -73,12 +76,14 @@ def test_a_predicted_lesion_outside_every_marked_change_is_false(tmp_path, capsy
         real_pair.describe(folder, lambda patient, pair: marks(LESION) > 0)
 
 
-def test_the_operating_point_is_that_with_the_best_f1(tmp_path, monkeypatch, capsys):
+def test_the_operating_point_has_the_best_f1(tmp_path, monkeypatch, capsys):
     folder = write_pair(tmp_path / "root" / "anna")
-    # A lesion, a larger one that is false and less likely, and a small one that is likely.
-    likely = 0.65 * marks(LESION) + 0.45 * marks(OTHER) + 0.65 * marks(np.s_[24:26, 8:10, 18:20])
+    # The true lesion, a false one of lower probability, and a very small false one.
+    probability = (
+        0.65 * marks(LESION) + 0.45 * marks(OTHER) + 0.65 * marks(np.s_[24:26, 8:10, 18:20])
+    )
     (tmp_path / "maps").mkdir()
-    save(tmp_path / "maps" / "anna.nii.gz", likely.astype(np.float32))
+    save(tmp_path / "maps" / "anna.nii.gz", probability.astype(np.float32))
     flags = [f"--reference={folder.parent}", f"--probability={tmp_path / 'maps'}"]
     monkeypatch.setattr("sys.argv", ["operating_point", *flags])
     operating_point.main()

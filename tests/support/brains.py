@@ -1,4 +1,4 @@
-"""A brain to make pairs of: a ball of tissue with a fluid core, and the lesions to put into it."""
+"""A simple brain for synthetic pairs: a ball of tissue with a fluid core, and lesions for it."""
 
 import nibabel as nib
 import numpy as np
@@ -7,12 +7,16 @@ from msseg_jax.simulate.synthetic.bank import Bank, Shape
 from msseg_jax.simulate.synthetic.plan import Kind, PaintedLesion
 from msseg_jax.simulate.synthetic.source import Source
 
-RADIUS_MM, FLUID_MM = 46.0, 8.0
-MNI_SHIFT_MM = np.array([3.0, -5.0, 7.0])  # where the middle of the brain lies in MNI space
+RADIUS_MM, FLUID_MM = 46.0, 8.0  # radius of the brain and of its fluid core
+MNI_SHIFT_MM = np.array([3.0, -5.0, 7.0])  # position of the centre of the brain in MNI space
 
 
 def make_source(spacing_mm=(2.0, 2.0, 2.0), noise: float = 0.0, name: str = "ball") -> Source:
-    """Tissue is 1, the fluid in the middle 0.2, what is around it 0."""
+    """Make a scan of the brain: the tissue is 1, the fluid core 0.2 and the background 0.
+
+    Args:
+      noise: standard deviation of the noise inside the brain.
+    """
     spacing_mm = np.array(spacing_mm)
     shape = tuple(np.ceil(2 * (RADIUS_MM + 8) / spacing_mm).astype(int))
     affine = nib.affines.from_matvec(np.diag(spacing_mm), -spacing_mm * (np.array(shape) - 1) / 2)
@@ -28,7 +32,11 @@ def make_source(spacing_mm=(2.0, 2.0, 2.0), noise: float = 0.0, name: str = "bal
 
 
 def make_shape(side: int, centre_mm=(0.0, 0.0, 0.0), spacing_mm=(1.0, 1.0, 1.0)) -> Shape:
-    """A cube of so many voxels a side."""
+    """Make a cubic lesion shape with `side` voxels per side.
+
+    Args:
+      centre_mm: position in MNI space; None for a shape without a position.
+    """
     mask = np.ones((side,) * 3, np.float32)
     middle = np.full(3, (side - 1) / 2)
     centre = None if centre_mm is None else np.array(centre_mm)
@@ -36,7 +44,7 @@ def make_shape(side: int, centre_mm=(0.0, 0.0, 0.0), spacing_mm=(1.0, 1.0, 1.0))
 
 
 def make_bank() -> Bank:
-    """Cubes of three sizes, around the middle of the brain."""
+    """Make a bank of cubes of three sizes, each at six positions around the centre of the brain."""
     places = [(28, 0, 0), (-28, 0, 0), (0, 28, 0), (0, -28, 0), (0, 0, 28), (0, 0, -28)]
     shapes = [
         make_shape(side, np.array(place) + MNI_SHIFT_MM) for side in (4, 6, 9) for place in places
@@ -47,7 +55,11 @@ def make_bank() -> Bank:
 def make_lesion(
     shape: Shape, kind: Kind = Kind.NEW, contrasts=(0.0, 0.4), **fields
 ) -> PaintedLesion:
-    """A lesion as the shape is, at its place, with a sharp border."""
+    """Make a lesion that has the size and position of the shape, and a sharp border.
+
+    Args:
+      fields: fields of PaintedLesion that differ from this.
+    """
     return PaintedLesion(
         **{
             "kind": kind, "shape": shape, "centre_mm": shape.centre_mm, "matrix": np.eye(3),

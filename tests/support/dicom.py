@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-TURNED = (0.96, -0.28, 0.0, 0.168, 0.576, -0.8, 0.224, 0.768, 0.6)  # a rotation; columns are axes
+# A rotation; its columns are the directions of the axes.
+TURNED = (0.96, -0.28, 0.0, 0.168, 0.576, -0.8, 0.224, 0.768, 0.6)
 
 
 def make_image(slices=12, spacing_mm=(1.5, 1.0, 4.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)):
-    """8 x 6 voxels a slice, each another number."""
+    """Make an image of 8 x 6 voxels per slice. Each voxel has a different value."""
     array = np.arange(slices * 6 * 8, dtype=np.int16).reshape(slices, 6, 8)
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(spacing_mm)
@@ -21,13 +22,15 @@ def write_series(
     folder, image, uid="1.2.3", number="5", description="t2 flair", name="IM{:03}", first=0,
     digits=6, shift_mm=(0, 0, 0), writer=None, **tags,
 ):  # fmt: skip
-    """A file per slice, as an MR scanner writes them.
+    """Write one file per slice, as an MR scanner does, and return the folder.
 
     Args:
-      name: of a file, from the number of its slice, which counts from `first`.
-      digits: behind the point, in positions.
-      shift_mm: by which each slice lies further than right above the one before.
-      tags: more of them, "0028|1050" as _0028_1050.
+      name: format of the file names, filled with the slice number.
+      first: number of the first slice.
+      digits: decimals of the positions.
+      shift_mm: (3,), added to the position of each slice relative to the slice before it.
+      writer: a SimpleITK writer; None makes one.
+      tags: further DICOM tags. The tag "0028|1050" is given as _0028_1050.
     """
     array = sitk.GetArrayFromImage(image)
     axes = np.array(image.GetDirection()).reshape(3, 3)
@@ -39,7 +42,7 @@ def write_series(
         position = image.TransformIndexToPhysicalPoint((0, 0, k)) + k * np.array(shift_mm)
         slice_ = sitk.GetImageFromArray(array[k], isVector=array.ndim == 4)
         slice_.SetSpacing(image.GetSpacing()[:2])
-        said = {
+        header = {
             "0008|0018": f"{uid}.{first + k}",
             "0008|0060": "MR",
             "0008|103e": description,
@@ -48,11 +51,11 @@ def write_series(
             "0020|0011": number,
             "0020|0032": "\\".join(f"{mm:.{digits}f}" for mm in position),
             "0020|0037": "\\".join(f"{cosine:.6f}" for cosine in axes[:, :2].T.ravel()),
-            "0028|1050": "100",  # the window, which is for display alone
+            "0028|1050": "100",  # the window, which is only for display
             "0028|1051": "50",
             **{key[1:].replace("_", "|"): value for key, value in tags.items()},
         }
-        for key, value in said.items():
+        for key, value in header.items():
             slice_.SetMetaData(key, value)
         path = folder / name.format(first + k)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,7 @@ def write_series(
 
 
 def write_enhanced(path, image, uid="1.2.9"):
-    """All slices in a file, as newer scanners write them."""
+    """Write all slices into one file, as newer scanners do."""
     image = sitk.Image(image)
     image.SetMetaData("0008|0060", "MR")
     image.SetMetaData("0020|000e", uid)
@@ -74,7 +77,7 @@ def write_enhanced(path, image, uid="1.2.9"):
 
 
 def check_same(found, image, atol=1e-4):
-    """The voxels, and where they lie."""
+    """Check that two images have the same voxels and the same grid."""
     np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(image))
     assert found.GetSpacing() == pytest.approx(image.GetSpacing(), abs=atol)
     assert found.GetOrigin() == pytest.approx(image.GetOrigin(), abs=atol)

@@ -1,4 +1,4 @@
-"""Heads to prepare: a phantom, moved and scanned as scanners do; and preparing that is stopped."""
+"""Heads for the tests of `prepare`: a phantom, moved and scanned. Also stops commands early."""
 
 import signal
 import subprocess
@@ -19,14 +19,15 @@ from msseg_jax.simulate.phantom import write_phantoms
 from msseg_jax.volumes import layout
 
 SPACING_MM = 2.0
-FAT_FROM_MM, FAT_TO_MM = 8.0, 16.0  # outside the brain: the scalp
+FAT_FROM_MM, FAT_TO_MM = 8.0, 16.0  # distances from the brain between which the scalp lies
 MOTION = rigid(Rotation.from_euler("xyz", (14, -9, 17), degrees=True).as_matrix(), (12, -15, 9))
 
 
 def write_heads(folder: Path) -> Path:
-    """Two visits of a phantom and its brain mask in `folder`, the second visit moved by MOTION.
+    """Write two visits of a phantom and its brain mask, and return the folder.
 
-    time01.nii.gz, time02.nii.gz, brain01.nii.gz (on the first visit's grid)
+    The second visit is moved by MOTION. The files are time01.nii.gz, time02.nii.gz and
+    brain01.nii.gz, which is on the grid of the first visit.
     """
     write_phantoms(folder / "phantoms", 1, 0, spacing_mm=SPACING_MM)
     (patient,) = (path for path in (folder / "phantoms").iterdir() if path.is_dir())
@@ -38,15 +39,15 @@ def write_heads(folder: Path) -> Path:
 
 
 def flags_of(folder: Path) -> list[str]:
-    """Both visits of `write_heads`, as the command lines take them."""
+    """Return the flags that give both visits of `write_heads` to a command."""
     return ["-t1", str(folder / "time01.nii.gz"), "-t2", str(folder / "time02.nii.gz")]
 
 
 def stop_when(at_work: Callable[[], bool], *arguments: str) -> tuple[int, str]:
-    """Start `python -m` with the arguments, and send SIGTERM once it is at work.
+    """Start `python -m` with the arguments, and send SIGTERM when `at_work` returns true.
 
     Returns:
-      Its exit status, and what it said on standard error.
+      The exit status, and the text on standard error.
     """
     command = [sys.executable, "-m", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -55,8 +56,8 @@ def stop_when(at_work: Callable[[], bool], *arguments: str) -> tuple[int, str]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=120)
-    return process.returncode, said
+        _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
 
 
 def read(path: Path) -> sitk.Image:
@@ -64,18 +65,22 @@ def read(path: Path) -> sitk.Image:
 
 
 def move(image: sitk.Image, motion: sitk.Transform) -> sitk.Image:
-    """The head after the motion, in a scanner whose field of view stays where it was."""
+    """Resample the head after `motion` to the grid of `image`."""
     return sitk.Resample(image, image, motion.GetInverse(), sitk.sitkLinear, 0.0)
 
 
 def with_bright_fat(image: sitk.Image, brain: sitk.Image, cut_mm: float):
-    """The head under a scalp twice as bright as the brain, its vertex cut: image, brain in view."""
+    """Add a scalp twice as bright as the brain to a head, and cut `cut_mm` off the top.
+
+    Returns:
+      The image, and the part of the brain mask that is still in the field of view.
+    """
     array, inside = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(brain) > 0
     away_mm = ndimage.distance_transform_edt(~inside, image.GetSpacing()[::-1])
     scalp = (away_mm > FAT_FROM_MM) & (away_mm < FAT_TO_MM)
     fat = sitk.GetImageFromArray(np.where(scalp, 2 * np.median(array[inside]), array))
     fat.CopyInformation(image)
-    up = np.array(image.GetDirection()).reshape(3, 3)[2]  # of each axis
+    up = np.array(image.GetDirection()).reshape(3, 3)[2]  # upward component of each axis
     axis = int(np.abs(up).argmax())
     filled = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {2 - axis})))
     cut = round(cut_mm / image.GetSpacing()[axis])
@@ -93,7 +98,7 @@ def scan_of(image: sitk.Image, folder: Path, name: str) -> Scan:
 
 
 def distances_mm(one: sitk.Transform, other: sitk.Transform, points: np.ndarray) -> np.ndarray:
-    """How far apart two transforms bring each of the points."""
+    """Return the distance in mm between the images of each point under two transforms."""
     return np.array(
         [
             np.linalg.norm(np.subtract(one.TransformPoint(p), other.TransformPoint(p)))
@@ -108,7 +113,7 @@ def dice(one: sitk.Image, other: sitk.Image) -> float:
 
 
 def known_registration(folder: Path):
-    """A `register_visits` that need not search: it knows how `write_heads` moved the head."""
+    """Return a replacement of `register_visits` that knows the motion of `write_heads`."""
 
     def register(pair, _):
         first = read(folder / "brain01.nii.gz") > 0

@@ -1,4 +1,4 @@
-"""Start the program as a user does."""
+"""Start launch.py in a process, as a user does."""
 
 import os
 import subprocess
@@ -9,7 +9,12 @@ from tests.support.session import COMPILED, ROOT
 
 
 class Launch:
-    """launch.py as a user types it, with `tests/support/tiny.py` and a working folder."""
+    """Starts launch.py with `tests/support/tiny.py`. As a context manager, kills what it started.
+
+    Args:
+      root: folder of the patients.
+      devices: number of CPU devices of JAX.
+    """
 
     def __init__(self, root: Path, devices: int = 1):
         self._started: list[subprocess.Popen] = []
@@ -18,13 +23,13 @@ class Launch:
             f"--config.data.root={root}",
         ]  # fmt: skip
         self._environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
-        self._environment.pop("PYTHONUNBUFFERED", None)  # which users do not have
-        # What one process has compiled serves the next.
+        self._environment.pop("PYTHONUNBUFFERED", None)  # users do not set it
+        # Share the compiled programs between the processes.
         self._environment["JAX_COMPILATION_CACHE_DIR"] = COMPILED
         self._environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
     def start(self, workdir: Path, *flags: str) -> subprocess.Popen:
-        """Output and errors come together, as text."""
+        """Start a process. Its standard output and standard error are one stream of text."""
         process = subprocess.Popen(
             [*self._command, f"--workdir={workdir}", *flags], cwd=ROOT,
             env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -33,7 +38,7 @@ class Launch:
         return process
 
     def run(self, workdir: Path, *flags: str) -> tuple[int, str]:
-        """(exit status, output) when it has ended."""
+        """Run a process to its end, and return its exit status and output."""
         process = self.start(workdir, *flags)
         output, _ = process.communicate(timeout=300)
         return process.returncode, output
@@ -42,7 +47,7 @@ class Launch:
         return self
 
     def __exit__(self, *_):
-        """Nothing that a failing test leaves behind goes on."""
+        """Kill the processes that a failed test has left running."""
         for process in self._started:
             process.kill()
             process.wait()

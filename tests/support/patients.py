@@ -16,7 +16,7 @@ SPACING_MM = (1.0, 1.0, 0.8)
 
 
 def save_nifti(path: Path, array: np.ndarray, spacing_mm=SPACING_MM) -> Path:
-    """A NIfTI file with an oblique-free affine, in mm."""
+    """Write a NIfTI file with an affine in mm, without rotation, and return its path."""
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = (-7, 11, 3)
     image = nib.Nifti1Image(array, affine)
@@ -26,7 +26,12 @@ def save_nifti(path: Path, array: np.ndarray, spacing_mm=SPACING_MM) -> Path:
 
 
 def make_patient(root: Path, name: str, *, lesion: bool, targets: int = 2, seed: int = 0) -> Path:
-    """An ellipsoidal brain of textured intensity 100, with a bright new lesion if wanted."""
+    """Write a patient, and return its folder. The brain is a textured ellipsoid of intensity 100.
+
+    Args:
+      lesion: add a bright new lesion to the second visit and to the targets.
+      targets: number of targets; the first is the consensus, the others are experts.
+    """
     generator = np.random.default_rng(seed)
     axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
     brain = sum(axis**2 for axis in axes) < 0.95
@@ -48,7 +53,7 @@ def make_patient(root: Path, name: str, *, lesion: bool, targets: int = 2, seed:
 
 
 def make_patients(root: Path) -> Path:
-    """Four patients, three of them with a new lesion."""
+    """Write four patients, of which three have a new lesion, and return their folder."""
     for k in range(4):
         make_patient(root, f"patient_{k}", lesion=k != 2, seed=k)
     return root

@@ -1,6 +1,7 @@
 """Small runs: make them, train them, and read what they store.
 
-The tests change configurations as files do, as a ConfigDict; these functions make sections of it.
+The tests change configurations in the form of a ConfigDict, as configuration files do. These
+functions convert it to typed sections.
 """
 
 import json
@@ -34,7 +35,7 @@ def build_model(
 
 
 def with_random_output(variables: dict) -> dict:
-    """The variables of an untrained network, whose output kernel is zero, with another one."""
+    """Replace the output kernel, which is zero in an untrained network, by random numbers."""
     output = variables["params"]["refinement"]["output"]
     random = np.random.default_rng(1).normal(size=output["kernel"].shape)
     output["kernel"] = random.astype(np.float32)
@@ -42,7 +43,11 @@ def with_random_output(variables: dict) -> dict:
 
 
 def save_run(folder: Path, config: ConfigDict, seed: int = 0, middle: float = 50.0) -> Path:
-    """A run's folder with an untrained network, and `middle` as the landmark of the median."""
+    """Write the folder of a run with an untrained network, and return it.
+
+    Args:
+      middle: intensity landmark of the median.
+    """
     run = RunFolder(folder)
     run.path.mkdir(parents=True)
     config = config.copy_and_resolve_references()
@@ -59,12 +64,12 @@ def save_run(folder: Path, config: ConfigDict, seed: int = 0, middle: float = 50
 
 
 def models(paths) -> list[str]:
-    """Flags that name them."""
+    """Return a --model flag for each path."""
     return [f"--model={path}" for path in paths]
 
 
 def train_run(config: ConfigDict, run: RunFolder) -> None:
-    """What `run_experiment` does of it, up to the end of the training."""
+    """Train a run: the first part of `run_experiment`, up to the end of the training."""
     sections = typed(config)
     check_batch_size(sections.train.batch_size, jax.device_count())
     initial = initial_network(sections, run)
@@ -74,29 +79,29 @@ def train_run(config: ConfigDict, run: RunFolder) -> None:
 
 
 def newest_step(workdir: Path) -> int:
-    """Step of a run's newest complete checkpoint; 0 if there is none yet."""
+    """Return the step of a run's newest complete checkpoint; 0 if there is none yet."""
     folder = RunFolder(workdir).checkpoints / "last"
     return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
 
 
 def stored(workdir: Path) -> tuple[int, dict]:
-    """Step and content of a run's newest checkpoint, as NumPy arrays."""
+    """Return the step and the content of a run's newest checkpoint, as NumPy arrays."""
     folder = RunFolder(workdir).checkpoints / "last"
     step = newest_step(workdir)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # orbax: no shapes were given
+        warnings.simplefilter("ignore")  # Orbax warns that no shapes are given
         restore = ocp.StandardCheckpointer().restore
         return step, {item: restore(folder / str(step) / item) for item in ("model", "optimiser")}
 
 
 def logged(workdir: Path, field: str) -> dict[int, object]:
-    """A field of a run's log, by step."""
+    """Return a field of a run's log, by step."""
     lines = map(json.loads, RunFolder(workdir).log_file.read_text().splitlines())
     return {line["step"]: line[field] for line in lines if field in line}
 
 
 def kill_at(step: int, monkeypatch) -> None:
-    """Let a training die as it logs that step, until `monkeypatch.undo()`."""
+    """Make trainings raise KeyboardInterrupt when they log `step`, until `monkeypatch.undo()`."""
     add = TrainingLog.add
 
     def die(log, at, metrics):
@@ -115,5 +120,5 @@ def final_state(config: ConfigDict, run: RunFolder) -> tuple[TrainState, Progres
 
 
 def assert_trees_equal(one, other) -> None:
-    """To the bit."""
+    """Check that two trees have exactly the same values."""
     jax.tree.map(np.testing.assert_array_equal, one, other)

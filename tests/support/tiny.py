@@ -1,4 +1,4 @@
-"""`configs/msseg2.py` made small enough to train in seconds: `--config=tests/support/tiny.py`."""
+"""A small version of `configs/msseg2.py` that trains in seconds."""
 
 from ml_collections import ConfigDict
 
@@ -6,6 +6,7 @@ from msseg_jax.configuration.files import default
 
 
 def get_config() -> ConfigDict:
+    """Return the configuration, also for `--config=tests/support/tiny.py`."""
     config = default()
     config.model.widths = (3, 2)
     config.model.node_convolutions = 1
