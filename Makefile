@@ -1,5 +1,7 @@
-# make demo: install, make phantoms, train on them, segment and score.   make test: the tests.
-# For another Python: make test PYTHON=python3.12 VENV=.venv312
+# make demo: install, make phantoms, train on them, segment and score.
+# make test: install, and run the fast tests.
+# make docs: install, and build the documentation in build/docs.
+# make test PYTHON=python3.12 VENV=.venv312: the same with another Python.
 PYTHON ?= python3
 VENV ?= .venv
 
@@ -9,13 +11,16 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest
 
+docs: $(VENV)/installed
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+
 install: $(VENV)/installed
 
-# Made again when the lists of packages change.
+# Runs again when the requirements change.
 $(VENV)/installed: pyproject.toml $(wildcard requirements*.txt)
-	@$(PYTHON) -c "import msseg_jax"  # which refuses a Python that is too old or too new
+	@$(PYTHON) -c "import msseg_jax"  # fails if Python is too old or too new
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-.PHONY: demo test install
+.PHONY: demo test docs install

@@ -1,4 +1,4 @@
-"""The fixtures that several folders of tests use."""
+"""Fixtures that several folders of tests use."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ from tests.support.session import HAS_NATIVE
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """Random numbers, the same in every run."""
+    """Return a random generator with a fixed seed."""
     return np.random.default_rng(0)
 
 
 @pytest.fixture(params=["native", "plain"] if HAS_NATIVE else ["plain"])
 def form(request, monkeypatch) -> str:
-    """Each form of convolution and batch norm that a CPU has, in its turn."""
+    """Select each form of convolution and batch normalisation that this CPU has, in turn."""
     if request.param == "native":
         assert native.available(), native.state()[1]
     monkeypatch.setattr(native, "available", lambda: request.param == "native")
@@ -31,12 +31,13 @@ def form(request, monkeypatch) -> str:
 
 @pytest.fixture
 def patients_root(tmp_path) -> Path:
+    """Return a folder with four patients."""
     return make_patients(tmp_path / "patients")
 
 
 @pytest.fixture
 def small_config(patients_root) -> ConfigDict:
-    """A configuration that trains in seconds, on patients that are there."""
+    """Return a configuration that trains in seconds on the patients of `patients_root`."""
     config = tiny.get_config()
     config.data.root = str(patients_root)
     return config
@@ -44,7 +45,7 @@ def small_config(patients_root) -> ConfigDict:
 
 @pytest.fixture
 def runs(small_config, tmp_path) -> list[Path]:
-    """Three untrained runs, with weights, landmarks and voxels of their own."""
+    """Return three untrained runs that differ in weights, intensity landmarks or voxel spacing."""
     small_config.predict.threshold = 0.3
     one = save_run(tmp_path / "one", small_config, seed=0)
     two = save_run(tmp_path / "two", small_config, seed=1, middle=30.0)
@@ -54,7 +55,7 @@ def runs(small_config, tmp_path) -> list[Path]:
 
 @pytest.fixture
 def flags(patients_root, tmp_path) -> list[str]:
-    """Of predict, for the first patient, but for the models."""
+    """Return flags of `predict` for the first patient, without --model."""
     patient = patients_root / "patient_0"
     return [
         "-t1", str(patient / layout.TIME01),

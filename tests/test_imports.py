@@ -1,4 +1,4 @@
-"""How the modules of msseg_jax depend on each other. Read from the source; nothing is imported."""
+"""Check how the modules of msseg_jax depend on each other. Reads the source; imports nothing."""
 
 import ast
 from collections import defaultdict
@@ -11,43 +11,46 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "msseg_jax"
-# A package imports from itself and from those to its right.
+# A package may import from itself and from the packages listed after it.
 LAYERS = (
-    "cli", "training", "inference", "report", "evaluation", "simulate", "prepare", "models", "data",
-    "network", "volumes", "configuration", "system",
+    "cli", "api", "training", "inference", "report", "evaluation", "simulate", "prepare", "models",
+    "data", "network", "volumes", "configuration", "system",
 )  # fmt: skip
+
+ENTRY_MODULES = ("msseg_jax", "msseg_jax.__main__")  # may import from every layer
 
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module, and where it is imported."""
+    """An import of one module by another."""
 
-    importer: str  # a module's full name
-    imported: str
-    place: str  # file:line, from the repository's folder
+    importer: str  # full name of the importing module
+    imported: str  # full name of the imported module
+    place: str  # file:line, relative to the folder of the repository
 
     def __str__(self) -> str:
         return f"{self.place} imports {self.imported}"
 
 
 def module_name(file: Path, package: Path) -> str:
+    """Return the full name of a module in a file of the package."""
     parts = file.relative_to(package.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def find_imports(package: Path) -> list[Import]:
-    """Return all imports of modules of this package, also those inside functions."""
+    """Return all imports of modules of the package, including those inside functions."""
     files = {module_name(file, package): file for file in sorted(package.rglob("*.py"))}
     return [
         Import(name, imported, f"{file.relative_to(package.parent)}:{line}")
         for name, file in files.items()
         for imported, line in imports_of(name, file, set(files))
-        if imported != package.name  # it has the version, and imports nothing
+        if imported != package.name  # other modules only read its version
     ]
 
 
 def imports_of(name: str, file: Path, modules: set[str]) -> Iterator[tuple[str, int]]:
-    """Yield the modules that a file imports, with the line of each."""
+    """Yield the modules that a file imports, each with its line number."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -56,7 +59,7 @@ def imports_of(name: str, file: Path, modules: set[str]) -> Iterator[tuple[str, 
             if node.level:  # from . import x
                 parents = name.split(".")[: -node.level + (file.name == "__init__.py") or None]
                 start = ".".join([*parents, start]).rstrip(".")
-            # What is imported is a module, or something in one.
+            # The imported name is a module, or an object in a module.
             names = [
                 full if (full := f"{start}.{alias.name}") in modules else start
                 for alias in node.names
@@ -67,7 +70,7 @@ def imports_of(name: str, file: Path, modules: set[str]) -> Iterator[tuple[str, 
 
 
 def upward(imports: list[Import]) -> list[str]:
-    """Return the imports of a package by one that is below it."""
+    """Return the imports from a package in a layer above the importer's."""
     rank = {f"msseg_jax.{layer}": k for k, layer in enumerate(LAYERS)}
 
     def of(module: str) -> int:
@@ -75,12 +78,12 @@ def upward(imports: list[Import]) -> list[str]:
 
     return [
         f"{one}, a layer above" for one in imports
-        if one.importer != "msseg_jax.__main__" and of(one.imported) < of(one.importer)
+        if one.importer not in ENTRY_MODULES and of(one.imported) < of(one.importer)
     ]  # fmt: skip
 
 
-def circle(imports: list[Import]) -> list[str]:
-    """Return the imports of one circle between modules, or nothing."""
+def cycle(imports: list[Import]) -> list[str]:
+    """Return the imports that form a cycle between modules; an empty list if there is none."""
     graph = defaultdict(set)
     for one in imports:
         graph[one.importer].add(one.imported)
@@ -94,7 +97,7 @@ def circle(imports: list[Import]) -> list[str]:
 
 
 def classes_of_one_name(package: Path) -> list[str]:
-    """Return the names of classes that are defined more than once, with their places."""
+    """Return the names of classes that are defined more than once, with file and line of each."""
     places = defaultdict(list)
     for file in sorted(package.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -106,22 +109,23 @@ def classes_of_one_name(package: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def imports() -> list[Import]:
+    """Return all imports in msseg_jax."""
     return find_imports(PACKAGE)
 
 
-def test_every_package_has_its_place_among_the_layers():
+def test_every_package_is_in_the_list_of_layers():
     packages = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
     assert packages == set(LAYERS)
 
 
-def test_imports_run_in_one_direction(imports):
-    assert len(imports) > 100, "the imports were not found"
+def test_no_module_imports_from_a_layer_above(imports):
+    assert len(imports) > 100, "too few imports were found"
     found = upward(imports)
     assert not found, "\n".join(found)
 
 
-def test_no_modules_import_each_other_in_a_circle(imports):
-    found = circle(imports)
+def test_there_are_no_circular_imports(imports):
+    found = cycle(imports)
     assert not found, "\n".join(found)
 
 
@@ -132,7 +136,7 @@ def test_no_two_classes_share_a_name():
 
 @pytest.fixture
 def package(tmp_path) -> Path:
-    """A package with an upward import, a circle inside a function, and a name used twice."""
+    """Write a package with an upward import, circular imports, and two classes of one name."""
     sources = {
         "__init__.py": "",
         "volumes/__init__.py": "",
@@ -148,22 +152,22 @@ def package(tmp_path) -> Path:
     return tmp_path / "msseg_jax"
 
 
-def test_an_upward_import_is_named_with_its_file(package):
+def test_an_upward_import_is_reported_with_its_file(package):
     assert upward(find_imports(package)) == [
         "msseg_jax/volumes/grid.py:2 imports msseg_jax.data.cache, a layer above"
     ]
 
 
-def test_a_circle_is_named_import_by_import(package):
+def test_all_imports_of_a_cycle_are_reported(package):
     found = find_imports(package)
-    assert sorted(circle(found)) == [
+    assert sorted(cycle(found)) == [
         "msseg_jax/data/cache.py:2 imports msseg_jax.volumes.grid",
         "msseg_jax/volumes/grid.py:2 imports msseg_jax.data.cache",
     ]
-    assert len(found) == 4, "the relative imports of data/__init__.py and data/split.py as well"
+    assert len(found) == 4, "includes the relative imports of data/__init__.py and data/split.py"
 
 
-def test_a_second_class_of_one_name_is_named_with_its_file(package):
+def test_two_classes_with_one_name_are_reported_with_their_files(package):
     assert classes_of_one_name(package) == [
         "Grid: msseg_jax/data/split.py:3, msseg_jax/volumes/grid.py:3"
     ]

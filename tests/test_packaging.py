@@ -1,4 +1,4 @@
-"""What is installed: the wheel, the source distribution, and the lists of requirements."""
+"""Tests of the wheel, the source distribution and the requirements files."""
 
 import os
 import re
@@ -20,7 +20,7 @@ BUILD = "from setuptools import build_meta as b; b.build_wheel('dist'); b.build_
 
 
 def source_files(root: Path) -> set[str]:
-    """Return what a checkout holds: the files that Git tracks or, without Git, the sources."""
+    """Return the files that Git tracks, or without Git all files except compiled ones."""
     if (root / ".git").exists():
         listed = subprocess.run(
             ["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True
@@ -35,12 +35,13 @@ def source_files(root: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def tracked() -> set[str]:
+    """Return the names of the files of this repository."""
     return source_files(ROOT)
 
 
 @pytest.fixture(scope="module")
 def dist(tracked, tmp_path_factory) -> Path:
-    """A folder with the wheel and the source distribution of a copy of this repository."""
+    """Build the wheel and the source distribution from a copy; return the folder with both."""
     copy = tmp_path_factory.mktemp("repository")
     for name in tracked:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ def dist(tracked, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(dist) -> dict[str, str]:
-    """The names of the wheel's files, and the text of those that describe it."""
+    """Return the files of the wheel by name, with the text of its metadata files."""
     (file,) = dist.glob("*.whl")
     with zipfile.ZipFile(file) as archive:
         return {
@@ -62,7 +63,7 @@ def wheel(dist) -> dict[str, str]:
 
 
 def requirements(name: str) -> set[Requirement]:
-    """Return what a requirements file lists, with the files that it includes."""
+    """Return the requirements in a file and in the files that it includes."""
     found = set()
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
         text = line.split("#")[0].strip()
@@ -111,7 +112,8 @@ def test_the_tests_of_the_source_distribution_run(dist, tmp_path):
     with tarfile.open(file) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = tmp_path.iterdir()
-    # Each reads what lies outside the package: scores, weights, configurations, documentation.
+    # These tests read files from outside the package: scores, weights, configurations,
+    # documentation.
     some = ["tests/test_imports.py", "tests/evaluation", "tests/models", "tests/configuration"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n0", *some],
@@ -123,7 +125,7 @@ def test_the_tests_of_the_source_distribution_run(dist, tmp_path):
     assert done.returncode == 0, done.stdout
 
 
-def test_the_extras_are_what_the_requirements_files_list(wheel):
+def test_the_extras_agree_with_the_requirements_files(wheel):
     (metadata,) = (text for name, text in wheel.items() if name.endswith("METADATA"))
     required = [Requirement(text) for text in re.findall("^Requires-Dist: (.+)$", metadata, re.M)]
     run = requirements("requirements.txt")
@@ -134,6 +136,7 @@ def test_the_extras_are_what_the_requirements_files_list(wheel):
         return {Requirement(str(one).split(";")[0]) for one in marked}
 
     assert extra("prepare") == requirements("requirements-prepare.txt")
+    assert extra("docs") == requirements("requirements-docs.txt")
     assert extra("benchmarks") == requirements("requirements-benchmarks.txt")
     assert extra("dev") | run == requirements("requirements-dev.txt")
 
@@ -146,13 +149,13 @@ def test_the_source_distribution_holds_every_file(tracked, dist):
 
 
 def run_with_python(version: tuple[int, ...]) -> None:
-    """Run the source of msseg_jax/__init__.py as that version of Python would."""
+    """Run the source of msseg_jax/__init__.py as if Python had this version."""
     source = Path(msseg_jax.__file__).read_text(encoding="utf-8")
     assert "sys.version_info" in source
     exec(source.replace("sys.version_info", str(version)), {})
 
 
-def test_another_python_is_refused_in_one_line():
+def test_other_versions_of_python_are_refused_in_one_line():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["requires-python"] == ">=3.11,<3.14"
     run_with_python((3, 11, 0))
