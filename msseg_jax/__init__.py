@@ -42,10 +42,6 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'msseg_jax' has no attribute {name!r}")
-    if _MODULES[name] == "api.scans":
-        from msseg_jax.prepare.libraries import check_libraries
-
-        check_libraries()
     return getattr(import_module(f"msseg_jax.{_MODULES[name]}"), name)
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from msseg_jax.api.images import Image, as_volume, path_of
+from msseg_jax.configuration.options import Options
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.outputs import Outputs, check_files, check_places
 from msseg_jax.inference.prediction import Prediction, predict_pair
 from msseg_jax.inference.results import write_results
 from msseg_jax.models.folds import runs_of
 from msseg_jax.models.released import WEIGHTS
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import read_pair
 from msseg_jax.volumes.volume import Volume
@@ -33,11 +35,13 @@ class Choices(TypedDict, total=False):
     batch_size: int  # tiles per call of the network
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Findings:
     """The new lesions of a pair. `print(findings)` gives their number and volume."""
 
     prediction: Prediction
+    inputs: tuple[Path, ...]  # files that `save` must not replace
+    prepared: Path | None = None  # the folder of a prepared pair, in which nothing is saved
 
     @property
     def mask(self) -> np.ndarray:
@@ -51,7 +55,10 @@ class Findings:
 
     @property
     def uncertainty(self) -> np.ndarray:
-        """The standard deviation of the probability over the networks: (D, H, W) float32."""
+        """The standard deviation of the probability over the networks: (D, H, W) float32.
+
+        It is 0 everywhere if the model has only one network.
+        """
         return self.prediction.delivered.disagreement
 
     @property
@@ -89,19 +96,31 @@ class Findings:
           report: an HTML file.
 
         Raises:
-          InputError: a file cannot be written, or two have the same name, or one is an input.
+          InputError: a file cannot be written or is an input, two have the same name, or
+            `uncertainty` is given and the model has only one network. Nothing is written then.
         """
-        patient = self.prediction.patient
-        paths = [
-            None if path is None else Path(path) for path in (probability, report, uncertainty)
-        ]
-        outputs = Outputs(Path(mask), *paths)
-        check_places(outputs, prepared=None)
-        check_files(outputs, patient.files, prepared=None)
+        if uncertainty is not None and len(self.prediction.ensemble.members) == 1:
+            raise InputError(
+                "uncertainty cannot be saved, because the model has only one network. Expected "
+                "several networks, which may disagree."
+            )
+        more = [None if path is None else Path(path) for path in (probability, report, uncertainty)]
+        outputs = Outputs(Path(mask), *more)
+        places = [path.resolve() for path in outputs.paths]
+        if len(set(places)) < len(places):
+            raise InputError(
+                f"two of the files to save are the same: {', '.join(map(str, places))}. Expected "
+                "a different name for each."
+            )
+        check_places(outputs, self.prepared)
+        check_files(outputs, self.inputs, self.prepared)
         write_results(self.prediction, outputs)
 
     def __str__(self) -> str:
         return str(self.prediction.delivered)
+
+    def __repr__(self) -> str:
+        return f"<Findings: {self}>"
 
 
 def load_model(*models: str | PathLike[str]) -> Ensemble:
@@ -155,14 +174,28 @@ def find_new_lesions(
 
     pair = read_pair(patient, read)
     ensemble = as_model(model)
-    return Findings(predict_pair(ensemble, patient, pair, ensemble.options(**options)))
+    chosen = choose_options(ensemble, options)
+    return Findings(predict_pair(ensemble, patient, pair, chosen), patient.files)
+
+
+def choose_options(ensemble: Ensemble, given: Choices) -> Options:
+    """Return the options of a model, with those of the caller in place of the model's own.
+
+    Raises:
+      TypeError: there is no such option.
+      InputError: a value is not valid.
+    """
+    if unknown := given.keys() - Choices.__annotations__.keys():
+        names = ", ".join(Choices.__annotations__)
+        raise TypeError(f"{sorted(unknown)[0]!r} is not an option. Expected one of {names}.")
+    return ensemble.options(**given)
 
 
 def as_model(model: Model) -> Ensemble:
     """Return the networks that `model` stands for; None stands for the released weights."""
-    if isinstance(model, Ensemble):
-        return model
-    return _released() if model is None else load_model(model)
+    if model is None:
+        return _released()
+    return model if isinstance(model, Ensemble) else load_model(model)
 
 
 @cache  # loaded and compiled once per process

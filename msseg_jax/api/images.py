@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -14,8 +14,8 @@ from msseg_jax.volumes.volume import Volume
 Image: TypeAlias = str | os.PathLike[str] | nib.Nifti1Image | np.ndarray
 
 
-def as_volume(image: Image, name: str, affine: np.ndarray | None) -> Volume:
-    """Return an image as a volume: 3-D float32.
+def as_volume(image: Image, name: str, affine: Any = None) -> Volume:
+    """Return an image as a volume: 3-D float32. The image itself is not changed.
 
     Args:
       image: a path, a nibabel image, or an array (D, H, W).
@@ -23,24 +23,52 @@ def as_volume(image: Image, name: str, affine: np.ndarray | None) -> Volume:
       affine: (4, 4), voxel indices to scanner mm (RAS). Only arrays need it.
 
     Raises:
-      InputError: the image cannot be used, or `affine` is missing or not (4, 4).
+      InputError: the image cannot be used, or `affine` is missing or not valid.
     """
     if isinstance(image, str | os.PathLike):
         return read_volume(Path(image))
-    if isinstance(image, nib.Nifti1Image):
-        return volume_of(image, Path(name))
-    if affine is None or np.shape(affine) != (4, 4):
-        found = "missing" if affine is None else f"an array of shape {np.shape(affine)}"
+    if isinstance(image, np.ndarray):
+        image = nib.Nifti1Image(_as_float32(image, name), _checked_affine(affine, name))
+    elif not isinstance(image, nib.Nifti1Image):
         raise InputError(
-            f"{name} is an array, and its affine is {found}. Expected a (4, 4) array that maps "
-            "voxel indices to scanner mm, such as `nibabel.load(path).affine`."
+            f"{name} is {type(image).__name__}. Expected a path, a NIfTI image of nibabel, or a "
+            "NumPy array (D, H, W)."
         )
-    array = np.asarray(image)
-    if array.dtype == bool or array.dtype.kind in "iu":
-        array = array.astype(np.float32)  # nibabel refuses bool and int64
-    return volume_of(nib.Nifti1Image(array, np.asarray(affine, float)), Path(name))
+    try:
+        return volume_of(image, Path(name))
+    except InputError:
+        raise
+    except Exception as error:  # a file that is damaged or gone makes nibabel fail in many ways
+        raise InputError(f"{name}: its voxels cannot be read ({error}). Load it again.") from error
 
 
 def path_of(image: Image, name: str) -> Path:
     """Return the path of an image, or its name if it is not a file."""
     return Path(image) if isinstance(image, str | os.PathLike) else Path(name)
+
+
+def _as_float32(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind not in "biuf" or array.ndim != 3:
+        raise InputError(
+            f"{name} is an array of {array.dtype} with shape {array.shape}. Expected real numbers "
+            "with three dimensions (D, H, W)."
+        )
+    return array.astype(np.float32)
+
+
+def _checked_affine(affine: Any, name: str) -> np.ndarray:
+    expected = (
+        "Expected a (4, 4) array of finite numbers that maps voxel indices to scanner mm, such as "
+        "`nibabel.load(path).affine`."
+    )
+    if affine is None:
+        raise InputError(f"{name} is an array, and its affine is missing. {expected}")
+    try:
+        matrix = np.asarray(affine, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"affine is not an array of numbers ({error}). {expected}") from error
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise InputError(f"affine is {matrix.tolist()}. {expected}")
+    if not np.array_equal(matrix[3], [0, 0, 0, 1]) or np.linalg.det(matrix[:3, :3]) == 0:
+        raise InputError(f"affine is {matrix.tolist()}, which cannot be inverted. {expected}")
+    return matrix

@@ -4,20 +4,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from msseg_jax.api.findings import Choices, Findings, Model, as_model
-from msseg_jax.inference.scans import ScanPair, predict_scan_pair
-from msseg_jax.prepare.patient import prepare_patient
+from msseg_jax.api.findings import Choices, Findings, Model, as_model, choose_options
+from msseg_jax.prepare.libraries import check_libraries
 from msseg_jax.prepare.request import Request
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.layout import patient_in
 
+if TYPE_CHECKING:
+    from msseg_jax.inference.scans import ScanPair
 
-@dataclass(frozen=True)
+# The modules that import the libraries of [prepare] are imported in the functions that need them.
+# `import msseg_jax` must work without these libraries.
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class PreparedScans:
     """Two scans that were registered and prepared. Look at `picture` before you trust them."""
 
-    scans: ScanPair
+    scans: "ScanPair"
 
     @property
     def folder(self) -> Path:
@@ -47,9 +53,9 @@ class PreparedScans:
         return self.folder / "prepare.png"
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> list[str]:
         """Reasons to doubt the preparation."""
-        return self.scans.record.warnings
+        return list(self.scans.record.warnings)
 
     def find_new_lesions(self, model: Model = None, **options: Unpack[Choices]) -> Findings:
         """Find the new lesions. The result lies on the grid of the second scan.
@@ -60,8 +66,16 @@ class PreparedScans:
         Raises:
           InputError: the model or the prepared pair cannot be used.
         """
+        from msseg_jax.inference.scans import predict_scan_pair
+
         ensemble = as_model(model)
-        return Findings(predict_scan_pair(ensemble, self.scans, ensemble.options(**options)))
+        prediction = predict_scan_pair(ensemble, self.scans, choose_options(ensemble, options))
+        request = self.scans.request
+        masks = [mask for mask in request.brain_masks if mask is not None]
+        return Findings(prediction, (request.time01, request.time02, *masks), self.folder)
+
+    def __repr__(self) -> str:
+        return f"<PreparedScans: {self.folder}>"
 
 
 def prepare_scans(
@@ -69,7 +83,7 @@ def prepare_scans(
     time02: str | PathLike[str],
     folder: str | PathLike[str],
     *,
-    series: tuple[str | None, str | None] = (None, None),
+    series: str | tuple[str | None, str | None] | None = None,
     brain_masks: tuple[str | PathLike[str] | None, str | PathLike[str] | None] = (None, None),
     brain_mask_command: str | None = None,
     overwrite: bool = False,
@@ -81,8 +95,9 @@ def prepare_scans(
       time01, time02: first and second visit as the scanner wrote them: NIfTI files, or folders of
         DICOM files.
       folder: folder to make for the pair. If it holds this pair already, nothing is done.
-      series: the DICOM series to use, if a folder holds several.
-      brain_masks: brain masks of the visits, each on the grid of its scan.
+      series: the DICOM series to use, if a folder holds several: one for both visits, or a pair.
+      brain_masks: brain masks of both visits, in the scanner coordinates of their scans. One of
+        them may be None.
       brain_mask_command: a program that makes a brain mask, such as
         "mri_synthstrip -i {input} -m {output}".
       overwrite: prepare again, even if `folder` holds a pair.
@@ -91,8 +106,17 @@ def prepare_scans(
     Raises:
       InputError: the scans cannot be used, or `folder` holds something else. Nothing is written.
     """
+    check_libraries()
+    from msseg_jax.inference.scans import ScanPair
+    from msseg_jax.prepare.patient import prepare_patient
+
     first, second = (None if mask is None else Path(mask) for mask in brain_masks)
-    request = Request(Path(time01), Path(time02), series, (first, second), brain_mask_command)
+    if brain_mask_command is not None and (first or second):
+        raise InputError(
+            "brain_masks and brain_mask_command are both given. Expected at most one of them."
+        )
+    both = (series, series) if series is None or isinstance(series, str) else series
+    request = Request(Path(time01), Path(time02), both, (first, second), brain_mask_command)
     say = progress or (lambda step: None)
     prepared = prepare_patient(request, Path(folder), overwrite, say)
     return PreparedScans(ScanPair(request, prepared.folder, prepared.record))

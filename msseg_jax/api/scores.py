@@ -17,8 +17,8 @@ def score_mask(
     Args:
       prediction, reference: masks of 0 and 1 on one grid: paths, nibabel images, or arrays
         (D, H, W).
-      affine: (4, 4), voxel indices to scanner mm. Needed if a mask is an array; for the sizes of
-        the voxels only, `np.diag([*spacing_mm, 1])` is enough.
+      affine: (4, 4), voxel indices to scanner mm. Needed if a mask is an array. If you only know
+        the voxel spacing, give `np.diag([*spacing_mm, 1])`.
 
     Returns:
       The columns of `scores.csv`: Dice, F1_score, SensL, PPVL, Hausdorff95_mm and others. Scores

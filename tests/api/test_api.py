@@ -90,8 +90,8 @@ def test_without_lesions_the_table_is_empty_and_has_its_columns(run, pair):
     assert str(found) == "0 new lesions, 0 mm3"
 
 
-def test_save_writes_what_it_is_asked_for_and_never_replaces_an_input(run, pair, tmp_path):
-    found = msseg_jax.find_new_lesions(*pair, model=run)
+def test_save_writes_what_it_is_asked_for(runs, pair, tmp_path):
+    found = msseg_jax.find_new_lesions(*pair, model=msseg_jax.load_model(*runs))
     files = {name: tmp_path / f"{name}.nii.gz" for name in ("mask", "probability", "uncertainty")}
     found.save(files["mask"])
     assert [file.is_file() for file in files.values()] == [True, False, False]
@@ -99,22 +99,89 @@ def test_save_writes_what_it_is_asked_for_and_never_replaces_an_input(run, pair,
     np.testing.assert_array_equal(voxels(files["mask"]), found.mask)
     np.testing.assert_array_equal(voxels(files["probability"]), found.probability)
     np.testing.assert_array_equal(voxels(files["uncertainty"]), found.uncertainty)
+    assert found.uncertainty.max() > 0
     assert "new lesion" in (tmp_path / "report.html").read_text()
-    with pytest.raises(msseg_jax.InputError, match="is an input"):
-        found.save(pair[1])
 
 
-def test_images_that_cannot_be_used_are_all_named(run, pair):
-    image = voxels(pair[0])
-    with pytest.raises(msseg_jax.InputError) as missing:
+def test_save_replaces_no_input_and_writes_nothing_if_a_name_is_wrong(run, pair, tmp_path):
+    found = msseg_jax.find_new_lesions(*pair, model=run)
+    before = pair[1].read_bytes()
+    mask = tmp_path / "mask.nii.gz"
+    for wrong, more in (
+        ({"mask": pair[1]}, "is an input"),
+        ({"mask": mask, "probability": pair[0]}, "is an input"),
+        ({"mask": mask, "probability": tmp_path / "x" / ".." / "mask.nii.gz"}, "are the same"),
+        ({"mask": mask, "uncertainty": tmp_path / "u.nii.gz"}, "only one network"),
+        ({"mask": mask, "report": tmp_path / "report.nii.gz"}, "ends in .html"),
+        ({"mask": mask, "report": tmp_path / "no" / "report.html"}, "does not exist"),
+    ):
+        with pytest.raises(msseg_jax.InputError, match=more):
+            found.save(**wrong)
+    assert pair[1].read_bytes() == before
+    assert not mask.exists()
+
+
+def test_all_images_that_cannot_be_used_are_named(run, pair):
+    image = voxels(pair[0]).astype(float)
+    missing = np.where(image > 0, image, np.nan)
+    with pytest.raises(msseg_jax.InputError) as both:
+        msseg_jax.find_new_lesions(missing, 2 * missing, affine=np.eye(4), model=run)
+    lines = str(both.value).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["time01", "time02"]
+    assert all("NaN or infinite" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("image", "affine", "words"),
+    [
+        (np.ones((4, 4, 4)), None, "its affine is missing"),
+        (np.ones((4, 4, 4)), np.eye(3), "affine is "),
+        (np.ones((4, 4, 4)), np.full((4, 4), np.nan), "affine is "),
+        (np.ones((4, 4, 4)), np.diag([1.0, 1, 0, 1]), "cannot be inverted"),
+        (np.ones((4, 4, 4)), "RAS", "not an array of numbers"),
+        (np.ones((4, 4, 4), complex), np.eye(4), "array of complex128"),
+        (np.ones((4, 4, 4), object), np.eye(4), "array of object"),
+        (np.ones((4, 4)), np.eye(4), r"shape \(4, 4\)"),
+        ([[[1.0]]], np.eye(4), "time01 is list"),
+        (None, np.eye(4), "time01 is NoneType"),
+        (nib.MGHImage(np.ones((4, 4, 4), np.float32), np.eye(4)), None, "time01 is MGHImage"),
+    ],
+)
+def test_an_image_of_a_wrong_kind_is_refused_by_name(run, pair, image, affine, words):
+    with pytest.raises(msseg_jax.InputError, match=words):
+        msseg_jax.find_new_lesions(image, pair[1], affine=affine, model=run)
+
+
+def test_arrays_of_other_types_give_the_same_and_are_not_changed(run, pair):
+    arrays = [np.rint(voxels(path)).astype(np.float32) for path in pair]
+    affine = nib.load(pair[0]).affine
+    expected = msseg_jax.find_new_lesions(*arrays, affine=affine, model=run).mask
+    for dtype in (np.float16, np.float64, np.int16, np.int64):
+        others = [np.asfortranarray(array.astype(dtype)) for array in arrays]
+        for other in others:
+            other.setflags(write=False)
+        found = msseg_jax.find_new_lesions(*others, affine=affine.tolist(), model=run)
+        np.testing.assert_array_equal(found.mask, expected)
+
+
+def test_an_image_with_a_file_that_is_gone_is_refused(run, pair, tmp_path):
+    copy = tmp_path / "copy.nii.gz"
+    copy.write_bytes(pair[0].read_bytes())
+    image = nib.load(copy)
+    copy.unlink()
+    with pytest.raises(msseg_jax.InputError, match="time01: its voxels cannot be read"):
         msseg_jax.find_new_lesions(image, pair[1], model=run)
-    assert "time01 is an array, and its affine is missing" in str(missing.value)
-    with pytest.raises(msseg_jax.InputError) as several:
-        msseg_jax.find_new_lesions(
-            image * np.nan, image[1:], voxels(pair[2]), affine=np.diag([2.0, 1, 1, 1]), model=run
-        )
-    assert "time01: " in str(several.value)
-    assert "NaN or infinite" in str(several.value)
+
+
+def test_an_unknown_option_is_refused_with_the_known_ones(run, pair):
+    with pytest.raises(TypeError, match="'treshold' is not an option"):
+        msseg_jax.find_new_lesions(*pair, model=run, treshold=0.5)
+
+
+def test_findings_are_short_in_a_notebook(run, pair):
+    found = msseg_jax.find_new_lesions(*pair, model=run)
+    assert repr(found) == f"<Findings: {found}>"
+    assert len(repr(found)) < 80
 
 
 def test_the_released_weights_are_the_default_and_are_loaded_once(pair, monkeypatch):
@@ -197,12 +264,34 @@ def test_scans_are_prepared_and_their_lesions_lie_on_the_grid_of_the_second(
     assert found.mask.shape == nib.load(visits[1]).shape
     assert 0 < found.mask.sum() < found.mask.size
     assert set(pair.warnings) <= set(found.warnings)
+    assert repr(pair) == f"<PreparedScans: {tmp_path / 'anna'}>"
+
+    before = visits[1].read_bytes()
+    with pytest.raises(msseg_jax.InputError, match="is an input"):
+        found.save(visits[1])
+    with pytest.raises(msseg_jax.InputError, match="lies in"):
+        found.save(tmp_path / "anna" / "new.nii.gz")
+    assert visits[1].read_bytes() == before
+    with pytest.raises(msseg_jax.InputError, match="both given"):
+        msseg_jax.prepare_scans(
+            *visits, tmp_path / "b", brain_masks=(visits[0], None), brain_mask_command="x {input}"
+        )
 
 
-def test_missing_libraries_for_scans_are_named(monkeypatch):
+def test_missing_libraries_for_scans_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(libraries, "LIBRARIES", ("no_such_library",))
+    assert "prepare_scans" in dir(msseg_jax)
     with pytest.raises(msseg_jax.InputError, match=r"no_such_library.*pip install"):
-        msseg_jax.prepare_scans  # noqa: B018
+        msseg_jax.prepare_scans("a.nii.gz", "b.nii.gz", tmp_path / "anna")
+
+
+def test_the_functions_can_be_imported_without_the_libraries_for_scans():
+    code = (
+        "import sys; sys.modules['SimpleITK'] = None; sys.modules['nilearn'] = None\n"
+        "from msseg_jax import *; print(prepare_scans.__name__, find_new_lesions.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "prepare_scans find_new_lesions"
 
 
 def test_importing_msseg_jax_imports_nothing_heavy_and_unknown_names_are_reported():
