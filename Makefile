@@ -12,7 +12,7 @@ test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest
 
 docs: $(VENV)/installed
-	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --write-all docs build/docs
 
 install: $(VENV)/installed
 

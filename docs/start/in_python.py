@@ -41,6 +41,7 @@ found.save(
 
 # %% Score the mask against the true lesions
 scores = msseg_jax.score_mask(results / "new.nii.gz", patient / "ground_truth.nii.gz")
+assert scores["detected"] > 0
 print(f"Dice {scores['Dice']:.2f}, {scores['detected']} of {scores['reference_lesions']} found")
 
 # %% Arrays work as well. Load the model once to use it for many pairs.
