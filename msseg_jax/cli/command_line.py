@@ -69,10 +69,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def did_you_mean(name: str, known: Iterable[str], ending: str = "") -> str:
-    """Return a question that suggests the known name most similar to `name`; "" if none is.
+    """Return the question "Did you mean ...?" with the most similar known name.
+
+    If no known name is similar, return "".
 
     Args:
-      ending: added to the suggestion.
+      ending: text that is added after the suggested name.
     """
     close = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {close[0]}{ending}?" if close else ""

@@ -10,7 +10,7 @@ from msseg_jax.system.interruption import INTERRUPTED
 
 
 def run_command(program: str, work: Callable[[], int]) -> int:
-    """Return the exit status of `work`; 1 after bad input, an error of the system, or Ctrl-C.
+    """Do `work` and return its exit status; return 1 after an InputError, an OSError or Ctrl-C.
 
     Args:
       program: how the user calls the command. Messages on standard error begin with it.
@@ -37,7 +37,7 @@ def status_after(failures: dict[str, str], total: int, what: str) -> int:
     """List failures on standard error, and return the exit status: 1 if there are any, else 0.
 
     Args:
-      failures: reasons by name.
+      failures: {name of a thing that failed: reason}.
       total: number of things that were processed, including those that failed.
       what: what the things are, in the plural, such as 'patients'.
     """

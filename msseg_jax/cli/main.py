@@ -29,10 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-      arguments: the arguments after the name of the program; None: those of this process.
+      arguments: the arguments after the name of the program. None: the arguments of this process.
 
     Returns:
-      The exit status of the command: 0 on success, else what `run` of its module documents.
+      The exit status of the command. 0 means success. For other values, see the function `run` in
+      the module of the command.
 
     Raises:
       SystemExit: with 2 after wrong flags, and with 0 after --help or --version.

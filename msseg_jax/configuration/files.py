@@ -41,7 +41,7 @@ def default() -> ConfigDict:
 
 
 def shipped(name: str) -> ConfigDict:
-    """Return a configuration that comes with the program, such as 'msseg2'; it can be changed."""
+    """Return a configuration that comes with the program, such as 'msseg2'. You can modify it."""
     if name not in names():
         raise InputError(f"{name!r} is not a shipped configuration; expected {', '.join(names())}")
     return _run(_FOLDER / f"{name}.py")

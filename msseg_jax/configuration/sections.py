@@ -168,15 +168,15 @@ class DataSettings(PreprocessingSettings):
             problems.append("folds is 1; expected 0 (no cross-validation), or 2 or more")
         if self.folds and not 0 <= self.fold < self.folds:
             problems.append(
-                f"fold is {self.fold}; expected 0 to {self.folds - 1}, the number of a fold"
+                f"fold is {self.fold}; expected the number of a fold, from 0 to {self.folds - 1}"
             )
         if self.folds and self.validation_patients:
             problems.append(
-                f"validation_patients is {self.validation_patients}; expected 0 with "
-                "config.data.folds, because then a fold is held out"
+                f"validation_patients is {self.validation_patients}; expected 0, because "
+                "config.data.folds is set, and then a fold is held out"
             )
         if not self.folds and self.fold:
-            problems.append(f"fold is {self.fold}; expected 0 without config.data.folds")
+            problems.append(f"fold is {self.fold}; expected 0, because config.data.folds is 0")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -327,7 +327,7 @@ class TrainSettings(Section):
 
 
 class PredictSettings(Section):
-    """The settings with which a network is applied, and its probabilities become a mask."""
+    """The settings for applying a network, and for turning its probabilities into a mask."""
 
     overlap: int = setting(
         14, "overlap of neighbouring tiles, voxels; it must be less than the patch size", ge=0
@@ -342,7 +342,7 @@ class PredictSettings(Section):
         ge=0,
     )
     batch_size: int = setting(
-        4, "tiles per call of the network, if they have the patch size; larger tiles: fewer", ge=1
+        4, "tiles of the patch size per call of the network; fewer if the tiles are larger", ge=1
     )
 
 
@@ -388,7 +388,7 @@ class Configuration(TrainedSettings):
         "model file, or the folder of a run or of a cross-validation; '': random weights",
     )  # fmt: skip
     init_network: int = setting(
-        0, "number of the network in config.init, from 0, if that has several", ge=0
+        0, "number of the network to use, from 0, if config.init has several networks", ge=0
     )
     data: DataSettings = DataSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
@@ -398,7 +398,9 @@ class Configuration(TrainedSettings):
         """Return a message for each contradiction between fields; it begins with a field's name."""
         problems = super().problems() + self.augmentation.problems_with(self.data.patch_size)
         if self.init_network and not self.init:
-            problems.append(f"init_network is {self.init_network}; expected 0 without config.init")
+            problems.append(
+                f"init_network is {self.init_network}; expected 0, because config.init is empty"
+            )
         if self.augmentation.enabled and self.data.device_resident:
             problems.append(
                 "augmentation.enabled is True; expected False with config.data.device_resident, "
@@ -417,7 +419,7 @@ class Configuration(TrainedSettings):
 
 
 def patch_problems(sides: Sequence[int], multiple: int) -> list[str]:
-    """Return a message for each of `sides`, in voxels, that is not a positive multiple."""
+    """Return a message for each side, in voxels, that is not a positive multiple of `multiple`."""
     return [
         f"patch side {side} is not a multiple of {multiple}, but this network halves a patch "
         f"{multiple.bit_length() - 1} times; the nearest possible sides are "

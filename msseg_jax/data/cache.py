@@ -9,10 +9,10 @@ CACHE/format-<n>/<patient>-<key>/        images.npy        (2, D, H, W) int16, n
                                          lesion_voxels.npy (L, 3) int32, where the consensus is 1
                                          affine.npy        (4, 4), voxel indices to scanner mm
 
-See `packing` for the packed formats. A key is a hash of the input files (path, size, time of
-change) and of every setting, so an entry that exists is correct and has passed the checks. An entry
-is written under a temporary name next to its final path, and then renamed. Runs can therefore share
-a cache, and an interrupted run leaves no incomplete entry under a final name.
+See `packing` for the packed formats. A key is a hash of the input files (path, size,
+modification time) and of every setting, so an entry that exists is correct and has passed the
+checks. An entry is written under a temporary name next to its final path, and then renamed. Runs
+can therefore share a cache, and an interrupted run leaves no incomplete entry under a final name.
 """
 
 import contextlib

@@ -77,7 +77,7 @@ class Places:
 
 
 class Batches(ABC):
-    """The share of a run's batches that one process loads, by step: a data source for grain."""
+    """A data source for grain: for each step, the share of the batch that this process loads."""
 
     def __init__(self, places: Places, share: Share, steps: int):
         self._places, self._share, self._steps = places, share, steps

@@ -54,7 +54,7 @@ class Masks:
 
 
 def spacing_of(volume: Volume) -> Spacing:
-    """Return the voxel sides that the header stores. The challenge's program reads the same."""
+    """Return the voxel sides that the header stores. The challenge's program uses them, too."""
     depth, height, width = volume.header.get_zooms()[:3]
     return float(depth), float(height), float(width)
 
@@ -62,7 +62,7 @@ def spacing_of(volume: Volume) -> Spacing:
 def read_masks(
     folder: Path, prediction: Path, probability: Path | None = None, experts: bool = True
 ) -> Masks:
-    """Read the reference maps of a patient's folder, its prediction, and any probability map.
+    """Read a patient's reference maps, its prediction, and its probability map if there is one.
 
     Args:
       experts: whether to read the maps of the experts, if there are any, and not only the

@@ -68,7 +68,8 @@ def challenge_scores(
       reference, prediction: (D, H, W), bool or 0 and 1.
       spacing_mm: voxel sides. They are used in single precision, because the program reads them
         from NIfTI headers, which store them so.
-      agreement: of these masks, or of a box that contains both, if it is already known.
+      agreement: the agreement of these masks, or of a box that contains all their voxels, if it
+        is already known.
 
     Returns:
       Jaccard, Dice, Sensitivity, Specificity, PPV, NPV: of voxels, NaN if not defined.

@@ -30,7 +30,7 @@ class Outputs:
 
     @property
     def are_there(self) -> bool:
-        """Whether all these files exist."""
+        """True if all these files exist."""
         return all(path.is_file() for path in self.paths)
 
     def of(self, patient: str) -> "Outputs":
@@ -108,5 +108,7 @@ def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{folder}: {error}; expected a folder to write in") from error
+            raise InputError(
+                f"{folder}: {error}; expected a folder to write in. Choose another folder."
+            ) from error
         check_output(folder / "patient.nii.gz")

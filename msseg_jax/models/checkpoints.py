@@ -121,15 +121,15 @@ class Checkpoints:
 
     def _not_saved(self, step: int, why: str) -> str:
         return (
-            f"{self._manager.directory}: step {step} could not be stored ({why}); expected free "
-            "space and write permission. Then run the same command again: it resumes from the "
-            f"last complete checkpoint ({max(self.steps(), default='none yet')})."
+            f"{self._manager.directory}: step {step} could not be stored ({why}). Free some disk "
+            "space, or check the write permissions. Then run the same command again: it resumes "
+            f"from the last complete checkpoint ({max(self.steps(), default='none yet')})."
         )
 
     def restore_newest(
         self, model: Tree, optimiser: Tree
     ) -> tuple[int, Tree, Tree, Progress] | None:
-        """Return step, model, optimiser and progress of the newest readable checkpoint.
+        """Return the step, model, optimiser and progress of the newest readable checkpoint.
 
         Args:
           model, optimiser: trees of arrays or shapes, which give the expected shapes.
@@ -152,7 +152,7 @@ class Checkpoints:
         return step, items["model"], items["optimiser"], progress
 
     def restore_newest_model(self, model: Tree) -> tuple[int, Tree] | None:
-        """Return step and model of the newest readable checkpoint; see `restore_newest`."""
+        """Return the step and model of the newest readable checkpoint; see `restore_newest`."""
         newest = self._newest(model=ocp.args.StandardRestore(_abstract(model)))
         return newest and (newest[0], newest[1]["model"])
 
@@ -187,7 +187,7 @@ def _abstract(tree: Tree) -> Tree:
 
 
 def restore_for_inference(run: RunFolder, model_shapes: Tree) -> tuple[Tree, str, int]:
-    """Return model variables, kind ('best' or 'last') and step of a run's checkpoint.
+    """Return the model variables, the kind ('best' or 'last') and the step of a checkpoint.
 
     The best checkpoint is used. If there is none or it cannot be read, the last one is used.
 

@@ -40,9 +40,9 @@ def _about(
 ) -> About:
     """Return the description of the new file.
 
-    A single model file keeps its description. In all other cases the description is new, and its
-    name is that of `output`. It takes over the licence and the attribution of the model files in
-    `paths`, and of the model files from which the runs in `paths` were started.
+    If `paths` is a single model file, its description is kept. If not, a new description is made,
+    with the name of the file `output`. Its licence and its attribution are those of the model files
+    in `paths`, and of the model files from which the runs in `paths` were started.
     """
     earlier = [network.about for network in networks if network.about]
     if len(paths) == 1 and is_model_file(paths[0]):

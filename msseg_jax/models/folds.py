@@ -35,7 +35,7 @@ class Folds:
 
     @property
     def exist(self) -> bool:
-        """Whether this is the folder of a cross-validation."""
+        """True if this is the folder of a cross-validation."""
         return self.file.is_file()
 
     def run(self, fold: int) -> Path:
@@ -88,5 +88,5 @@ def runs_of(models: Sequence[Path], patient: str | None = None) -> list[Path]:
     places = [run.resolve() for run in runs]
     for run, place in zip(runs, places, strict=True):
         if places.count(place) > 1:
-            raise InputError(f"--model: {run} is given twice; expected each model only once")
+            raise InputError(f"--model: {run} is given twice. Give each model only once.")
     return runs

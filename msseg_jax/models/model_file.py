@@ -135,7 +135,7 @@ class _Description(Section):
 
 
 def is_model_file(path: Path) -> bool:
-    """Return whether a path is, or is named like, a model file, and is not a folder of a run."""
+    """Return whether a path is a file, or has the name of a model file and is not a folder."""
     return path.is_file() or (path.suffix == SUFFIX and not path.is_dir())
 
 
@@ -306,10 +306,10 @@ def _variables(file: Any, models: list[SiameseMPUNet]) -> list[dict[str, Any]]:
     }
     found = set(file.keys())
     for word, names in (
-        ("lacks", expected.keys() - found), ("has unknown", found - expected.keys())
+        ("missing", expected.keys() - found), ("unknown", found - expected.keys())
     ):  # fmt: skip
         if names:
-            raise _Damage(f"it {word} tensors: {len(names)}, such as {min(names)}")
+            raise _Damage(f"tensors are {word} ({len(names)} in all), such as {min(names)}")
     for name, leaf in expected.items():
         tensor = file.get_slice(name)
         dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())

@@ -49,7 +49,7 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether the run has a state to continue from. If it has, its configuration is fixed."""
+        """True if the run has a state to continue from. Its configuration is then fixed."""
         return any(path.name.isdigit() for path in (self.checkpoints / "last").glob("*"))
 
     def create_or_continue(self, config: Configuration) -> None:
@@ -63,11 +63,13 @@ class RunFolder:
             writable = os.access(self.path, os.W_OK)
         except OSError as error:
             raise InputError(
-                f"--workdir={self.path}: {error}; expected a folder to write in"
+                f"--workdir={self.path}: {error}; expected a folder to write in. Choose another "
+                "--workdir."
             ) from error
         if not writable:
             raise InputError(
-                f"--workdir={self.path}: is not writable; expected a folder to write in"
+                f"--workdir={self.path}: is not writable; expected a folder to write in. Change "
+                "its permissions, or choose another --workdir."
             )
         if self.begun and (changed := differences(config, self._config())):
             raise InputError(

@@ -1,9 +1,9 @@
 """Align an average brain, which is part of nilearn, with the scan of a head.
 
 The atlas is ICBM 152 2009a nonlinear symmetric: a skull-stripped T1 with maps of its grey and white
-matter at 1 mm (Fonov et al., NeuroImage 2011). It shows healthy brains in T1 contrast. An affine
-transform of it onto a FLAIR shows roughly where the brain is. `brain_mask` then finds the exact
-edge.
+matter at 1 mm (Fonov et al., NeuroImage 2011). It shows healthy brains in T1 contrast. After an
+affine registration to a FLAIR, it shows roughly where the brain is. `brain_mask` then finds the
+exact edge.
 
 Like all brains of the ICBM 152 family, the atlas is about 10 % longer along each axis than the
 brains that it was made from. It is therefore shrunk here. At its original size its edge would lie
@@ -85,7 +85,7 @@ def _voxels(length_mm: float, image: sitk.Image) -> list[int]:
 
 
 def seen(image: sitk.Image) -> sitk.Image:
-    """Return a scan as it is compared with the atlas and with other heads.
+    """Convert a scan to the form in which it is compared with the atlas and with other heads.
 
     Its brightness is normalised (`by_usual`), and its voxels have a side of SEEN_MM.
     """

@@ -18,7 +18,7 @@ def prepare_all(
     """Prepare each patient in the folder `output / patient`, and continue if one fails.
 
     Args:
-      requests: by patient.
+      requests: {patient: request}.
       jobs: number of patients that are prepared at the same time. They share the processors. Each
         patient runs in a separate process, even with one job, because memory may run out for one.
 

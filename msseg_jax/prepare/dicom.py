@@ -100,12 +100,12 @@ def list_series(folder: Path) -> list[Series]:
         more = f" and {len(damaged) - MOST_LISTED} more" if len(damaged) > MOST_LISTED else ""
         raise InputError(
             f"{folder}: these MR images are cut off or damaged: {names}{more}; expected complete "
-            "files. Copy them again, or move them elsewhere if they belong to another series"
+            "files. Copy them again, or move them elsewhere if they belong to another series."
         )
     if not slices:
         raise InputError(
             f"{folder}: contains no DICOM image; expected the files of a FLAIR series. Instead of "
-            "a folder, a NIfTI file can be given"
+            "a folder, you can give a NIfTI file."
         )
     found = [Series(uid, *facts[uid], files) for uid, files in slices.items()]
     return sorted(found, key=lambda s: (not s.number.isdigit(), s.number.zfill(9), s.uid))
@@ -164,7 +164,7 @@ def read_series(folder: Path, pick: str | None = None) -> tuple[sitk.Image, str]
     except RuntimeError as error:
         raise InputError(
             f"{name}: cannot be read ({_last_line(error)}). It is damaged, or compressed in a way "
-            "that is not supported. Export it again"
+            "that is not supported. Export it again."
         ) from error
     return image, str(series)
 
@@ -174,22 +174,22 @@ def _check_stack(name: str, slices: list[DicomSlice]) -> list[DicomSlice]:
     if any(slice_.frames > 1 or slice_.is_enhanced for slice_ in slices):
         raise InputError(
             f"{name}: has several frames per file (enhanced DICOM), which is not supported; "
-            "expected one slice per file. Convert it to NIfTI, for example with dcm2niix"
+            "expected one slice per file. Convert it to NIfTI, for example with dcm2niix."
         )
     if any(slice_.samples > 1 for slice_ in slices):
         raise InputError(
-            f"{name}: its voxels are colours; expected grey values. Choose another series"
+            f"{name}: its voxels contain colours; expected grey values. Choose another series."
         )
     if len(slices) < LEAST_SLICES:
         raise InputError(
             f"{name}: has too few slices; expected at least {LEAST_SLICES} slices of a head. Give "
-            "the folder of a FLAIR"
+            "the folder of a FLAIR."
         )
     axes = slices[0].axes
     if any(s.shape != slices[0].shape or np.abs(s.axes - axes).max() > 1e-3 for s in slices):
         raise InputError(
             f"{name}: its slices differ in orientation or size, like those of a scout; expected "
-            "one stack. Choose another series"
+            "one stack. Choose another series."
         )
     normal = np.cross(*axes)
     ordered = sorted(slices, key=lambda slice_: float(slice_.position_mm @ normal))
@@ -202,8 +202,8 @@ def _check_stack(name: str, slices: list[DicomSlice]) -> list[DicomSlice]:
         one, other = (ordered[twice[0] + k].path.name for k in (0, 1))
         raise InputError(
             f"{name}: {twice.size} slices have the same position as another one ({one} and "
-            f"{other}, for example); expected each slice once. The series contains several volumes "
-            "(echoes, repetitions), or files were copied twice"
+            f"{other}, for example); expected each slice once. Remove files that were copied "
+            "twice. If the series contains several volumes (echoes, repetitions), export only one."
         )
     gaps = np.flatnonzero(np.abs(steps - step) > max(GAP_TOLERANCE * step, 0.02))
     if gaps.size:
@@ -215,14 +215,14 @@ def _check_stack(name: str, slices: list[DicomSlice]) -> list[DicomSlice]:
         more = f" and {gaps.size - MOST_LISTED} more" if gaps.size > MOST_LISTED else ""
         raise InputError(
             f"{name}: slices are {step:.2f} mm apart, except {where}{more}; expected the same "
-            "distance everywhere, so slices are probably missing. Copy or export the series again"
+            "distance everywhere, so slices are probably missing. Copy or export the series again."
         )
     along = positions[-1] - positions[0]
     tilt = float(np.degrees(np.arccos(min(1.0, along @ normal / np.linalg.norm(along)))))
     if tilt > TILT_TOLERANCE_DEGREES:
         raise InputError(
             f"{name}: its stack of slices leans by {tilt:.1f} degrees (a tilted gantry); expected "
-            "slices exactly above each other. Resample it, for example with dcm2niix"
+            "slices exactly above each other. Resample it, for example with dcm2niix."
         )
     return ordered
 

@@ -47,7 +47,8 @@ def _file_state(path: Path) -> list[str | int]:
         state = path.stat()
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error}); expected the file of a brain mask"
+            f"{path}: cannot be read ({error}); expected the file of a brain mask. Check the path "
+            "and the permissions."
         ) from error
     return [str(path.resolve()), state.st_size, state.st_mtime_ns]
 
@@ -62,12 +63,12 @@ def check_place(folder: Path, is_made: bool, overwrite: bool) -> None:
     if not is_made and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
             f"{folder}: already exists, and was not made by this program (it has no {RECORD}); "
-            "expected a new or an empty folder: choose another name"
+            "expected a new or an empty folder. Choose another name."
         )
     if is_made and overwrite:
         others = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
         if others:
             raise InputError(
                 f"{folder}: also holds {', '.join(others)}. These were not made by this program, "
-                "and --overwrite would delete them. Move them to another folder first"
+                "and --overwrite would delete them. Move them to another folder first."
             )

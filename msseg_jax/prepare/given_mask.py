@@ -55,7 +55,7 @@ def check_command(command: str) -> list[str]:
     if missing:
         raise InputError(
             f"--brain_mask_command={command}: does not contain {' or '.join(missing)}; expected a "
-            'command with both, such as "mri_synthstrip -i {input} -m {output}"'
+            'command with both, such as "mri_synthstrip -i {input} -m {output}".'
         )
     return words
 
@@ -84,7 +84,9 @@ def run_command(words: list[str], scan: Scan) -> sitk.Image:
                 stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
             )  # fmt: skip
         except OSError as error:
-            raise InputError(f"{label}: cannot be started ({error}). Is it installed?") from error
+            raise InputError(
+                f"{label}: cannot be started ({error}). Check that it is installed."
+            ) from error
         if done.returncode:
             raise InputError(
                 f"{label}: failed with exit status {done.returncode}{_last_lines(done.stdout)}"
@@ -93,8 +95,9 @@ def run_command(words: list[str], scan: Scan) -> sitk.Image:
         if written is None:
             names = ", ".join(sorted(p.name for p in folder.iterdir()))
             raise InputError(
-                f"{label}: succeeded, but wrote no mask; expected {{output}}, or that name with "
-                f"_mask or _bet added. The folder contains: {names}{_last_lines(done.stdout)}"
+                f"{label}: the program succeeded, but wrote no mask; expected the file {{output}}, "
+                f"or that name with _mask or _bet added. The folder contains: {names}"
+                f"{_last_lines(done.stdout)}"
             )
         try:
             volume = read_volume(written)
@@ -120,11 +123,11 @@ def _on_grid_of(scan: Scan, name: str, mask: np.ndarray, affine: np.ndarray) -> 
     whole_mm3 = mask.sum() * np.prod(image.GetSpacing())
     inside_mm3 = sitk.GetArrayFromImage(there).sum() * np.prod(scan.image.GetSpacing())
     if not whole_mm3:
-        raise InputError(f"{name}: the mask is empty; expected 1 inside the brain")
+        raise InputError(f"{name}: the mask is empty; expected 1 inside the brain. Check the mask.")
     if inside_mm3 < LEAST_INSIDE * whole_mm3:
         raise InputError(
             f"{name}: only {100 * inside_mm3 / whole_mm3:.0f} % of the mask lies in the field of "
             f"view of {scan.path}; expected at least {100 * LEAST_INSIDE:.0f} %. Give a mask that "
-            "was made from this visit"
+            "was made from this visit."
         )
     return there

@@ -45,7 +45,7 @@ def volume_ml(mask: sitk.Image) -> float:
 
 
 def without_peaks(image: sitk.Image) -> sitk.Image:
-    """Scale an image to 0 to 1 and clip its brightest voxels, as registrations need it."""
+    """Scale an image to the range from 0 to 1, and clip its brightest voxels, for registrations."""
     array = sitk.GetArrayFromImage(image)
     peak = float(np.percentile(array[array > array.mean()], PEAK_PERCENTILE))
     return sitk.Clamp(image, sitk.sitkFloat32, 0.0, peak) / peak
@@ -67,7 +67,7 @@ def capped(image: sitk.Image) -> sitk.Image:
 
 
 def without_fat(image: sitk.Image, brain: float) -> sitk.Image:
-    """Scale an image to 0 to 1, and darken the voxels that are brighter than any brain.
+    """Scale an image to the range from 0 to 1, and darken voxels that are brighter than any brain.
 
     Without fat suppression, the scalp is the brightest tissue. Its edge is then as strong as the
     edge of the brain.

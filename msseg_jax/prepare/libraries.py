@@ -1,4 +1,4 @@
-"""Check the libraries that only the preparation of scans needs, without importing them."""
+"""Check that the libraries for preparing scans are installed, without importing them."""
 
 from importlib.util import find_spec
 
@@ -8,7 +8,7 @@ LIBRARIES = ("SimpleITK", "nilearn")
 
 
 def check_libraries() -> None:
-    """Raise InputError, naming the command that installs them, if a library is missing."""
+    """Raise InputError if a library is missing. The message names the command to install it."""
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise InputError(

@@ -124,6 +124,6 @@ def check_match(middle: Middle, names: str) -> Alignment:
             f"{names}: the visits are not aligned after registration. Edges inside the brain have "
             f"a correlation of {alignment.correlation:.2f} (expected at least {LEAST_CORRELATION}) "
             f"and lie {alignment.displacement_mm:.1f} mm apart (expected at most {FAILED_MM:g} "
-            "mm). Are both FLAIRs of one patient, with most of the brain in view?"
+            "mm). Check that both are FLAIRs of one patient, with most of the brain in view."
         )
     return alignment

@@ -99,7 +99,7 @@ def prepare_patient(
             return Prepared(folder, record, was_there=True)
         raise InputError(
             f"{folder}: holds a pair that was prepared from other scans or with other options; "
-            "expected a separate folder for each pair. Choose another folder, or use --overwrite"
+            "expected a separate folder for each pair. Choose another folder, or use --overwrite."
         )
     with whole_folder(folder, replace=True) as new:
         fields = _prepare_in(new, folder.name, request, words, scans, clock)

@@ -90,7 +90,7 @@ def _upright_grid(brain: sitk.Image) -> sitk.Image:
 
 
 def _resampled(image: sitk.Image, grid: sitk.Image, how: int) -> np.ndarray:
-    """Resample to an array (z, y, x): towards the head, the back and the patient's left."""
+    """Resample to an array with axes that point to the head, the back and the patient's left."""
     return sitk.GetArrayFromImage(sitk.Resample(image, grid, sitk.Transform(), how, 0))
 
 

@@ -92,7 +92,7 @@ def read_record(path: Path) -> PairRecord:
     except InputError as error:
         raise InputError(
             f"{path}: is damaged, or was written by another version of this program ({error}). "
-            "Choose another folder, or use --overwrite"
+            "Choose another folder, or use --overwrite."
         ) from error
 
 

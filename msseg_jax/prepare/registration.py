@@ -1,4 +1,6 @@
-"""Register images with SimpleITK's optimisers, from a distant start to a tenth of a voxel.
+"""Register images with SimpleITK's optimisers.
+
+The images may be far apart at the start. The result is accurate to about a tenth of a voxel.
 
 A transform maps points of the fixed image to points of the moving image, in scanner mm (LPS, ITK's
 axes). `sitk.Resample(moving, fixed, transform)` expects this direction.

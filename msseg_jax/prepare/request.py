@@ -30,13 +30,13 @@ def find_scans(root: Path) -> dict[str, tuple[Path, Path]]:
     """
     if not root.is_dir():
         raise InputError(
-            f"{root}: no such folder; expected a folder with one subfolder per patient (--dataset)"
+            f"{root}: no such folder; expected a folder with one subfolder per patient (--dataset)."
         )
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise InputError(
-            f"{root}: contains no patient folder; expected <patient>/time01.nii.gz and "
-            "<patient>/time02.nii.gz, for example"
+            f"{root}: contains no patient folder; expected, for example, <patient>/time01.nii.gz "
+            "and <patient>/time02.nii.gz."
         )
     problems: list[str] = []
     scans = {}

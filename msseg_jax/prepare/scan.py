@@ -13,7 +13,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.nifti import SUFFIXES, check_finite, read_volume
 
 EXTENT_MM = (60.0, 600.0)  # field of view along each axis: from a slab of a head to a large coil
-MOST_SPACING_MM = 8.0  # coarsest voxel spacing; lesions of 3 mm are invisible well below it
+MOST_SPACING_MM = 8.0  # coarsest voxel spacing; a much finer one already hides lesions of 3 mm
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
 
     Raises:
       InputError: The file does not exist or cannot be read. It contains NaN, its grid is sheared,
-        the image is constant, or no head has its extent. The message names the file.
+        the image is constant, or its field of view is too small or too large for a head. The
+        message names the file.
     """
     path = Path(path)
     said, is_oriented = None, True
@@ -44,7 +45,7 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
     elif path.is_file() and not path.name.endswith(SUFFIXES):
         raise InputError(
             f"{path}: is neither a NIfTI file nor a folder; expected a NIfTI file (.nii or "
-            ".nii.gz), or the folder of a DICOM series"
+            ".nii.gz), or the folder of a DICOM series. Convert it, or give another file."
         )
     else:
         volume = read_volume(path)
@@ -54,13 +55,15 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
     _check_extent(path, image)
     array = sitk.GetArrayFromImage(image)
     if not np.isfinite(array).all():
-        raise InputError(f"{path}: some voxels are NaN or infinite; expected finite numbers")
+        raise InputError(
+            f"{path}: some voxels are NaN or infinite; expected finite numbers. Export it again."
+        )
     if array.min() == array.max():
         raise InputError(
-            f"{path}: every voxel is {array.flat[0]:g}; expected a FLAIR image. Export it again"
+            f"{path}: every voxel is {array.flat[0]:g}; expected a FLAIR image. Export it again."
         )
     if array.max() <= 0:
-        raise InputError(f"{path}: no voxel is above 0; expected a FLAIR image. Export it again")
+        raise InputError(f"{path}: no voxel is above 0; expected a FLAIR image. Export it again.")
     return Scan(path, image, said, _digest(image), is_oriented)
 
 
@@ -72,8 +75,8 @@ def check_two_visits(time01: Scan, time02: Scan) -> None:
     )
     if np.array_equal(first, second):
         raise InputError(
-            f"{time01.path} and {time02.path} hold the same voxels; expected two visits, but the "
-            "same scan was given twice"
+            f"{time01.path} and {time02.path} hold the same voxels: the same scan was given twice; "
+            "expected the scans of two visits. Check both paths."
         )
 
 
@@ -84,7 +87,8 @@ def _check_right_angles(path: Path, affine: np.ndarray) -> None:
     if lean > TILT_TOLERANCE_DEGREES:
         raise InputError(
             f"{path}: its axes are {lean:.1f} degrees away from right angles (a tilted gantry, or "
-            "an affine registration written into the header); expected right angles. Resample it"
+            "an affine registration written into the header); expected right angles. Resample it "
+            "to such a grid."
         )
 
 
@@ -96,13 +100,14 @@ def _check_extent(path: Path, image: sitk.Image) -> None:
         said = " x ".join(f"{mm:.0f}" for mm in extent_mm)
         raise InputError(
             f"{path}: its field of view is {said} mm; expected {low:.0f} to {high:.0f} mm along "
-            "each axis for a scan of a head. Is it another image, or is its voxel size wrong?"
+            "each axis for a scan of a head. Check that it is such a scan, and that the voxel size "
+            "in its header is right."
         )
     if (spacing_mm > MOST_SPACING_MM).any():
         said = " x ".join(f"{mm:.1f}" for mm in spacing_mm)
         raise InputError(
             f"{path}: its voxels measure {said} mm; expected at most {MOST_SPACING_MM:.0f} mm, "
-            "because lesions are smaller than that. Give a scan with smaller voxels"
+            "because lesions are smaller than that. Give a scan with smaller voxels."
         )
 
 

@@ -1,7 +1,7 @@
 """Run several tasks of the preparation at the same time, each in one thread.
 
 ITK splits sums between its threads. The last digits of a sum then depend on the number of threads,
-and even on the order in which they finish. A registration carries such differences on, and bias
+and even on the order in which they finish. Such differences remain after a registration, and bias
 correction can amplify them to some per cent. Therefore each ITK filter uses one thread only, and
 results are bit-identical for any number of processors.
 """

@@ -1,8 +1,8 @@
 """Register the visits, and find the brain in each.
 
-The two tasks use each other's results. First the whole heads are registered, which works from a
-distant start. An atlas then finds the brain in each visit. Finally the visits are registered inside
-the brains only, so that movements of jaw, neck and scalp have no influence.
+The two tasks use each other's results. First the whole heads are registered, which works even if
+they are far apart. Then the brain is found in each visit with an atlas. Finally the visits are
+registered inside the brains only, so that movements of jaw, neck and scalp have no influence.
 """
 
 import math
@@ -47,7 +47,7 @@ COMPARE_MM = 2.0  # voxel side for the correlations that decide if a result is a
 # pairs.
 LEAST_ATLAS = 0.6  # correlation of a scan with the atlas
 SIZES = (0.8, 1.2)  # size of a brain relative to the atlas, along any direction
-SURE_ATLAS = 0.8  # correlation with the atlas; from here on no further search is done
+SURE_ATLAS = 0.8  # correlation with the atlas above which the result is accepted at once
 LEAST_VISITS = 0.5  # correlation of the visits inside the brain
 LEAST_GREY_TO_WHITE = 0.95  # ratio of brightness; above 1 in FLAIR, below 1 in T1
 MOST_MIRROR_GAIN = 0.02  # gain of correlation if one visit is mirrored
@@ -86,7 +86,7 @@ class Registered:
 def register_visits(
     scans: tuple[Scan, Scan], brains: tuple[sitk.Image | None, sitk.Image | None] = (None, None)
 ) -> Registered:
-    """Register two visits, which may be up to 30 degrees and any distance apart.
+    """Register two visits. They may be any distance apart, and rotated by up to 30 degrees.
 
     Args:
       brains: masks that the user gives, each on its visit's grid. If both are None, the atlas finds
@@ -122,7 +122,7 @@ def look_at(scan: Scan, otherwise: str = GIVE_MASKS) -> Visit:
 
 
 def _find_brains(scans: tuple[Scan, Scan]) -> tuple[tuple[Visit, Visit], sitk.Transform]:
-    """Find both brains with the atlas, and the transform between the visits to a few mm."""
+    """Find both brains with the atlas. Also find the transform between the visits, to a few mm."""
     atlas, heads = load_atlas(), (seen(scans[0].image), seen(scans[1].image))
     pose = _pose(atlas, scans[0], heads[0])
     transform = _match_heads(scans, heads, [])
@@ -148,20 +148,20 @@ def _pose(atlas: Atlas, scan: Scan, head: sitk.Image) -> sitk.Transform:
     try:
         return find_pose(atlas, head)
     except RuntimeError as error:
-        raise _no_head(scan, "an average brain overlaps with it at no position") from error
+        raise _no_head(scan, "an average brain does not overlap with it at any position") from error
 
 
 def _no_head(scan: Scan, found: str) -> InputError:
     return InputError(
         f"{scan.path}: no head was found in it ({found}); expected a FLAIR of a head with most of "
-        "the brain in view. Look at the image"
+        "the brain in view. Look at the image."
     )
 
 
 def _match_heads(
     scans: tuple[Scan, Scan], heads: tuple[sitk.Image, sitk.Image], more: list[sitk.Transform]
 ) -> sitk.Euler3DTransform:
-    """Register the visits by the whole heads, to a few mm."""
+    """Register the whole heads of the visits, with an accuracy of a few mm."""
     cut = [capped(head) for head in heads]
     masks = [sitk.OtsuThreshold(isotropic(head, PROBE_MM), 0, 1) for head in cut]
     first, second = (centre_of(mask) for mask in masks)
@@ -172,7 +172,7 @@ def _match_heads(
     except RuntimeError as error:
         raise InputError(
             f"{scans[0].path} and {scans[1].path}: the visits do not overlap at any rotation that "
-            "was tried; expected two scans of one head. Look at both"
+            "was tried; expected two scans of one head. Look at both scans."
         ) from error
 
 
@@ -213,7 +213,7 @@ def _find_in(
         raise InputError(
             f"{scan.path}: grey matter is {ratio:.2f} times as bright as white matter; expected at "
             f"least {LEAST_GREY_TO_WHITE:g} times, as in a FLAIR. This looks like a T1-weighted "
-            f"image. If it is a FLAIR, {otherwise}"
+            f"image. If it is a FLAIR, {otherwise}."
         )
     return Visit(scan, flat, brain, to_atlas, found, ratio)
 
@@ -253,12 +253,12 @@ def check_volume(brain: sitk.Image, name: str, otherwise: str = GIVE_MASKS) -> N
     if not low <= (found_ml := volume_ml(brain)) <= high:
         raise InputError(
             f"{name}: the brain mask has a volume of {found_ml:.0f} ml; expected {low:.0f} to "
-            f"{high:.0f} ml for an adult. Look at the scan, and {otherwise}"
+            f"{high:.0f} ml for an adult. Look at the scan, and {otherwise}."
         )
 
 
 def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registered:
-    """Register the visits inside their brains only, to a fraction of a voxel."""
+    """Register the visits inside their brains only, with an accuracy of a fraction of a voxel."""
     for visit in visits:
         check_volume(visit.brain, str(visit.scan.path))
     first, second = visits
@@ -276,12 +276,13 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
         raise InputError(
             f"{names}: left and right are swapped in one visit. The visits match better if one is "
             f"mirrored (correlation {mirrored:.2f} instead of {as_they_are:.2f}). Export both "
-            "again from the original files of the scanner"
+            "again from the original files of the scanner."
         )
     if not reached >= LEAST_VISITS:
         raise InputError(
             f"{names}: the visits do not match inside the brain. Their correlation is "
-            f"{reached:.2f}; expected at least {LEAST_VISITS}. Are both FLAIRs of one patient?"
+            f"{reached:.2f}; expected at least {LEAST_VISITS}. Check that both are FLAIRs of one "
+            "patient."
         )
     return Registered(visits, transform, reached, mirrored - as_they_are)
 

@@ -10,10 +10,11 @@ from PIL import Image
 from msseg_jax.report.view import AxialView
 from msseg_jax.volumes.grids import bounding_box
 
-MARGIN_MM = 6.0  # of the pictures around the brain
+MARGIN_MM = 6.0  # margin of the pictures around the brain
 MOST_SLICES = 24  # upper bound for one pair
 SHOWN_SHARE = 0.5  # a slice shows a lesion if it has this share of its largest cross-section
-WINDOW = (0.5, 99.8)  # percentiles inside the brain that are drawn in black and white
+# Percentiles inside the brain. The first is drawn black, the second white.
+WINDOW = (0.5, 99.8)
 JPEG_QUALITY = 90
 
 
@@ -31,8 +32,8 @@ class LesionOutline:
 class PageSlice:
     """One axial slice of both visits."""
 
-    number: int  # from the lowest, 1
-    height_mm: float  # scanner z
+    number: int  # 1 for the lowest slice of the volume
+    height_mm: float  # z of the slice in scanner coordinates
     pictures: tuple[str, str]  # data URIs, first and second visit
     pixels: tuple[int, int]  # columns and rows
     pixel_mm: tuple[float, float]  # width and height of a pixel
@@ -40,7 +41,7 @@ class PageSlice:
 
     @property
     def size_mm(self) -> tuple[float, float]:
-        """Width and height."""
+        """Width and height of the pictures in mm."""
         return self.pixels[0] * self.pixel_mm[0], self.pixels[1] * self.pixel_mm[1]
 
 
@@ -50,10 +51,10 @@ def make_slices(
     brain: np.ndarray,
     lesions: dict[str, np.ndarray],
 ) -> tuple[list[PageSlice], dict[str, int]]:
-    """Draw the slices of a pair that show its lesions, from the head down.
+    """Draw the slices of a pair that show its lesions, from the highest to the lowest.
 
     Args:
-      visits: the first and the second, (D, H, W).
+      visits: the images of the first and the second visit, (D, H, W) each.
       brain: (D, H, W) bool.
       lesions: {'reference' or 'prediction': numbered lesions, (D, H, W) int}.
 
@@ -107,7 +108,7 @@ def choose_slices(
 
     Returns:
       The numbers of the chosen slices, and {name of a lesion: the chosen slice with most of it}.
-      The second leaves out the lesions that are in none of the chosen slices.
+      This dictionary leaves out the lesions that no chosen slice contains.
     """
     areas: dict[str, np.ndarray] = {}  # name of a lesion: (slices,) voxels
     for kind, array in labels.items():

@@ -6,10 +6,10 @@ from msseg_jax.system.errors import InputError
 
 
 def check_there(*paths: Path | None) -> None:
-    """Raise InputError if any of the paths does not exist. The message names all of these.
+    """Raise InputError if any of the paths does not exist. The message names all missing paths.
 
-    None is skipped. Without this check, a missing file that is read late would be noticed only in
-    the middle of the work.
+    Arguments that are None are skipped. Without this check, a missing file that is read late would
+    be noticed only in the middle of the work.
     """
     missing = [str(path) for path in paths if path is not None and not path.exists()]
     if missing:
@@ -17,7 +17,7 @@ def check_there(*paths: Path | None) -> None:
 
 
 def check_folder(flag: str, folder: Path, expected: str) -> None:
-    """Raise InputError, with the name of the flag, if a folder does not exist.
+    """Raise InputError if a folder does not exist. The message names the flag.
 
     Args:
       flag: the flag or field that gives the folder, such as '--dataset'.

@@ -34,7 +34,8 @@ CLEAN_UP_S = 20.0  # time that a process has to clean up when it must end
 def for_each(work: Callable[[T], R], patients: Sequence[T], description: str) -> list[R]:
     """Return `work(patient)` for each patient, in order.
 
-    Uses as many processors as the memory allows, and shows a progress bar on a terminal.
+    The function uses as many processors as the memory allows, and shows a progress bar on a
+    terminal.
     """
     # Threads suffice, because long calls of NumPy, SciPy and zlib release Python's global lock.
     fit_in_memory = int(memory_bytes() / 2 / PATIENT_BYTES)

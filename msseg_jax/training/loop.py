@@ -31,7 +31,7 @@ from msseg_jax.training.validation import Validation
 def train(
     config: Configuration, run: RunFolder, data: TrainingSet, initial: TrainedNetwork | None
 ) -> None:
-    """Train the run of a folder, from its last checkpoint if it has one.
+    """Train the run in a folder. Continue from its last checkpoint if it has one.
 
     Args:
       run: folder that `create_or_continue` has prepared.
@@ -39,8 +39,8 @@ def train(
       initial: result of `initial_network`.
 
     Raises:
-      InputError: before any work: a field, file or folder is invalid. During the training: the
-        loss or the gradient is not finite, or a file cannot be written.
+      InputError: before the training, if a field, file or folder is invalid. During the training,
+        if the loss or the gradient is not finite, or if a file cannot be written.
       Stopped: the run was asked to stop, and its state is stored.
     """
     devices = jax.local_devices()
@@ -108,7 +108,7 @@ class Training:
         self._log = log
         self._interruption = interruption
         self._keeps_best = keeps_best
-        # Whether any process was asked to stop: result of the last step, and of the step before.
+        # Whether any process was asked to stop, as the last step and the step before it found.
         self._any_asked: Any = False
         self._any_asked_before: Any = False
 
@@ -192,7 +192,7 @@ class Training:
 def _keep(
     config: Configuration, run: RunFolder, data: TrainingSet, initial: TrainedNetwork | None
 ) -> None:
-    """Store configuration, data split and preprocessing, after checking that processes agree."""
+    """Check that the processes agree, then store configuration, data split and preprocessing."""
     processes.require_same("the data", json.dumps(data.split) + str(data.preprocessing))
     record = None
     if initial is not None:

@@ -78,7 +78,7 @@ def _layout(patients: list[Entry]) -> dict[str, Layout]:
 def cut(
     volumes: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], patch_size: int
 ) -> dict[str, jax.Array]:
-    """Cut the patches of a batch of places. They are bit-identical to those of `PatchBatches`.
+    """Cut patches at the positions in a batch. They are bit-identical to those of `PatchBatches`.
 
     Args:
       volumes: from `read_volumes`.

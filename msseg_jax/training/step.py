@@ -92,7 +92,8 @@ def loaded_step(
     """Run `train_step` on a batch as the loader provides it.
 
     Args:
-      batch: packed patches from `PatchBatches`; or places from `PlaceBatches`, with `volumes`.
+      batch: a batch of `PatchBatches` (packed patches), or of `PlaceBatches` (the positions at
+        which patches are cut from `volumes`).
       volumes: result of `resident_volumes.read_volumes`; empty if patches are cut on the host.
     """
     if volumes:

@@ -25,7 +25,7 @@ OUTLIER = 2.5  # standard deviations, estimated from the median absolute deviati
 
 @dataclass(frozen=True)
 class Alignment:
-    """How well two visits match inside the brain."""
+    """Measures of how well two visits match inside the brain."""
 
     displacement_mm: float  # mean over the brain's voxels, of the motion that is left
     correlation: float  # of the band-pass filtered visits, before any motion is undone

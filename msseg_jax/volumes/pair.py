@@ -27,7 +27,7 @@ class Pair:
 
 
 def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) -> Pair:
-    """Read all volumes of a patient, and check each of them and that they agree.
+    """Read all volumes of a patient, check each of them, and check that they agree.
 
     Args:
       read: returns the volume of a path. It may take volumes from memory.
@@ -51,8 +51,8 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
             )
     if time01 and time02 and np.array_equal(time01.array, time02.array):
         problems.append(
-            f"{patient.time01} and {patient.time02} contain the same voxels. Expected two visits, "
-            "but the same scan was given twice."
+            f"{patient.time01} and {patient.time02} contain the same voxels: the same scan was "
+            "given twice. Expected the scans of two visits. Check both paths."
         )
     mask = None
     if patient.brain_mask:
@@ -71,7 +71,11 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
         assert target is not None  # as above
         outside = int(target[~brain].sum())
         if outside:
-            logger.warning("%s: %d voxels outside the brain are set to 0", path, outside)
+            logger.warning(
+                "%s: %d voxels outside the brain have the value 1. They are set to 0.",
+                path,
+                outside,
+            )
             target *= brain
         maps.append(target)
     stacked = np.stack(maps) if maps else np.zeros((0, *brain.shape), dtype=np.uint8)

@@ -32,7 +32,10 @@ class Resampling:
         return _along_each_axis(_nearest, array, self._old_positions())
 
     def new_affine(self, old_affine: np.ndarray) -> np.ndarray:
-        """Return the new grid's affine from the old one's: (4, 4), voxel indices to scanner mm."""
+        """Return the affine of the new grid, given the affine of the old grid.
+
+        Both are (4, 4), voxel indices to scanner mm.
+        """
         to_old = np.diag([*self.scale, 1.0])
         to_old[:3, 3] = [positions[0] for positions in self._old_positions()]
         return old_affine @ to_old

@@ -1,4 +1,4 @@
-"""How a command ends: its exit status, and its message on standard error."""
+"""Test how a command ends: its exit status, and its message on standard error."""
 
 import contextlib
 import io

@@ -51,7 +51,7 @@ def test_overrides_reach_the_configuration():
         ),
         (
             ["--mode=cross_validate", "--config.data.folds=5", "--config.data.fold=5"],
-            "config.data.fold is 5; expected 0 to 4",
+            "config.data.fold is 5; expected the number of a fold, from 0 to 4",
         ),
         (["--config.data.patch_size=50"], "patch side 50 is not a multiple of 8"),
         (["--config.train.batch_size=many"], "--config.train.batch_size=many"),

@@ -68,7 +68,7 @@ def test_msseg2_has_the_constants_of_the_paper():
         ("data.workers", 0, "1 or more"),
         ("data.folds", 1, "0 .no cross-validation., or 2 or more"),
         ("data.folds", -2, "expected 0 or more"),
-        ("data.fold", 1, "0 without config.data.folds"),
+        ("data.fold", 1, "fold is 1; expected 0, because config.data.folds is 0"),
         ("model.widths", (6,), "2 or more values"),
         ("model.dropout_rate", 1.0, "less than 1"),
         ("train.batch_size", 0, "1 or more"),
@@ -89,9 +89,13 @@ def test_invalid_values_are_refused_with_the_name_of_the_field(field, value, mes
 @pytest.mark.parametrize(
     ("fold", "validation_patients", "message"),
     [
-        (5, 0, "config.data.fold is 5; expected 0 to 4"),
-        (-1, 0, "config.data.fold is -1; expected 0 to 4"),
-        (0, 2, "config.data.validation_patients is 2; expected 0 with config.data.folds"),
+        (5, 0, "config.data.fold is 5; expected the number of a fold, from 0 to 4"),
+        (-1, 0, "config.data.fold is -1; expected the number of a fold, from 0 to 4"),
+        (
+            0,
+            2,
+            "config.data.validation_patients is 2; expected 0, because config.data.folds is set",
+        ),
     ],
 )
 def test_a_fold_must_exist_and_excludes_validation_patients(fold, validation_patients, message):

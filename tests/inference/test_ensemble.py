@@ -158,7 +158,7 @@ def test_patients_are_skipped_only_if_every_requested_output_exists(
     [
         (1, "--uncertainty={out}", "is only one network. Expected several"),
         (2, "--uncertainty={new}", "the same as --output; expected different paths"),
-        (2, "--model={first}", "one is given twice; expected each model only once"),
+        (2, "--model={first}", "one is given twice. Give each model only once."),
         (2, "--uncertainty={page}", "expected a name that ends in .nii"),
     ],
 )

@@ -276,7 +276,7 @@ def test_multi_frame_files_are_listed_together_with_other_series(tmp_path):
 def test_refuses_colour_images(tmp_path):
     grey = sitk.Cast(make_image(), sitk.sitkUInt8)
     write_series(tmp_path, sitk.Compose(grey, grey, grey))
-    with pytest.raises(InputError, match="voxels are colours; expected grey values"):
+    with pytest.raises(InputError, match="voxels contain colours; expected grey values"):
         read_series(tmp_path)
 
 

@@ -257,7 +257,8 @@ def test_the_output_of_a_program_may_be_no_valid_text(program, scan):
 def test_a_program_that_succeeds_without_a_mask_has_its_own_message(program, scan):
     program.write("pathlib.Path(sys.argv[2]).with_suffix('').touch()", "print('done')")
     check_said(
-        program, scan, "succeeded, but wrote no mask; expected {output}, or that name with",
+        program, scan,
+        "the program succeeded, but wrote no mask; expected the file {output}, or that name with",
         "The folder contains: flair.nii.gz, mask.nii. Its last output:\n  done",
     )  # fmt: skip
 
@@ -277,7 +278,7 @@ def test_refuses_a_program_that_is_not_installed(scan):
     with pytest.raises(InputError) as error:
         run_command(check_command("no_such_bet {input} {output}"), scan)
     assert "no_such_bet '{input}' '{output}') for visit 1.nii.gz: cannot be" in str(error.value)
-    assert str(error.value).endswith("Is it installed?")
+    assert str(error.value).endswith("Check that it is installed.")
 
 
 def test_a_command_is_split_into_words():

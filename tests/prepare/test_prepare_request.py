@@ -192,5 +192,7 @@ def test_refuses_a_folder_that_is_missing_or_holds_no_patient(tmp_path):
     with pytest.raises(InputError, match=r"absent: no such folder; expected .* \(--dataset\)"):
         find_scans(tmp_path / "absent")
     make(tmp_path, "time01.nii.gz", "time02.nii.gz", ".cache/time01.nii.gz")
-    with pytest.raises(InputError, match="contains no patient folder; expected <patient>/time01"):
+    with pytest.raises(
+        InputError, match="contains no patient folder; expected, for example, <patient>/time01"
+    ):
         find_scans(tmp_path)

@@ -267,7 +267,7 @@ def _cut_off(path):
         (
             "flair.nii.gz",
             _metres,
-            "field of view is 0 x 0 x 0 mm; expected 60 .* is its voxel size wrong",
+            "field of view is 0 x 0 x 0 mm; expected 60 .* voxel size in its header is right",
         ),
         ("flair.nii.gz", _coarse, r"voxels measure 7\.0 x 6\.0 x 8\.5 mm; expected at most 8 mm"),
         ("flair.nii.gz", _four_dimensions, r"4 dimensions, \(10, 12, 14, 2\)\. Expected 3"),

@@ -300,7 +300,7 @@ def test_a_network_that_does_not_exist_is_refused(
     ("init", "number", "message"),
     [
         ("weights", -1, "config.init_network is -1; expected 0 or more"),
-        ("", 1, "config.init_network is 1; expected 0 without config.init"),
+        ("", 1, "config.init_network is 1; expected 0, because config.init is empty"),
     ],
 )
 def test_invalid_fields_are_refused(small_config, init, number, message):

@@ -76,7 +76,7 @@ def multiply_signal(
 
 
 def bias_field(appearance: Appearance, image: np.ndarray) -> np.ndarray | float:
-    """Return the smooth, positive factor of the coil, (S, S, S) float32; 1.0 if bias is None."""
+    """Return the bias field, a smooth positive factor (S, S, S) float32; 1.0 if bias is None."""
     if appearance.bias is None:
         return 1.0
     return np.exp(spline_field(appearance.bias, image.shape[0]))
@@ -94,8 +94,9 @@ def thicken_slices(
 ) -> np.ndarray:
     """Average over thick slices along an axis, then interpolate linearly between their centres.
 
-    Beyond the outer centres the line is extrapolated, so a ramp stays a ramp. Where the brain
-    fills too little of the outer slices for that, the mean of the outermost slice is used instead.
+    Beyond the centres of the outermost slices, the intensities are extrapolated linearly, so a ramp
+    stays a ramp. Where these slices contain too little brain for an extrapolation, the mean of the
+    outermost slice is used instead.
 
     Args:
       thickness_voxels: thickness of a slice, 1 or more. With 1 and phase 0 nothing changes.
@@ -136,8 +137,8 @@ def _inside(
 def _slice_matrices(size: int, thickness: float, phase: float) -> tuple[np.ndarray, np.ndarray]:
     """Return two (size, size) float32 matrices that average over slices and interpolate back.
 
-    Beyond the outer centres, the first matrix extrapolates the line, and the second repeats the
-    outer means.
+    They differ only beyond the centres of the outermost slices. There, the first matrix
+    extrapolates linearly, and the second repeats the mean of the outermost slice.
     """
     slices = int(np.ceil(size / thickness + phase))
     # Voxel i covers the interval from i to i + 1. If the patch cuts a slice, only the part of the

@@ -20,7 +20,7 @@ def control_points(cells: int) -> int:
 
 
 def cells(control: np.ndarray) -> int:
-    """Return the number of parts into which control values (..., n, n, n) divide an axis."""
+    """Return the number of parts of an axis that has n control values, from (..., n, n, n)."""
     return control.shape[-1] - SUPPORT + 1
 
 
@@ -28,7 +28,7 @@ def spline_field(control: np.ndarray, size: int) -> np.ndarray:
     """Return the spline's values at the centres of voxels, (..., size, size, size) float32.
 
     Args:
-      control: (..., n, n, n) control values. Their `cells` cover the patch along each axis.
+      control: (..., n, n, n) control values. The parts of an axis (see `cells`) cover the patch.
     """
     weights = _weights(size, control.shape[-1])  # (size, n)
     *outer, n, _, _ = control.shape

@@ -1,8 +1,8 @@
 """Spatial augmentation: flips, rotation, scaling, elastic deformation and misregistration.
 
 The voxels of a patch are looked up in the patient's whole volume, not in a patch that was cut
-before. What rotates into the patch is therefore tissue and not padding. Each visit is interpolated
-only once.
+before. If a patch is rotated, its corners therefore contain tissue and not padding. Each visit is
+interpolated only once.
 """
 
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ def cut_deformed(
 
 
 def place_visits(corner: Corner, size: int, spatial: Spatial) -> tuple[Box, Box]:
-    """Return where to look up the voxels of time01, and those of time02 and the targets."""
+    """Return the positions of the voxels in time01, and those in time02 and the targets."""
     offsets = _deformed(size, spatial)
     box02 = _box(corner, size, offsets)
     if spatial.misregistration is None:

@@ -23,7 +23,7 @@ def image_grid(
     """Return the grid of both images, and their affine (4 x 4, voxel indices to scanner mm, RAS).
 
     Args:
-        plan: of the patient.
+        plan: plan of the patient.
         rng: draws the pose of the head, the oblique angle of the slices and the table position.
         spacing_mm: replaces the planned voxel size.
     """
@@ -88,9 +88,9 @@ def moved(
 
     Args:
         signal: grid.shape, float32.
-        grid: of `signal`.
+        grid: grid of `signal`.
         motion: 4 x 4 matrix from head coordinates after the motion to those before it, mm.
-        box: of the brain.
+        box: bounding box of the brain, as indices.
         near: True in the voxels of `box` that belong to the brain, bool.
     """
     index = np.linalg.inv(grid.to_head_mm) @ motion @ grid.to_head_mm
@@ -166,10 +166,10 @@ def acquire(
     Args:
         signal: relative to white matter, on the image grid.
         inside: mask of the head, on the work grid.
-        spacing_mm: of the image grid.
+        spacing_mm: voxel spacing of the image grid.
         scan: settings.
         rng: draws coil sensitivity and noise.
-        dtype: of the image.
+        dtype: data type of the image.
 
     Returns:
         The magnitude image. Its noise is Rician, because scanners compute the magnitude from two

@@ -104,7 +104,7 @@ def union(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
 
 
 def both_sides(points: Points, centre: tuple, semi: tuple) -> np.ndarray:
-    """Return the level of an ellipsoid and its mirror image on the other side of the brain."""
+    """Return the level of the union of an ellipsoid and its mirror image (left and right)."""
     x, y, z = points
     return ellipsoid((np.abs(x), y, z), centre, semi)
 
@@ -168,7 +168,7 @@ def fold(
     Args:
         points: coordinates of the voxels.
         rng: draws the labyrinth.
-        wavelength_mm: of the folding.
+        wavelength_mm: wavelength of the folding.
         step_mm: (3,), voxel spacing.
     """
     shape = points[0].shape
@@ -277,7 +277,7 @@ def build_brain(grid: HeadGrid, box: Box, points: Points, rng: np.random.Generat
     """Build a brain with random features.
 
     Args:
-        grid: of the head.
+        grid: grid of the head.
         box: the part of `grid` that contains the brain.
         points: deformed coordinates of the voxels of `box`.
         rng: draws the features of the brain.

@@ -33,7 +33,7 @@ class Head:
     """A healthy head on a grid.
 
     Attributes:
-        grid: of the arrays below.
+        grid: grid of the arrays below.
         signal: FLAIR signal relative to white matter, without noise and bias; grid.shape, float32.
         inside: True in the head, False in the air around it.
         hull_mm: distance to the smooth surface of the brain, negative inside; 60 outside
@@ -187,7 +187,7 @@ def add_covers(
     """Add scalp, bone, dura and fluid to `signal`, from the outside to the inside.
 
     Args:
-        signal: of face and neck; it is changed in place.
+        signal: signal of face and neck; it is changed in place.
         cavity, skin: levels of the inside of the skull and of the whole head, mm.
         vault_share: 1 where the vault covers the brain, 0 at face and neck.
         texture: on the same slab.

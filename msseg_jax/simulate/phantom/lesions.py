@@ -37,10 +37,11 @@ class PhantomLesion:
         lobes: one or more pairs of an offset in mm and a 3 x 3 matrix. The matrix maps the lobe to
             a unit ball.
         radius_mm: radius of a ball with the same volume.
-        waves, roughness: shape and amplitude of the surface irregularity, relative to the radius.
+        waves: shape of the surface irregularity.
+        roughness: amplitude of the surface irregularity, relative to the radius.
         edge_mm: width of the soft edge.
-        volume_mm3, contrast: at time01 and time02. The contrast is the signal above white matter,
-            which has a signal of 1.
+        volume_mm3: volume at time01 and at time02.
+        contrast: signal above that of white matter, which is 1, at time01 and at time02.
     """
 
     kind: str
@@ -89,7 +90,7 @@ class Painter:
     """Painter of the lesions of one head on the grid of a visit.
 
     Args:
-        grid: of the image.
+        grid: grid of the image.
         head: the head, with its tissues.
         motion: 4 x 4 matrix from head coordinates at this visit to those of `head`, mm.
     """
@@ -244,7 +245,7 @@ def draw_load(plan: PatientPlan, sites: Sites, painter: Painter) -> LesionLoad:
     Args:
         plan: defines the volumes of the new lesions.
         sites: possible centres.
-        painter: of the second visit, because the experts draw on that image.
+        painter: painter of the second visit, because the experts draw on that image.
     """
     rng = plan.rng("lesions")
     claims = np.zeros(painter.grid.shape, np.uint8)

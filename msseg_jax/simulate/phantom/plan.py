@@ -55,7 +55,7 @@ class PatientPlan:
         seed, index: all random numbers of the patient depend only on these two.
         spacing_mm: voxel size along the three array axes.
         orientation: direction in which the index of each array axis grows, such as "LPS".
-        dtype: of the stored images.
+        dtype: data type of the stored images.
         new_lesions_mm3: volume of each new lesion, largest first; empty if there is none.
     """
 
@@ -94,8 +94,8 @@ def plan_patient(seed: int, index: int, patients: int | None = None) -> PatientP
     cover both few and many lesions. As 29 is prime, 40 patients use each card once.
 
     Args:
-        seed: of the data set, 0 or more.
-        index: of the patient, 0 or more.
+        seed: seed of the data set, 0 or more.
+        index: index of the patient, 0 or more.
         patients: size of the data set. It is used only to check `index`.
 
     Raises:

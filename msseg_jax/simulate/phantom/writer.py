@@ -47,7 +47,7 @@ class PhantomPatient:
     """A rendered patient.
 
     Attributes:
-        volumes: by file name; all have the same shape.
+        volumes: {file name: volume}; all have the same shape.
         affine: 4 x 4, voxel indices to scanner mm (RAS).
         to_head_mm: 4 x 4, voxel indices to head coordinates, mm.
         lesions: all lesions; their centres are in head coordinates of the first visit.

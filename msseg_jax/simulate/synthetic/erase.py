@@ -24,7 +24,7 @@ def erase(
       image: (D, H, W) float32, 1 is the median of the brain.
       lesion: (D, H, W) bool, the lesion to remove.
       all_lesions: (D, H, W) bool, voxels that are not used as normal tissue.
-      spacing_mm: (3,), of the voxels.
+      spacing_mm: (3,), voxel spacing.
       rng: draws the noise of the new tissue.
 
     Returns:
@@ -63,7 +63,7 @@ def make_alike(
       images: (2, D, H, W) float32, both visits.
       change: (D, H, W) bool, where the visits differ by a lesion.
       brain: (D, H, W) bool.
-      spacing_mm: (3,), of the voxels.
+      spacing_mm: (3,), voxel spacing.
       shown: the visit that is copied into the other one, 0 or 1.
 
     Returns:

@@ -43,7 +43,7 @@ WHITE = 300.0  # stored intensity of the brain's median, before the gain of the 
 class SyntheticPair:
     """Contents of the files of one pair."""
 
-    volumes: dict[str, np.ndarray]  # by file name; all have the same shape
+    volumes: dict[str, np.ndarray]  # {file name: volume}; all have the same shape
     affine: np.ndarray  # (4, 4), voxel indices to scanner mm
     record: dict  # how the pair was made
 
@@ -56,8 +56,8 @@ def make_pair(
     Args:
       source: the scan, or the real pair.
       bank: the lesion shapes to choose from.
-      seed: of the data set.
-      number: of the pair. Each pair of a source has different lesions and scanner settings.
+      seed: seed of the data set.
+      number: number of the pair. Each pair of a source has different lesions and scanner settings.
       least_contrast: minimum rise of a new lesion that is labelled, see FAINTEST; 0 labels all.
     """
     name = zlib.crc32(source.name.encode())  # gives each source different lesions

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from msseg_jax.simulate.synthetic.bank import Bank, Shape
 
 NEW_PROBABILITY = 0.8  # probability that a pair has at least one new lesion
-NEW_MORE = 0.65  # probability of a further new lesion, after each one
+NEW_MORE = 0.65  # probability that a new lesion is followed by another one
 MOST_NEW = 12  # maximum number of new lesions
 # Mean numbers per pair of the lesions that are not new.
 DECOYS = {"persists": 3.0, "enlarges": 0.8, "fades": 0.8, "vanishes": 0.6}
@@ -43,7 +43,7 @@ class PaintedLesion:
     centre_mm: np.ndarray  # (3,), in MNI space
     matrix: np.ndarray  # (3, 3), shape mm to MNI mm: rotation, mirroring and scaling
     border_mm: float  # Gaussian standard deviation of the soft border
-    contrasts: tuple[float, float]  # to the tissue around it, one per visit; 0 if absent
+    contrasts: tuple[float, float]  # contrast to the tissue around it, one per visit; 0 if absent
     sizes: tuple[float, float]  # factor on the diameter, one per visit
     texture_seed: int
 
@@ -61,10 +61,10 @@ class Session:
     Lengths are in mm. Intensities are relative to the median of the brain.
     """
 
-    spacing_mm: np.ndarray  # (3,), voxel spacing of the scanner; not below that of the source
+    spacing_mm: np.ndarray  # (3,), voxel spacing of the scan; nowhere finer than the source's
     pose: np.ndarray  # (4, 4), rigid pose of the head in the scanner, mm about the image centre
     error: np.ndarray  # (4, 4), rigid registration error, mm about the image centre
-    distortion_mm: float  # standard deviation of a smooth displacement (coils, age, slices)
+    distortion_mm: float  # standard deviation of a smooth displacement, due to coils, age, slices
     blur_mm: float  # Gaussian standard deviation
     local_contrast: float  # difference to the surroundings is multiplied by 1 + local_contrast
     gamma: float  # exponent applied to the intensities
@@ -73,7 +73,7 @@ class Session:
     bias: float  # standard deviation of the log of the bias field that N4 does not remove
     noise: float  # Gaussian standard deviation
     flow: float  # maximum brightness that flow adds to fluid
-    seed: int  # of the random fields and the noise
+    seed: int  # seed of the random fields and the noise
 
 
 def draw_lesions(bank: Bank, rng: np.random.Generator) -> list[PaintedLesion]:
@@ -137,8 +137,8 @@ def draw_sessions(
     """Draw the settings of both visits.
 
     Args:
-      spacing_mm: (3,), of the source's voxels.
-      is_pair: the source is a real pair. Its images already come from two scans, so that less
+      spacing_mm: (3,), voxel spacing of the source.
+      is_pair: whether the source is a real pair. Its images already come from two scans, so less
         variation is added.
       rng: draws the settings.
     """
@@ -174,7 +174,7 @@ def draw_sessions(
 
 
 def _draw_spacing(spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw a voxel spacing (3,) in mm. No side is smaller than that of the source's voxels."""
+    """Draw a voxel spacing (3,) in mm. It is nowhere finer than that of the source."""
     result = spacing_mm * (rng.uniform(1, 1.25) if rng.random() < 0.4 else 1.0)
     slices = int(spacing_mm.argmax())
     if spacing_mm[slices] > THICK_MM:
@@ -186,7 +186,7 @@ def _draw_spacing(spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def _mostly_small(rng: np.random.Generator, small: float, large: float) -> float:
-    """Draw a number from 0 to `small`, or with probability 0.25 from 0 to `large`."""
+    """Draw a number from 0 to `small`, or, in a quarter of the cases, from 0 to `large`."""
     return float(rng.uniform(0, large if rng.random() < 0.25 else small))
 
 
@@ -198,7 +198,10 @@ def _turn(rng: np.random.Generator, degrees: float) -> np.ndarray:
 
 
 def _rigid(rng: np.random.Generator, degrees: float, shift_mm: np.ndarray) -> np.ndarray:
-    """Draw a rigid transform (4, 4): up to `degrees`, and up to `shift_mm` (3,) along the axes."""
+    """Draw a rigid transform (4, 4).
+
+    Its rotation is at most `degrees`. Its shift is at most `shift_mm` (3,) along each axis.
+    """
     matrix = np.eye(4)
     matrix[:3, :3] = _turn(rng, degrees)
     matrix[:3, 3] = rng.uniform(-1, 1, 3) * shift_mm

@@ -4,8 +4,9 @@ For each scan, this module finds the brain, corrects the bias field, and registe
 space. A folder of scans contains:
 
 SCANS/<name>.nii.gz              one scan, or
-SCANS/<name>/<any>.nii.gz        one scan (or SCANS/<name>/flair_time01_on_middle_space.nii.gz and
-                                 time02: a pair, as `prepare` makes it)
+SCANS/<name>/<any>.nii.gz        one scan, or the two scans of a pair with the names that `prepare`
+                                 gives them: flair_time01_on_middle_space.nii.gz and
+                                 flair_time02_on_middle_space.nii.gz
              brain_mask*.nii.gz  optional; without it the brain is found in the scan
              lesion_mask*.nii.gz optional: ALL lesions of the scan
              change_mask*.nii.gz required for a pair: all places where the visits differ by a
@@ -67,7 +68,7 @@ class Source:
 
     @property
     def is_pair(self) -> bool:
-        """Whether the source is a real pair, and not a single scan."""
+        """True if the source is a real pair, and not a single scan."""
         return len(self.images) == 2
 
     @property
@@ -144,7 +145,7 @@ def read_source(files: Files, find_brain: bool = False) -> Source:
     """Read a scan, find its brain, register it to MNI space, and correct the bias field.
 
     Args:
-      files: of one scan, or of one pair.
+      files: files of one scan, or of one pair.
       find_brain: find the brain in the scan even if there is a brain mask.
 
     Raises:

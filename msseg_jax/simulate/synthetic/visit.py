@@ -31,8 +31,8 @@ class SourceGrid:
         """Return a grid with voxels of `new_mm` (3,) and the same field of view.
 
         Args:
-          shape: of the source's grid.
-          spacing_mm: (3,), of the source's grid.
+          shape: shape of the source's grid.
+          spacing_mm: (3,), voxel spacing of the source's grid.
           new_mm: (3,), voxel spacing of the new grid.
         """
         scale = np.asarray(new_mm) / spacing_mm
@@ -50,7 +50,7 @@ def scan(
     Args:
       head: (D, H, W) float32, image of the source with the lesions of this visit.
       brain: (D, H, W) bool.
-      spacing_mm: (3,), of the source's voxels.
+      spacing_mm: (3,), voxel spacing of the source.
       session: settings of the scan.
       grid: the grid that both visits share.
 
@@ -84,7 +84,7 @@ def seen_where(
 
     Args:
       maps: (N, D, H, W) float32, on the grid of the source.
-      spacing_mm: (3,), of the source's voxels.
+      spacing_mm: (3,), voxel spacing of the source.
       session: settings of the scan.
       grid: the grid that both visits share.
 
