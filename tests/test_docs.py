@@ -9,11 +9,15 @@ import pytest
 
 from msseg_jax.cli.command_line import build_parser
 from msseg_jax.cli.main import COMMANDS
+from msseg_jax.configuration.listing import listed_fields
 from tests.support.session import ROOT
 
 GENERATE = ROOT / "docs" / "reference" / "generate.py"
 TOP = [path for path in sorted(ROOT.glob("*.md")) if path.name != "CHANGELOG.md"]
 PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+FIELDS = {(field.section, field.name) for field in listed_fields()}
 
 
 def name_of(path: Path) -> str:
@@ -51,27 +55,56 @@ def test_links_to_files_and_pictures_lead_somewhere(page):
             assert file.exists(), f"{name_of(page)} links to {target}"
 
 
-def commands_in(page: Path) -> list[str]:
-    """Return the `msseg` command lines in the code blocks of a page."""
+def commands_in(page: Path) -> list[list[str]]:
+    """Return the command lines of this project in the code blocks of a page, as words.
+
+    Each begins with the name of the command, such as 'predict'.
+    """
     blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.S)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if line.strip().startswith("msseg ")]
+    found = []
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        line = re.sub(r"^\s*([A-Z_]+=\S+ )*(time )?", "", line)  # variables of the environment
+        line = re.sub(r"^python -m msseg_jax |^msseg ", "", was := line)
+        line = re.sub(r"^python launch.py ", "train ", line)
+        if line != was and "..." not in line and "$scans" not in line:
+            found.append(shlex.split(line, comments=True))
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_the_flags_of_commands_exist(page, capsys):
-    for line in commands_in(page):
-        _, name, *arguments = shlex.split(line, comments=True)
-        if name.startswith("-") or "..." in arguments:
-            continue
-        parser = build_parser(name, f"msseg {name}")
-        given = [argument for argument in arguments if argument.startswith("-")]
-        given = [argument for argument in given if not argument.startswith("--config.")]
-        known = parser._option_string_actions
-        for flag in given:
-            assert flag.partition("=")[0] in known, f"{name_of(page)}: {line}"
+def test_the_flags_and_fields_of_commands_exist(page):
+    for name, *arguments in commands_in(page):
+        if name.startswith("-") or name == "COMMAND":
+            continue  # msseg --help
+        known = build_parser(name, f"msseg {name}")._option_string_actions
+        for argument in arguments:
+            flag = argument.partition("=")[0]
+            if flag.startswith("--config."):
+                section, _, field = flag.removeprefix("--").rpartition(".")
+                assert (section, field) in FIELDS, f"{name_of(page)}: {argument}"
+            elif flag.startswith("-"):
+                assert flag in known, f"{name_of(page)}: msseg {name} {argument}"
 
 
 def test_commands_are_found_in_pages():
-    found = {line.split()[1] for page in PAGES for line in commands_in(page)}
-    assert {"predict", "prepare", "evaluate", "export", "phantom", "synthetic"} <= found
+    found = {words[0] for page in PAGES for words in commands_in(page)}
+    assert {"predict", "prepare", "evaluate", "export", "phantom", "synthetic", "train"} <= found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_to_headings_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if target.startswith(("http:", "https:")) or not anchor:
+            continue
+        file = page.parent / path if path else page
+        if file.name == "model_card.md":  # it includes the card
+            file = ROOT / "MODEL_CARD.md"
+        assert anchor in anchors_of(file), f"{name_of(page)} links to {target}"
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

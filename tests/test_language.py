@@ -26,13 +26,14 @@ NO_VERB = re.compile(
 )
 SUFFIXES = {".py", ".md", ".cc", ".html", ".toml", ".txt"}
 FOLDERS = ("msseg_jax", "benchmarks", "configs", "docs", "tests")
+TOP = ("README", "BUILD", "CONTRIBUTING", "CHANGELOG", "MODEL_CARD")
 HERE = Path(__file__)
 
 
 def texts() -> list[Path]:
     """Return all files with words for readers."""
     files = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*"))]
-    files += [file for file in sorted(ROOT.iterdir()) if file.is_file()]
+    files += [ROOT / f"{name}.md" for name in TOP]
     return [file for file in files if file.suffix in SUFFIXES and file != HERE]
 
 

@@ -49,11 +49,13 @@ class Parser(argparse.ArgumentParser):
         if not {"-h", "--help"}.isdisjoint(arguments):
             return  # `parse_args` prints the help, with required flags marked as required
         required = [action for action in self._actions if action.required]
-        for action in required:
-            action.required = False
-        _, rest = self.parse_known_args(arguments)
-        for action in required:
-            action.required = True
+        try:
+            for action in required:
+                action.required = False
+            _, rest = self.parse_known_args(arguments)
+        finally:
+            for action in required:
+                action.required = True
         strays = _strays(rest) if overrides else rest
         if not strays:
             return

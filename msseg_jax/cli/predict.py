@@ -11,9 +11,9 @@ from msseg_jax.inference.patients import predict_patients
 from msseg_jax.inference.prediction import predict
 from msseg_jax.inference.results import describe_results, write_results
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.paths import check_folder, check_there
+from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed
-from msseg_jax.volumes.layout import LAYOUT, Patient, find_patients
+from msseg_jax.volumes.layout import Patient, find_patients
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -41,8 +41,7 @@ def _predict_pair(flags: argparse.Namespace, models: list[Path], outputs: Output
 
 
 def _predict_folder(flags: argparse.Namespace, models: list[Path], outputs: Outputs) -> int:
-    check_folder("--dataset", flags.dataset, LAYOUT)
-    patients = find_patients(flags.dataset, targets=0)
+    patients = find_patients(flags.dataset, targets=0, flag="--dataset")
     make_folders(outputs, flags.dataset, prepared=None)
     ensemble, options = load_networks(flags, models)
     failures = predict_patients(ensemble, patients, options, outputs, flags.overwrite)

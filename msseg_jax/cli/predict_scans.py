@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msseg_jax.cli.ending import status_after
 from msseg_jax.cli.prediction import load_networks, models_of
-from msseg_jax.cli.requests import SCANS, request_of
+from msseg_jax.cli.requests import request_of
 from msseg_jax.inference.outputs import (
     IN_MIDDLE,
     Outputs,
@@ -22,7 +22,7 @@ from msseg_jax.inference.results import describe_results, write_results
 from msseg_jax.inference.scans import predict_scan_pair, predict_scan_pairs, prepare_pair
 from msseg_jax.prepare.request import find_scans
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
-from msseg_jax.system.paths import check_folder, check_there
+from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed, steps
 from msseg_jax.volumes.nifti import SUFFIXES
 
@@ -63,8 +63,7 @@ def _predict_pair(
 def _predict_folder(
     flags: argparse.Namespace, models: list[Path], outputs: Outputs, prepared: Path
 ) -> int:
-    check_folder("--dataset", flags.dataset, SCANS)
-    scans = find_scans(flags.dataset)
+    scans = find_scans(flags.dataset, "--dataset")
     requests = [(request_of(flags, *paths), prepared / name) for name, paths in scans.items()]
     make_folders(outputs, flags.dataset, prepared)
     ensemble, options = load_networks(flags, models)

@@ -7,13 +7,13 @@ are installed.
 import argparse
 
 from msseg_jax.cli.ending import status_after
-from msseg_jax.cli.requests import SCANS, request_of
+from msseg_jax.cli.requests import request_of
 from msseg_jax.prepare.dataset import prepare_all
 from msseg_jax.prepare.folder import PICTURE
 from msseg_jax.prepare.patient import Prepared, prepare_patient
 from msseg_jax.prepare.request import find_scans
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
-from msseg_jax.system.paths import check_folder, check_outside
+from msseg_jax.system.paths import check_outside
 from msseg_jax.system.progress import steps
 from msseg_jax.system.text_table import text_table
 
@@ -40,8 +40,7 @@ def prepare_many(flags: argparse.Namespace) -> int:
 
     A patient that fails does not stop the others.
     """
-    check_folder("--dataset", flags.dataset, SCANS)
-    scans = find_scans(flags.dataset)
+    scans = find_scans(flags.dataset, "--dataset")
     check_outside(flags.output, flags.dataset, "--output lies in --dataset, among the scans")
     requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
     with sigterm_as_ctrl_c():

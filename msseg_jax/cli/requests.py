@@ -5,8 +5,6 @@ from pathlib import Path
 
 from msseg_jax.prepare.request import Request
 
-SCANS = "a folder with one folder per patient, each with the scans time01 and time02"
-
 
 def request_of(flags: argparse.Namespace, time01: Path, time02: Path) -> Request:
     """Return the request to prepare one pair of scans with the given flags."""

@@ -12,8 +12,7 @@ from msseg_jax.data.cache import Entry
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.split import Groups, HoldOut, groups_of
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.paths import check_folder
-from msseg_jax.volumes.layout import LAYOUT, Patient, find_patients
+from msseg_jax.volumes.layout import Patient, find_patients
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ def find_enough(root: Path, targets: int, hold_out: HoldOut) -> tuple[list[Patie
       InputError: The folder is missing, has too few patients to hold some out, or contains a
         damaged record.
     """
-    check_folder("config.data.root", root, LAYOUT)
-    patients = find_patients(root, targets)
+    patients = find_patients(root, targets, "config.data.root")
     groups = groups_of(patients)
     try:
         hold_out.largest(groups)

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import check_folder
 from msseg_jax.volumes.nifti import SUFFIXES
 
 VISITS = ("time01", "time02")
+SCANS = "a folder with one folder per patient, each with the scans time01 and time02"
 PREFIXES = ("", "flair_")  # allowed before the name of a visit in a patient's folder
 
 
@@ -21,17 +23,17 @@ class Request:
     brain_mask_command: str | None = None
 
 
-def find_scans(root: Path) -> dict[str, tuple[Path, Path]]:
+def find_scans(root: Path, flag: str = "root") -> dict[str, tuple[Path, Path]]:
     """Find both scans of each patient in a folder, by the name of the patient.
+
+    Args:
+      flag: the flag that gives `root`, for messages.
 
     Raises:
       InputError: The folder does not exist, contains no patients, or a patient does not have
         exactly two scans. One message lists all problems.
     """
-    if not root.is_dir():
-        raise InputError(
-            f"{root}: no such folder; expected a folder with one subfolder per patient (--dataset)."
-        )
+    check_folder(flag, root, SCANS)
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise InputError(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
+from msseg_jax.system.paths import check_folder
 
 TIME01 = "flair_time01_on_middle_space.nii.gz"
 TIME02 = "flair_time02_on_middle_space.nii.gz"
@@ -42,17 +43,19 @@ class Patient:
         return (self.time01, self.time02, *mask, *self.targets)
 
 
-def find_patients(root: Path | str, targets: int) -> list[Patient]:
+def find_patients(root: Path | str, targets: int, flag: str = "root") -> list[Patient]:
     """Return the patients of a folder, sorted by name, with `targets` reference maps each.
 
     Their files are not checked here. `read_pair` checks them.
+
+    Args:
+      flag: the flag or field that gives `root`, for messages.
 
     Raises:
       InputError: the folder does not exist, or contains no patient.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder. Expected {LAYOUT}.")
+    check_folder(flag, root, LAYOUT)
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise InputError(f"{root}: no patient folder in it. Expected <patient>/{TIME01} and so on.")

@@ -3,14 +3,13 @@
 import subprocess
 import sys
 import threading
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from msseg_jax import __version__
-from msseg_jax.cli.command_line import Parser
-from msseg_jax.cli.main import COMMANDS, main
+from msseg_jax.cli.command_line import build_parser
+from msseg_jax.cli.main import COMMANDS, PROGRAM, main
 from msseg_jax.cli.main import run as run_command
 from msseg_jax.system.interruption import EXIT_STATUS, Stopped
 from msseg_jax.training import experiment
@@ -51,17 +50,9 @@ def test_the_help_of_a_command_begins_with_an_example(helps, name):
     assert f"usage: msseg {name} [-h]" in helps
 
 
-def parser_of(name):
-    """Return the parser of a command, with its flags."""
-    declared = import_module(f"msseg_jax.cli.flags.{name}")
-    parser = Parser(f"msseg {name}", declared.EXAMPLES, description=declared.DESCRIPTION)
-    declared.add_flags(parser)
-    return parser
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_help_text_can_be_read_by_itself(name):
-    for action in parser_of(name)._actions:
+    for action in build_parser(name, PROGRAM)._actions:
         assert action.help[0].isupper(), action.help
         assert action.help.endswith("."), action.help
         states_default = "Default: " in action.help or "Required" in action.help
@@ -70,7 +61,7 @@ def test_each_help_text_can_be_read_by_itself(name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_metavars_and_the_words_for_repeated_flags_are_the_same_in_all_commands(name):
-    for action in parser_of(name)._actions:
+    for action in build_parser(name, PROGRAM)._actions:
         is_path = action.type is Path
         assert not is_path or action.metavar in ("ROOT", "DIR", "FILE", "OUT", "SCAN", "MODEL")
         if action.dest in ("time01", "time02"):
@@ -84,7 +75,7 @@ def test_metavars_and_the_words_for_repeated_flags_are_the_same_in_all_commands(
 
 
 def test_the_help_of_predict_is_grouped_by_purpose():
-    groups = parser_of("predict")._action_groups
+    groups = build_parser("predict", PROGRAM)._action_groups
     flags = {group.title: [a.dest for a in group._group_actions] for group in groups}
     first_words = {title.split()[0].rstrip(":"): dests for title, dests in flags.items() if dests}
     assert first_words == {

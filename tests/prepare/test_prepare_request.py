@@ -189,7 +189,9 @@ def test_one_message_lists_the_problems_of_all_patients(tmp_path):
 
 
 def test_refuses_a_folder_that_is_missing_or_holds_no_patient(tmp_path):
-    with pytest.raises(InputError, match=r"absent: no such folder; expected .* \(--dataset\)"):
+    with pytest.raises(
+        InputError, match=r"absent: no such folder. Expected a folder with one folder per patient"
+    ):
         find_scans(tmp_path / "absent")
     make(tmp_path, "time01.nii.gz", "time02.nii.gz", ".cache/time01.nii.gz")
     with pytest.raises(
