@@ -14,7 +14,8 @@ smartquotes = False  # or else --flag becomes a dash
 default_role = "code"  # `name` in docstrings
 myst_heading_anchors = 3  # links to headings, as GitHub makes them
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints_description_target = "documented_params"
+autodoc_class_signature = "separated"  # users do not make these objects themselves
 napoleon_numpy_docstring = False
 
 html_theme = "furo"

@@ -99,8 +99,6 @@ def test_links_to_headings_lead_somewhere(page):
         if target.startswith(("http:", "https:")) or not anchor:
             continue
         file = page.parent / path if path else page
-        if file.name == "model_card.md":  # it includes the card
-            file = ROOT / "MODEL_CARD.md"
         assert anchor in anchors_of(file), f"{name_of(page)} links to {target}"
 
 

@@ -9,7 +9,7 @@ from typing import TypedDict, Unpack
 import numpy as np
 import pandas as pd
 
-from msseg_jax.api.images import Image, as_volume, path_of
+from msseg_jax.api.images import Image, as_volume, files_of, path_of
 from msseg_jax.configuration.options import Options
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.outputs import Outputs, check_files, check_places
@@ -37,7 +37,10 @@ class Choices(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Findings:
-    """The new lesions of a pair. `print(findings)` gives their number and volume."""
+    """The new lesions of a pair. `print(findings)` gives their number and volume.
+
+    It holds the networks and the images, so it cannot be pickled. Use `save`, or its arrays.
+    """
 
     prediction: Prediction
     inputs: tuple[Path, ...]  # files that `save` must not replace
@@ -45,17 +48,17 @@ class Findings:
 
     @property
     def mask(self) -> np.ndarray:
-        """The mask of new lesions: (D, H, W) uint8, 0 or 1."""
+        """Mask of new lesions, (D, H, W) uint8 with the values 0 and 1."""
         return self.prediction.delivered.mask
 
     @property
     def probability(self) -> np.ndarray:
-        """The probability of new lesion: (D, H, W) float32, 0 outside the brain."""
+        """Probability of new lesion, (D, H, W) float32, 0 outside the brain."""
         return self.prediction.delivered.probability
 
     @property
     def uncertainty(self) -> np.ndarray:
-        """The standard deviation of the probability over the networks: (D, H, W) float32.
+        """Standard deviation of the probability over the networks, (D, H, W) float32.
 
         It is 0 everywhere if the model has only one network.
         """
@@ -63,12 +66,12 @@ class Findings:
 
     @property
     def affine(self) -> np.ndarray:
-        """The affine of these arrays: (4, 4), voxel indices to scanner mm (RAS)."""
+        """Affine of these arrays, (4, 4), from voxel indices to scanner mm (RAS)."""
         return self.prediction.delivered.like.affine
 
     @property
     def lesions(self) -> pd.DataFrame:
-        """A table with one row per lesion, the largest first.
+        """Table with one row per lesion, the largest first.
 
         Columns: `lesion` (number from 1), `volume_mm3`, `x_mm`, `y_mm`, `z_mm` (centre in scanner
         mm, RAS), `mean_probability`.
@@ -130,9 +133,18 @@ def load_model(*models: str | PathLike[str]) -> Ensemble:
       models: model files, folders of runs, or folders of cross-validations. The probabilities of
         all networks are averaged. Without an argument: the released weights.
 
+    Returns:
+      The networks, as `find_new_lesions` takes them.
+
     Raises:
       InputError: a model cannot be read, or is given twice.
     """
+    for model in models:
+        if not isinstance(model, str | PathLike) or not str(model):
+            raise TypeError(
+                f"a model is {model!r}. Expected a path. Several models are given as "
+                "load_model(first, second)."
+            )
     return Ensemble(runs_of([Path(model) for model in models or (WEIGHTS,)]))
 
 
@@ -150,32 +162,42 @@ def find_new_lesions(
     For scans straight from the scanner, use `prepare_scans` first.
 
     Args:
-      time01, time02: first and second visit: paths, nibabel images, or arrays (D, H, W).
+      time01: the first visit, as a path, a nibabel image, or an array (D, H, W).
+      time02: the second visit, in the same way.
       brain_mask: 1 inside the brain, 0 outside. Without it, voxels that are not zero in either
         visit count as brain.
       affine: (4, 4), voxel indices to scanner mm (RAS). Needed if the visits are arrays.
       model: from `load_model`, or the path of a model. None uses the released weights.
-      options: `threshold`, `min_lesion_mm3`, `overlap`, `tile` and `batch_size`, as the flags of
+      **options: `threshold`, `min_lesion_mm3`, `overlap`, `tile` and `batch_size`, as the flags of
         `msseg predict`. The defaults are those of the model.
+
+    Returns:
+      The new lesions.
 
     Raises:
       InputError: an image or a model cannot be used. The message lists every problem.
     """
-    visits = [path_of(time01, "time01"), path_of(time02, "time02")]
-    mask = None if brain_mask is None else path_of(brain_mask, "brain_mask")
+    given: dict[str, Image] = {"time01": time01, "time02": time02}
+    if brain_mask is not None:
+        given["brain_mask"] = brain_mask
+    # Files are known by their paths. An image that is not a file gets a name that no file has.
+    paths = {
+        role: path_of(image) if isinstance(image, str | PathLike) else Path(f"<{role}>")
+        for role, image in given.items()
+    }
+    visits = paths["time01"], paths["time02"]
     title = ", ".join(str(Path(*path.parts[-2:])) for path in visits)
-    patient = Patient(title, visits[0], visits[1], mask)
+    patient = Patient(title, *visits, paths.get("brain_mask"))
+    images = {path: given[role] for role, path in paths.items()}
 
     def read(path: Path) -> Volume:
-        if brain_mask is not None and path == mask:
-            return as_volume(brain_mask, "brain_mask", affine)
-        image, name = (time01, "time01") if path == visits[0] else (time02, "time02")
-        return as_volume(image, name, affine)
+        return as_volume(images[path], path.name.strip("<>"), affine)
 
     pair = read_pair(patient, read)
     ensemble = as_model(model)
     chosen = choose_options(ensemble, options)
-    return Findings(predict_pair(ensemble, patient, pair, chosen), patient.files)
+    prediction = predict_pair(ensemble, patient, pair, chosen)
+    return Findings(prediction, files_of(time01, time02, brain_mask))
 
 
 def choose_options(ensemble: Ensemble, given: Choices) -> Options:
@@ -188,7 +210,9 @@ def choose_options(ensemble: Ensemble, given: Choices) -> Options:
     if unknown := given.keys() - Choices.__annotations__.keys():
         names = ", ".join(Choices.__annotations__)
         raise TypeError(f"{sorted(unknown)[0]!r} is not an option. Expected one of {names}.")
-    return ensemble.options(**given)
+    # Plain numbers, because NumPy's cannot be checked as JSON.
+    plain = {name: np.asarray(value).tolist() for name, value in given.items()}
+    return ensemble.options(**plain)
 
 
 def as_model(model: Model) -> Ensemble:

@@ -1,6 +1,7 @@
 """Accept an image as a path, a nibabel image or an array."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ Image: TypeAlias = str | os.PathLike[str] | nib.Nifti1Image | np.ndarray
 
 
 def as_volume(image: Image, name: str, affine: Any = None) -> Volume:
-    """Return an image as a volume: 3-D float32. The image itself is not changed.
+    """Return a copy of an image as a volume: 3-D float32.
 
     Args:
       image: a path, a nibabel image, or an array (D, H, W).
@@ -26,25 +27,43 @@ def as_volume(image: Image, name: str, affine: Any = None) -> Volume:
       InputError: the image cannot be used, or `affine` is missing or not valid.
     """
     if isinstance(image, str | os.PathLike):
-        return read_volume(Path(image))
+        return read_volume(path_of(image))
     if isinstance(image, np.ndarray):
         image = nib.Nifti1Image(_as_float32(image, name), _checked_affine(affine, name))
-    elif not isinstance(image, nib.Nifti1Image):
+    elif not isinstance(image, nib.Nifti1Image) or image.affine is None:
         raise InputError(
-            f"{name} is {type(image).__name__}. Expected a path, a NIfTI image of nibabel, or a "
-            "NumPy array (D, H, W)."
+            f"{name} is {type(image).__name__}. Expected a path, a NIfTI image of nibabel with an "
+            "affine, or a NumPy array (D, H, W)."
         )
     try:
-        return volume_of(image, Path(name))
+        volume = volume_of(image, Path(name))
     except InputError:
         raise
     except Exception as error:  # a file that is damaged or gone makes nibabel fail in many ways
         raise InputError(f"{name}: its voxels cannot be read ({error}). Load it again.") from error
+    if not volume.array.size:
+        raise InputError(f"{name} has no voxels; its shape is {volume.array.shape}.")
+    # Copies, so that later changes of the caller's objects do not change the result.
+    header, matrix = volume.header.copy(), volume.affine.copy()
+    return replace(volume, array=volume.array.copy(), affine=matrix, header=header)
 
 
-def path_of(image: Image, name: str) -> Path:
-    """Return the path of an image, or its name if it is not a file."""
-    return Path(image) if isinstance(image, str | os.PathLike) else Path(name)
+def path_of(path: str | os.PathLike[str]) -> Path:
+    """Return an absolute path, which stays valid if the program changes its working folder."""
+    return Path(path).absolute()
+
+
+def files_of(*images: Image | None) -> tuple[Path, ...]:
+    """Return the files that the images come from, as far as that is known."""
+    paths = []
+    for image in images:
+        if isinstance(image, str | os.PathLike):
+            paths.append(path_of(image))
+        elif isinstance(image, nib.Nifti1Image) and (filename := image.get_filename()):
+            paths.append(path_of(filename))
+        elif isinstance(image, np.memmap) and image.filename:
+            paths.append(path_of(image.filename))
+    return tuple(paths)
 
 
 def _as_float32(array: np.ndarray, name: str) -> np.ndarray:
@@ -64,7 +83,10 @@ def _checked_affine(affine: Any, name: str) -> np.ndarray:
     if affine is None:
         raise InputError(f"{name} is an array, and its affine is missing. {expected}")
     try:
-        matrix = np.asarray(affine, dtype=np.float64)
+        matrix = np.array(affine)
+        if matrix.dtype.kind not in "iuf":
+            raise TypeError(f"its type is {matrix.dtype}")
+        matrix = matrix.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"affine is not an array of numbers ({error}). {expected}") from error
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from msseg_jax.api.findings import Choices, Findings, Model, as_model, choose_options
+from msseg_jax.api.images import path_of
 from msseg_jax.prepare.libraries import check_libraries
 from msseg_jax.prepare.request import Request
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes.layout import patient_in
+from msseg_jax.volumes.layout import BRAIN_MASK, TIME01, TIME02
 
 if TYPE_CHECKING:
     from msseg_jax.inference.scans import ScanPair
@@ -27,29 +28,27 @@ class PreparedScans:
 
     @property
     def folder(self) -> Path:
-        """The folder of the prepared pair, in the MSSEG-2 layout."""
+        """Folder of the prepared pair, in the MSSEG-2 layout."""
         return self.scans.folder
 
     @property
     def time01(self) -> Path:
-        """The first visit, prepared."""
-        return patient_in(self.folder).time01
+        """File of the first visit, prepared."""
+        return self.folder / TIME01
 
     @property
     def time02(self) -> Path:
-        """The second visit, prepared, on the same grid."""
-        return patient_in(self.folder).time02
+        """File of the second visit, prepared, on the same grid."""
+        return self.folder / TIME02
 
     @property
     def brain_mask(self) -> Path:
-        """The brain mask of both."""
-        mask = patient_in(self.folder).brain_mask
-        assert mask is not None  # `prepare_patient` writes it
-        return mask
+        """File of the brain mask of both visits."""
+        return self.folder / BRAIN_MASK
 
     @property
     def picture(self) -> Path:
-        """A picture that shows the alignment and the outline of the brain."""
+        """Picture that shows the alignment and the outline of the brain."""
         return self.folder / "prepare.png"
 
     @property
@@ -61,13 +60,16 @@ class PreparedScans:
         """Find the new lesions. The result lies on the grid of the second scan.
 
         Args:
-          model, options: as for `msseg_jax.find_new_lesions`.
+          model: as for `msseg_jax.find_new_lesions`.
+          **options: as for `msseg_jax.find_new_lesions`.
 
         Raises:
           InputError: the model or the prepared pair cannot be used.
         """
         from msseg_jax.inference.scans import predict_scan_pair
 
+        if not self.time02.is_file():
+            raise InputError(f"{self.folder}: the prepared pair is gone. Prepare the scans again.")
         ensemble = as_model(model)
         prediction = predict_scan_pair(ensemble, self.scans, choose_options(ensemble, options))
         request = self.scans.request
@@ -92,8 +94,8 @@ def prepare_scans(
     """Prepare two scans: register them, find the brain, and correct the bias field.
 
     Args:
-      time01, time02: first and second visit as the scanner wrote them: NIfTI files, or folders of
-        DICOM files.
+      time01: the first visit as the scanner wrote it, a NIfTI file or a folder of DICOM files.
+      time02: the second visit, in the same way.
       folder: folder to make for the pair. If it holds this pair already, nothing is done.
       series: the DICOM series to use, if a folder holds several: one for both visits, or a pair.
       brain_masks: brain masks of both visits, in the scanner coordinates of their scans. One of
@@ -103,6 +105,9 @@ def prepare_scans(
       overwrite: prepare again, even if `folder` holds a pair.
       progress: called with the name of each step.
 
+    Returns:
+      The prepared pair.
+
     Raises:
       InputError: the scans cannot be used, or `folder` holds something else. Nothing is written.
     """
@@ -110,13 +115,19 @@ def prepare_scans(
     from msseg_jax.inference.scans import ScanPair
     from msseg_jax.prepare.patient import prepare_patient
 
-    first, second = (None if mask is None else Path(mask) for mask in brain_masks)
+    if isinstance(brain_masks, str | PathLike) or len(brain_masks) != 2:
+        raise InputError(f"brain_masks is {brain_masks!r}. Expected a pair: one for each visit.")
+    first, second = (None if mask is None else path_of(mask) for mask in brain_masks)
     if brain_mask_command is not None and (first or second):
         raise InputError(
             "brain_masks and brain_mask_command are both given. Expected at most one of them."
         )
     both = (series, series) if series is None or isinstance(series, str) else series
-    request = Request(Path(time01), Path(time02), both, (first, second), brain_mask_command)
+    is_pair = isinstance(both, tuple) and len(both) == 2
+    if not is_pair or not all(one is None or isinstance(one, str) for one in both):
+        raise InputError(f"series is {series!r}. Expected a text for both visits, or a pair.")
+    visits = path_of(time01), path_of(time02)
+    request = Request(*visits, both, (first, second), brain_mask_command)
     say = progress or (lambda step: None)
-    prepared = prepare_patient(request, Path(folder), overwrite, say)
+    prepared = prepare_patient(request, path_of(folder), overwrite, say)
     return PreparedScans(ScanPair(request, prepared.folder, prepared.record))

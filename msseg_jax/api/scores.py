@@ -15,13 +15,13 @@ def score_mask(
     """Return the scores of a predicted mask, by the rules of the MSSEG-2 challenge.
 
     Args:
-      prediction, reference: masks of 0 and 1 on one grid: paths, nibabel images, or arrays
-        (D, H, W).
+      prediction: a mask of 0 and 1, as a path, a nibabel image, or an array (D, H, W).
+      reference: a mask on the same grid, in the same way.
       affine: (4, 4), voxel indices to scanner mm. Needed if a mask is an array. If you only know
         the voxel spacing, give `np.diag([*spacing_mm, 1])`.
 
     Returns:
-      The columns of `scores.csv`: Dice, F1_score, SensL, PPVL, Hausdorff95_mm and others. Scores
+      The columns of `scores.csv`, such as Dice, F1_score, SensL, PPVL and Hausdorff95_mm. Scores
       that are not defined are NaN or absent.
 
     Raises:

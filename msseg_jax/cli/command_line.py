@@ -48,6 +48,12 @@ class Parser(argparse.ArgumentParser):
         """
         if not {"-h", "--help"}.isdisjoint(arguments):
             return  # `parse_args` prints the help, with required flags marked as required
+        known = self._option_string_actions
+        for argument in arguments:
+            name = argument.partition("=")[0]
+            if f"-{name}" in known and name not in known:
+                # argparse would read -output=x as -o with the value utput=x.
+                self.error(f"unknown flag {argument}. Did you mean -{name}?")
         required = [action for action in self._actions if action.required]
         try:
             for action in required:

@@ -35,7 +35,7 @@ from msseg_jax.prepare.threads import at_once
 from msseg_jax.prepare.visits import Registered, check_volume, register_visits
 from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.paths import check_there
+from msseg_jax.system.paths import check_outside, check_there
 from msseg_jax.volumes.layout import BRAIN_MASK, TIME01, TIME02
 
 
@@ -82,6 +82,9 @@ def prepare_patient(
     """
     check_there(request.time01, request.time02, *request.brain_masks)
     folder = folder.resolve()
+    for path in (request.time01, request.time02, *request.brain_masks):
+        if path is not None:
+            check_outside(path, folder, f"is an input, but lies in {folder}, which is replaced")
     clock = Stopwatch(say)
     with clock.step("reading"):
         words = check_command(request.brain_mask_command) if request.brain_mask_command else None

@@ -121,6 +121,45 @@ def test_save_replaces_no_input_and_writes_nothing_if_a_name_is_wrong(run, pair,
     assert not mask.exists()
 
 
+def test_save_protects_the_files_of_images_in_memory_and_from_another_folder(
+    run, pair, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(pair[0].parent)
+    images = [nib.load(path) for path in pair]
+    relative = [path.name for path in pair]
+    found = [msseg_jax.find_new_lesions(*given, model=run) for given in (images, relative)]
+    monkeypatch.chdir(tmp_path)
+    for one in found:
+        for path in pair:
+            with pytest.raises(msseg_jax.InputError, match="is an input"):
+                one.save(path)
+
+
+def test_later_changes_of_an_image_do_not_change_the_result(run, pair, tmp_path):
+    images = [nib.load(path) for path in pair]
+    found = msseg_jax.find_new_lesions(*images, model=run)
+    before = found.affine.copy()
+    images[0].header.set_xyzt_units("meter")
+    images[0].affine[:] = 0
+    np.testing.assert_array_equal(found.affine, before)
+    found.save(tmp_path / "mask.nii.gz")
+    assert nib.load(tmp_path / "mask.nii.gz").header.get_xyzt_units()[0] != "meter"
+
+
+def test_numbers_of_numpy_are_options(run, pair):
+    model = msseg_jax.load_model(run)
+    expected = msseg_jax.find_new_lesions(*pair, model=model, threshold=0.25, overlap=4)
+    threshold, overlap = np.float32(0.25), np.int64(4)
+    found = msseg_jax.find_new_lesions(*pair, model=model, threshold=threshold, overlap=overlap)
+    np.testing.assert_array_equal(found.mask, expected.mask)
+
+
+@pytest.mark.parametrize("model", [["a", "b"], "", 3])
+def test_a_model_of_a_wrong_type_is_refused_with_the_right_call(pair, model):
+    with pytest.raises(TypeError, match=r"load_model\(first, second\)"):
+        msseg_jax.find_new_lesions(*pair, model=model)
+
+
 def test_all_images_that_cannot_be_used_are_named(run, pair):
     image = voxels(pair[0]).astype(float)
     missing = np.where(image > 0, image, np.nan)
@@ -139,6 +178,10 @@ def test_all_images_that_cannot_be_used_are_named(run, pair):
         (np.ones((4, 4, 4)), np.full((4, 4), np.nan), "affine is "),
         (np.ones((4, 4, 4)), np.diag([1.0, 1, 0, 1]), "cannot be inverted"),
         (np.ones((4, 4, 4)), "RAS", "not an array of numbers"),
+        (np.ones((4, 4, 4)), np.eye(4, dtype=complex), "not an array of numbers"),
+        (np.ones((4, 4, 4)), np.eye(4) + np.eye(4)[::-1], "cannot be inverted"),
+        (np.ones((0, 4, 4)), np.eye(4), "no voxels"),
+        (nib.Nifti1Image(np.ones((4, 4, 4), np.float32), None), None, "with an affine"),
         (np.ones((4, 4, 4), complex), np.eye(4), "array of complex128"),
         (np.ones((4, 4, 4), object), np.eye(4), "array of object"),
         (np.ones((4, 4)), np.eye(4), r"shape \(4, 4\)"),
@@ -272,6 +315,14 @@ def test_scans_are_prepared_and_their_lesions_lie_on_the_grid_of_the_second(
     with pytest.raises(msseg_jax.InputError, match="lies in"):
         found.save(tmp_path / "anna" / "new.nii.gz")
     assert visits[1].read_bytes() == before
+    (tmp_path / "anna" / "mask.nii.gz").write_bytes(pair.brain_mask.read_bytes())
+    masks = (tmp_path / "anna" / "mask.nii.gz", None)
+    with pytest.raises(msseg_jax.InputError, match="is an input, but lies in"):
+        msseg_jax.prepare_scans(*visits, tmp_path / "anna", brain_masks=masks, overwrite=True)
+    assert (tmp_path / "anna" / "mask.nii.gz").is_file()
+    for wrong in ({"series": 3}, {"series": ("1", "2", "3")}, {"brain_masks": "mask.nii.gz"}):
+        with pytest.raises(msseg_jax.InputError, match="Expected a"):
+            msseg_jax.prepare_scans(*visits, tmp_path / "b", **wrong)
     with pytest.raises(msseg_jax.InputError, match="both given"):
         msseg_jax.prepare_scans(
             *visits, tmp_path / "b", brain_masks=(visits[0], None), brain_mask_command="x {input}"

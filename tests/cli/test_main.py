@@ -244,3 +244,11 @@ def test_closing_the_output_early_causes_no_error_message():
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.startswith("file ")
+
+
+@pytest.mark.parametrize("argument", ["-output=new.nii.gz", "-output", "-mask=x", "-report"])
+def test_a_long_flag_with_one_dash_is_refused_with_the_right_one(capsys, argument):
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "-t1", "a.nii.gz", "-t2", "b.nii.gz", argument])
+    assert ended.value.code == 2
+    assert f"Did you mean -{argument.partition('=')[0]}?" in capsys.readouterr().err
