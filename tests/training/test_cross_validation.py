@@ -163,7 +163,7 @@ def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
     [
         (0, 0, "config.data.folds is 0 and config.data.fold is 0. --mode=cross_validate trains"),
         (1, 2, "config.data.folds is 2 and config.data.fold is 1. --mode=cross_validate trains"),
-        (2, 2, "config.data.fold is 2; expected 0 to 1"),
+        (2, 2, "config.data.fold is 2; expected the number of a fold, from 0 to 1"),
     ],
 )
 def test_two_or_more_folds_and_no_chosen_fold_are_expected(config, folds, fold, count, message):
