@@ -43,7 +43,7 @@ from msseg_jax.system.processes import for_each
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair, read_pair
 
-FORMAT = 3  # increase it when the meaning of an entry changes
+FORMAT = 4  # increase it when the meaning of an entry changes
 ABANDONED_S = 3600.0  # writing takes seconds, so a partial entry this old is from a killed run
 
 

@@ -20,6 +20,7 @@ from msseg_jax.data.intensity import (
 )
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
+from msseg_jax.volumes.canonical import Reordering
 from msseg_jax.volumes.grids import bounding_box
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair
@@ -64,32 +65,35 @@ class Preprocessing(Section):
 
 @dataclass(frozen=True)
 class Resampled:
-    """A pair on the isotropic grid, cropped to the bounding box of the brain."""
+    """A pair on the isotropic grid, in the canonical order, cropped to the brain's bounding box."""
 
     images: np.ndarray  # (2, D, H, W) float32, time01 and time02
     brain: np.ndarray  # (D, H, W) bool
     targets: np.ndarray  # (T, D, H, W) uint8
     affine: np.ndarray  # (4, 4), voxel indices of the crop to scanner mm
-    resampling: Resampling  # between the grid of the files and the whole isotropic grid
+    reordering: Reordering  # between the order of axes in the files and the canonical one
+    resampling: Resampling  # between the reordered grid of the files and the isotropic grid
     box: tuple[slice, slice, slice]  # position of the crop in the whole isotropic grid
 
     def to_file_grid(self, array: np.ndarray) -> np.ndarray:
         """Resample a map (D, H, W) float32 to the grid of the files, linearly, with 0 outside."""
         whole = np.zeros(self.resampling.new_shape, dtype=np.float32)
         whole[self.box] = array
-        return self.resampling.backward(whole)
+        return self.reordering.backward(self.resampling.backward(whole))
 
 
 def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> Resampled:
-    """Resample a pair to the isotropic grid and crop it to the brain.
+    """Resample a pair to the isotropic grid, in the canonical order, and crop it to the brain.
 
     Images are interpolated linearly. Masks are taken from the nearest voxel.
 
     Raises:
       InputError: The brain is smaller than a patch along some axis.
     """
-    resampling = resampling_to(settings.spacing_mm, pair.brain.shape, pair.time01.spacing_mm)
-    brain = resampling.forward_labels(pair.brain)
+    reordering = Reordering(pair.time01.affine, pair.brain.shape)
+    brain = reordering.forward(pair.brain)
+    resampling = resampling_to(settings.spacing_mm, brain.shape, reordering.canonical_spacing_mm)
+    brain = resampling.forward_labels(brain)
     box = bounding_box(brain)  # empty if a brain of a few voxels falls between the new voxels
     sides = [s.stop - s.start for s in box]
     if min(sides) < settings.patch_size:
@@ -98,14 +102,17 @@ def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> R
             f"{settings.spacing_mm} mm, which is smaller than a patch. It must measure at least "
             f"{settings.patch_size} voxels along each axis. Check the mask and the voxel spacing."
         )
-    images = [resampling.forward(visit.array)[box] for visit in (pair.time01, pair.time02)]
-    targets = [resampling.forward_labels(target)[box] for target in pair.targets]
-    affine = resampling.new_affine(pair.time01.affine)
+    visits = [reordering.forward(visit.array) for visit in (pair.time01, pair.time02)]
+    images = [resampling.forward(visit)[box] for visit in visits]
+    labels = [reordering.forward(target) for target in pair.targets]
+    targets = [resampling.forward_labels(label)[box] for label in labels]
+    affine = resampling.new_affine(reordering.canonical_affine)
     return Resampled(
         np.stack(images),
         brain[box],
         np.stack(targets) if targets else np.zeros((0, *sides), dtype=np.uint8),
         affine @ nib.affines.from_matvec(np.eye(3), [side.start for side in box]),
+        reordering,
         resampling,
         box,
     )

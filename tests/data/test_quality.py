@@ -103,7 +103,7 @@ def test_the_warning_about_the_distance_can_be_left_out():
 def test_a_pair_is_measured_on_its_isotropic_grid(head):
     image, brain = head
     resampled = Resampled(
-        np.stack([image, image]), brain, np.zeros((0, *SHAPE)), np.eye(4), None, None
+        np.stack([image, image]), brain, np.zeros((0, *SHAPE)), np.eye(4), None, None, None
     )
     settings = PreprocessingSettings(spacing_mm=2.0, percentiles=(1.0, 50.0, 99.0), patch_size=8)
     low, middle, high = np.percentile(image[brain], settings.percentiles)
@@ -123,7 +123,7 @@ def test_the_network_that_exceeds_its_bound_most_decides(head):
     """Use one network that was trained on images like the first visit, and one for the second."""
     image, brain = head
     images = np.stack([image, np.exp(image / 20)])
-    resampled = Resampled(images, brain, np.zeros((0, *SHAPE)), np.eye(4), None, None)
+    resampled = Resampled(images, brain, np.zeros((0, *SHAPE)), np.eye(4), None, None, None)
     pair = Pair(Volume(None, image, MM_2, nib.Nifti1Header()), None, brain, None)
     settings = (
         PreprocessingSettings(spacing_mm=2.0, percentiles=(1.0, 50.0, 99.0), patch_size=8),
