@@ -36,6 +36,7 @@ class Quality:
     brain_ml: float  # volume of the brain mask, before resampling
     deviations: tuple[Deviation, Deviation] | None  # of time01 and time02; None: no network
     is_oriented: bool = True  # whether the headers define left and right
+    contradictions: tuple[str, ...] = ()  # in the headers, as sentences
 
     def warnings(self, apart: bool = True) -> list[str]:
         """Return warnings for the reader of the result, as sentences; an empty list if all is well.
@@ -50,6 +51,7 @@ class Quality:
                 "The headers do not define the orientation (neither qform nor sform is set). Left "
                 "and right are a guess, here and in any other program."
             )
+        found += self.contradictions
         low, high = BRAIN_ML
         if not low <= self.brain_ml <= high:
             found.append(
@@ -107,6 +109,7 @@ def assess(
         float(pair.brain.sum() * voxel_mm3(pair.time01.spacing_mm) / 1000),
         _deviations(resampled, fitted),
         pair.time01.is_oriented,
+        tuple(warning for visit in (pair.time01, pair.time02) for warning in visit.warnings),
     )
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.prepare.images import image_of
+from msseg_jax.prepare.images import affine_of, image_of
 from msseg_jax.prepare.registration import on_grid
 from msseg_jax.prepare.scan import Scan
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.masks import brain_mask_problem
 from msseg_jax.volumes.nifti import check_finite, read_volume
+from msseg_jax.volumes.volume import Volume
 
 PLACEHOLDERS = ("{input}", "{output}")
 OUTPUT = "mask.nii.gz"
@@ -42,7 +43,7 @@ def read_mask(path: Path, scan: Scan) -> sitk.Image:
     check_finite(volume)
     if problem := brain_mask_problem(volume):
         raise InputError(problem)
-    return _on_grid_of(scan, str(path), (volume.array != 0), volume.affine)
+    return _on_grid_of(scan, str(path), (volume.array != 0), _affine_for(scan, volume))
 
 
 def check_command(command: str) -> list[str]:
@@ -103,7 +104,7 @@ def run_command(words: list[str], scan: Scan) -> sitk.Image:
             volume = read_volume(written)
         except InputError as error:
             raise InputError(f"{label}: its output is not a mask: {error}") from error
-        return _on_grid_of(scan, label, np.nan_to_num(volume.array) != 0, volume.affine)
+        return _on_grid_of(scan, label, np.nan_to_num(volume.array) != 0, _affine_for(scan, volume))
 
 
 def _fill(word: str, places: dict[str, str]) -> str:
@@ -115,6 +116,18 @@ def _fill(word: str, places: dict[str, str]) -> str:
 def _last_lines(output: str) -> str:
     lines = output.strip().splitlines()[-LINES_SHOWN:]
     return ". Its last output:\n  " + "\n  ".join(lines) if lines else ""
+
+
+def _affine_for(scan: Scan, mask: Volume) -> np.ndarray:
+    """Return the affine of a mask in the coordinates that are used for its scan.
+
+    If the header of the scan holds two geometries, another program may have given the mask the one
+    that is not used here.
+    """
+    other = scan.other_affine
+    if other is None or mask.array.shape != scan.image.GetSize():
+        return mask.affine
+    return affine_of(scan.image) if np.allclose(mask.affine, other, atol=1e-3) else mask.affine
 
 
 def _on_grid_of(scan: Scan, name: str, mask: np.ndarray, affine: np.ndarray) -> sitk.Image:

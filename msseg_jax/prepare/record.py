@@ -167,6 +167,7 @@ def find_warnings(
         for visit in visits
         if not visit.scan.is_oriented
     ]
+    found += [warning for visit in visits for warning in visit.scan.warnings]
     if unseen_ml > MOST_UNSEEN_SHARE * brain_ml:
         found.append(
             f"{unseen_ml:.0f} ml of the brain lie outside one visit's field of view. New lesions "

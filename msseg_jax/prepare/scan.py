@@ -25,6 +25,8 @@ class Scan:
     series: str | None  # description of the DICOM series, None for NIfTI
     digest: str  # SHA-256 of the voxels; does not depend on the file format
     is_oriented: bool  # True if the header gives the orientation of the patient
+    other_affine: np.ndarray | None = None  # (4, 4), a second, different geometry in the header
+    warnings: tuple[str, ...] = ()  # contradictions in the header that matter
 
 
 def read_scan(path: Path, series: str | None = None) -> Scan:
@@ -40,6 +42,8 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
     """
     path = Path(path)
     said, is_oriented = None, True
+    other_affine: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
     if path.is_dir():
         image, said = read_series(path, series)
     elif path.is_file() and not path.name.endswith(SUFFIXES):
@@ -52,6 +56,7 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
         check_finite(volume)
         _check_right_angles(path, volume.affine)
         image, is_oriented = image_of(volume.array, volume.affine), volume.is_oriented
+        other_affine, warnings = volume.other_affine, volume.warnings
     _check_extent(path, image)
     array = sitk.GetArrayFromImage(image)
     if not np.isfinite(array).all():
@@ -64,7 +69,7 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
         )
     if array.max() <= 0:
         raise InputError(f"{path}: no voxel is above 0; expected a FLAIR image. Export it again.")
-    return Scan(path, image, said, _digest(image), is_oriented)
+    return Scan(path, image, said, _digest(image), is_oriented, other_affine, warnings)
 
 
 def check_two_visits(time01: Scan, time02: Scan) -> None:

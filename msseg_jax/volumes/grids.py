@@ -15,11 +15,14 @@ def grid_difference(one: Volume, other: Volume) -> str | None:
             f"{other.path} has {other.array.shape} voxels, but {one.path} has {one.array.shape}. "
             "Expected one grid for both. Resample one onto the other."
         )
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in one.array.shape])).reshape(3, 8)
-    apart = nib.affines.apply_affine(one.affine, corners.T) - nib.affines.apply_affine(
-        other.affine, corners.T
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in one.array.shape])).reshape(3, 8).T
+    at = nib.affines.apply_affine(other.affine, corners)
+    # A program may have given `other` the affine of `one` that is not used here.
+    affines = [affine for affine in (one.affine, one.other_affine) if affine is not None]
+    furthest_mm = min(
+        float(np.linalg.norm(nib.affines.apply_affine(affine, corners) - at, axis=1).max())
+        for affine in affines
     )
-    furthest_mm = float(np.linalg.norm(apart, axis=1).max())
     if furthest_mm > GRID_TOLERANCE_MM:
         return (
             f"{other.path} lies up to {furthest_mm:.2f} mm away from {one.path} (their affines "

@@ -1,5 +1,6 @@
 """Read and write NIfTI files."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,50 +11,85 @@ from numpy.typing import DTypeLike
 
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.geometry import (
+    LONGEST_QUATERNION,
+    choose_geometry,
+    is_in_header,
+    with_valid_quaternion,
+)
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.volume import Volume
 
-SUFFIXES = (".nii.gz", ".nii")
+SUFFIXES = (".nii.gz", ".nii")  # of files to write
+
+_EXPECTED = "Expected a 3-D NIfTI image (.nii, .nii.gz, or .hdr with .img)."
+
+logger = logging.getLogger(__name__)
 
 
 def read_volume(path: Path | str) -> Volume:
-    """Read a 3-D NIfTI image as float32.
+    """Read a 3-D NIfTI image as float32. Log a warning if its header is contradictory.
 
     Raises:
       InputError: the file is missing, not NIfTI, truncated, not 3-D, RGB or complex, or has an
-        invalid voxel size or unit. NaN and infinite voxels are not checked here; the caller can
-        do so with `check_finite`.
+        invalid header. NaN and infinite voxels are not checked here; the caller can do so with
+        `check_finite`.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path}: is a folder. Expected a 3-D NIfTI image (.nii or .nii.gz).")
+        raise InputError(f"{path}: is a folder. {_EXPECTED}")
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Expected a 3-D NIfTI image (.nii or .nii.gz).")
+        raise InputError(f"{path}: no such file. {_EXPECTED}")
     try:
-        image = nib.load(path)
-        if not isinstance(image, nib.Nifti1Image):  # NIfTI-2 is a subclass
-            raise InputError(
-                f"{path}: is {type(image).__name__}. Expected NIfTI (.nii or .nii.gz). Convert it."
-            )
-        # nibabel silently corrects a zero or negative size, so the sizes are read from the file.
-        with nib.openers.ImageOpener(str(path)) as file:
-            header = type(image.header).from_fileobj(file, check=False)
-        return volume_of(image, path, header["pixdim"][1:4])
+        volume = _read(path)
     except InputError:
         raise
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
         raise InputError(
-            f"{path}: is not a readable NIfTI image ({error}). Expected a "
-            "3-D NIfTI image. Check whether it is a file of another kind, or a damaged copy."
+            f"{path}: is not a readable NIfTI image ({error}). {_EXPECTED} Check whether it is a "
+            "file of another kind, or a damaged copy."
         ) from error
     except Exception as error:  # a damaged file makes nibabel fail in many ways
         raise InputError(
             f"{path}: cannot be read to its end ({error}). It is truncated or damaged. Copy it "
             "again."
         ) from error
+    for warning in volume.warnings:
+        logger.warning("%s", warning)
+    return volume
 
 
-def volume_of(image: nib.Nifti1Image, path: Path, stored_mm: np.ndarray | None = None) -> Volume:
+def _read(path: Path) -> Volume:
+    try:
+        image = nib.load(path)
+    except ValueError as error:
+        if "w2 should be positive" not in str(error):  # nibabel's words for a long quaternion
+            raise
+        with nib.openers.ImageOpener(str(path)) as file:
+            with_valid_quaternion(nib.Nifti1Header.from_fileobj(file, check=False), path)
+        image = _LenientImage.from_filename(path)
+    if not isinstance(image, nib.Nifti1Pair):  # the other classes of NIfTI are subclasses
+        raise InputError(f"{path}: is {type(image).__name__}. {_EXPECTED} Convert it.")
+    # nibabel silently corrects a zero or negative size and a missing offset, so both are read from
+    # the file.
+    of_header = image.file_map.get("header", image.file_map["image"])
+    with of_header.get_prepare_fileobj("rb") as file:
+        stored = type(image.header).from_fileobj(file, check=False)
+    _check_offset(path, image, int(stored["vox_offset"]))
+    return volume_of(image, path, stored["pixdim"][1:4])
+
+
+class _LenientHeader(nib.Nifti1Header):
+    """Accepts quaternions that rounding made too long."""
+
+    quaternion_threshold = np.float64(1 - LONGEST_QUATERNION**2)
+
+
+class _LenientImage(nib.Nifti1Image):
+    header_class = _LenientHeader
+
+
+def volume_of(image: nib.Nifti1Pair, path: Path, stored_mm: np.ndarray | None = None) -> Volume:
     """Return an image as a volume: 3-D float32.
 
     Args:
@@ -63,13 +99,17 @@ def volume_of(image: nib.Nifti1Image, path: Path, stored_mm: np.ndarray | None =
     Raises:
       InputError: as for `read_volume`.
     """
-    _check_kind(path, image, image.header["pixdim"][1:4] if stored_mm is None else stored_mm)
-    array = np.asarray(image.dataobj, dtype=np.float32)
-    return Volume(path, array, image.affine, image.header)
+    _check_kind(path, image)
+    stored_mm = image.header["pixdim"][1:4] if stored_mm is None else stored_mm
+    geometry = choose_geometry(image, path, stored_mm)
+    array = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+    return Volume(
+        path, array, geometry.affine, geometry.header, geometry.other_affine, geometry.warnings
+    )
 
 
-def _check_kind(path: Path, image: nib.Nifti1Image, stored_mm: np.ndarray) -> None:
-    """Raise InputError if the header shows that the image cannot be used.
+def _check_kind(path: Path, image: nib.Nifti1Pair) -> None:
+    """Raise InputError if the header shows that the voxels cannot be used.
 
     The voxels are not read.
     """
@@ -80,25 +120,25 @@ def _check_kind(path: Path, image: nib.Nifti1Image, stored_mm: np.ndarray) -> No
             f"{path}: voxels are {kind} ({dtype}). Expected one real number per voxel. "
             "Export the magnitude image."
         )
-    if len(image.shape) != 3:
+    # A trailing dimension of 1, as ANTs and SPM write it, is harmless.
+    if len(image.shape) < 3 or any(size != 1 for size in image.shape[3:]):
         raise InputError(
             f"{path}: has {len(image.shape)} dimensions, {image.shape}. Expected 3. "
             "Write one volume per file."
         )
-    sizes = np.concatenate([stored_mm, nib.affines.voxel_sizes(image.affine)])
-    if not (np.isfinite(image.affine).all() and np.isfinite(sizes).all() and (sizes > 0).all()):
-        raise InputError(
-            f"{path}: voxel size is {tuple(float(s) for s in stored_mm)} mm. Expected three "
-            "positive numbers and a finite affine. Correct the header (pixdim, sform, qform)."
-        )
-    if abs(np.linalg.det(image.affine[:3, :3] / nib.affines.voxel_sizes(image.affine))) < 1e-3:
-        raise InputError(
-            f"{path}: two axes of its affine are parallel. Expected an invertible affine. Correct "
-            "the sform in the header."
-        )
     unit = image.header.get_xyzt_units()[0]
     if unit not in ("mm", "unknown"):
         raise InputError(f"{path}: its unit of length is {unit}. Expected mm. Correct the header.")
+
+
+def _check_offset(path: Path, image: nib.Nifti1Pair, offset: int) -> None:
+    """Raise InputError if the voxels would start inside the header."""
+    first = image.header.single_vox_offset
+    if isinstance(image, nib.Nifti1Image) and offset < first:
+        raise InputError(
+            f"{path}: vox_offset is {offset}, so the voxels would start inside the header. "
+            f"Expected at least {first}. Correct the header, or write the file again."
+        )
 
 
 def check_finite(volume: Volume) -> None:
@@ -168,7 +208,10 @@ def write_volume(path: Path | str, array: np.ndarray, like: Volume) -> None:
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    _save(path, kind(array, like.affine, header))
+    # If the header holds the affine, it is kept as it is. Another program then sees the new image
+    # where it sees `like`, even if qform and sform disagree.
+    affine = None if is_in_header(like.affine, header) else like.affine
+    _save(path, kind(array, affine, header))
 
 
 def write_array(

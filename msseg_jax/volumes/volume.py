@@ -19,6 +19,8 @@ class Volume:
     array: np.ndarray  # (D, H, W) float32
     affine: np.ndarray  # (4, 4), voxel indices to scanner mm
     header: nib.Nifti1Header  # of the file; outputs copy its codes and units
+    other_affine: np.ndarray | None = None  # a second, different geometry in the header
+    warnings: tuple[str, ...] = ()  # contradictions in the header that matter
 
     @property
     def is_oriented(self) -> bool:

@@ -111,7 +111,8 @@ def test_a_pair_is_measured_on_its_isotropic_grid(head):
     preprocessing = Preprocessing(
         settings=settings, landmarks=(0.0, landmark - 7, 100.0), deviation=4.0
     )
-    pair = Pair(Volume(None, image, MM_2, nib.Nifti1Header()), None, brain, None)
+    visit = Volume(None, image, MM_2, nib.Nifti1Header())
+    pair = Pair(visit, visit, brain, None)
     found = assess(pair, {settings: resampled}, [preprocessing])
     assert found.brain_ml == pytest.approx(brain.sum() * 8 / 1000)
     assert found.deviations == (pytest.approx((7, 4)), pytest.approx((7, 4)))
@@ -124,7 +125,8 @@ def test_the_network_that_exceeds_its_bound_most_decides(head):
     image, brain = head
     images = np.stack([image, np.exp(image / 20)])
     resampled = Resampled(images, brain, np.zeros((0, *SHAPE)), np.eye(4), None, None, None)
-    pair = Pair(Volume(None, image, MM_2, nib.Nifti1Header()), None, brain, None)
+    visit = Volume(None, image, MM_2, nib.Nifti1Header())
+    pair = Pair(visit, visit, brain, None)
     settings = (
         PreprocessingSettings(spacing_mm=2.0, percentiles=(1.0, 50.0, 99.0), patch_size=8),
         PreprocessingSettings(spacing_mm=1.0, percentiles=(1.0, 50.0, 99.0), patch_size=8),
