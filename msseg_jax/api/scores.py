@@ -6,7 +6,7 @@ from msseg_jax.api.images import Image, as_volume
 from msseg_jax.evaluation.raters import score_pair, spacing_of
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import grid_difference
-from msseg_jax.volumes.masks import mask_problem
+from msseg_jax.volumes.masks import is_inside, mask_problem
 
 
 def score_mask(
@@ -35,5 +35,5 @@ def score_mask(
     problems.append(grid_difference(volumes[1], volumes[0]))
     if found := [problem for problem in problems if problem]:
         raise InputError("\n".join(found))
-    predicted, expected = (volume.array != 0 for volume in volumes)
+    predicted, expected = (is_inside(volume.array) for volume in volumes)
     return score_pair(expected, predicted, spacing_of(volumes[1]))

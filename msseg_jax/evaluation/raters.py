@@ -21,7 +21,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import bounding_box
 from msseg_jax.volumes.layout import CONSENSUS, EXPERT
 from msseg_jax.volumes.lesions import describe_lesions, voxel_mm3
-from msseg_jax.volumes.masks import mask_problem
+from msseg_jax.volumes.masks import ROUNDING, is_inside, mask_problem
 from msseg_jax.volumes.nifti import read_checked
 from msseg_jax.volumes.volume import Volume
 
@@ -86,7 +86,7 @@ def read_masks(
             continue
         if problem := mask_problem(path, volume.array):
             problems.append(problem)
-        raters[name] = volume.array != 0
+        raters[name] = is_inside(volume.array)
     likelihood = None
     if probability is not None:
         likelihood = read_checked(probability, consensus, problems)
@@ -97,13 +97,13 @@ def read_masks(
     return Masks(
         raters,
         replace(consensus, array=raters[REFERENCE]),
-        None if likelihood is None else likelihood.array,
+        None if likelihood is None else np.clip(likelihood.array, 0, 1),
     )
 
 
 def _probability_problem(volume: Volume) -> str | None:
     low, high = float(volume.array.min()), float(volume.array.max())
-    if low >= 0 and high <= 1:
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
         return None
     return (
         f"{volume.path}: its values are from {low:g} to {high:g}. Expected probabilities, from 0 "

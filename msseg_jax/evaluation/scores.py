@@ -17,7 +17,7 @@ from surface_distance import (
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import bounding_box
 from msseg_jax.volumes.lesions import number_lesions, voxel_mm3
-from msseg_jax.volumes.masks import mask_problem
+from msseg_jax.volumes.masks import is_inside, mask_problem
 
 # For the last three, see `compare_lesions`.
 LEAST_MM3 = 3.0  # a lesion must be larger than this
@@ -216,7 +216,7 @@ def _checked(*masks: np.ndarray) -> list[np.ndarray]:
         if mask.dtype != bool:
             if problem := mask_problem(name, mask):
                 raise InputError(problem)
-            mask = mask != 0
+            mask = is_inside(mask)
         checked.append(mask)
     return checked
 

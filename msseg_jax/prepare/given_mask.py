@@ -19,7 +19,7 @@ from msseg_jax.prepare.images import affine_of, image_of
 from msseg_jax.prepare.registration import on_grid
 from msseg_jax.prepare.scan import Scan
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes.masks import brain_mask_problem
+from msseg_jax.volumes.masks import brain_mask_problem, is_inside
 from msseg_jax.volumes.nifti import check_finite, read_volume
 from msseg_jax.volumes.volume import Volume
 
@@ -43,7 +43,7 @@ def read_mask(path: Path, scan: Scan) -> sitk.Image:
     check_finite(volume)
     if problem := brain_mask_problem(volume):
         raise InputError(problem)
-    return _on_grid_of(scan, str(path), (volume.array != 0), _affine_for(scan, volume))
+    return _on_grid_of(scan, str(path), is_inside(volume.array), _affine_for(scan, volume))
 
 
 def check_command(command: str) -> list[str]:
@@ -104,7 +104,9 @@ def run_command(words: list[str], scan: Scan) -> sitk.Image:
             volume = read_volume(written)
         except InputError as error:
             raise InputError(f"{label}: its output is not a mask: {error}") from error
-        return _on_grid_of(scan, label, np.nan_to_num(volume.array) != 0, _affine_for(scan, volume))
+        return _on_grid_of(
+            scan, label, is_inside(np.nan_to_num(volume.array)), _affine_for(scan, volume)
+        )
 
 
 def _fill(word: str, places: dict[str, str]) -> str:

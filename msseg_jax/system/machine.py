@@ -1,14 +1,17 @@
 """Look up and limit the processors and the memory that this process uses."""
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
 # From malloc.h of glibc; see `man mallopt`.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
-
+CGROUPS = Path("/sys/fs/cgroup")
 THREADS = "NPROC"  # environment variable; XLA reads the size of its thread pools from it
 
 
@@ -22,8 +25,38 @@ def processors() -> int:
 
 
 def memory_bytes() -> int:
-    """Return the total memory of this machine in bytes."""
-    return int(psutil.virtual_memory().total)
+    """Return the memory that this process may use, in bytes.
+
+    It is that of the machine, or the limit of a container or of a job, if that is lower.
+    """
+    return min([int(psutil.virtual_memory().total), *_cgroup_limits()])
+
+
+def _cgroup_limits() -> Iterator[int]:
+    """Yield the memory limits of the control groups (v1 and v2) of this process, in bytes.
+
+    Docker, Kubernetes and Slurm limit memory in this way. A limit of a group also applies to the
+    groups inside it. Inside a container, the path of the own group may not exist; the limit is
+    then that of the root. There are no control groups on other systems than Linux.
+    """
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, name = CGROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = CGROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder == root.parent:
+                break
+            with contextlib.suppress(OSError, ValueError):  # 'max' is no limit
+                yield int((folder / name).read_text())
 
 
 def limit_threads(threads: int) -> None:

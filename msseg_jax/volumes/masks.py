@@ -6,15 +6,24 @@ import numpy as np
 
 from msseg_jax.volumes.volume import Volume
 
+ROUNDING = 1e-3  # masks and probabilities may be this far beyond their range after resampling
 MAX_LABELS = 256  # different values of a label map, with 0; FreeSurfer's have up to about 200
+
+
+def is_inside(mask: np.ndarray) -> np.ndarray:
+    """Return which voxels of a checked mask or label map are not 0: bool.
+
+    A mask that was resampled, or stored with a scale factor, may hold 0.999999 and 0.0000001.
+    """
+    return np.rint(mask) != 0
 
 
 def mask_problem(name: Path | str, array: np.ndarray) -> str | None:
     """Return a message if an array is not a binary mask, and None if it is one."""
-    wrong = array[(array != 0) & (array != 1)]
+    wrong = array[(np.abs(array) > ROUNDING) & (np.abs(array - 1) > ROUNDING)]
     if not wrong.size:
         return None
-    if (wrong == np.rint(wrong)).all():
+    if (np.abs(wrong - np.rint(wrong)) <= ROUNDING).all():
         advice = "It looks like a label map. Keep only the new lesions, with the value 1."
     elif wrong.min() >= 0 and wrong.max() <= 1:
         advice = "It looks like a probability map. Threshold it."
@@ -35,7 +44,7 @@ def brain_mask_problem(mask: Volume, visits: tuple[Volume | None, ...] = ()) -> 
       visits: images that the mask must differ from.
     """
     expected = "Expected a brain mask, 1 inside and 0 outside"
-    if (mask.array != np.rint(mask.array)).any():
+    if (np.abs(mask.array - np.rint(mask.array)) > ROUNDING).any():
         return (
             f"{mask.path}: has values that are not integers. {expected}. It looks like a "
             "probability map or an image. Threshold it, or give the mask."

@@ -9,7 +9,7 @@ import numpy as np
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, logger
-from msseg_jax.volumes.masks import brain_mask_problem, mask_problem
+from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
 from msseg_jax.volumes.nifti import read_checked, read_volume
 from msseg_jax.volumes.volume import Volume
 
@@ -89,14 +89,14 @@ def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.nda
         return None
     if problem := mask_problem(path, target.array):
         problems.append(problem)
-    return target.array.astype(np.uint8)
+    return is_inside(target.array).astype(np.uint8)
 
 
 def _brain(patient: Patient, time01: Volume, time02: Volume, mask: Volume | None) -> np.ndarray:
     """Return the brain's voxels, (D, H, W) bool: from the mask, or else from the visits."""
     if mask is not None:
         source = str(mask.path)
-        brain = mask.array != 0
+        brain = is_inside(mask.array)
         advice = "Give a mask of the brain, 1 inside and 0 outside."
     else:
         source = f"{time01.path} and {time02.path} (no brain mask)"

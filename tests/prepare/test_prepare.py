@@ -117,11 +117,11 @@ def test_the_picture_shows_both_visits(prepared):
 
 
 def test_warnings_name_missing_orientation_unseen_brain_motion_and_resolution():
-    def visit(name, spacing_mm, is_oriented):
+    def visit(name, spacing_mm, is_oriented, notes=()):
         image = sitk.Image(4, 4, 4, sitk.sitkFloat32)
         image.SetSpacing(spacing_mm)
         return SimpleNamespace(
-            scan=SimpleNamespace(path=name, image=image, is_oriented=is_oriented)
+            scan=SimpleNamespace(path=name, image=image, is_oriented=is_oriented, warnings=notes)
         )
 
     def warnings(visits, unseen_ml, apart_mm):
@@ -129,12 +129,12 @@ def test_warnings_name_missing_orientation_unseen_brain_motion_and_resolution():
 
     good = visit("a.nii", (1.0, 1.0, 1.0), True), visit("b.nii", (1.0, 1.0, 1.2), True)
     assert warnings(good, 20.0, 0.9) == []
-    bad = visit("a.nii", (1.0, 1.0, 1.0), False), visit("b.nii", (1.0, 1.0, 3.0), True)
+    bad = visit("a.nii", (1.0, 1.0, 1.0), False), visit("b.nii", (1.0, 1.0, 3.0), True, ("odd",))
     said = warnings(bad, 60.0, 1.4)
-    assert len(said) == 4
+    assert len(said) == 5
     for words in (
         "a.nii does not define the orientation", "60 ml", "1.4 mm apart",
-        "voxels of 1.0 and 3.0 mm3",
+        "voxels of 1.0 and 3.0 mm3", "odd",
     ):  # fmt: skip
         assert any(words in warning for warning in said)
 

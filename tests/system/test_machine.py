@@ -1,6 +1,7 @@
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,38 @@ def test_limit_threads_limits_the_processors(monkeypatch):
     machine.limit_threads(2)
     assert granted == [[1, 2]]
     assert machine.os.environ["NPROC"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("group", "limits", "expected"),
+    [
+        ("0::/job/step", {"job/memory.max": "max", "job/step/memory.max": "3000"}, 3000),
+        ("0::/job/step", {"job/memory.max": "2000", "job/step/memory.max": "3000"}, 2000),
+        ("0::/", {"memory.max": "4000"}, 4000),
+        ("0::/not/visible/here", {"memory.max": "4000"}, 4000),
+        ("4:memory:/job", {"memory/job/memory.limit_in_bytes": "5000"}, 5000),
+        ("4:cpu,memory:/job", {"memory/memory.limit_in_bytes": "6000"}, 6000),
+        ("4:memory:/job", {"memory/job/memory.limit_in_bytes": str(2**63 - 4096)}, 10_000),
+        ("4:cpu:/job", {"memory/job/memory.limit_in_bytes": "5000"}, 10_000),
+        ("0::/job", {"job/memory.max": "max"}, 10_000),
+    ],
+)
+def test_the_memory_limit_of_a_container_is_respected(
+    tmp_path, monkeypatch, group, limits, expected
+):
+    for name, value in limits.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(value + "\n")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    memory = SimpleNamespace(total=10_000)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: memory)
+    read_text = machine.Path.read_text
+    monkeypatch.setattr(
+        machine.Path,
+        "read_text",
+        lambda path: f"{group}\n" if str(path) == "/proc/self/cgroup" else read_text(path),
+    )
+    assert machine.memory_bytes() == expected
 
 
 def test_freed_memory_is_reused_without_a_request_to_the_system():

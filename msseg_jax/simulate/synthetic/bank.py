@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes.masks import mask_problem
+from msseg_jax.volumes.masks import is_inside, mask_problem
 from msseg_jax.volumes.nifti import read_volume
 from msseg_jax.volumes.volume import Volume
 
@@ -114,7 +114,7 @@ def _read_mask(path: Path) -> Volume:
     volume = read_volume(path)
     if problem := mask_problem(path, volume.array):
         raise InputError(problem)
-    return volume
+    return replace(volume, array=is_inside(volume.array).astype(np.float32))
 
 
 def _check_in_mni(volume: Volume) -> None:

@@ -30,7 +30,7 @@ from msseg_jax.prepare.visits import check_volume, look_at
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import bounding_box, grid_difference
 from msseg_jax.volumes.layout import TIME01, TIME02
-from msseg_jax.volumes.masks import brain_mask_problem, mask_problem
+from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
 from msseg_jax.volumes.nifti import SUFFIXES, check_finite, read_volume
 from msseg_jax.volumes.volume import Volume
 
@@ -202,4 +202,4 @@ def _read_mask(path: Path, grid: Volume, of_brain: bool) -> np.ndarray:
     problem = brain_mask_problem(volume) if of_brain else mask_problem(path, volume.array)
     if found := difference or problem:
         raise InputError(found)
-    return volume.array > 0
+    return is_inside(volume.array)
