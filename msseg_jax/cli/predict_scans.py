@@ -24,7 +24,7 @@ from msseg_jax.prepare.request import find_scans
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
 from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed, steps
-from msseg_jax.volumes.nifti import SUFFIXES
+from msseg_jax.volumes.nifti import SUFFIXES, stem
 
 PREPARED = "_prepared"  # added to the name of --output if --prepare has no value
 
@@ -75,5 +75,4 @@ def _next_to(path: Path, ending: str) -> Path:
     """Return a path in the same folder: the name of `path` without .nii.gz, then `ending`."""
     if path.name in ("", ".."):  # "." and ".." do not contain the name of the folder
         path = path.resolve()
-    stem = path.name.removesuffix(".gz").removesuffix(".nii")
-    return path.parent / (stem + ending)
+    return path.parent / (stem(path) + ending)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_outside
-from msseg_jax.volumes.nifti import SUFFIXES, check_output
+from msseg_jax.volumes.nifti import SUFFIXES, check_output, has_suffix
 
 # Suffix added to the name of --output for the mask on the grid of a prepared pair.
 IN_MIDDLE = "_on_middle_space"
@@ -101,14 +101,13 @@ def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None
     problem = "lies among the patients of --dataset, and would be read as a patient"
     folders = [folder for folder in (*outputs.paths, prepared) if folder is not None]
     for folder in folders:
+        if has_suffix(folder, (*SUFFIXES, ".html")) and not folder.is_dir():
+            raise InputError(
+                f"{folder}: has the name of a file, but with --dataset a folder is expected. Name "
+                "a folder."
+            )
         # Output files may lie next to the folders of the patients. Prepared pairs are folders, and
         # would look like patients there.
         check_outside(folder, dataset, problem, may_be_it=folder is not prepared)
     for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{folder}: {error}; expected a folder to write in. Choose another folder."
-            ) from error
         check_output(folder / "patient.nii.gz")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_folder
-from msseg_jax.volumes.nifti import SUFFIXES
+from msseg_jax.volumes.nifti import READABLE, has_suffix
 
 VISITS = ("time01", "time02")
 SCANS = "a folder with one folder per patient, each with the scans time01 and time02"
@@ -61,7 +61,7 @@ def _scans_of(folder: Path, visit: str) -> list[Path]:
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.name.lower().startswith(starts) and (path.is_dir() or path.name.endswith(SUFFIXES))
+        if path.name.lower().startswith(starts) and (path.is_dir() or has_suffix(path, READABLE))
     ]
 
 

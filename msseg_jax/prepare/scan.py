@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from msseg_jax.prepare.dicom import TILT_TOLERANCE_DEGREES, read_series
 from msseg_jax.prepare.images import image_of
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes.nifti import SUFFIXES, check_finite, read_volume
+from msseg_jax.volumes.nifti import READABLE, check_finite, has_suffix, read_volume
 
 EXTENT_MM = (60.0, 600.0)  # field of view along each axis: from a slab of a head to a large coil
 MOST_SPACING_MM = 8.0  # coarsest voxel spacing; a much finer one already hides lesions of 3 mm
@@ -46,7 +46,7 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
     warnings: tuple[str, ...] = ()
     if path.is_dir():
         image, said = read_series(path, series)
-    elif path.is_file() and not path.name.endswith(SUFFIXES):
+    elif path.is_file() and not has_suffix(path, (*READABLE, ".img")):
         raise InputError(
             f"{path}: is neither a NIfTI file nor a folder; expected a NIfTI file (.nii or "
             ".nii.gz), or the folder of a DICOM series. Convert it, or give another file."

@@ -4,6 +4,7 @@ Readers find the complete new version, the old one, or none, but never a half-wr
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import socket
@@ -20,12 +21,21 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     Call `write(partial)` with a temporary path in the same folder and with the same suffixes. Then
     rename this file to `path`.
     """
-    partial = path.with_name(f".partial-{uuid.uuid4().hex}-{path.name}")
+    partial = path.with_name(f".partial-{uuid.uuid4().hex[:12]}{_suffixes(path)}")
     try:
         write(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _suffixes(path: Path) -> str:
+    """Return '.nii.gz' for 'A.B.NII.GZ': what writers look at, in lower case.
+
+    The rest of the name is left out. It may be so long that nothing can be added to it.
+    """
+    suffixes = Path(path.name.lower()).suffixes
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
 
 
 @contextlib.contextmanager
@@ -74,7 +84,7 @@ def clear_left_overs(place: Path) -> None:
     for kind in ("replaced", "partial"):
         for folder in place.parent.glob(f".{kind}-{_MACHINE}-*"):
             process, _, name = folder.name.removeprefix(f".{kind}-{_MACHINE}-").partition("-")
-            if name != place.name or not process.isdigit() or _is_another(int(process)):
+            if name != _digest(place) or not process.isdigit() or _is_another(int(process)):
                 continue
             if kind == "replaced" and not place.exists():
                 folder.rename(place)
@@ -87,7 +97,12 @@ _MACHINE = socket.gethostname()
 
 def _own_name(place: Path, kind: str) -> Path:
     """Return a hidden path next to `place` that contains the number of this process."""
-    return place.with_name(f".{kind}-{_MACHINE}-{os.getpid()}-{place.name}")
+    return place.with_name(f".{kind}-{_MACHINE}-{os.getpid()}-{_digest(place)}")
+
+
+def _digest(place: Path) -> str:
+    """Return a short text for the name of a folder, which may be too long to be added to."""
+    return hashlib.sha256(os.fsencode(place.name)).hexdigest()[:12]
 
 
 def _is_another(process: int) -> bool:

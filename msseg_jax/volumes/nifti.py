@@ -1,7 +1,9 @@
 """Read and write NIfTI files."""
 
+import contextlib
+import gzip
 import logging
-import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.volume import Volume
 
 SUFFIXES = (".nii.gz", ".nii")  # of files to write
+READABLE = (*SUFFIXES, ".hdr")  # of files to look for; the voxels of .hdr are in .img
 
 _EXPECTED = "Expected a 3-D NIfTI image (.nii, .nii.gz, or .hdr with .img)."
 
@@ -61,7 +64,7 @@ def read_volume(path: Path | str) -> Volume:
 
 def _read(path: Path) -> Volume:
     try:
-        image = nib.load(path)
+        image = _load(path)
     except ValueError as error:
         if "w2 should be positive" not in str(error):  # nibabel's words for a long quaternion
             raise
@@ -77,6 +80,17 @@ def _read(path: Path) -> Volume:
         stored = type(image.header).from_fileobj(file, check=False)
     _check_offset(path, image, int(stored["vox_offset"]))
     return volume_of(image, path, stored["pixdim"][1:4])
+
+
+def _load(path: Path) -> nib.Nifti1Pair:
+    suffix = path.name.removeprefix(stem(path))
+    if suffix in (suffix.lower(), suffix.upper()):
+        return nib.load(path)
+    # nibabel does not find the files of a name such as A.Nii.Gz.
+    content = path.read_bytes()
+    content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    kind = nib.Nifti2Image if content[4:7] == b"n+2" else nib.Nifti1Image
+    return kind.from_bytes(content)
 
 
 class _LenientHeader(nib.Nifti1Header):
@@ -178,19 +192,42 @@ def read_checked(
     return volume
 
 
+def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Return whether the name of a file ends in one of the suffixes, in lower or upper case."""
+    return path.name.lower().endswith(suffixes)
+
+
+def stem(path: Path) -> str:
+    """Return the name of a NIfTI file without its suffix."""
+    name = path.name
+    for suffix in (*SUFFIXES, ".hdr", ".img"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
 def check_output(path: Path | str, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
-    """Return the path of a file to write, after checks of its name and folder.
+    """Return the path of a file to write. Create its folder, and check that it can be written.
 
     Raises:
-      InputError: the name ends in none of the suffixes, or the folder is missing or read-only.
+      InputError: the name ends in none of the suffixes or is too long, the path is a folder, or
+        nothing can be written into its folder.
     """
     path = Path(path)
-    if not path.name.endswith(suffixes):
+    if not has_suffix(path, suffixes):
         raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist. Create it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: the folder {path.parent} is not writable. Choose another one.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder. Expected the name of a file to write.")
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # the system refuses a name that is too long
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-"):
+            pass  # whether a folder is writable shows only when something is written
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}). Choose another name or folder."
+        ) from error
     return path
 
 

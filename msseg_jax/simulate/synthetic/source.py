@@ -31,7 +31,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import bounding_box, grid_difference
 from msseg_jax.volumes.layout import TIME01, TIME02
 from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
-from msseg_jax.volumes.nifti import SUFFIXES, check_finite, read_volume
+from msseg_jax.volumes.nifti import READABLE, check_finite, has_suffix, read_volume, stem
 from msseg_jax.volumes.volume import Volume
 
 MARGIN_MM = 8.0  # margin kept around the brain, so that it can be moved and blurred
@@ -90,7 +90,7 @@ def find_sources(root: Path) -> list[Files]:
     for path in sorted(root.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.is_file() and path.name.endswith(SUFFIXES):
+        if path.is_file() and has_suffix(path, READABLE):
             found.append(Files(stem(path), (path,)))
         elif path.is_dir():
             try:
@@ -107,14 +107,9 @@ def find_sources(root: Path) -> list[Files]:
     return found
 
 
-def stem(path: Path) -> str:
-    """Return the name of a NIfTI file without its suffix."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
-
-
 def _in_folder(folder: Path) -> Files:
-    images = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES))
-    masks = {kind: [p for p in images if p.name.startswith(kind)] for kind in MASKS}
+    images = sorted(p for p in folder.iterdir() if has_suffix(p, READABLE))
+    masks = {kind: [p for p in images if p.name.lower().startswith(kind)] for kind in MASKS}
     for kind, paths in masks.items():
         if len(paths) > 1:
             raise InputError(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from msseg_jax.prepare.threads import use_threads
 from msseg_jax.simulate.synthetic.bank import Bank, read_bank
 from msseg_jax.simulate.synthetic.pair import FAINTEST, SyntheticPair, make_pair
-from msseg_jax.simulate.synthetic.source import Files, find_sources, read_source, stem
+from msseg_jax.simulate.synthetic.source import Files, find_sources, read_source
 from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
@@ -24,7 +24,7 @@ from msseg_jax.system.machine import processors
 from msseg_jax.system.paths import check_outside
 from msseg_jax.system.processes import do_each
 from msseg_jax.volumes.layout import SYNTHETIC
-from msseg_jax.volumes.nifti import SUFFIXES, write_array
+from msseg_jax.volumes.nifti import READABLE, has_suffix, stem, write_array
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def _sources(request: SyntheticRequest) -> list[Files]:
 def _masks(folder: Path, flag: str) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder. Expected a folder with lesion masks ({flag}).")
-    masks = [path for path in sorted(folder.iterdir()) if path.name.endswith(SUFFIXES)]
+    masks = [path for path in sorted(folder.iterdir()) if has_suffix(path, READABLE)]
     if not masks:
         raise InputError(
             f"{folder}: the folder contains no NIfTI file. Expected lesion masks (.nii.gz, {flag})."
