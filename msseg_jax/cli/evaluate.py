@@ -50,5 +50,7 @@ def _fitted(models: list[Path], reference: Path) -> dict[str, list[Preprocessing
     """Return the preprocessing that was fitted for each model, by patient."""
     # Imported here because it imports JAX, which is slow, and only --model needs it.
     from msseg_jax.models.fitted import fitted_by_patient
+    from msseg_jax.system.backend import start_backend
 
+    start_backend()
     return fitted_by_patient(models, [patient.name for patient in find_patients(reference, 0)])

@@ -8,11 +8,13 @@ from msseg_jax.models.export import export
 from msseg_jax.models.model_description import describe
 from msseg_jax.models.model_file import read_model_file
 from msseg_jax.models.released import WEIGHTS, released
+from msseg_jax.system.backend import start_backend
 from msseg_jax.system.errors import InputError
 
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0."""
+    start_backend()
     if flags.show is None:
         _write(flags)
     path = flags.show or flags.output
@@ -26,10 +28,6 @@ def _write(flags: argparse.Namespace) -> None:
         raise InputError(
             f"--output={output}: the file exists. Choose another name, or replace it with "
             "--overwrite."
-        )
-    if not output.parent.is_dir():
-        raise InputError(
-            f"--output={output}: {output.parent}: no such folder. Create it, or choose another."
         )
     given = {name: value for name, value in vars(flags).items() if value is not None}
     texts = {name: given[name] for name in TEXTS if name in given}

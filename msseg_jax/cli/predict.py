@@ -10,6 +10,7 @@ from msseg_jax.inference.outputs import Outputs, check_files, check_places, make
 from msseg_jax.inference.patients import predict_patients
 from msseg_jax.inference.prediction import predict
 from msseg_jax.inference.results import describe_results, write_results
+from msseg_jax.system.backend import start_backend
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed
@@ -18,6 +19,7 @@ from msseg_jax.volumes.layout import Patient, find_patients
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a patient failed."""
+    start_backend()
     models = models_of(flags)
     outputs = Outputs(flags.output, flags.probability, flags.report, flags.uncertainty)
     check_places(outputs, prepared=None)

@@ -21,6 +21,7 @@ from msseg_jax.inference.outputs import (
 from msseg_jax.inference.results import describe_results, write_results
 from msseg_jax.inference.scans import predict_scan_pair, predict_scan_pairs, prepare_pair
 from msseg_jax.prepare.request import find_scans
+from msseg_jax.system.backend import start_backend
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
 from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed, steps
@@ -31,6 +32,7 @@ PREPARED = "_prepared"  # added to the name of --output if --prepare has no valu
 
 def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a patient failed."""
+    start_backend()
     models = models_of(flags)
     prepared = _next_to(flags.output, PREPARED) if flags.prepare is True else flags.prepare
     in_middle = _next_to(flags.output, IN_MIDDLE + ("" if flags.dataset else SUFFIXES[0]))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.paths import check_outside
-from msseg_jax.volumes.nifti import SUFFIXES, check_output, has_suffix
+from msseg_jax.system.paths import check_output, check_outside, has_suffix
+from msseg_jax.volumes.nifti import SUFFIXES
 
 # Suffix added to the name of --output for the mask on the grid of a prepared pair.
 IN_MIDDLE = "_on_middle_space"
@@ -110,4 +110,4 @@ def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None
         # would look like patients there.
         check_outside(folder, dataset, problem, may_be_it=folder is not prepared)
     for folder in folders:
-        check_output(folder / "patient.nii.gz")
+        check_output(folder / "patient.nii.gz", SUFFIXES)

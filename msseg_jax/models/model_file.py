@@ -34,6 +34,7 @@ from msseg_jax.models.released import WEIGHTS
 from msseg_jax.network.model import SiameseMPUNet, variable_shapes
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import check_output
 
 SUFFIX = ".safetensors"
 FORMAT = "msseg_jax"
@@ -150,8 +151,7 @@ def write_model_file(path: Path, about: About, networks: list[TrainedNetwork]) -
         weights that are not finite.
       OSError: the file cannot be written. No incomplete file is left.
     """
-    if path.suffix != SUFFIX:
-        raise InputError(f"{path}: expected a name that ends in {SUFFIX}")
+    check_output(path, (SUFFIX,))
     # Check it here, because `model_copy` does not check the values that it changes.
     about = About.of(about.model_dump(warnings=False), f"{path}: about")
     tensors = {}

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.paths import check_folder
-from msseg_jax.volumes.nifti import READABLE, has_suffix
+from msseg_jax.system.paths import check_folder, has_suffix
+from msseg_jax.volumes.nifti import READABLE
 
 VISITS = ("time01", "time02")
 SCANS = "a folder with one folder per patient, each with the scans time01 and time02"

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+ROOMY_NAME = 120  # bytes; longer names leave no room for additions, because systems allow 255
+
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     """Write the file `path` completely or not at all.
@@ -84,7 +86,7 @@ def clear_left_overs(place: Path) -> None:
     for kind in ("replaced", "partial"):
         for folder in place.parent.glob(f".{kind}-{_MACHINE}-*"):
             process, _, name = folder.name.removeprefix(f".{kind}-{_MACHINE}-").partition("-")
-            if name != _digest(place) or not process.isdigit() or _is_another(int(process)):
+            if name != _label(place) or not process.isdigit() or _is_another(int(process)):
                 continue
             if kind == "replaced" and not place.exists():
                 folder.rename(place)
@@ -97,12 +99,13 @@ _MACHINE = socket.gethostname()
 
 def _own_name(place: Path, kind: str) -> Path:
     """Return a hidden path next to `place` that contains the number of this process."""
-    return place.with_name(f".{kind}-{_MACHINE}-{os.getpid()}-{_digest(place)}")
+    return place.with_name(f".{kind}-{_MACHINE}-{os.getpid()}-{_label(place)}")
 
 
-def _digest(place: Path) -> str:
-    """Return a short text for the name of a folder, which may be too long to be added to."""
-    return hashlib.sha256(os.fsencode(place.name)).hexdigest()[:12]
+def _label(place: Path) -> str:
+    """Return the name of a folder, or a short text instead of a name that leaves no room."""
+    name = os.fsencode(place.name)
+    return place.name if len(name) <= ROOMY_NAME else hashlib.sha256(name).hexdigest()[:12]
 
 
 def _is_another(process: int) -> bool:

@@ -1,5 +1,7 @@
 """Check the paths that a user gives, before any work begins."""
 
+import contextlib
+import tempfile
 from pathlib import Path
 
 from msseg_jax.system.errors import InputError
@@ -38,3 +40,32 @@ def check_outside(path: Path, folder: Path, problem: str, *, may_be_it: bool = F
     place, forbidden = path.resolve(), folder.resolve()
     if forbidden in place.parents or (place == forbidden and not may_be_it):
         raise InputError(f"{path}: {problem}. Choose another place.")
+
+
+def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Return whether the name of a file ends in one of the suffixes, in lower or upper case."""
+    return path.name.lower().endswith(suffixes)
+
+
+def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
+    """Return the path of a file to write. Create its folder, and check that it can be written.
+
+    Raises:
+      InputError: the name ends in none of the suffixes or is too long, the path is a folder, or
+        nothing can be written into its folder.
+    """
+    if not has_suffix(path, suffixes):
+        raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder. Expected the name of a file to write.")
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # the system refuses a name that is too long
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-"):
+            pass  # whether a folder is writable shows only when something is written
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}). Choose another name or folder."
+        ) from error
+    return path

@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
+from msseg_jax.system.backend import start_backend
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED
 from msseg_jax.training.joining import heeding_signals
@@ -34,7 +35,8 @@ def agree_on(command: str) -> None:
     Raises:
       InputError: `command` or the number of devices differs between processes.
     """
-    devices = heeding_signals(jax.devices)  # of all processes; this waits for them
+    heeding_signals(start_backend)  # waits for all processes
+    devices = jax.devices()  # of all processes
     counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"process {k} has {n}" for k, n in sorted(counts.items()))

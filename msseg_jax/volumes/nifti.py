@@ -1,9 +1,7 @@
 """Read and write NIfTI files."""
 
-import contextlib
 import gzip
 import logging
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from numpy.typing import DTypeLike
 
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import check_output
 from msseg_jax.volumes.geometry import (
     LONGEST_QUATERNION,
     choose_geometry,
@@ -82,7 +81,7 @@ def _read(path: Path) -> Volume:
     return volume_of(image, path, stored["pixdim"][1:4])
 
 
-def _load(path: Path) -> nib.Nifti1Pair:
+def _load(path: Path) -> nib.filebasedimages.FileBasedImage:
     suffix = path.name.removeprefix(stem(path))
     if suffix in (suffix.lower(), suffix.upper()):
         return nib.load(path)
@@ -192,11 +191,6 @@ def read_checked(
     return volume
 
 
-def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
-    """Return whether the name of a file ends in one of the suffixes, in lower or upper case."""
-    return path.name.lower().endswith(suffixes)
-
-
 def stem(path: Path) -> str:
     """Return the name of a NIfTI file without its suffix."""
     name = path.name
@@ -204,31 +198,6 @@ def stem(path: Path) -> str:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
-
-
-def check_output(path: Path | str, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
-    """Return the path of a file to write. Create its folder, and check that it can be written.
-
-    Raises:
-      InputError: the name ends in none of the suffixes or is too long, the path is a folder, or
-        nothing can be written into its folder.
-    """
-    path = Path(path)
-    if not has_suffix(path, suffixes):
-        raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder. Expected the name of a file to write.")
-        with contextlib.suppress(FileNotFoundError):
-            path.lstat()  # the system refuses a name that is too long
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-"):
-            pass  # whether a folder is writable shows only when something is written
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}). Choose another name or folder."
-        ) from error
-    return path
 
 
 def write_volume(path: Path | str, array: np.ndarray, like: Volume) -> None:
@@ -239,7 +208,7 @@ def write_volume(path: Path | str, array: np.ndarray, like: Volume) -> None:
     Raises:
       InputError: The name or the folder of `path` cannot be used.
     """
-    path = check_output(path)
+    path = check_output(Path(path), SUFFIXES)
     header = like.header.copy()
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)

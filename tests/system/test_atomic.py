@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from msseg_jax.system import atomic
-from msseg_jax.system.atomic import whole_folder
+from msseg_jax.system.atomic import whole_folder, write_beside
 
 MACHINE = socket.gethostname()
 
@@ -121,3 +121,31 @@ def test_a_signal_that_arrives_while_the_folder_is_made_leaves_nothing(tmp_path,
     with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "place"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a" * 248 + ".nii.gz", "ä" * 124 + ".nii.gz"])
+def test_the_longest_names_that_the_system_allows_can_be_written(tmp_path, name):
+    seen = []
+
+    def write(partial):
+        seen.append(partial.name)
+        partial.write_text("done")
+
+    write_beside(tmp_path / name, write)
+    assert (tmp_path / name).read_text() == "done"
+    assert seen[0].endswith(".nii.gz")
+    folder = tmp_path / name.removesuffix(".nii.gz")
+    with whole_folder(folder) as new:
+        (new / "file").write_text("done")
+    assert (folder / "file").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("A.B.NII.GZ", ".nii.gz"), ("a.Nii", ".nii"), ("report.v2.html", ".html"), ("log", "")],
+)
+def test_a_partial_file_has_the_suffix_of_its_kind_in_lower_case(tmp_path, name, suffix):
+    seen = []
+    write_beside(tmp_path / name, lambda partial: (seen.append(partial.name), partial.touch()))
+    assert seen[0].removeprefix(".partial-")[12:] == suffix
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -166,3 +166,17 @@ def test_an_analyze_image_is_refused(tmp_path):
     nib.save(nib.AnalyzeImage(np.ones(SHAPE, np.float32), np.eye(4)), tmp_path / "old.hdr")
     with pytest.raises(InputError, match="Expected a 3-D NIfTI image"):
         read_volume(tmp_path / "old.hdr")
+
+
+@pytest.mark.parametrize("name", ["SCAN.NII.GZ", "Scan.Nii.Gz", "scan.nii.GZ", "SCAN.NII", "a.Nii"])
+def test_suffixes_may_be_in_upper_case(tmp_path, name):
+    array = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    plain = tmp_path / ("plain.nii.gz" if name.lower().endswith("gz") else "plain.nii")
+    nib.save(nib.Nifti1Image(array, QFORM), plain)
+    plain.rename(tmp_path / name)
+    volume = read_volume(tmp_path / name)
+    np.testing.assert_array_equal(volume.array, array)
+    np.testing.assert_allclose(volume.affine, QFORM)
+    output = tmp_path / f"out_{name}"
+    write_volume(output, np.ones(SHAPE, np.uint8), volume)
+    np.testing.assert_array_equal(read_volume(output).array, np.ones(SHAPE))

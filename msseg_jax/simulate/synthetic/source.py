@@ -28,10 +28,11 @@ from msseg_jax.prepare.registration import matrix_of
 from msseg_jax.prepare.scan import read_scan
 from msseg_jax.prepare.visits import check_volume, look_at
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import has_suffix
 from msseg_jax.volumes.grids import bounding_box, grid_difference
 from msseg_jax.volumes.layout import TIME01, TIME02
 from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
-from msseg_jax.volumes.nifti import READABLE, check_finite, has_suffix, read_volume, stem
+from msseg_jax.volumes.nifti import READABLE, check_finite, read_volume, stem
 from msseg_jax.volumes.volume import Volume
 
 MARGIN_MM = 8.0  # margin kept around the brain, so that it can be moved and blurred

@@ -21,10 +21,10 @@ from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.system.machine import processors
-from msseg_jax.system.paths import check_outside
+from msseg_jax.system.paths import check_outside, has_suffix
 from msseg_jax.system.processes import do_each
 from msseg_jax.volumes.layout import SYNTHETIC
-from msseg_jax.volumes.nifti import READABLE, has_suffix, stem, write_array
+from msseg_jax.volumes.nifti import READABLE, stem, write_array
 
 logger = logging.getLogger(__name__)
 
