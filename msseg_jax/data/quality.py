@@ -14,6 +14,7 @@ from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data.intensity import histogram_deviation, measure_percentiles
 from msseg_jax.data.preprocess import Preprocessing, Resampled
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
+from msseg_jax.volumes.coverage import empty_warnings
 from msseg_jax.volumes.lesions import voxel_mm3
 from msseg_jax.volumes.pair import Pair
 
@@ -37,6 +38,7 @@ class Quality:
     deviations: tuple[Deviation, Deviation] | None  # of time01 and time02; None: no network
     is_oriented: bool = True  # whether the headers define left and right
     contradictions: tuple[str, ...] = ()  # in the headers, as sentences
+    empty_ml: tuple[float, float] = (0.0, 0.0)  # brain where only this visit has no data
 
     def warnings(self, apart: bool = True) -> list[str]:
         """Return warnings for the reader of the result, as sentences; an empty list if all is well.
@@ -52,6 +54,7 @@ class Quality:
                 "and right are a guess, here and in any other program."
             )
         found += self.contradictions
+        found += empty_warnings(self.empty_ml)
         low, high = BRAIN_ML
         if not low <= self.brain_ml <= high:
             found.append(
@@ -110,6 +113,7 @@ def assess(
         _deviations(resampled, fitted),
         pair.time01.is_oriented,
         tuple(warning for visit in (pair.time01, pair.time02) for warning in visit.warnings),
+        pair.empty_ml,
     )
 
 

@@ -36,7 +36,9 @@ def correct_bias(image: sitk.Image, mask: sitk.Image, rough: bool = False) -> si
     else:
         factors = [min(SHRINK, size) for size in image.GetSize()]
         small, small_mask = sitk.Shrink(image, factors), sitk.Shrink(mask, factors)
-    n4.Execute(small, sitk.Cast(small_mask, sitk.sitkUInt8))
+    # N4 takes logarithms. It does not leave out voxels of 0 by itself.
+    small_mask = sitk.Cast((small_mask > 0) & (small > 0), sitk.sitkUInt8)
+    n4.Execute(small, small_mask)
     field = n4.GetLogBiasFieldAsImage(image)
     inside = sitk.GetArrayFromImage(field)[sitk.GetArrayFromImage(mask) > 0]
     field = sitk.Clamp(field, sitk.sitkFloat32, float(inside.min()), float(inside.max()))

@@ -13,6 +13,7 @@ from msseg_jax.prepare.registration import corners_of, coverage, half_of, matrix
 from msseg_jax.prepare.visits import Registered, Visit
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
+from msseg_jax.volumes.coverage import empty_parts
 
 # Largest distance that may be left between the visits after registration, mean over the brain. From
 # 1 mm on, `data.quality` warns. In thick, noisy slices the measured distance itself is uncertain by
@@ -27,6 +28,7 @@ class Middle:
     images: tuple[sitk.Image, sitk.Image]  # float32, original values, 0 outside the field of view
     brain: sitk.Image  # uint8, union of both brain masks, limited to where both visits have data
     unseen_ml: float  # volume of brain that only one visit has in its field of view
+    empty_ml: tuple[float, float]  # volume of brain in view where only this visit has no data
     to_visits: tuple[sitk.Transform, sitk.Transform]  # from the middle space to each visit
 
 
@@ -52,10 +54,33 @@ def bring_to_middle(registered: Registered) -> Middle:
         for visit, to_visit in zip(registered.visits, to_visits, strict=True)
     ]
     brain = (brains[0] | brains[1]) & seen[0] & seen[1]
+    empty = _empty_regions(brain, (first, second), to_visits)
+    brain = brain & (empty[0] == 0) & (empty[1] == 0)
     unseen_ml = _unseen_ml(first, second, registered.transform) + _unseen_ml(
         second, first, registered.transform.GetInverse()
     )
-    return Middle(images, brain, unseen_ml, to_visits)
+    empty_ml = volume_ml(empty[0]), volume_ml(empty[1])
+    return Middle(images, brain, unseen_ml, empty_ml, to_visits)
+
+
+def _empty_regions(
+    brain: sitk.Image, visits: tuple[Visit, Visit], to_visits: tuple[sitk.Transform, sitk.Transform]
+) -> list[sitk.Image]:
+    """Return, for each visit, the parts of the brain where only this visit has no data: uint8."""
+    empty = [
+        array_of(on_grid(visit.scan.empty, brain, to_visit)) > 0
+        if visit.scan.empty is not None
+        else np.zeros(brain.GetSize(), bool)
+        for visit, to_visit in zip(visits, to_visits, strict=True)
+    ]
+    inside, voxel_mm3 = array_of(brain) > 0, float(np.prod(brain.GetSpacing()))
+    regions = []
+    for one, other in ((0, 1), (1, 0)):
+        found = empty_parts(empty[one], empty[other], inside, voxel_mm3)
+        region = sitk.GetImageFromArray(found.astype(np.uint8).T)
+        region.CopyInformation(brain)
+        regions.append(region)
+    return regions
 
 
 def _unseen_ml(visit: Visit, other: Visit, transform: sitk.Transform) -> float:

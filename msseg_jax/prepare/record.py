@@ -1,5 +1,6 @@
 """The record of a prepared pair: its inputs, settings, quality measures and warnings."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from msseg_jax.prepare.visits import Registered, Visit
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.volumes.alignment import Alignment
+from msseg_jax.volumes.coverage import empty_warnings
 
+FLAT = 1.001  # a field with a smaller ratio of its extremes corrects nothing
 MOST_UNSEEN_SHARE = 0.03  # of the brain outside one visit's field of view; above it, a warning
 MOST_COARSER = 1.5  # ratio of the visits' voxel volumes; above it, a warning
 
@@ -112,6 +115,13 @@ def make_record(
     first, second = registered.visits
     turned_degrees, moved_mm = motion_of(registered.transform, centre_of(first.brain))
     brain_ml = volume_ml(middle.brain)
+    fields = [
+        field_range(before, after, middle.brain)
+        for before, after in zip(middle.images, corrected, strict=True)
+    ]
+    warnings = find_warnings(
+        registered.visits, middle.unseen_ml, brain_ml, alignment, middle.empty_ml
+    )
     return {
         "made_by": {
             "msseg_jax": __version__,
@@ -137,12 +147,9 @@ def make_record(
             iterations=tuple(bias.ITERATIONS),
             shrink_factor=bias.SHRINK,
             control_points=bias.CONTROL_POINTS,
-            largest_over_smallest=tuple(
-                _rounded(field_range(before, after, middle.brain), 2)
-                for before, after in zip(middle.images, corrected, strict=True)
-            ),
+            largest_over_smallest=tuple(_rounded(ratio, 2) for ratio in fields),
         ),
-        "warnings": tuple(find_warnings(registered.visits, middle.unseen_ml, brain_ml, alignment)),
+        "warnings": (*warnings, *flat_warnings(fields)),
     }
 
 
@@ -154,12 +161,17 @@ def _source(request: Request) -> str:
 
 
 def find_warnings(
-    visits: tuple[Visit, Visit], unseen_ml: float, brain_ml: float, alignment: Alignment
+    visits: tuple[Visit, Visit],
+    unseen_ml: float,
+    brain_ml: float,
+    alignment: Alignment,
+    empty_ml: tuple[float, float] = (0.0, 0.0),
 ) -> list[str]:
     """Return warnings about a pair, as sentences.
 
     Args:
       unseen_ml: volume of brain that only one visit has in its field of view.
+      empty_ml: volume of brain where only the first, and only the second visit has no data.
     """
     found = [
         f"{visit.scan.path} does not define the orientation (neither qform nor sform is set). Left "
@@ -173,6 +185,7 @@ def find_warnings(
             f"{unseen_ml:.0f} ml of the brain lie outside one visit's field of view. New lesions "
             "cannot be found there."
         )
+    found += empty_warnings(empty_ml)
     if alignment.displacement_mm > MOST_DISPLACEMENT_MM:
         found.append(
             f"The visits are {alignment.displacement_mm:.1f} mm apart inside the brain after "
@@ -185,6 +198,20 @@ def find_warnings(
             "Small lesions may be visible only in the finer one."
         )
     return found
+
+
+def flat_warnings(fields: Sequence[float]) -> list[str]:
+    """Return a warning for each visit in which the bias correction changed nothing.
+
+    Args:
+      fields: the largest over the smallest value of the bias field, for each visit.
+    """
+    return [
+        f"The bias field of the {visit} visit is flat ({ratio:.4f}). The correction found nothing "
+        "to correct, which even a corrected scan does not explain. Compare the visits closely."
+        for visit, ratio in zip(("first", "second"), fields, strict=True)
+        if ratio < FLAT
+    ]
 
 
 def _about_visit(visit: Visit) -> VisitRecord:

@@ -1,6 +1,7 @@
 """Read and check the scan of one visit: a NIfTI file, or a folder of DICOM files."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import SimpleITK as sitk
 
 from msseg_jax.prepare.dicom import TILT_TOLERANCE_DEGREES, read_series
 from msseg_jax.prepare.images import image_of
+from msseg_jax.prepare.zero_level import with_natural_zero
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import has_suffix
 from msseg_jax.volumes.nifti import READABLE, check_finite, read_volume
@@ -16,18 +18,21 @@ from msseg_jax.volumes.nifti import READABLE, check_finite, read_volume
 EXTENT_MM = (60.0, 600.0)  # field of view along each axis: from a slab of a head to a large coil
 MOST_SPACING_MM = 8.0  # coarsest voxel spacing; a much finer one already hides lesions of 3 mm
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Scan:
     """The FLAIR of a visit on the scanner's grid."""
 
     path: Path
-    image: sitk.Image  # float32
+    image: sitk.Image  # float32, 0 or more
     series: str | None  # description of the DICOM series, None for NIfTI
     digest: str  # SHA-256 of the voxels; does not depend on the file format
     is_oriented: bool  # True if the header gives the orientation of the patient
     other_affine: np.ndarray | None = None  # (4, 4), a second, different geometry in the header
-    warnings: tuple[str, ...] = ()  # contradictions in the header that matter
+    warnings: tuple[str, ...] = ()  # contradictions in the header, and changes of the intensities
+    empty: sitk.Image | None = None  # uint8, 1 where there is no data: padding and exact zeros
 
 
 def read_scan(path: Path, series: str | None = None) -> Scan:
@@ -68,9 +73,24 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
         raise InputError(
             f"{path}: every voxel is {array.flat[0]:g}; expected a FLAIR image. Export it again."
         )
-    if array.max() <= 0:
+    digest = _digest(image)
+    zeroed = with_natural_zero(array, str(path))
+    if zeroed.array.max() <= 0:
         raise InputError(f"{path}: no voxel is above 0; expected a FLAIR image. Export it again.")
-    return Scan(path, image, said, _digest(image), is_oriented, other_affine, warnings)
+    if zeroed.array is not array:
+        image = _like(image, zeroed.array)
+    for warning in zeroed.warnings:
+        logger.warning("%s", warning)
+    empty = _like(image, zeroed.is_empty.astype(np.uint8))
+    warnings = (*warnings, *zeroed.warnings)
+    return Scan(path, image, said, digest, is_oriented, other_affine, warnings, empty)
+
+
+def _like(image: sitk.Image, array: np.ndarray) -> sitk.Image:
+    """Return voxels (k, j, i) as an image on the grid of another one."""
+    result = sitk.GetImageFromArray(array)
+    result.CopyInformation(image)
+    return result
 
 
 def check_two_visits(time01: Scan, time02: Scan) -> None:

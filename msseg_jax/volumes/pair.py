@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.coverage import empty_parts
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, logger
+from msseg_jax.volumes.lesions import voxel_mm3
 from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
 from msseg_jax.volumes.nifti import read_checked, read_volume
 from msseg_jax.volumes.volume import Volume
@@ -22,8 +24,9 @@ class Pair:
 
     time01: Volume
     time02: Volume
-    brain: np.ndarray  # (D, H, W) bool
+    brain: np.ndarray  # (D, H, W) bool, without the parts where one visit has no data
     targets: np.ndarray  # (T, D, H, W) uint8, 0 or 1; 0 outside the brain
+    empty_ml: tuple[float, float] = (0.0, 0.0)  # brain where only this visit has no data
 
 
 def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) -> Pair:
@@ -65,7 +68,7 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
     assert time01 is not None  # if it were None, a problem would have been raised above
     assert time02 is not None
 
-    brain = _brain(patient, time01, time02, mask)
+    brain, empty_ml = _without_empty_parts(_brain(patient, time01, time02, mask), time01, time02)
     maps = []
     for path, target in targets.items():
         assert target is not None  # as above
@@ -79,7 +82,19 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
             target *= brain
         maps.append(target)
     stacked = np.stack(maps) if maps else np.zeros((0, *brain.shape), dtype=np.uint8)
-    return Pair(time01, time02, brain, stacked)
+    return Pair(time01, time02, brain, stacked, empty_ml)
+
+
+def _without_empty_parts(
+    brain: np.ndarray, time01: Volume, time02: Volume
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return the brain without the parts where one visit has no data, and their volumes in ml."""
+    volume_mm3 = voxel_mm3(time01.spacing_mm)
+    # Padding is the smallest value; after preparation and masking it is 0.
+    empty = [(visit.array == 0) | (visit.array == visit.array.min()) for visit in (time01, time02)]
+    parts = [empty_parts(empty[one], empty[1 - one], brain, volume_mm3) for one in (0, 1)]
+    first_ml, second_ml = (float(part.sum() * volume_mm3 / 1000) for part in parts)
+    return brain & ~parts[0] & ~parts[1], (first_ml, second_ml)
 
 
 def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.ndarray | None:

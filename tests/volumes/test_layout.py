@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes import layout
+from msseg_jax.volumes import coverage, layout
 from msseg_jax.volumes.layout import find_patients
 from msseg_jax.volumes.pair import read_pair
 from tests.support.patients import SHAPE, SPACING_MM, save_nifti
@@ -49,6 +49,28 @@ def test_target_voxels_outside_the_brain_are_removed_with_a_warning(patients_roo
     save_nifti(path, target.astype(np.uint8))
     assert read_pair(first(patients_root)).targets[0].sum() == 3 * 3 * 4
     assert "2 voxels outside the brain" in caplog.text
+
+
+@pytest.mark.parametrize("visit", [0, 1])
+@pytest.mark.parametrize("value", [0.0, -1024.0])
+def test_a_part_of_the_brain_without_data_in_one_visit_is_left_out(
+    patients_root, visit, value, monkeypatch
+):
+    monkeypatch.setattr(coverage, "LEAST_EMPTY_ML", 0.1)  # these brains are tiny
+    path = patients_root / "patient_0" / (layout.TIME01, layout.TIME02)[visit]
+    whole = read_pair(first(patients_root))
+    array = nib.load(path).get_fdata(dtype=np.float32)
+    array[:, :, :6] = value
+    save_nifti(path, array)
+    pair = read_pair(first(patients_root))
+    expected = whole.brain.copy()
+    expected[:, :, :6] = False
+    np.testing.assert_array_equal(pair.brain, expected)
+    lost_ml = (whole.brain & ~expected).sum() * np.prod(SPACING_MM) / 1000
+    assert pair.empty_ml[visit] == pytest.approx(lost_ml)
+    assert pair.empty_ml[1 - visit] == 0
+    assert pair.targets[:, ~expected].sum() == 0
+    assert whole.empty_ml == (0.0, 0.0)
 
 
 def test_every_missing_file_of_a_patient_is_named(patients_root):
