@@ -42,7 +42,8 @@ def _about(
 
     If `paths` is a single model file, its description is kept. If not, a new description is made,
     with the name of the file `output`. Its licence and its attribution are those of the model files
-    in `paths`, and of the model files from which the runs in `paths` were started.
+    in `paths`, and of the model files from which the runs in `paths` were started. An attribution
+    in `texts` comes first and does not replace theirs.
     """
     earlier = [network.about for network in networks if network.about]
     if len(paths) == 1 and is_model_file(paths[0]):
@@ -58,7 +59,12 @@ def _about(
             )
         if terms:
             about = about.model_copy(update={field: terms[0]})
-    return about.model_copy(update=dict(texts))
+    given = dict(texts)
+    if "attribution" in given:
+        own = given["attribution"]
+        others = sorted({one.attribution for one in earlier} - {""})
+        given["attribution"] = "\n".join([own, *(one for one in others if one not in own)])
+    return about.model_copy(update=given)
 
 
 def _with_options(network: TrainedNetwork, predict: Mapping[str, float]) -> TrainedNetwork:

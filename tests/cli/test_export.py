@@ -149,6 +149,8 @@ def test_a_merged_file_keeps_licence_and_attribution_of_its_sources(runs, tmp_pa
     assert len(read_model_file(merged).networks) == 2  # the file is unchanged
     assert export([*flags, "--attribution=A and B"]) == 0
     assert read_model_file(merged).about.attribution == "A and B"
+    assert export([*flags, "--attribution=Me"]) == 0
+    assert read_model_file(merged).about.attribution == "Me\nA\nB"
 
 
 def test_networks_with_different_thresholds_need_an_explicit_one(
