@@ -14,6 +14,7 @@ from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data.intensity import histogram_deviation, measure_percentiles
 from msseg_jax.data.preprocess import Preprocessing, Resampled
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
+from msseg_jax.volumes.contrast import surface_to_depth
 from msseg_jax.volumes.coverage import empty_warnings
 from msseg_jax.volumes.lesions import voxel_mm3
 from msseg_jax.volumes.pair import Pair
@@ -23,6 +24,7 @@ from msseg_jax.volumes.pair import Pair
 MOST_DISPLACEMENT_MM = 1.0  # these pairs have 0.1 to 0.7 mm
 LEAST_CORRELATION = 0.7  # these pairs have 0.95 to 0.99; shifted by 8 mm, they have 0.2 to 0.4
 BRAIN_ML = (800.0, 2000.0)  # of adults, including cerebellum, brain stem and ventricles
+LEAST_SURFACE = 0.985  # FLAIRs reach 1.02 and more: `python -m benchmarks.contrast`
 MOST_DEVIATION = 1.5  # times the largest deviation among the training visits
 
 # The deviation of a visit's histogram from the landmarks, and the largest one in training.
@@ -39,6 +41,7 @@ class Quality:
     is_oriented: bool = True  # whether the headers define left and right
     contradictions: tuple[str, ...] = ()  # in the headers, as sentences
     empty_ml: tuple[float, float] = (0.0, 0.0)  # brain where only this visit has no data
+    surface_to_depth: tuple[float, float] = (math.nan, math.nan)  # see `volumes.contrast`
 
     def warnings(self, apart: bool = True) -> list[str]:
         """Return warnings for the reader of the result, as sentences; an empty list if all is well.
@@ -77,6 +80,13 @@ class Quality:
                 f"{MOST_DISPLACEMENT_MM:.0f} mm). Edges may look like new lesions. Register the "
                 "visits again."
             )
+        for visit, ratio in zip(("first", "second"), self.surface_to_depth, strict=True):
+            if ratio < LEAST_SURFACE:
+                found.append(
+                    f"The {visit} visit does not look like a FLAIR. Its cortex is {ratio:.2f} "
+                    f"times as bright as its white matter (expected at least {LEAST_SURFACE}), "
+                    "but in T1-weighted images the cortex is darker. Check the files."
+                )
         for visit, measured in zip(("first", "second"), self.deviations or (), strict=False):
             deviation, training_deviation = measured
             if _beyond(measured) > 0:
@@ -114,6 +124,10 @@ def assess(
         pair.time01.is_oriented,
         tuple(warning for visit in (pair.time01, pair.time02) for warning in visit.warnings),
         pair.empty_ml,
+        (
+            surface_to_depth(time01, first.brain, settings.spacing_mm),
+            surface_to_depth(time02, first.brain, settings.spacing_mm),
+        ),
     )
 
 

@@ -67,10 +67,9 @@ def test_unrelated_images_do_not_correlate(head):
     assert abs(found.correlation) < 0.2
 
 
-def quality(displacement_mm=0.2, correlation=0.98, brain_ml=1300.0, deviations=(3.0, 3.0)):
-    return Quality(
-        Alignment(displacement_mm, correlation), brain_ml, tuple((d, 5.0) for d in deviations)
-    )
+def quality(displacement_mm=0.2, correlation=0.98, brain_ml=1300.0, deviations=(3.0, 3.0), **more):
+    alignment = Alignment(displacement_mm, correlation)
+    return Quality(alignment, brain_ml, tuple((d, 5.0) for d in deviations), **more)
 
 
 def test_a_good_pair_has_no_warning():
@@ -86,6 +85,9 @@ def test_a_good_pair_has_no_warning():
         ({"brain_ml": 2412.0}, "2412 ml"),
         ({"brain_ml": 310.0}, "310 ml"),
         ({"deviations": (3.0, 12.0)}, "The second visit's intensities .* 12 %"),
+        ({"surface_to_depth": (1.1, 0.78)}, "second visit does not look like a FLAIR.* 0.78 times"),
+        ({"empty_ml": (31.4, 0.0)}, "31 ml of the brain have no data in the first visit"),
+        ({"contradictions": ("a.nii: qform and sform",)}, "a.nii: qform and sform"),
     ],
 )
 def test_a_warning_gives_the_measured_value(measured, text):
