@@ -17,6 +17,7 @@ from msseg_jax.volumes.alignment import Alignment, measure_alignment
 from msseg_jax.volumes.contrast import surface_to_depth
 from msseg_jax.volumes.coverage import empty_warnings
 from msseg_jax.volumes.lesions import voxel_mm3
+from msseg_jax.volumes.order import bright_only_ml
 from msseg_jax.volumes.pair import Pair
 
 # These bounds were chosen by this project. They are based on measurements of two real pairs and
@@ -24,6 +25,7 @@ from msseg_jax.volumes.pair import Pair
 MOST_DISPLACEMENT_MM = 1.0  # these pairs have 0.1 to 0.7 mm
 LEAST_CORRELATION = 0.7  # these pairs have 0.95 to 0.99; shifted by 8 mm, they have 0.2 to 0.4
 BRAIN_ML = (800.0, 2000.0)  # of adults, including cerebellum, brain stem and ventricles
+SWAPPED_ML, SWAPPED_RATIO = 0.5, 3.0  # of these pairs, exchanged, one has 1.4 ml, the others 0
 LEAST_SURFACE = 0.985  # FLAIRs reach 1.02 and more: `python -m benchmarks.contrast`
 MOST_DEVIATION = 1.5  # times the largest deviation among the training visits
 
@@ -42,6 +44,7 @@ class Quality:
     contradictions: tuple[str, ...] = ()  # in the headers, as sentences
     empty_ml: tuple[float, float] = (0.0, 0.0)  # brain where only this visit has no data
     surface_to_depth: tuple[float, float] = (math.nan, math.nan)  # see `volumes.contrast`
+    bright_only_ml: tuple[float, float] = (0.0, 0.0)  # bright only at this visit
 
     def warnings(self, apart: bool = True) -> list[str]:
         """Return warnings for the reader of the result, as sentences; an empty list if all is well.
@@ -79,6 +82,12 @@ class Quality:
                 f"The visits lie {moved:.1f} mm apart inside the brain (expected at most "
                 f"{MOST_DISPLACEMENT_MM:.0f} mm). Edges may look like new lesions. Register the "
                 "visits again."
+            )
+        at_first_ml, at_second_ml = self.bright_only_ml
+        if at_first_ml >= SWAPPED_ML and at_first_ml > SWAPPED_RATIO * at_second_ml:
+            found.append(
+                f"{at_first_ml:.1f} ml are bright only at the first visit, and {at_second_ml:.1f} "
+                "ml only at the second. Are the visits swapped?"
             )
         for visit, ratio in zip(("first", "second"), self.surface_to_depth, strict=True):
             if ratio < LEAST_SURFACE:
@@ -127,6 +136,10 @@ def assess(
         (
             surface_to_depth(time01, first.brain, settings.spacing_mm),
             surface_to_depth(time02, first.brain, settings.spacing_mm),
+        ),
+        (
+            bright_only_ml(time01, time02, first.brain, settings.spacing_mm),
+            bright_only_ml(time02, time01, first.brain, settings.spacing_mm),
         ),
     )
 

@@ -76,6 +76,11 @@ def test_a_good_pair_has_no_warning():
     assert quality().warnings() == []
 
 
+@pytest.mark.parametrize("bright_ml", [(0.4, 0.0), (3.0, 1.1), (0.0, 9.0)])
+def test_new_lesions_and_changes_in_both_directions_do_not_look_swapped(bright_ml):
+    assert quality(bright_only_ml=bright_ml).warnings() == []
+
+
 @pytest.mark.parametrize(
     ("measured", "text"),
     [
@@ -86,6 +91,7 @@ def test_a_good_pair_has_no_warning():
         ({"brain_ml": 310.0}, "310 ml"),
         ({"deviations": (3.0, 12.0)}, "The second visit's intensities .* 12 %"),
         ({"surface_to_depth": (1.1, 0.78)}, "second visit does not look like a FLAIR.* 0.78 times"),
+        ({"bright_only_ml": (3.14, 0.2)}, "3.1 ml are bright only at the first visit.* swapped?"),
         ({"empty_ml": (31.4, 0.0)}, "31 ml of the brain have no data in the first visit"),
         ({"contradictions": ("a.nii: qform and sform",)}, "a.nii: qform and sform"),
     ],
