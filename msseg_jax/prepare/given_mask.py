@@ -104,9 +104,7 @@ def run_command(words: list[str], scan: Scan) -> sitk.Image:
             volume = read_volume(written)
         except InputError as error:
             raise InputError(f"{label}: its output is not a mask: {error}") from error
-        return _on_grid_of(
-            scan, label, is_inside(np.nan_to_num(volume.array)), _affine_for(scan, volume)
-        )
+        return _on_grid_of(scan, label, np.nan_to_num(volume.array) != 0, _affine_for(scan, volume))
 
 
 def _fill(word: str, places: dict[str, str]) -> str:

@@ -90,9 +90,18 @@ def _without_empty_parts(
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """Return the brain without the parts where one visit has no data, and their volumes in ml."""
     volume_mm3 = voxel_mm3(time01.spacing_mm)
-    # Padding is the smallest value; after preparation and masking it is 0.
-    empty = [(visit.array == 0) | (visit.array == visit.array.min()) for visit in (time01, time02)]
+    # Preparation and masking leave 0, and padding is negative.
+    empty = [
+        (visit.array == 0) | (visit.array == min(visit.array.min(), 0))
+        for visit in (time01, time02)
+    ]
     parts = [empty_parts(empty[one], empty[1 - one], brain, volume_mm3) for one in (0, 1)]
+    for visit, part in zip((time01, time02), parts, strict=True):
+        if part.any() and not (brain & ~part).any():
+            raise InputError(
+                f"{visit.path}: has no data inside the brain, only zeros or padding. Expected a "
+                "FLAIR image. Check the file and the brain mask."
+            )
     first_ml, second_ml = (float(part.sum() * volume_mm3 / 1000) for part in parts)
     return brain & ~parts[0] & ~parts[1], (first_ml, second_ml)
 

@@ -114,7 +114,7 @@ def test_save_replaces_no_input_and_writes_nothing_if_a_name_is_wrong(run, pair,
         ({"mask": mask, "probability": tmp_path / "x" / ".." / "mask.nii.gz"}, "are the same"),
         ({"mask": mask, "uncertainty": tmp_path / "u.nii.gz"}, "only one network"),
         ({"mask": mask, "report": tmp_path / "report.nii.gz"}, "ends in .html"),
-        ({"mask": mask, "report": tmp_path / "no" / "report.html"}, "does not exist"),
+        ({"mask": mask, "report": pair[0] / "report.html"}, "cannot be written"),
     ):
         with pytest.raises(msseg_jax.InputError, match=more):
             found.save(**wrong)

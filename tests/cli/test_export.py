@@ -284,8 +284,8 @@ def test_wrong_flags_exit_with_2(flags, message, capsys):
             "a.npz: expected a name that ends in",
         ),
         (
-            ["--model={run}", "--output={tmp}/no/a.safetensors"],
-            "no: no such folder. Create it, or choose another.",
+            ["--model={run}", "--output={run}/config.json/a.safetensors"],
+            "a.safetensors: cannot be written",
         ),
         (["--model={run}", "--model={run}", "--output={tmp}/a.safetensors"], "is given twice"),
         (

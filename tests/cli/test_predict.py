@@ -290,7 +290,8 @@ def test_an_output_that_is_an_input_is_refused(pair_flags, capsys):
         ),
         ("--output={root}/masks", "lies among the patients of --dataset"),
         ("--output={root}/masks/demo", "lies among the patients of --dataset"),
-        ("--output={file}/masks", "expected a folder to write in"),
+        ("--output={file}/masks", "cannot be written"),
+        ("--output={root}/../x.nii.gz", "with --dataset a folder is expected"),
     ],
 )
 def test_errors_that_concern_all_patients_are_reported_before_the_first(

@@ -362,7 +362,7 @@ def test_unsuitable_paths_for_a_pair_are_refused(run, tmp_path, capsys, monkeypa
             ["--prepare", "--uncertainty=out_on_middle_space"],
             "is out_on_middle_space, the same as --uncertainty; expected different paths",
         ),
-        (["--prepare=file/pairs"], "expected a folder to write in"),
+        (["--prepare=file/pairs"], "cannot be written"),
     ],
 )
 def test_unsuitable_paths_for_a_data_set_are_refused(

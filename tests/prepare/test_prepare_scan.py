@@ -170,8 +170,14 @@ def test_a_nifti_file_is_read_on_its_grid(tmp_path, affine):
 
 
 def test_stored_values_are_scaled_when_they_are_read(tmp_path):
+    scan = read_scan(save_scaled(tmp_path / "flair.nii.gz", numbered(), 0.5, 3))
+    np.testing.assert_array_equal(array_of(scan.image), numbered() * 0.5 + 3)
+
+
+def test_slightly_negative_values_are_set_to_0(tmp_path):
     scan = read_scan(save_scaled(tmp_path / "flair.nii.gz", numbered(), 0.5, -3))
-    np.testing.assert_array_equal(array_of(scan.image), numbered() * 0.5 - 3)
+    np.testing.assert_array_equal(array_of(scan.image), np.maximum(numbered() * 0.5 - 3, 0))
+    assert scan.warnings == ()
 
 
 def test_a_header_without_the_orientation_of_the_patient_is_detected(tmp_path):

@@ -125,6 +125,7 @@ def test_a_full_disk_ends_the_training_with_a_message_and_loses_nothing(launch, 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_before_the_training_a_signal_ends_with_the_same_status(launch, tmp_path, number):
     process = launch.start(tmp_path / "run", "--config.data.phantom_patients=99")
+    assert "is not used" in process.stdout.readline()  # config.data.root
     assert "making 99 phantom patients" in process.stdout.readline()
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
