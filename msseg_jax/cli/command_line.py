@@ -67,7 +67,10 @@ class Parser(argparse.ArgumentParser):
             return
         unknown = [argument for argument in strays if argument.startswith("-")]
         if not unknown:
-            self.error(f"unexpected argument {strays[0]!r}. Write each flag as --name=value")
+            advice = "Write each flag as --name=value"
+            if "-t1" in known:
+                advice = "Give the scans as -t1 FIRST -t2 SECOND, and other flags as --name=value"
+            self.error(f"unexpected argument {strays[0]!r}. {advice}")
         self.error(" ".join(self._unknown_flag(argument) for argument in unknown))
 
     def _unknown_flag(self, argument: str) -> str:

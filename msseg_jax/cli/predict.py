@@ -10,11 +10,12 @@ from msseg_jax.inference.outputs import Outputs, check_files, check_places, make
 from msseg_jax.inference.patients import predict_patients
 from msseg_jax.inference.prediction import predict
 from msseg_jax.inference.results import describe_results, write_results
+from msseg_jax.prepare.request import PREFIXES, VISITS
 from msseg_jax.system.backend import start_backend
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed
-from msseg_jax.volumes.layout import Patient, find_patients
+from msseg_jax.volumes.layout import TIME01, Patient, find_patients
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -44,10 +45,24 @@ def _predict_pair(flags: argparse.Namespace, models: list[Path], outputs: Output
 
 def _predict_folder(flags: argparse.Namespace, models: list[Path], outputs: Outputs) -> int:
     patients = find_patients(flags.dataset, targets=0, flag="--dataset")
+    _check_no_raw_scans(flags.dataset, patients)
     make_folders(outputs, flags.dataset, prepared=None)
     ensemble, options = load_networks(flags, models)
     failures = predict_patients(ensemble, patients, options, outputs, flags.overwrite)
     return status_after(failures, len(patients), "patients")
+
+
+def _check_no_raw_scans(root: Path, patients: list[Patient]) -> None:
+    """Raise InputError if the folders of the patients hold raw scans instead of pairs."""
+    if any(patient.time01.is_file() for patient in patients):
+        return
+    starts = tuple(prefix + VISITS[0] for prefix in PREFIXES)
+    names = (path.name for patient in patients for path in patient.time01.parent.iterdir())
+    if raw := next((name for name in names if name.lower().startswith(starts)), None):
+        raise InputError(
+            f"--dataset={root}: no folder holds {TIME01}, but there are raw scans, such as {raw}. "
+            "To predict raw scans, add --prepare."
+        )
 
 
 def _short(path: Path) -> str:

@@ -25,7 +25,7 @@ from msseg_jax.system.backend import start_backend
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
 from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed, steps
-from msseg_jax.volumes.nifti import SUFFIXES, stem
+from msseg_jax.volumes.names import SUFFIXES, stem
 
 PREPARED = "_prepared"  # added to the name of --output if --prepare has no value
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_output, check_outside, has_suffix
-from msseg_jax.volumes.nifti import SUFFIXES
+from msseg_jax.volumes.names import SUFFIXES
 
 # Suffix added to the name of --output for the mask on the grid of a prepared pair.
 IN_MIDDLE = "_on_middle_space"

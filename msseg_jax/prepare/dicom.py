@@ -17,6 +17,7 @@ LEAST_SLICES = 10  # in a scan of a head; scouts have fewer slices, in three ori
 GAP_TOLERANCE = 0.05  # share of the slice distance; allows for rounded numbers in a header
 TILT_TOLERANCE_DEGREES = 0.2  # between the direction of the stack and the normal of the slices
 MOST_LISTED = 5  # gaps or files in a message
+MOST_ODD_SHARE = 0.2  # of the slices; more of another orientation are a scout, not a mistake
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"  # SOP class of a file with one slice
 ENHANCED = MR_IMAGE + "."  # prefix of the other SOP classes, which store positions in nested tags
 
@@ -185,13 +186,21 @@ def _check_stack(name: str, slices: list[DicomSlice]) -> list[DicomSlice]:
             f"{name}: has too few slices; expected at least {LEAST_SLICES} slices of a head. Give "
             "the folder of a FLAIR."
         )
-    axes = slices[0].axes
-    if any(s.shape != slices[0].shape or np.abs(s.axes - axes).max() > 1e-3 for s in slices):
+    odd = _odd_slices(slices)
+    if len(odd) > MOST_ODD_SHARE * len(slices):
         raise InputError(
             f"{name}: its slices differ in orientation or size, like those of a scout; expected "
             "one stack. Choose another series."
         )
-    normal = np.cross(*axes)
+    if odd:
+        names = ", ".join(slice_.path.name for slice_ in odd[:MOST_LISTED])
+        more = f" and {len(odd) - MOST_LISTED} more" if len(odd) > MOST_LISTED else ""
+        raise InputError(
+            f"{name}: these files differ in orientation or size from the other "
+            f"{len(slices) - len(odd)} slices, like a reference image: {names}{more}; expected one "
+            "stack. Move these files elsewhere."
+        )
+    normal = np.cross(*slices[0].axes)
     ordered = sorted(slices, key=lambda slice_: float(slice_.position_mm @ normal))
     positions = np.stack([slice_.position_mm for slice_ in ordered])
     heights = positions @ normal
@@ -225,6 +234,21 @@ def _check_stack(name: str, slices: list[DicomSlice]) -> list[DicomSlice]:
             "slices exactly above each other. Resample it, for example with dcm2niix."
         )
     return ordered
+
+
+def _odd_slices(slices: list[DicomSlice]) -> list[DicomSlice]:
+    """Return the slices that differ in orientation or size from the largest group of slices."""
+    groups: dict[tuple, list[DicomSlice]] = {}
+    for slice_ in slices:
+        # If rounding gives the slices of one stack two keys, the comparison below joins them.
+        key = (slice_.shape, *np.round(slice_.axes, 2).ravel().tolist())
+        groups.setdefault(key, []).append(slice_)
+    first = max(groups.values(), key=len)[0]
+    return [
+        slice_
+        for slice_ in slices
+        if slice_.shape != first.shape or np.abs(slice_.axes - first.axes).max() > 1e-3
+    ]
 
 
 def _read_tags(path: Path) -> dict[str, str]:

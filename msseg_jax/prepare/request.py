@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_folder, has_suffix
-from msseg_jax.volumes.nifti import READABLE
+from msseg_jax.volumes.names import READABLE
 
 VISITS = ("time01", "time02")
 SCANS = "a folder with one folder per patient, each with the scans time01 and time02"

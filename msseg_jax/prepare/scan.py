@@ -13,7 +13,8 @@ from msseg_jax.prepare.images import image_of
 from msseg_jax.prepare.zero_level import with_natural_zero
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import has_suffix
-from msseg_jax.volumes.nifti import READABLE, check_finite, read_volume
+from msseg_jax.volumes.names import READABLE
+from msseg_jax.volumes.nifti import check_finite, read_volume
 
 EXTENT_MM = (60.0, 600.0)  # field of view along each axis: from a slab of a head to a large coil
 MOST_SPACING_MM = 8.0  # coarsest voxel spacing; a much finer one already hides lesions of 3 mm

@@ -19,10 +19,8 @@ from msseg_jax.volumes.geometry import (
     with_valid_quaternion,
 )
 from msseg_jax.volumes.grids import grid_difference
+from msseg_jax.volumes.names import SUFFIXES, stem
 from msseg_jax.volumes.volume import Volume
-
-SUFFIXES = (".nii.gz", ".nii")  # of files to write
-READABLE = (*SUFFIXES, ".hdr")  # of files to look for; the voxels of .hdr are in .img
 
 _EXPECTED = "Expected a 3-D NIfTI image (.nii, .nii.gz, or .hdr with .img)."
 
@@ -189,15 +187,6 @@ def read_checked(
     if like is not None and (difference := grid_difference(like, volume)):
         problems.append(difference)
     return volume
-
-
-def stem(path: Path) -> str:
-    """Return the name of a NIfTI file without its suffix."""
-    name = path.name
-    for suffix in (*SUFFIXES, ".hdr", ".img"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
 
 
 def write_volume(path: Path | str, array: np.ndarray, like: Volume) -> None:

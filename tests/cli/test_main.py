@@ -141,7 +141,11 @@ def test_wrong_flags_exit_with_2(capsys, arguments, message):
         ("predict -o a --zzz", "unknown flag --zzz."),
         ("predict -o a --zzz --tiel=8", "unknown flag --zzz. unknown flag --tiel=8. Did you mean "
          "--tile?"),
-        ("predict -o a stray", "unexpected argument 'stray'. Write each flag as --name=value."),
+        (
+            "predict -o a stray",
+            "unexpected argument 'stray'. Give the scans as -t1 FIRST -t2 SECOND, and other flags "
+            "as --name=value.",
+        ),
         ("train --config=demo --workdri=x", "unknown flag --workdri=x. Did you mean --workdir?"),
         ("train --config=demo --confg.seed=1", "unknown flag --confg.seed=1. Did you mean "
          "--config.seed?"),
@@ -252,3 +256,16 @@ def test_a_long_flag_with_one_dash_is_refused_with_the_right_one(capsys, argumen
         main(["predict", "-t1", "a.nii.gz", "-t2", "b.nii.gz", argument])
     assert ended.value.code == 2
     assert f"Did you mean -{argument.partition('=')[0]}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["first.nii.gz", "second.nii.gz"], "Give the scans as -t1 FIRST -t2 SECOND"),
+        (["--t1", "first.nii.gz", "--t2", "second.nii.gz"], "Did you mean -t1?"),
+    ],
+)
+def test_scans_in_the_spelling_of_other_programs_get_advice(capsys, arguments, advice):
+    with pytest.raises(SystemExit):
+        main(["predict", *arguments, "-o", "new.nii.gz"])
+    assert advice in capsys.readouterr().err

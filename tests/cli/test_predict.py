@@ -345,3 +345,33 @@ def test_the_best_checkpoint_is_preferred_to_the_last(run, small_config):
     (network,) = trained_networks(run)
     assert (network.kind, network.step) == ("best", 2)
     jax.tree.map(np.testing.assert_array_equal, network.variables, variables)
+
+
+def test_a_report_without_a_name_is_written_next_to_the_mask(pair_flags, tmp_path):
+    assert predict([*pair_flags, "--report"]) == 0
+    assert "new lesion" in (tmp_path / "new.html").read_text()
+
+
+def test_reports_of_a_folder_without_a_name_are_written_next_to_the_masks(
+    run, patients_root, tmp_path
+):
+    output = tmp_path / "masks"
+    flags = [f"--model={run}", f"--dataset={patients_root}", "--report", f"--output={output}"]
+    assert predict(flags) == 0
+    names = {path.name for path in output.iterdir()}
+    assert {"patient_0.nii.gz", "patient_0.html"} <= names
+
+
+@pytest.mark.parametrize("name", ["time01.nii.gz", "FLAIR_time01_scan.nii", "Time01"])
+def test_raw_scans_in_a_folder_are_recognised_and_the_advice_is_prepare(
+    run, tmp_path, capsys, name
+):
+    folder = tmp_path / "scans" / "anna"
+    folder.mkdir(parents=True)
+    (folder / name).touch()
+    flags = [f"--model={run}", f"--dataset={tmp_path / 'scans'}", f"--output={tmp_path / 'masks'}"]
+    assert predict(flags) == 1
+    message = capsys.readouterr().err
+    assert f"raw scans, such as {name}" in message
+    assert "add --prepare" in message
+    assert not (tmp_path / "masks").exists()

@@ -239,6 +239,25 @@ def test_refuses_slices_of_different_orientations(tmp_path):
         read_series(tmp_path)
 
 
+@pytest.mark.parametrize("first", [12, -1])
+def test_a_single_slice_that_does_not_belong_is_named_wherever_it_is_sorted(tmp_path, first):
+    write_series(tmp_path, make_image(), name="M{:03}")
+    name = "Z_reference_{}" if first > 0 else "A_reference_{}"
+    write_series(tmp_path, make_image(1, direction=TURNED), first=99, name=name)
+    with pytest.raises(InputError) as error:
+        read_series(tmp_path)
+    assert "from the other 12 slices" in str(error.value)
+    assert "_reference_" in str(error.value)
+    assert "M0" not in str(error.value)
+
+
+def test_half_of_the_slices_in_another_orientation_are_another_series(tmp_path):
+    write_series(tmp_path, make_image())
+    write_series(tmp_path, make_image(12, direction=TURNED), first=12)
+    with pytest.raises(InputError, match="Choose another series"):
+        read_series(tmp_path)
+
+
 def test_refuses_slices_of_different_sizes(tmp_path):
     image = make_image(13)
     write_series(tmp_path, image[:, :, :12])

@@ -7,6 +7,7 @@ from msseg_jax.cli.flags import preparing
 from msseg_jax.cli.flags.values import of_setting, whole_number
 from msseg_jax.configuration.sections import PredictSettings
 from msseg_jax.prepare.libraries import check_libraries
+from msseg_jax.volumes.names import stem
 
 EXAMPLES = (
     "-t1 first.nii.gz -t2 second.nii.gz --prepare -o new.nii.gz --report new.html",
@@ -93,9 +94,11 @@ def _add_output(group: "argparse._ArgumentGroup") -> None:
         "maps, <patient>.nii.gz. Default: no map.",
     )  # fmt: skip
     group.add_argument(
-        "--report", type=Path, metavar="OUT",
+        "--report", nargs="?", type=Path, const=True, metavar="OUT",
         help="Report to write (.html), for a web browser: the new lesions, pictures and warnings. "
-        "With --dataset, the folder for the reports, <patient>.html. Default: no report.",
+        "With --dataset, the folder for the reports, <patient>.html. Without OUT, the report is "
+        "written next to --output: new.html for new.nii.gz; with --dataset, into its folder. "
+        "Default: no report.",
     )  # fmt: skip
     group.add_argument(
         "--threshold", type=of_setting(PredictSettings, "threshold"), metavar="P",
@@ -159,6 +162,10 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
             "--mask is for a pair on one grid. With --prepare, give --brain_mask01 and "
             "--brain_mask02"
         )
+    if flags.report is True:
+        flags.report = flags.output
+        if flags.dataset is None:
+            flags.report = flags.output.with_name(stem(flags.output) + ".html")
     if flags.prepare is not None:
         check_libraries()
         flags.work = "predict_scans"

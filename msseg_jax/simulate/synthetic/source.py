@@ -32,7 +32,8 @@ from msseg_jax.system.paths import has_suffix
 from msseg_jax.volumes.grids import bounding_box, grid_difference
 from msseg_jax.volumes.layout import TIME01, TIME02
 from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
-from msseg_jax.volumes.nifti import READABLE, check_finite, read_volume, stem
+from msseg_jax.volumes.names import READABLE, stem
+from msseg_jax.volumes.nifti import check_finite, read_volume
 from msseg_jax.volumes.volume import Volume
 
 MARGIN_MM = 8.0  # margin kept around the brain, so that it can be moved and blurred

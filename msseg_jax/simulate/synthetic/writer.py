@@ -24,7 +24,8 @@ from msseg_jax.system.machine import processors
 from msseg_jax.system.paths import check_outside, has_suffix
 from msseg_jax.system.processes import do_each
 from msseg_jax.volumes.layout import SYNTHETIC
-from msseg_jax.volumes.nifti import READABLE, stem, write_array
+from msseg_jax.volumes.names import READABLE, stem
+from msseg_jax.volumes.nifti import write_array
 
 logger = logging.getLogger(__name__)
 
