@@ -93,8 +93,9 @@ class Quality:
             if ratio < LEAST_SURFACE:
                 found.append(
                     f"The {visit} visit does not look like a FLAIR. Its cortex is {ratio:.2f} "
-                    f"times as bright as its white matter (expected at least {LEAST_SURFACE}), "
-                    "but in T1-weighted images the cortex is darker. Check the files."
+                    f"times as bright as its white matter (expected at least {LEAST_SURFACE}). It "
+                    "may be T1-weighted, or the brain mask may be too large. Check the files and "
+                    "the mask."
                 )
         for visit, measured in zip(("first", "second"), self.deviations or (), strict=False):
             deviation, training_deviation = measured

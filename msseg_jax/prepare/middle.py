@@ -54,7 +54,7 @@ def bring_to_middle(registered: Registered) -> Middle:
         for visit, to_visit in zip(registered.visits, to_visits, strict=True)
     ]
     brain = (brains[0] | brains[1]) & seen[0] & seen[1]
-    empty = _empty_regions(brain, (first, second), to_visits)
+    empty = _empty_regions(brain, images, (first, second), to_visits)
     brain = brain & (empty[0] == 0) & (empty[1] == 0)
     unseen_ml = _unseen_ml(first, second, registered.transform) + _unseen_ml(
         second, first, registered.transform.GetInverse()
@@ -64,7 +64,10 @@ def bring_to_middle(registered: Registered) -> Middle:
 
 
 def _empty_regions(
-    brain: sitk.Image, visits: tuple[Visit, Visit], to_visits: tuple[sitk.Transform, sitk.Transform]
+    brain: sitk.Image,
+    images: tuple[sitk.Image, sitk.Image],
+    visits: tuple[Visit, Visit],
+    to_visits: tuple[sitk.Transform, sitk.Transform],
 ) -> list[sitk.Image]:
     """Return, for each visit, the parts of the brain where only this visit has no data: uint8."""
     empty = [
@@ -74,9 +77,10 @@ def _empty_regions(
         for visit, to_visit in zip(visits, to_visits, strict=True)
     ]
     inside, voxel_mm3 = array_of(brain) > 0, float(np.prod(brain.GetSpacing()))
+    arrays = array_of(images[0]), array_of(images[1])
     regions = []
     for one, other in ((0, 1), (1, 0)):
-        found = empty_parts(empty[one], empty[other], inside, voxel_mm3)
+        found = empty_parts(empty[one], empty[other], arrays[other], inside, voxel_mm3)
         region = sitk.GetImageFromArray(found.astype(np.uint8).T)
         region.CopyInformation(brain)
         regions.append(region)

@@ -31,7 +31,7 @@ class Scan:
     series: str | None  # description of the DICOM series, None for NIfTI
     digest: str  # SHA-256 of the voxels; does not depend on the file format
     is_oriented: bool  # True if the header gives the orientation of the patient
-    other_affine: np.ndarray | None = None  # (4, 4), a second, different geometry in the header
+    other_affine: np.ndarray | None = None  # (4, 4), a second geometry in the header
     warnings: tuple[str, ...] = ()  # contradictions in the header, and changes of the intensities
     empty: sitk.Image | None = None  # uint8, 1 where there is no data: padding and exact zeros
 

@@ -68,28 +68,38 @@ def _find_padding(array: np.ndarray) -> tuple[np.ndarray, list[float]]:
     values: list[float] = []
     while True:
         rest = array[~padding]
-        value = rest.min()
-        others = rest[rest > value]
-        if value >= 0 or not others.size:
+        value = rest.min() if rest.size else np.float32(0)
+        if value >= 0:
+            break
+        # Near padding, interpolation gives values that fill the gap. They are not looked at.
+        found = padding | (array == value)
+        near = ndimage.binary_dilation(found, iterations=NEAR_PADDING_VOXELS)
+        others = array[~near]
+        if not others.size:
             break
         low, high = np.percentile(_sample(others), (1, 99))
         if others.min() - value < PADDING_GAP * (high - low):
             break
-        padding |= array == value
+        # Of the voxels near padding, those darker than the rest are mixed with it.
+        padding = found | (near & (array < min(0.0, float(low))))
         values.append(float(value))
-    if padding.any():
-        near = ndimage.binary_dilation(padding, iterations=NEAR_PADDING_VOXELS)
-        padding |= near & (array < 0)
-    return padding, values
+    return padding, values[:1] if _is_mixture(values) else values
+
+
+def _is_mixture(values: list[float]) -> bool:
+    """Return whether later padding values lie between the first one and 0, like mixtures of it."""
+    return len(values) > 1 and any(value != round(value) for value in values[1:])
 
 
 def _level(array: np.ndarray, padding: np.ndarray, sample: np.ndarray) -> tuple[float, np.ndarray]:
     """Return the level of no signal, and the voxels of a masked background.
 
-    If one exact value fills a large part of the scan, and others are below it, the background was
-    masked. The darkest tissue, which is fluid in a FLAIR, is then the best guess for the level. If
-    not, the level is that of the background.
+    If padding, or one exact value with others below it, fills a large part of the scan, then the
+    background was masked. The darkest tissue, which is fluid in a FLAIR, is then the best guess for
+    the level. If not, the level is that of the background.
     """
+    if padding.mean() > BACKGROUND_SHARE:
+        return float(np.percentile(sample, 0.1)), np.zeros(array.shape, bool)
     values, counts = np.unique(sample, return_counts=True)
     common = values[counts.argmax()]
     if counts.max() > BACKGROUND_SHARE * sample.size and common > np.percentile(sample, 1):

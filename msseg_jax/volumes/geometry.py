@@ -29,21 +29,25 @@ class Geometry:
 
     affine: np.ndarray  # (4, 4), voxel indices to scanner mm
     header: nib.Nifti1Header  # with a valid quaternion
-    other_affine: np.ndarray | None  # (4, 4), of the form that is not used, if the two disagree
+    other_affine: np.ndarray | None  # (4, 4), of the form that is not used, if there are two
     warnings: tuple[str, ...]  # a contradiction that matters
 
 
-def choose_geometry(image: nib.Nifti1Pair, path: Path, stored_mm: np.ndarray) -> Geometry:
+def choose_geometry(
+    header: nib.Nifti1Header, shape: tuple[int, ...], path: Path, stored_mm: np.ndarray
+) -> Geometry:
     """Return the geometry of an image.
 
     Args:
+      header: its header.
+      shape: its shape; the first three numbers count.
       path: names the image in messages.
       stored_mm: (3,), voxel sides of the header (pixdim), as they are in the file.
 
     Raises:
       InputError: a field of the header is invalid, or the affine contradicts the voxel sizes.
     """
-    header = with_valid_quaternion(image.header, path)
+    header = with_valid_quaternion(header, path)
     qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
     if qform is None and sform is None:
         affine, other = header.get_best_affine(), None
@@ -54,11 +58,11 @@ def choose_geometry(image: nib.Nifti1Pair, path: Path, stored_mm: np.ndarray) ->
     _check_affine(affine, path, stored_mm)
     if other is None or not np.isfinite(other).all():
         return Geometry(affine, header, None, ())
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in image.shape[:3]])).reshape(3, 8).T
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape[:3]])).reshape(3, 8).T
     here, there = (nib.affines.apply_affine(one, corners) for one in (affine, other))
     furthest_mm = float(np.linalg.norm(here - there, axis=1).max())
     if furthest_mm <= SAME_PLACE_MM:
-        return Geometry(affine, header, None, ())
+        return Geometry(affine, header, other, ())
     used, unused = ("sform", "qform") if affine is sform else ("qform", "sform")
     warning = (
         f"{path}: qform and sform of the header differ by up to {furthest_mm:.1f} mm. The {used} "

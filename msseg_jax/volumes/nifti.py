@@ -111,12 +111,25 @@ def volume_of(image: nib.Nifti1Pair, path: Path, stored_mm: np.ndarray | None = 
       InputError: as for `read_volume`.
     """
     _check_kind(path, image)
-    stored_mm = image.header["pixdim"][1:4] if stored_mm is None else stored_mm
-    geometry = choose_geometry(image, path, stored_mm)
+    header = image.header
+    if stored_mm is None:  # an image in memory, with an affine that may have been changed
+        header = _with_affine(header, image.affine)
+        stored_mm = header["pixdim"][1:4]
+    geometry = choose_geometry(header, image.shape, path, stored_mm)
     array = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
     return Volume(
         path, array, geometry.affine, geometry.header, geometry.other_affine, geometry.warnings
     )
+
+
+def _with_affine(header: nib.Nifti1Header, affine: np.ndarray) -> nib.Nifti1Header:
+    """Return a header that holds an affine. nibabel writes a changed affine only into a file."""
+    if np.allclose(affine, header.get_best_affine()):
+        return header
+    header = header.copy()
+    header.set_sform(affine, code="aligned")
+    header.set_qform(affine, code="unknown")  # sets the voxel sizes
+    return header
 
 
 def _check_kind(path: Path, image: nib.Nifti1Pair) -> None:

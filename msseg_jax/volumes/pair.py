@@ -15,6 +15,7 @@ from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
 from msseg_jax.volumes.nifti import read_checked, read_volume
 from msseg_jax.volumes.volume import Volume
 
+MOST_EMPTY_SHARE = 0.9  # of the brain, without data in one visit
 MAX_BRAIN_SHARE = 0.9  # of a volume; if the "brain" is larger, the image was never masked
 
 
@@ -95,12 +96,16 @@ def _without_empty_parts(
         (visit.array == 0) | (visit.array == min(visit.array.min(), 0))
         for visit in (time01, time02)
     ]
-    parts = [empty_parts(empty[one], empty[1 - one], brain, volume_mm3) for one in (0, 1)]
+    arrays = time01.array, time02.array
+    parts = [
+        empty_parts(empty[one], empty[1 - one], arrays[1 - one], brain, volume_mm3)
+        for one in (0, 1)
+    ]
     for visit, part in zip((time01, time02), parts, strict=True):
-        if part.any() and not (brain & ~part).any():
+        if part.sum() > MOST_EMPTY_SHARE * brain.sum():
             raise InputError(
-                f"{visit.path}: has no data inside the brain, only zeros or padding. Expected a "
-                "FLAIR image. Check the file and the brain mask."
+                f"{visit.path}: has no data in most of the brain, only zeros or padding. Expected "
+                "a FLAIR image. Check the file and the brain mask."
             )
     first_ml, second_ml = (float(part.sum() * volume_mm3 / 1000) for part in parts)
     return brain & ~parts[0] & ~parts[1], (first_ml, second_ml)

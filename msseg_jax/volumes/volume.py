@@ -19,7 +19,7 @@ class Volume:
     array: np.ndarray  # (D, H, W) float32
     affine: np.ndarray  # (4, 4), voxel indices to scanner mm
     header: nib.Nifti1Header  # of the file; outputs copy its codes and units
-    other_affine: np.ndarray | None = None  # a second, different geometry in the header
+    other_affine: np.ndarray | None = None  # a second geometry in the header, if there is one
     warnings: tuple[str, ...] = ()  # contradictions in the header that matter
 
     @property

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from msseg_jax.prepare.zero_level import with_natural_zero
 
@@ -70,6 +71,27 @@ def test_values_mixed_with_padding_by_interpolation_are_missing_too(head):
     zeroed = with_natural_zero(padded, "a.nii")
     assert zeroed.is_empty[:5].all()
     np.testing.assert_array_equal(zeroed.array[5:], image[5:])
+
+
+@pytest.mark.parametrize("shift", [(0.5, 0.5, 0.0), (0.3, 0.4, 0.2)])
+def test_padding_is_found_after_the_padded_scan_was_resampled(head, shift):
+    image, _ = head
+    padded = image.copy()
+    padded[:5] = padded[:, :5] = -1024
+    moved = ndimage.shift(padded, shift, order=1, mode="nearest")
+    zeroed = with_natural_zero(moved, "a.nii")
+    np.testing.assert_array_equal(zeroed.array[9:, 9:], moved[9:, 9:])
+    assert zeroed.is_empty[:5].all()
+    assert "padding value -1024." in zeroed.warnings[0]
+    assert len(zeroed.warnings) == 1
+
+
+def test_dark_tissue_next_to_the_padding_of_a_scored_scan_is_kept(head):
+    image, brain = head
+    scored = np.where(brain, (image - image[brain].mean()) / image[brain].std(), -30)
+    zeroed = with_natural_zero(scored.astype(np.float32), "a.nii")
+    assert zeroed.is_empty[~brain].all()
+    assert zeroed.is_empty[brain].mean() < 0.01
 
 
 def test_a_few_slightly_negative_voxels_are_set_to_0_without_a_word(head):

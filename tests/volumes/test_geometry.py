@@ -8,7 +8,7 @@ import pytest
 
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import grid_difference
-from msseg_jax.volumes.nifti import read_volume, write_volume
+from msseg_jax.volumes.nifti import read_volume, volume_of, write_volume
 
 SHAPE = (5, 6, 7)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from NIfTI's axes to ITK's
@@ -83,8 +83,20 @@ def test_forms_that_differ_only_by_rounding_are_not_reported(path, caplog):
     nearly = rotated(QFORM, degrees=0.1, shift_mm=(0.1, 0.1, 0.1))
     volume = read_volume(save(path, sform=nearly, scode=2))
     assert volume.warnings == ()
-    assert volume.other_affine is None
     assert not caplog.text
+    mask = save(path.with_name("mask.nii"), qform=nearly, sform=nearly, qcode=0, scode=2)
+    assert grid_difference(volume, read_volume(mask)) is None
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_an_affine_that_was_changed_in_memory_is_used(path, from_file):
+    image = nib.load(save(path)) if from_file else nib.Nifti1Image(np.ones(SHAPE), QFORM)
+    image.affine[:3, 3] += [5, 6, 7]
+    image.affine[:3, 0] *= 2
+    volume = volume_of(image, path)
+    np.testing.assert_allclose(volume.affine, image.affine)
+    np.testing.assert_allclose(volume.header.get_zooms()[:3], [2, 2, 3])
+    np.testing.assert_allclose(image.header.get_zooms()[:3], [1, 2, 3])  # not changed
 
 
 def test_a_mask_with_the_other_geometry_of_its_scan_is_on_its_grid(path, tmp_path):

@@ -73,6 +73,20 @@ def test_a_part_of_the_brain_without_data_in_one_visit_is_left_out(
     assert whole.empty_ml == (0.0, 0.0)
 
 
+def test_a_visit_without_data_in_the_brain_is_refused(patients_root, monkeypatch):
+    monkeypatch.setattr(coverage, "LEAST_EMPTY_ML", 0.1)
+    folder = patients_root / "patient_0"
+    brain = nib.load(folder / layout.BRAIN_MASK).get_fdata() > 0
+    generator = np.random.default_rng(0)
+    skull = np.where(brain, 0, generator.uniform(50, 60, SHAPE)).astype(np.float32)
+    save_nifti(folder / layout.TIME01, skull)
+    time02 = nib.load(folder / layout.TIME02).get_fdata(dtype=np.float32)
+    time02[6:8, 7, 9] = 0  # a few zeros of its own
+    save_nifti(folder / layout.TIME02, time02)
+    with pytest.raises(InputError, match=r"flair_time01.*has no data in most of the brain"):
+        read_pair(first(patients_root))
+
+
 def test_every_missing_file_of_a_patient_is_named(patients_root):
     (patients_root / "patient_0" / layout.TIME02).unlink()
     (patients_root / "patient_0" / layout.EXPERT.format(1)).unlink()
