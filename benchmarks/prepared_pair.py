@@ -76,22 +76,22 @@ def compare(prepared: Path, raw: Path, published: Path) -> dict[str, float]:
     )  # fmt: skip
     tissue = np.median(second[expected])
     return {
-        "apart, mm, mean": off_mm.mean(),
-        "apart, mm, most": off_mm.max(),
+        "distance, mm, mean": off_mm.mean(),
+        "distance, mm, largest": off_mm.max(),
         "correlation, ours": np.corrcoef(first[expected], second_by_ours[expected])[0, 1],
         "correlation, published": np.corrcoef(first[expected], second[expected])[0, 1],
-        "correlation, its rigid part": np.corrcoef(first[expected], second_by_nearest[expected])[
-            0, 1
-        ],
+        "correlation, rigid part of published": np.corrcoef(
+            first[expected], second_by_nearest[expected]
+        )[0, 1],
         "brain, Dice": 2 * (found & expected).sum() / (found.sum() + expected.sum()),
         "brain, ml, ours": found.sum() * np.prod(brain.GetSpacing()) / 1000,
         "brain, ml, published": expected.sum() * np.prod(brain.GetSpacing()) / 1000,
-        "published brain lost, share": (expected & ~found).sum() / expected.sum(),
-        "beyond it, bright in both": (
+        "published brain left out, share": (expected & ~found).sum() / expected.sum(),
+        "outside it, bright at both, share": (
             np.minimum(first / np.median(first[expected]), second / tissue)[found & ~expected]
             > BRIGHT
         ).mean(),
-        "change lost, voxels": (changed & expected & ~found).sum(),
+        "published change left out, voxels": (changed & expected & ~found).sum(),
     }
 
 

@@ -138,6 +138,7 @@ def load_model(*models: str | PathLike[str]) -> Ensemble:
 
     Raises:
       InputError: a model cannot be read, or is given twice.
+      TypeError: a model is not a path.
     """
     for model in models:
         if not isinstance(model, str | PathLike) or not str(model):

@@ -28,6 +28,8 @@ def as_volume(image: Image, name: str, affine: Any = None) -> Volume:
     """
     if isinstance(image, str | os.PathLike):
         return read_volume(path_of(image))
+    if isinstance(image, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array. Expected a plain one. Use `.filled(0)`.")
     if isinstance(image, np.ndarray):
         image = nib.Nifti1Image(_as_float32(image, name), _checked_affine(affine, name))
     elif not isinstance(image, nib.Nifti1Image) or image.affine is None:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 PADDING_GAP = 0.5  # smallest distance of padding from all other values, relative to their range
+MOST_VALUES = 4  # padding values of one scan; more outliers are damage, and become 0
 NEAR_PADDING_VOXELS = 2  # interpolation may have mixed padding into voxels this near
 RINGING = 0.05  # negative values down to this share of the bright ones are due to interpolation
 BACKGROUND_SHARE = 0.2  # share of voxels with one exact value that shows a masked background
@@ -66,7 +67,7 @@ def _find_padding(array: np.ndarray) -> tuple[np.ndarray, list[float]]:
     """
     padding = np.zeros(array.shape, bool)
     values: list[float] = []
-    while True:
+    for _ in range(MOST_VALUES):
         rest = array[~padding]
         value = rest.min() if rest.size else np.float32(0)
         if value >= 0:
@@ -83,12 +84,8 @@ def _find_padding(array: np.ndarray) -> tuple[np.ndarray, list[float]]:
         # Of the voxels near padding, those darker than the rest are mixed with it.
         padding = found | (near & (array < min(0.0, float(low))))
         values.append(float(value))
-    return padding, values[:1] if _is_mixture(values) else values
-
-
-def _is_mixture(values: list[float]) -> bool:
-    """Return whether later padding values lie between the first one and 0, like mixtures of it."""
-    return len(values) > 1 and any(value != round(value) for value in values[1:])
+    # Later values that are not whole numbers are mixtures with the first one.
+    return padding, values[:1] + [value for value in values[1:] if value.is_integer()]
 
 
 def _level(array: np.ndarray, padding: np.ndarray, sample: np.ndarray) -> tuple[float, np.ndarray]:

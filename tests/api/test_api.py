@@ -185,6 +185,7 @@ def test_all_images_that_cannot_be_used_are_named(run, pair):
         (nib.Nifti1Image(np.ones((4, 4, 4), np.float32), None), None, "with an affine"),
         (np.ones((4, 4, 4), complex), np.eye(4), "array of complex128"),
         (np.ones((4, 4, 4), object), np.eye(4), "array of object"),
+        (np.ma.ones((4, 4, 4)), np.eye(4), "time01 is a masked array"),
         (np.ones((4, 4)), np.eye(4), r"shape \(4, 4\)"),
         ([[[1.0]]], np.eye(4), "time01 is list"),
         (None, np.eye(4), "time01 is NoneType"),

@@ -23,23 +23,23 @@ def prepare(name: str, folder: Path) -> dict[str, float]:
 
 def test_alignment_and_brain_of_a_pair_of_one_scanner_are_as_published(tmp_path):
     found = prepare("01", tmp_path)
-    assert found["apart, mm, mean"] <= 1.0
-    assert found["apart, mm, most"] <= 2.0
+    assert found["distance, mm, mean"] <= 1.0
+    assert found["distance, mm, largest"] <= 2.0
     assert found["correlation, ours"] >= found["correlation, published"] - 0.01
     assert found["brain, Dice"] >= 0.94
-    assert found["change lost, voxels"] == 0
+    assert found["published change left out, voxels"] == 0
 
 
 def test_alignment_of_a_pair_of_two_protocols_is_as_published_and_the_brain_complete(tmp_path):
     found = prepare("03", tmp_path)
-    assert found["apart, mm, mean"] <= 1.0
-    assert found["apart, mm, most"] <= 2.0
+    assert found["distance, mm, mean"] <= 1.0
+    assert found["distance, mm, largest"] <= 2.0
     # The scanners differ by a scale of 1 % along two axes. The published transform contains this
     # scale, but a rigid one cannot.
-    assert found["correlation, ours"] >= found["correlation, its rigid part"] - 0.01
+    assert found["correlation, ours"] >= found["correlation, rigid part of published"] - 0.01
     # The published mask lacks cortex of the frontal lobes and a part of the cerebellum. A complete
     # mask is therefore larger. Its additional voxels must be brain, and it must lose almost none.
     assert found["brain, Dice"] >= 0.86
-    assert found["published brain lost, share"] < 0.02
-    assert found["beyond it, bright in both"] > 0.6
-    assert found["change lost, voxels"] == 0
+    assert found["published brain left out, share"] < 0.02
+    assert found["outside it, bright at both, share"] > 0.6
+    assert found["published change left out, voxels"] == 0

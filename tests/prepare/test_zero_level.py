@@ -94,6 +94,18 @@ def test_dark_tissue_next_to_the_padding_of_a_scored_scan_is_kept(head):
     assert zeroed.is_empty[brain].mean() < 0.01
 
 
+def test_many_different_outliers_are_set_to_0_and_take_no_time(head, rng):
+    image, _ = head
+    damaged = image.copy()
+    where = tuple(rng.integers(0, side, 30) for side in SHAPE)
+    damaged[where] = -1e6 * np.arange(1, 31)
+    zeroed = with_natural_zero(damaged, "a.nii")
+    good = np.ones(SHAPE, bool)
+    good[where] = False
+    np.testing.assert_array_equal(zeroed.array[good], image[good])
+    assert (zeroed.array[~good] == 0).all()
+
+
 def test_a_few_slightly_negative_voxels_are_set_to_0_without_a_word(head):
     image, _ = head
     ringing = image.copy()
