@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from msseg_jax.configuration.section import expected
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import check_utf8
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
@@ -29,6 +30,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """
     nones, arguments = [], [""]
     for argument in overrides:
+        check_utf8(argument)
         named = _find_field(argument)
         if named and argument.endswith("=None") and NoneType in get_args(named[1].annotation):
             nones.append(named[0])  # absl would parse it as the text 'None'

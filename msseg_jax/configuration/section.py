@@ -67,21 +67,26 @@ def expected(field: FieldInfo) -> str:
     for limit in field.metadata:
         for name in ("ge", "gt", "le", "lt"):
             if hasattr(limit, name):
-                limits[name] = getattr(limit, name)
+                limits[name] = _as_text(getattr(limit, name))
     match limits:
         case {"ge": low, "le": high}:
-            return f"{low:g} to {high:g}"
+            return f"{low} to {high}"
         case {"ge": low, "lt": high}:
-            return f"{low:g} or more and less than {high:g}"
+            return f"{low} or more and less than {high}"
         case {"gt": low, "le": high}:
-            return f"more than {low:g} and at most {high:g}"
+            return f"more than {low} and at most {high}"
         case {"gt": low, "lt": high}:
-            return f"between {low:g} and {high:g}"
+            return f"between {low} and {high}"
         case {"ge": low}:
-            return f"{low:g} or more"
+            return f"{low} or more"
         case {"gt": low}:
-            return f"more than {low:g}"
+            return f"more than {low}"
     return ""
+
+
+def _as_text(number: float) -> str:
+    """Return a limit in words: all digits of a whole number, or a short form of another one."""
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def _missing(section: type[BaseModel], fields: object) -> list[str]:

@@ -381,7 +381,7 @@ class Configuration(TrainedSettings):
         "seed of all random numbers: initial weights, dropout, patches, augmentation, the split of "
         "the patients, and phantoms",
         ge=0,
-        lt=2**63,
+        le=2**32 - 1,  # JAX uses only 32 bits, so larger seeds would repeat the smaller ones
     )
     init: str = setting(
         "", "trained network from which a new run starts: 'weights' (the released weights), a "

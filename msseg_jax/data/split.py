@@ -14,6 +14,8 @@ import numpy as np
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.layout import Patient, scan_of
 
+FOLDS_NEED = 2  # groups with new lesions: if one is held out, the other one is used for training
+
 Groups = list[list[int]]  # patient numbers of each group
 Numbers = set[int]  # patient numbers
 
@@ -80,7 +82,7 @@ class HoldOut:
           has_lesions: for each patient, whether it has new lesions.
 
         Raises:
-          InputError: There are too few groups, or too few groups with new lesions for the folds.
+          InputError: There are too few groups, or too few groups with new lesions for folds.
         """
         self.largest(groups)
         if self.folds:
@@ -95,17 +97,22 @@ class HoldOut:
     def all_folds(self, has_lesions: list[bool], groups: Groups) -> list[Numbers]:
         """Return the patients of each fold; an empty list without folds.
 
+        A fold may have no new lesion. Its scores then only count false lesions.
+
         Raises:
-          InputError: A fold would have no new lesion to score.
+          InputError: One of the runs would have no new lesion to train on.
         """
         if not self.folds:
             return []
         with_lesions = _any_in(groups, has_lesions)
-        if sum(with_lesions) < self.folds:
+        # The first two groups with new lesions are dealt to different folds, so each run has one.
+        if sum(with_lesions) < FOLDS_NEED:
             raise InputError(
                 f"config.data.folds is {self.folds}, but ground_truth.nii.gz has new-lesion voxels "
-                f"for only {sum(with_lesions)} of the {len(groups)} {_kind(groups)}. Every fold "
-                "needs at least one of them. Use fewer folds, add patients, or check the maps."
+                f"for only {sum(with_lesions)} of the {len(groups)} {_kind(groups)}. At least "
+                f"{FOLDS_NEED} of them are needed for any number of folds, because each is held "
+                "out once, and that run must have new lesions to train on. Add patients with new "
+                "lesions, or check the maps."
             )
         dealt = deal_folds(with_lesions, self.folds, self.seed)
         return [_patients(fold, groups) for fold in dealt]

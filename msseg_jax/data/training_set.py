@@ -10,9 +10,17 @@ from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data import cache, preprocess
 from msseg_jax.data.cache import Entry
 from msseg_jax.data.preprocess import Preprocessing
-from msseg_jax.data.split import Groups, HoldOut, groups_of
+from msseg_jax.data.split import FOLDS_NEED, Groups, HoldOut, groups_of
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.layout import Patient, find_patients
+from msseg_jax.volumes.masks import is_inside
+from msseg_jax.volumes.nifti import read_volume
+
+_NO_LESION = (
+    "{}: no training patient has a new-lesion voxel in ground_truth.nii.gz, but at least one is "
+    "needed for training. Check the maps, or hold out fewer patients "
+    "(config.data.validation_patients)."
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,7 @@ class TrainingSet:
     split: dict[str, dict[str, str]]  # {'training' or 'validation': {name: digest of its voxels}}
     preprocessing: Preprocessing  # fitted only on the training patients, unless it was given
     folds: list[list[str]]  # names of the patients in every fold; empty: no folds
+    held_out_lesions: bool  # whether a held-out patient has new lesions
 
 
 def find_enough(root: Path, targets: int, hold_out: HoldOut) -> tuple[list[Patient], Groups]:
@@ -40,6 +49,36 @@ def find_enough(root: Path, targets: int, hold_out: HoldOut) -> tuple[list[Patie
     except InputError as error:
         raise InputError(f"{root}: {error}") from error
     return patients, groups
+
+
+def check_new_lesions(
+    root: Path, patients: list[Patient], groups: Groups, hold_out: HoldOut
+) -> None:
+    """Check that there are new lesions to train on, before any other volume is read.
+
+    Only the consensus maps are read, until enough of them have a new-lesion voxel. Usually this is
+    the first one or two. A map that cannot be read is left to `prepare`, which lists all problems.
+
+    Raises:
+      InputError: There are too few patients with new lesions.
+    """
+    needed = FOLDS_NEED if hold_out.folds else 1
+    has_lesions = [False] * len(patients)
+    found = 0
+    for group in groups:
+        for k in group:
+            try:
+                has_lesions[k] = bool(is_inside(read_volume(patients[k].targets[0]).array).any())
+            except InputError:
+                return
+            if has_lesions[k]:
+                found += 1
+                break
+        if found == needed:
+            return
+    if hold_out.folds:
+        hold_out.all_folds(has_lesions, groups)  # raises
+    raise InputError(_NO_LESION.format(root))
 
 
 def prepare(
@@ -67,11 +106,7 @@ def prepare(
     has_lesions = [m.lesion_voxels > 0 for m in measures]
     held_out = hold_out.choose(has_lesions, groups)
     if not any(has for k, has in enumerate(has_lesions) if k not in held_out):
-        raise InputError(
-            f"{root}: no training patient has a new-lesion voxel in ground_truth.nii.gz, but at "
-            "least one is needed for training. Check the maps, or hold out fewer patients "
-            "(config.data.validation_patients)."
-        )
+        raise InputError(_NO_LESION.format(root))
     preprocessing = given or preprocess.fit(
         [m.histograms for k, m in enumerate(measures) if k not in held_out], settings
     )
@@ -89,4 +124,5 @@ def prepare(
         },
         preprocessing=preprocessing,
         folds=[[patients[k].name for k in sorted(fold)] for fold in folds],
+        held_out_lesions=any(has_lesions[k] for k in held_out),
     )

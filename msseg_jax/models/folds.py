@@ -50,12 +50,32 @@ class Folds:
         """
         try:
             patients = _Names.validate_python(read_json(self.file))
-            return [patients[self.run(fold).name] for fold in range(len(patients))]
-        except (ValidationError, KeyError) as error:
-            raise InputError(
-                f"{self.file}: is damaged ({error}); expected the patients of each fold. Restore "
-                "it from a copy."
-            ) from error
+        except ValidationError as error:
+            raise self._damaged(str(error)) from error
+        names = [self.run(fold).name for fold in range(self._count() or len(patients))]
+        if patients.keys() != set(names):
+            listed = ", ".join(patients) or "no fold"
+            raise self._damaged(f"it lists {listed}, but the folds are {', '.join(names)}")
+        return [patients[name] for name in names]
+
+    def _count(self) -> int | None:
+        """Return the number of folds that the first started run has in its configuration.
+
+        Without this check, a file that lacks folds would silently give a smaller ensemble.
+        """
+        for config in sorted(self.path.glob("fold_*/config.json")):
+            content = read_json(config)
+            try:
+                return int(content["data"]["folds"])
+            except (KeyError, TypeError, ValueError):  # reported when this run is used
+                continue
+        return None
+
+    def _damaged(self, why: str) -> InputError:
+        return InputError(
+            f"{self.file}: is damaged ({why}); expected the patients of each fold. Restore it from "
+            "a copy, or delete it and run the cross-validation again, which makes it again."
+        )
 
     def save(self, folds: list[list[str]]) -> None:
         """Write the names of the patients of each fold to the file."""

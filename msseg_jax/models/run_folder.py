@@ -21,7 +21,7 @@ from msseg_jax.configuration.comparison import differences
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.models.model_file import Beginning
-from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.atomic import clear_partial_files, write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 
@@ -52,11 +52,11 @@ class RunFolder:
         """True if the run has a state to continue from. Its configuration is then fixed."""
         return any(path.name.isdigit() for path in (self.checkpoints / "last").glob("*"))
 
-    def create_or_continue(self, config: Configuration) -> None:
-        """Create the folder of a new run, or check that its run has this configuration.
+    def create(self) -> None:
+        """Create the folder if it does not exist, and check that it can be written.
 
         Raises:
-          InputError: the folder is not writable, or its run has another configuration.
+          InputError: the folder is not writable, or a path in it is of the wrong kind.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -71,12 +71,40 @@ class RunFolder:
                 f"--workdir={self.path}: is not writable; expected a folder to write in. Change "
                 "its permissions, or choose another --workdir."
             )
+        for path in (self.config_file, self.preprocessing_file, self.initial_file, self.split_file,
+                     self.log_file):  # fmt: skip
+            if path.is_dir():
+                raise InputError(
+                    f"{path}: is a folder; expected a file of the run, or nothing. Move it away, "
+                    "or choose another --workdir."
+                )
+        for path in (self.tensorboard, self.checkpoints, self.predictions, self.probabilities,
+                     self.evaluation, self.path / "cache", self.path / "phantoms"):  # fmt: skip
+            if path.exists() and not path.is_dir():
+                raise InputError(
+                    f"{path}: is a file; expected a folder of the run, or nothing. Move it away, "
+                    "or choose another --workdir."
+                )
+
+    def create_or_continue(self, config: Configuration) -> None:
+        """Create the folder of a new run, or check that its run has this configuration.
+
+        Raises:
+          InputError: the folder is not writable, or its run has another configuration.
+        """
+        self.create()
         if self.begun and (changed := differences(config, self._config())):
             raise InputError(
                 f"--workdir={self.path} contains a run with another configuration:\n"
                 + "\n".join(changed)
                 + "\nUse the same values as in the run, or another --workdir."
             )
+
+    def clear_left_overs(self) -> None:
+        """Delete the files that killed processes left unfinished. The folder must be locked."""
+        results = (self.evaluation, self.predictions, self.probabilities)
+        for folder in (self.path, *results, *self.checkpoints.glob("last/*/progress")):
+            clear_partial_files(folder)
 
     def keep(
         self,

@@ -1,11 +1,14 @@
 """Write files and folders completely or not at all.
 
-Readers find the complete new version, the old one, or none, but never a half-written one.
+Readers find the complete new version, the old one, or none, but never a half-written one. This also
+holds after a power cut, because the data are on the disk before the rename, and the new name is
+before the function returns.
 """
 
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -14,7 +17,10 @@ from pathlib import Path
 
 import psutil
 
+from msseg_jax.system.durability import sync_file, sync_folder, sync_tree
+
 ROOMY_NAME = 120  # bytes; longer names leave no room for additions, because systems allow 255
+_PARTIAL_FILE = re.compile(r"\.partial-[0-9a-f]{12}(\.|$)")  # see `write_beside`
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
@@ -26,9 +32,21 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".partial-{uuid.uuid4().hex[:12]}{_suffixes(path)}")
     try:
         write(partial)
+        sync_file(partial)
         os.replace(partial, path)
+        sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def clear_partial_files(folder: Path) -> None:
+    """Delete the files in a folder that killed processes left unfinished.
+
+    Call this only for a folder in which no other process writes (see `folder_lock`).
+    """
+    for path in folder.glob(".partial-*"):
+        if _PARTIAL_FILE.match(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _suffixes(path: Path) -> str:
@@ -64,12 +82,14 @@ def whole_folder(place: Path, *, replace: bool = False) -> Iterator[Path]:
         # Within the try block, because a signal may arrive while the folder is made.
         new.mkdir()
         yield new
+        sync_tree(new)
         if replace and place.exists():
             place.rename(old)
         elif place.exists():
             # Checked here, because a rename would replace an empty folder silently.
             raise FileExistsError(f"{place}: exists already. Delete it or choose another place.")
         new.rename(place)
+        sync_folder(place.parent)
     finally:
         if old.exists() and not place.exists():
             old.rename(place)

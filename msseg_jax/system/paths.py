@@ -30,6 +30,21 @@ def check_folder(flag: str, folder: Path, expected: str) -> None:
         raise InputError(f"{flag}={folder}: no such folder. Expected {expected}.")
 
 
+def check_utf8(text: str) -> None:
+    """Raise InputError if an argument of the command line has bytes that are not UTF-8 text.
+
+    The JSON files of a run and its checkpoints can only hold valid text.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text.encode(errors="backslashreplace").decode()
+        raise InputError(
+            f"{shown}: contains bytes that are not valid UTF-8; expected a path of valid text. "
+            "Rename the file or folder, or make a symbolic link to it."
+        ) from error
+
+
 def check_outside(path: Path, folder: Path, problem: str, *, may_be_it: bool = False) -> None:
     """Raise InputError if `path` lies in `folder`, or is `folder`.
 

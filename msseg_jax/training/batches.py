@@ -10,7 +10,7 @@ from msseg_jax.configuration.sections import Configuration
 from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, Share
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.split import HoldOut
-from msseg_jax.data.training_set import TrainingSet, find_enough, prepare
+from msseg_jax.data.training_set import TrainingSet, check_new_lesions, find_enough, prepare
 from msseg_jax.models.model_file import TrainedNetwork
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.training import processes, resident_volumes
@@ -27,7 +27,7 @@ def hold_out(config: Configuration) -> HoldOut:
 
 
 def check_patients(config: Configuration) -> None:
-    """Raise InputError if there are too few patients for the split or for one epoch.
+    """Raise InputError if there are too few patients for the split, for one epoch, or with lesions.
 
     Call this before phantoms are made and before scans are read.
     """
@@ -35,9 +35,12 @@ def check_patients(config: Configuration) -> None:
     if data.phantom_patients:
         groups = [[k] for k in range(data.phantom_patients)]
     else:
-        _, groups = find_enough(Path(data.root), config.model.targets, held_out)
+        root = Path(data.root)
+        found, groups = find_enough(root, config.model.targets, held_out)
     patients = sum(map(len, groups)) - held_out.largest(groups)
     Schedule.of(config.train, data.patches_per_patient, patients)
+    if not data.phantom_patients:
+        check_new_lesions(root, found, groups, held_out)
 
 
 def prepare_data(

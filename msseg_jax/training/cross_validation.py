@@ -10,11 +10,12 @@ from msseg_jax.configuration.sections import Configuration
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.models.folds import Folds
+from msseg_jax.models.model_file import TrainedNetwork
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
-from msseg_jax.training import held_out
+from msseg_jax.training import held_out, work_folder
 from msseg_jax.training.batches import check_patients, prepare_data
 from msseg_jax.training.devices import check_batch_size
 from msseg_jax.training.loop import train
@@ -38,21 +39,32 @@ def cross_validate(config: Configuration, workdir: Path) -> None:
     # Check the input before any work, so that errors are reported at once.
     initial = [initial_network(config, run) for run in runs]
     check_patients(config)
+    with work_folder.held(folds.path, *(run.path for run in runs)):
+        _train_and_score(config, folds, runs, initial)
+
+
+def _train_and_score(
+    config: Configuration,
+    folds: Folds,
+    runs: list[RunFolder],
+    initial: list[TrainedNetwork | None],
+) -> None:
+    """Train and predict one fold after the other, then score all. The folders must be locked."""
     for fold, run in enumerate(runs):
         run.create_or_continue(_of_fold(config, fold, folds))
-
     config = use_phantoms(config, folds.path)
     configs = [_of_fold(config, fold, folds) for fold in range(config.data.folds)]
     first = prepare_data(configs[0], runs[0], initial[0])
     patients = _keep_folds(folds, first.folds, runs, config.data.root)
     root, outputs = Path(config.data.root), Outputs(folds.predictions, folds.probabilities)
     for fold, (run, own, names) in enumerate(zip(runs, configs, patients, strict=True)):
-        if is_main():
-            print(
-                f"fold {fold} of {len(runs)} (numbered from 0), {len(names)} patients held out: "
-                f"{run.path}"
-            )
         data = first if fold == 0 else prepare_data(own, run, initial[fold])
+        if is_main():
+            none = "" if data.held_out_lesions else ", none with new lesions"
+            print(
+                f"fold {fold} of {len(runs)} (numbered from 0), {len(names)} patients held out"
+                f"{none}: {run.path}"
+            )
         train(own, run, data, initial[fold])
         main_first(f"fold {fold}", partial(_predict_fold, run, root, names, outputs))
     main_first("scores", partial(_score_folds, folds, root, patients))
@@ -104,16 +116,29 @@ def _predict_fold(run: RunFolder, root: Path, names: list[str], outputs: Outputs
     checkpoint = {"kind": used.kind, "step": used.step}
     record = run.path / "predicted.json"
     files = [path for name in names for path in outputs.of(name).paths]
-    if (
-        record.is_file()
-        and read_json(record) == checkpoint
-        and all(path.is_file() for path in files)
-    ):
+    if _recorded(record) == checkpoint and all(path.is_file() for path in files):
         print("its held-out patients are already predicted")
         return
     record.unlink(missing_ok=True)
     held_out.predict(ensemble, root, names, outputs)
     write_beside(record, lambda path: path.write_text(json.dumps(checkpoint) + "\n"))
+
+
+def _recorded(record: Path) -> object:
+    """Return the checkpoint that predicted a fold, or None if the fold must be predicted (again).
+
+    A damaged record is no reason to stop, because it and the predictions can be made again.
+    """
+    if not record.is_file():
+        return None
+    try:
+        content = read_json(record)
+    except InputError:
+        content = None
+    if not isinstance(content, dict) or content.keys() != {"kind", "step"}:
+        print(f"{record}: is damaged, so the patients of this fold are predicted again")
+        return None
+    return content
 
 
 def _score_folds(folds: Folds, root: Path, patients: list[list[str]]) -> None:

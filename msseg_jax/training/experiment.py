@@ -11,7 +11,7 @@ from msseg_jax.inference.outputs import Outputs
 from msseg_jax.models.folds import Folds
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
-from msseg_jax.training import held_out
+from msseg_jax.training import held_out, work_folder
 from msseg_jax.training.batches import check_patients, prepare_data
 from msseg_jax.training.devices import check_batch_size
 from msseg_jax.training.loop import train
@@ -37,12 +37,12 @@ def run_experiment(config: Configuration, workdir: Path) -> None:
     # Check the input before any work, so that errors are reported at once.
     initial = initial_network(config, run)
     check_patients(config)
-    run.create_or_continue(config)
-
-    config = use_phantoms(config, run.path)
-    data = prepare_data(config, run, initial)
-    train(config, run, data, initial)
-    main_first("scores", lambda: _score_held_out(config, run, data))
+    with work_folder.held(run.path):
+        run.create_or_continue(config)
+        config = use_phantoms(config, run.path)
+        data = prepare_data(config, run, initial)
+        train(config, run, data, initial)
+        main_first("scores", lambda: _score_held_out(config, run, data))
 
 
 def _score_held_out(config: Configuration, run: RunFolder, data: TrainingSet) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from msseg_jax.evaluation.cohort import format_number
 from msseg_jax.report.snapshot import Snapshot
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
@@ -199,7 +201,8 @@ class TrainingLog:
         """
         self._write({"step": step, "validation": scores})
         self.say(
-            f"step {step}/{self._total_steps}  validation: Dice {scores['dice']:.3f}, "
+            f"step {step}/{self._total_steps}  validation: "
+            f"Dice {format_number(scores['dice'], 3)}, "
             f"new lesions detected {scores['detected']}, missed {scores['missed']}, "
             f"false {scores['false']}"
         )
@@ -209,19 +212,46 @@ class TrainingLog:
     def _write(self, line: Line) -> None:
         try:
             if self._file is not None:
-                self._file.write(json.dumps(line) + "\n")
+                self._file.write(json.dumps(_without_nan(line)) + "\n")
             if self._events is not None:
                 self._events.write(line)
         except OSError as error:
-            raise InputError(
-                f"{self._path} or the event files next to it cannot be written ({error}). Free "
-                "some disk space and check the write permissions. Then run the same command again "
-                "to resume from the last checkpoint."
-            ) from error
+            raise self._not_written(error) from error
+
+    def _not_written(self, error: OSError) -> InputError:
+        return InputError(
+            f"{self._path} or the event files next to it cannot be written ({error}). Free some "
+            "disk space and check the write permissions. Then run the same command again to resume "
+            "from the last checkpoint."
+        )
+
+    def sync(self) -> None:
+        """Wait until the lines are on the disk. Call this before a checkpoint is stored.
+
+        After a power cut, no line up to the checkpoint is then missing.
+
+        Raises:
+          InputError: the disk is full.
+        """
+        if self._file is None:
+            return
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._not_written(error) from error
 
     def restart_clock(self) -> None:
         """Restart the measurement of times, to exclude work that is not a step."""
         self._clock = Clock()
+
+
+def _without_nan(line: Line) -> Line:
+    """Return the line with None in place of an undefined score, because JSON has no NaN."""
+    scores = line.get("validation")
+    if scores is None:
+        return line
+    defined = {name: None if math.isnan(score) else score for name, score in scores.items()}
+    return {**line, "validation": defined}
 
 
 def _require_finite(metrics: list[tuple[int, dict[str, np.ndarray]]]) -> None:

@@ -156,6 +156,7 @@ class Training:
 
     def store_last(self) -> None:
         """Store the state, so that the run can continue from it."""
+        self._log.sync()
         self._store.save_last(self._state, self._progress)
 
     def validate(self) -> None:

@@ -134,12 +134,26 @@ def test_folds_divide_groups_and_new_lesions_evenly():
         assert max(map(len, dealt)) <= HoldOut(seed, folds=3).largest(SCANS) == 7
 
 
-def test_a_fold_without_new_lesions_is_refused():
+def test_a_fold_may_lack_new_lesions_if_every_run_has_some_to_train_on():
+    has_lesions = [True, False, False, True, False, False]
+    for seed in range(10):
+        dealt = HoldOut(seed, folds=3).all_folds(has_lesions, single_patients(6))
+        assert sorted(sum(has_lesions[k] for k in fold) for fold in dealt) == [0, 1, 1]
+        for fold, held_out in enumerate(dealt):
+            assert (
+                HoldOut(seed, folds=3, fold=fold).choose(has_lesions, single_patients(6))
+                == held_out
+            )
+            assert any(has_lesions[k] for k in range(6) if k not in held_out)
+
+
+def test_folds_are_refused_if_one_run_would_have_no_new_lesion_to_train_on():
     with pytest.raises(
         InputError,
-        match=r"folds is 3, but .* for only 2 of the 6 patients\. Every fold needs at least one",
+        match=r"folds is 3, but .* for only 1 of the 6 patients\. At least 2 of them are needed "
+        r"for any number of folds, .* Add patients with new lesions",
     ):
-        HoldOut(0, folds=3).choose([True, False, False, True, False, False], single_patients(6))
+        HoldOut(0, folds=3).choose([k == 3 for k in range(6)], single_patients(6))
     with pytest.raises(InputError, match=r"1 of the 6 scans and patients .pairs made from"):
         HoldOut(0, folds=2).all_folds([k in (4, 9) for k in range(14)], SCANS)
 

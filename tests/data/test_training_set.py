@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
@@ -199,15 +200,18 @@ def test_each_run_holds_out_its_fold_and_lists_all_folds(patients_root, cache_fo
         assert len(data.training) + len(held_out) == 4
 
 
-def test_refuses_more_folds_than_patients_or_than_patients_with_new_lesions(
+def test_refuses_more_folds_than_patients_and_folds_without_new_lesions_to_train_on(
     patients_root, cache_folder
 ):
     with pytest.raises(InputError, match=r"patients: config.data.folds is 5, but .* Use at most 4"):
         prepared(patients_root, cache_folder, 0, folds=5)
+    for k in (1, 3):
+        shutil.copy(patients_root / "patient_2" / layout.CONSENSUS, patients_root / f"patient_{k}")
     with pytest.raises(
-        InputError, match=r"config.data.folds is 4, but .* for only 3 of the 4 patients\. .* fewer"
+        InputError,
+        match=r"config.data.folds is 2, but .* for only 1 of the 4 patients\. At least 2",
     ):
-        prepared(patients_root, cache_folder, 0, folds=4)
+        prepared(patients_root, cache_folder, 0, folds=2)
     assert not list(cache_folder.rglob("patient_*"))  # no patient was preprocessed
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from msseg_jax.cli.main import main
 from msseg_jax.configuration.files import typed
-from msseg_jax.models.folds import Folds
+from msseg_jax.models.folds import Folds, runs_of
 from msseg_jax.system.errors import InputError
 from msseg_jax.training import cross_validation, phantom_data
 from msseg_jax.training.cross_validation import cross_validate
 from msseg_jax.training.experiment import run_experiment
-from msseg_jax.volumes.layout import CONSENSUS
+from msseg_jax.volumes.layout import CONSENSUS, EXPERT, TIME01
 from tests.support.patients import SHAPE, save_nifti
 
 PATIENTS = [f"patient_{k}" for k in range(4)]
@@ -153,9 +153,7 @@ def test_phantoms_are_made_once_for_all_folds(config, folds, monkeypatch):
     with pytest.raises(OSError, match="stop here"):
         cross_validate(typed(config), folds.path)
     assert made == [(4, 0)]
-    assert not list(folds.path.glob(".partial-*"))
-    assert not (folds.path / "phantoms").exists()
-    assert not list(folds.path.glob("fold_*/*"))
+    assert not folds.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -173,9 +171,97 @@ def test_two_or_more_folds_and_no_chosen_fold_are_expected(config, folds, fold, 
     assert not folds.path.exists()
 
 
-def test_a_fold_without_new_lesions_is_refused_before_any_training(config, folds, patients_root):
-    for name in PATIENTS[1:]:
-        save_nifti(patients_root / name / CONSENSUS, np.zeros(SHAPE, np.uint8))
-    with pytest.raises(InputError, match=r"folds is 2, but .* for only 1 of the 4 patients"):
+def without_lesions(root, *names):
+    for name in names:
+        for target in (CONSENSUS, EXPERT.format(1)):
+            save_nifti(root / name / target, np.zeros(SHAPE, np.uint8))
+
+
+def test_a_fold_without_new_lesions_is_scored_by_its_false_lesions(
+    config, folds, patients_root, capsys
+):
+    without_lesions(patients_root, "patient_1", "patient_2")
+    config.data.folds = 4
+    config.predict.threshold = 0.999  # nothing is predicted, so Dice is undefined
+    cross_validate(typed(config), folds.path)
+    output = capsys.readouterr().out
+    assert output.count("1 patients held out, none with new lesions: ") == 2
+    assert output.count("validation: Dice -, new lesions detected 0, missed 0, false 0") == 2 * 2
+    names = folds.load()
+    lesion_free = [k for k, (name,) in enumerate(names) if name in ("patient_1", "patient_2")]
+    for fold, (name,) in enumerate(names):
+        line = json.loads((folds.run(fold) / "log.jsonl").read_text().splitlines()[-1])
+        dice = line["validation"]["dice"]
+        assert dice == (None if fold in lesion_free else 0), "JSON has no NaN"
+        split = json.loads((folds.run(fold) / "split.json").read_text())
+        assert list(split["validation"]) == [name]
+    # As in the challenge: without new lesions, there is no F1, only the false lesions.
+    rows = {line.split()[0]: line.split()[1:6] for line in output.splitlines() if "mm3" in line}
+    assert rows["patient_1"] == rows["patient_2"] == ["-", "-", "0", "0", "0"]
+    assert rows["patient_0"] == rows["patient_3"] == ["0.000", "0.000", "0", "1", "0"]
+    assert "0 of 2 new lesions found (0 %), 0 false" in output
+    scores = json.loads((folds.evaluation / "evaluation.json").read_text())["scores"]
+    ours = {row["patient"]: row for row in scores if row["rater"] == "prediction"}
+    assert ours["patient_1"]["NbTestedLesions"] == ours["patient_1"]["VolTestedLesions"] == 0
+    assert ours["patient_1"]["F1_score"] is None
+    assert (folds.evaluation / "report.html").is_file()
+
+
+@pytest.mark.parametrize("with_lesions", [0, 1])
+def test_a_run_without_new_lesions_to_train_on_is_refused_before_anything_is_made(
+    config, folds, patients_root, with_lesions
+):
+    without_lesions(patients_root, *PATIENTS[with_lesions:])
+    message = rf"folds is 2, but .* for only {with_lesions} of the 4 patients\. At least 2 of them"
+    with pytest.raises(InputError, match=message):
         cross_validate(typed(config), folds.path)
-    assert not folds.exist
+    assert not folds.path.exists()
+
+
+def test_a_refused_start_leaves_no_empty_folder(config, folds, patients_root):
+    (patients_root / "patient_1" / TIME01).write_bytes(b"")
+    place = folds.path / "deep" / "cv"
+    with pytest.raises(InputError, match="1 of 4 patients cannot be used"):
+        cross_validate(typed(config), place)
+    # The measurements of the other patients are kept for the next start, and nothing else.
+    left = sorted(str(p.relative_to(place)) for p in place.rglob("*"))
+    measures = [name for name in left if "measures-" in name]
+    assert len(measures) == 3
+    assert set(left) - set(measures) == {"cache", "cache/format-4"}
+    config.data.patch_size = 2000
+    with pytest.raises(InputError, match="smaller than a patch"):
+        cross_validate(typed(config), folds.path / "other")
+    assert not (folds.path / "other").exists()
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '{"kind": "last"', '{"kind": "last"}'])
+def test_a_damaged_record_of_a_prediction_is_reported_and_made_again(
+    config, folds, tmp_path, content, capsys
+):
+    config.train.max_steps = 1
+    cross_validate(typed(config), folds.path)
+    record = folds.run(1) / "predicted.json"
+    assert json.loads(record.read_text()) == {"kind": "last", "step": 1}
+    record.write_text(content)
+    capsys.readouterr()
+    cross_validate(typed(config), folds.path)
+    output = capsys.readouterr().out
+    assert f"{record}: is damaged, so the patients of this fold are predicted again" in output
+    assert output.count("its held-out patients are already predicted") == 1
+    assert json.loads(record.read_text()) == {"kind": "last", "step": 1}
+
+
+def test_folds_json_that_lacks_a_fold_gives_no_smaller_ensemble(config, folds):
+    config.train.max_steps = 1
+    cross_validate(typed(config), folds.path)
+    assert len(runs_of([folds.path])) == 2
+    names = json.loads(folds.file.read_text())
+    folds.file.write_text(json.dumps({"fold_0": names["fold_0"]}))
+    message = r"folds.json: is damaged \(it lists fold_0, but the folds are fold_0, fold_1\)"
+    with pytest.raises(InputError, match=message):
+        runs_of([folds.path])
+    with pytest.raises(InputError, match=message):
+        cross_validate(typed(config), folds.path)
+    folds.file.unlink()
+    cross_validate(typed(config), folds.path)
+    assert json.loads(folds.file.read_text()) == names

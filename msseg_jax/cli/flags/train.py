@@ -1,11 +1,13 @@
 """The flags of `msseg train` and of launch.py."""
 
 import argparse
+from pathlib import Path
 
 from msseg_jax.cli.flags.values import whole_number
 from msseg_jax.configuration import files
 from msseg_jax.configuration.listing import list_fields
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import check_utf8
 
 EXAMPLES = (
     "--config=msseg2 --config.data.root=pairs --workdir=runs/mine",
@@ -74,6 +76,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     """Read the configuration, so that errors in it are reported at once."""
     read_config(parser, flags)
+    try:
+        check_utf8(f"--workdir={Path(flags.workdir or flags.config_file.stem).resolve()}")
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     if flags.mode == "describe":
         flags.work = "describe"
 
