@@ -119,6 +119,8 @@ def test_a_full_disk_ends_the_training_with_a_message_and_loses_nothing(launch, 
     assert process.returncode not in (0, EXIT_STATUS)
     expected = rf"{tmp_path / 'run'}.* (could not be stored|cannot be written) \(.*File too large"
     assert re.search(expected, output), output
+    assert "Traceback" not in output
+    assert "ERROR" not in output
     assert_resumes_to_the_same_result(launch, whole, tmp_path / "run")
 
 
@@ -132,6 +134,28 @@ def test_before_the_training_a_signal_ends_with_the_same_status(launch, tmp_path
     assert process.returncode == EXIT_STATUS, output
     assert INTERRUPTED in output
     assert "Traceback" not in output
+
+
+def test_a_second_run_in_the_work_folder_is_refused_and_changes_nothing(launch, tmp_path):
+    """Let the first run make phantoms, which takes long enough."""
+    many = "--config.data.phantom_patients=99"
+    first = launch.start(tmp_path / "run", many)
+    assert "is not used" in first.stdout.readline()
+    assert "making 99 phantom patients" in first.stdout.readline()
+    folds = ("--config.data.validation_patients=0", "--config.data.folds=2")
+    for flags in ((), ("--mode=cross_validate", *folds)):
+        start_s = time.monotonic()
+        status, output = launch.run(tmp_path / "run", many, *flags)
+        assert status == 1
+        expected = rf"--workdir={tmp_path / 'run'} is in use by process {first.pid} on \S+ \("
+        assert re.search(expected, output), output
+        assert time.monotonic() - start_s < 30
+    assert first.poll() is None
+    assert not list((tmp_path / "run").glob("fold_*"))
+    first.kill()
+    first.wait()
+    status, output = launch.run(tmp_path / "run", "--config.train.max_steps=1")
+    assert status == 0, output
 
 
 def test_sigterm_acts_like_ctrl_c_except_while_a_training_catches_it():

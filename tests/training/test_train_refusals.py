@@ -10,6 +10,7 @@ from msseg_jax.cli.main import main
 from msseg_jax.configuration.files import typed
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
+from msseg_jax.training.experiment import run_experiment
 from msseg_jax.volumes import layout
 from tests.support import tiny
 from tests.support.patients import make_patients, save_nifti
@@ -104,6 +105,44 @@ def test_a_damaged_configuration_is_named(small_config, begun, tmp_path):
     run.config_file.write_text('{"seed": 0')
     with pytest.raises(InputError, match=r"config.json: is damaged"):
         train_run(small_config, run)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "config.json", "checkpoints", "tensorboard"])
+def test_a_path_of_the_wrong_kind_in_the_work_folder_is_named(small_config, tmp_path, name):
+    place = tmp_path / "run" / name
+    place.parent.mkdir()
+    is_file = "." in name
+    place.mkdir() if is_file else place.write_text("")
+    kinds = "a folder; expected a file" if is_file else "a file; expected a folder"
+    with pytest.raises(InputError, match=f"run/{name}: is {kinds} of the run, or nothing"):
+        run_experiment(typed(small_config), place.parent)
+    assert [path.name for path in place.parent.iterdir()] == [name]
+
+
+def test_unfinished_files_of_a_killed_run_are_deleted(small_config, begun, tmp_path):
+    run = copy_of(begun, tmp_path)
+    small_config.train.max_steps = 1
+    (run.evaluation).mkdir()
+    left = [
+        folder / ".partial-0123456789ab.json"
+        for folder in (run.path, run.evaluation, run.checkpoints / "last" / "1" / "progress")
+    ]
+    own = run.path / ".partial-notes.txt"  # not made by this program
+    for path in (*left, own):
+        path.write_text("half")
+    run_experiment(typed(small_config), run.path)
+    assert not any(path.exists() for path in left)
+    assert own.read_text() == "half"
+
+
+@pytest.mark.parametrize("name", ["--workdir", "--config.data.root"])
+def test_paths_that_are_no_text_are_refused_before_any_work(tmp_path, capsys, name):
+    given = f"{tmp_path}/a\udcff"  # as Python gives the byte ff
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config=msseg2", f"--config.data.root={tmp_path}", f"{name}={given}"])
+    assert ended.value.code == 2
+    shown = f"{name}={tmp_path}/a\\udcff: contains bytes that are not valid UTF-8; expected a path"
+    assert shown in capsys.readouterr().err
 
 
 def test_a_work_folder_that_cannot_be_written_is_refused(small_config, tmp_path):
