@@ -1,6 +1,6 @@
 """Kill a training with SIGKILL at random moments, and compare its end with an undisturbed one.
 
-Usage: python -m benchmarks.kills FOLDER [--kills 100] [--steps 3000] [--seed 0]
+Usage: python -m benchmarks.kills FOLDER [--kills 100] [--steps 1500] [--seed 0]
 Start it again with the same flags to resume it. The network is that of the paper; the patients are
 four phantoms with voxels of 4 mm, so that a process needs a few seconds up to its first step.
 
@@ -33,7 +33,7 @@ from benchmarks.watched_training import PHASES, Phase
 
 EVERY_STEPS = 10  # steps between checkpoints
 TIMES = {"patches_per_s", "data_wait_share", "time_left_s"}  # of a line of the log; never equal
-POLL_S = 0.0005
+POLL_S = 0.001
 SETTINGS = (
     "--config=msseg2", "--config.data.patch_size=16", "--config.data.spacing_mm=4",
     "--config.data.validation_patients=1", "--config.data.patches_per_patient=16",
@@ -48,7 +48,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="for the patients, both runs and the record")
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     bench = Bench(flags.folder.resolve(), flags.kills, flags.steps, flags.seed)
@@ -168,7 +168,7 @@ class Bench:
         tenth = self.count // 10
         if number < tenth:
             return ("checking", "caching")[number % 2]
-        if number >= self.count - tenth:
+        if number >= self.count - tenth or newest_step(self.killed) == self.steps:
             return "scoring"
         shares = {"any time": 1 / 3, "storing": 1 / 3, "validating": 1 / 6, "stepping": 1 / 6}
         return str(random.choice(list(shares), p=list(shares.values())))
@@ -182,7 +182,7 @@ class Bench:
             return
         # With several checkpoints in between, the training also advances.
         occurrences = {
-            "storing": int(random.integers(1, 5)),
+            "storing": int(random.integers(1, 4)),
             "stepping": int(random.integers(1, 4)),
         }
         for occurrence in range(occurrences.get(target, 1)):
