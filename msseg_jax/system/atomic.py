@@ -6,6 +6,7 @@ before the function returns.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -72,7 +73,8 @@ def whole_folder(place: Path, *, replace: bool = False) -> Iterator[Path]:
         some name.
 
     Raises:
-      FileExistsError: `place` exists when the block ends, and `replace` is not set.
+      FileExistsError: `place` exists when the block ends, and `replace` is not set. Or another
+        process has replaced it at the same moment. Then `place` is the folder of that process.
     """
     place = place.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -84,17 +86,30 @@ def whole_folder(place: Path, *, replace: bool = False) -> Iterator[Path]:
         yield new
         sync_tree(new)
         if replace and place.exists():
-            place.rename(old)
+            with contextlib.suppress(FileNotFoundError):  # another process has just moved it
+                place.rename(old)
         elif place.exists():
             # Checked here, because a rename would replace an empty folder silently.
             raise FileExistsError(f"{place}: exists already. Delete it or choose another place.")
-        new.rename(place)
+        _rename_to_free_place(new, place)
         sync_folder(place.parent)
     finally:
         if old.exists() and not place.exists():
             old.rename(place)
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rename_to_free_place(new: Path, place: Path) -> None:
+    try:
+        new.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise FileExistsError(
+            f"{place}: another process has written it at the same time, and its result is kept. "
+            "Do not let two commands write to one place."
+        ) from error
 
 
 def clear_left_overs(place: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from msseg_jax.system import atomic
 from msseg_jax.system.atomic import whole_folder, write_beside
+from tests.support.session import ROOT
 
 MACHINE = socket.gethostname()
 
@@ -107,6 +108,43 @@ def test_a_folder_that_a_killed_process_moved_aside_is_moved_back(tmp_path, ende
     with pytest.raises(OSError, match="full"), whole_folder(tmp_path / "place", replace=True):
         raise OSError("full")
     assert content(tmp_path) == {os.path.join("place", "file"): "old"}
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from msseg_jax.system.atomic import whole_folder, write_beside
+place, kept = Path(sys.argv[1]), 0
+for number in range(60):
+    text = f"{sys.argv[2]}-{number}"
+    try:
+        with whole_folder(place, replace=True) as new:
+            for name in "abc":
+                (new / name).write_text(text)
+    except FileExistsError as error:
+        assert "another process has written it at the same time" in str(error)
+        kept += 1
+    write_beside(place.with_name("file"), lambda path: path.write_text(sys.argv[2] * 100))
+assert kept < 30
+"""
+
+
+def test_of_two_processes_that_write_one_place_each_leaves_it_complete(tmp_path):
+    """`msseg prepare` and `msseg predict` may be started twice by mistake."""
+    place, file = tmp_path / "place", tmp_path / "file"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, place, name], cwd=ROOT) for name in "12"
+    ]
+    contents = set()
+    while any(writer.poll() is None for writer in writers):
+        if file.exists():
+            contents.add(file.read_text())
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert contents == {"1" * 100, "2" * 100}
+    final = content(place)
+    assert sorted(final) == ["a", "b", "c"]
+    assert len(set(final.values())) == 1, "a mixture of both"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "place"]
 
 
 def test_a_signal_that_arrives_while_the_folder_is_made_leaves_nothing(tmp_path, monkeypatch):
