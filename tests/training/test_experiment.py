@@ -1,5 +1,7 @@
 """The demo from the command line, run twice: phantoms, training, predictions and scores."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,9 @@ import pytest
 
 from msseg_jax.configuration.files import shipped, typed
 from msseg_jax.system.errors import InputError
+from msseg_jax.training.experiment import run_experiment
 from msseg_jax.training.phantom_data import use_phantoms
-from msseg_jax.volumes.layout import TIME01
+from msseg_jax.volumes.layout import CONSENSUS, EXPERT, TIME01
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +51,27 @@ def test_a_small_demo_runs_from_phantoms_to_its_table_of_scores(tmp_path):
     assert "all 3 steps of the run are done" in again.stdout
     assert again.stdout.split("held-out patients")[1] == done.stdout.split("held-out patients")[1]
     assert (run / "log.jsonl").read_text() == log
+
+
+def test_held_out_patients_without_new_lesions_have_no_dice_and_no_f1(
+    small_config, patients_root, tmp_path, capsys
+):
+    for name in ("patient_0", "patient_1"):  # only patient_3 keeps its lesion
+        for target in (CONSENSUS, EXPERT.format(1)):
+            shutil.copy(patients_root / "patient_2" / target, patients_root / name / target)
+    small_config.data.validation_patients = 2
+    small_config.predict.threshold = 0.999  # nothing is predicted
+    small_config.train.max_steps = 1
+    run_experiment(typed(small_config), tmp_path / "run")
+    output = capsys.readouterr().out
+    assert "validation: Dice -, new lesions detected 0, missed 0, false 0" in output
+    rows = [line.split() for line in output.splitlines() if line.endswith("mm3")]
+    assert [row[1:6] for row in rows if row[0].startswith("patient_")] == [
+        ["-", "-", "0", "0", "0"]
+    ] * 2
+    assert "0 of 0 new lesions found, 0 false; mean Dice of patients with new lesions -" in output
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["validation"] == {"dice": None, "detected": 0, "missed": 0, "false": 0}
 
 
 def test_a_folder_named_phantoms_that_belongs_to_the_user_is_not_changed(tmp_path):

@@ -160,6 +160,22 @@ def test_two_processes_start_from_one_trained_network(launch, tmp_path):
     assert not (tmp_path / "wide").exists()
 
 
+@pytest.mark.slow
+def test_processes_that_train_together_share_one_lock(launch, tmp_path):
+    processes = start_two(launch, tmp_path / "run", *LONG)
+    wait_for_step(processes, tmp_path / "run", 2)
+    others = start_two(launch, tmp_path / "run", *LONG)
+    texts = outputs(others)
+    assert all(p.returncode not in (0, None) for p in others)
+    expected = f"--workdir={tmp_path / 'run'} is in use by process {processes[0].pid} on "
+    assert sum(expected in text for text in texts) == 1, texts
+    assert not any("Traceback" in text for text in texts)
+    processes[0].send_signal(signal.SIGTERM)
+    texts = outputs(processes)
+    assert [p.returncode for p in processes] == [EXIT_STATUS] * 2, texts
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
 def test_processes_with_different_configurations_are_refused(launch, tmp_path):
     seeds = (("--config.seed=0",), ("--config.seed=1",))
     processes = start_two(launch, tmp_path / "run", *LONG, own=seeds)
