@@ -85,11 +85,12 @@ class TrainingLog:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # `_write` has already reported it
+        with contextlib.suppress(OSError):  # `_reporting` has already reported it
+            if self._file is not None:
                 self._file.close()
-        if self._events is not None:
-            self._events.close()
+        with contextlib.suppress(OSError):
+            if self._events is not None:
+                self._events.close()
 
     def begin(self, first_step: int, validated: bool = True) -> None:
         """Start after `first_step` steps, and remove the lines of later steps from the file.
@@ -100,13 +101,14 @@ class TrainingLog:
         self.restart_clock()
         if self._path is None:
             return
-        if self._path.is_file():
-            lines = self._path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if _stays(line, first_step, validated)]
-            write_beside(self._path, lambda path: path.write_text("".join(kept)))
-        self._file = self._path.open("a", buffering=1)  # line-buffered
-        if self._events is not None:
-            self._events.begin(first_step)
+        with self._reporting():
+            if self._path.is_file():
+                lines = self._path.read_text(errors="replace").splitlines(keepends=True)
+                kept = "".join(line for line in lines if _stays(line, first_step, validated))
+                write_beside(self._path, lambda path: path.write_text(kept))
+            self._file = self._path.open("a", buffering=1)  # line-buffered
+            if self._events is not None:
+                self._events.begin(first_step)
         self._bar = tqdm(
             total=self._total_steps, initial=first_step, unit="step", disable=None, leave=False
         )
@@ -207,23 +209,27 @@ class TrainingLog:
             f"false {scores['false']}"
         )
         if self._events is not None and snapshot is not None:
-            self._events.write_picture(step, snapshot)
+            with self._reporting():
+                self._events.write_picture(step, snapshot)
 
     def _write(self, line: Line) -> None:
-        try:
+        with self._reporting():
             if self._file is not None:
                 self._file.write(json.dumps(_without_nan(line)) + "\n")
             if self._events is not None:
                 self._events.write(line)
-        except OSError as error:
-            raise self._not_written(error) from error
 
-    def _not_written(self, error: OSError) -> InputError:
-        return InputError(
-            f"{self._path} or the event files next to it cannot be written ({error}). Free some "
-            "disk space and check the write permissions. Then run the same command again to resume "
-            "from the last checkpoint."
-        )
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Turn an error of the system in the block into an InputError that names the files."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self._path} or the event files next to it cannot be written ({error}). Free "
+                "some disk space and check the write permissions. Then run the same command again "
+                "to resume from the last checkpoint."
+            ) from error
 
     def sync(self) -> None:
         """Wait until the lines are on the disk. Call this before a checkpoint is stored.
@@ -233,12 +239,9 @@ class TrainingLog:
         Raises:
           InputError: the disk is full.
         """
-        if self._file is None:
-            return
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._not_written(error) from error
+        if self._file is not None:
+            with self._reporting():
+                os.fsync(self._file.fileno())
 
     def restart_clock(self) -> None:
         """Restart the measurement of times, to exclude work that is not a step."""
@@ -270,9 +273,9 @@ def _stays(line: str, first_step: int, validated: bool) -> bool:
     """Return whether a line is complete and will not be written again by the continued run."""
     try:
         content = json.loads(line)
-    except ValueError:  # the line is incomplete
+        step = int(content["step"])
+    except (ValueError, TypeError, KeyError, RecursionError):  # the line is incomplete or damaged
         return False
-    step = content["step"]
     return step < first_step or (step == first_step and (validated or "validation" not in content))
 
 
