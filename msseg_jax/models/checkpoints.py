@@ -1,32 +1,22 @@
 """Save and restore the checkpoints of a run, with orbax."""
 
-import contextlib
 import logging
-import os
-import re
 import shutil
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import absl.logging
 import jax
 import orbax.checkpoint as ocp
 
 from msseg_jax.configuration.section import Section
+from msseg_jax.models.failed_writes import reason_of_failure, without_tracebacks
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.durability import sync_folder, sync_tree
 from msseg_jax.system.errors import InputError
 
 Tree = Any  # pytree of arrays, or of their shapes
-
-ENDING_S = 10.0  # longest wait for the threads of orbax, after it has failed to write
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +91,7 @@ class Checkpoints:
         model, optimiser = jax.device_get((model, optimiser))
         folder = Path(self._manager.directory)
         try:
-            with _without_tracebacks():
+            with without_tracebacks():
                 for later in self.steps():
                     if later >= step:
                         self._manager.delete(later)
@@ -120,7 +110,7 @@ class Checkpoints:
                 sync_folder(folder)
         except Exception as error:  # orbax has no specific error for a full disk
             _delete_unfinished(folder)  # it takes space that is scarce
-            raise InputError(self._not_saved(step, _reason(error))) from error
+            raise InputError(self._not_saved(step, reason_of_failure(error))) from error
         if not saved:
             raise InputError(self._not_saved(step, "orbax gave no reason"))
 
@@ -201,63 +191,6 @@ def _delete_unfinished(folder: Path) -> None:
     """Delete the checkpoints that were not completed, in a folder that no other process writes."""
     for path in folder.glob("*.orbax-checkpoint-tmp*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _without_tracebacks() -> Iterator[None]:
-    """Keep the tracebacks of orbax's threads off the terminal, until the block ends.
-
-    If a file cannot be written, several threads log the same error. The caller gets it as an
-    exception, which says everything. It is raised when these threads have ended. Threads of
-    TensorStore and the garbage collector report even later, so after an error, what they report
-    about given-up writes stays hidden.
-    """
-    before = threading.enumerate()
-    orbax, tasks = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
-    hook = sys.unraisablehook
-    orbax.addFilter(_is_no_error)
-    tasks.addFilter(_is_no_given_up_task)
-    sys.unraisablehook = partial(_report_unless_given_up, hook)
-    try:
-        yield
-    except Exception:
-        _wait_for_others_than(before)
-        raise
-    else:
-        sys.unraisablehook = hook
-        tasks.removeFilter(_is_no_given_up_task)
-    finally:
-        orbax.removeFilter(_is_no_error)
-
-
-def _is_no_error(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR
-
-
-def _is_no_given_up_task(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("Task exception was never retrieved")
-
-
-def _report_unless_given_up(report: Callable[[Any], object], what: Any) -> None:
-    """Report an exception that nobody can handle, unless orbax no longer waits for its write."""
-    if str(what.exc_value) != "Event loop is closed":
-        report(what)
-
-
-def _wait_for_others_than(before: list[threading.Thread]) -> None:
-    """Wait until the threads that were started since then have ended, at most `ENDING_S`."""
-    deadline_s = time.monotonic() + ENDING_S
-    for thread in threading.enumerate():
-        # The threads of an executor wait for more work, and do not end.
-        if thread not in before and not thread.name.startswith("ThreadPool"):
-            # Not `thread.join`: orbax's version of it raises the error of the thread.
-            threading.Thread.join(thread, max(0.0, deadline_s - time.monotonic()))
-
-
-def _reason(error: Exception) -> str:
-    """Return why a file could not be written, in the words of the system if there are any."""
-    number = re.search(r"os_error_code='(\d+)'", str(error))  # by TensorStore
-    return os.strerror(int(number[1])) if number else f"{type(error).__name__}: {error}"
 
 
 def _abstract(tree: Tree) -> Tree:

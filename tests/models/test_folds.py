@@ -38,3 +38,28 @@ def test_for_a_patient_only_the_run_that_held_it_out_is_returned(folds, tmp_path
 def test_a_run_given_twice_is_refused(folds):
     with pytest.raises(InputError, match="fold_2 is given twice"):
         runs_of([folds.path, folds.path / ".." / "cv" / "fold_2"])
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (
+            '{"fold_0": ["a"], "fold_2": ["b"]}',
+            "it lists fold_0, fold_2, but the folds are fold_0, ",
+        ),
+        ('{"fold_0": "a"}', "valid list"),
+        ("null", "valid dict"),
+        ("{}", None),
+    ],
+)
+def test_a_damaged_list_of_folds_is_refused(folds, content, why):
+    folds.file.write_text(content)
+    if why is None:
+        (folds.path / "fold_1").mkdir()
+        (folds.path / "fold_1" / "config.json").write_text('{"data": {"folds": 2}}')
+        why = "it lists no fold, but the folds are fold_0, fold_1"
+    with pytest.raises(InputError) as error:
+        folds.load()
+    assert f"{folds.file}: is damaged (" in str(error.value)
+    assert why in str(error.value)
+    assert "Restore it from a copy, or delete it and run the cross-validation" in str(error.value)

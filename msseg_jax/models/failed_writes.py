@@ -1,0 +1,73 @@
+"""Let orbax fail to write without printing tracebacks."""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import absl.logging
+
+ENDING_S = 10.0  # longest wait for the threads of orbax, after it has failed to write
+
+
+@contextlib.contextmanager
+def without_tracebacks() -> Iterator[None]:
+    """Keep the tracebacks of orbax's threads off the terminal, until the block ends.
+
+    If a file cannot be written, several threads log the same error. The caller gets it as an
+    exception, which says everything. It is raised when these threads have ended. Threads of
+    TensorStore and the garbage collector report even later, so after an error, what they report
+    about given-up writes stays hidden.
+    """
+    before = threading.enumerate()
+    orbax, tasks = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
+    hook = sys.unraisablehook
+    orbax.addFilter(_is_no_error)
+    tasks.addFilter(_is_no_given_up_task)
+    sys.unraisablehook = partial(_report_unless_given_up, hook)
+    try:
+        yield
+    except Exception:
+        _wait_for_others_than(before)
+        raise
+    else:
+        sys.unraisablehook = hook
+        tasks.removeFilter(_is_no_given_up_task)
+    finally:
+        orbax.removeFilter(_is_no_error)
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
+
+
+def _is_no_given_up_task(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Task exception was never retrieved")
+
+
+def _report_unless_given_up(report: Callable[[Any], object], what: Any) -> None:
+    """Report an exception that nobody can handle, unless orbax no longer waits for its write."""
+    if str(what.exc_value) != "Event loop is closed":
+        report(what)
+
+
+def _wait_for_others_than(before: list[threading.Thread]) -> None:
+    """Wait until the threads that were started since then have ended, at most `ENDING_S`."""
+    deadline_s = time.monotonic() + ENDING_S
+    for thread in threading.enumerate():
+        # The threads of an executor wait for more work, and do not end.
+        if thread not in before and not thread.name.startswith("ThreadPool"):
+            # Not `thread.join`: orbax's version of it raises the error of the thread.
+            threading.Thread.join(thread, max(0.0, deadline_s - time.monotonic()))
+
+
+def reason_of_failure(error: Exception) -> str:
+    """Return why a file could not be written, in the words of the system if there are any."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))  # by TensorStore
+    return os.strerror(int(number[1])) if number else f"{type(error).__name__}: {error}"
