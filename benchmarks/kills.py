@@ -148,11 +148,10 @@ class Bench:
             ended, phase = process.poll(), self._phase.get()
             process.kill()
             process.wait()
-        if ended is not None:  # for example, the training was complete before the moment
-            sys.exit(
-                f"kill {number}: the process ended with {ended} before it could be killed. See "
-                f"{self.folder}/killed.txt; use more --steps if all were done."
-            )
+        if ended == 0 and newest_step(self.killed) == self.steps:
+            return  # it ended before its moment; all further kills fall into the scoring
+        if ended is not None:
+            sys.exit(f"kill {number}: the process failed; see its output in {self.folder}")
         kill = {
             "kill": number, "target": target, "phase": phase, "before": before,
             "after": newest_step(self.killed), "lived_s": round(time.monotonic() - started_s, 3),
