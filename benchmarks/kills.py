@@ -1,6 +1,6 @@
 """Kill a training with SIGKILL at random moments, and compare its end with an undisturbed one.
 
-Usage: python -m benchmarks.kills FOLDER [--kills 100] [--steps 1500] [--seed 0]
+Usage: python -m benchmarks.kills FOLDER [--kills 100] [--steps 3000] [--seed 0]
 Start it again with the same flags to resume it. The network is that of the paper; the patients are
 four phantoms with voxels of 4 mm, so that a process needs a few seconds up to its first step.
 
@@ -38,6 +38,7 @@ SETTINGS = (
     "--config=msseg2", "--config.data.patch_size=16", "--config.data.spacing_mm=4",
     "--config.data.validation_patients=1", "--config.data.patches_per_patient=16",
     "--config.train.batch_size=2", "--config.train.epochs=1000000",
+    "--config.train.learning_rate_decay=1.0",  # so that late steps still change the parameters
     f"--config.train.checkpoint_every_steps={EVERY_STEPS}",
     "--config.train.validate_every_steps=50", "--config.train.log_every_steps=1",
     "--config.predict.overlap=2",
@@ -48,7 +49,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="for the patients, both runs and the record")
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     bench = Bench(flags.folder.resolve(), flags.kills, flags.steps, flags.seed)
