@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from msseg_jax.data.quality import LEAST_CORRELATION
-from msseg_jax.prepare.images import array_of, volume_ml
+from msseg_jax.prepare.images import is_set, volume_ml
 from msseg_jax.prepare.registration import corners_of, coverage, half_of, matrix_of, on_grid
 from msseg_jax.prepare.visits import Registered, Visit
 from msseg_jax.system.errors import InputError
@@ -71,17 +71,17 @@ def _empty_regions(
 ) -> list[sitk.Image]:
     """Return, for each visit, the parts of the brain where only this visit has no data: uint8."""
     empty = [
-        array_of(on_grid(visit.scan.empty, brain, to_visit)) > 0
+        is_set(on_grid(visit.scan.empty, brain, to_visit))
         if visit.scan.empty is not None
         else np.zeros(brain.GetSize(), bool)
         for visit, to_visit in zip(visits, to_visits, strict=True)
     ]
-    inside, voxel_mm3 = array_of(brain) > 0, float(np.prod(brain.GetSpacing()))
-    arrays = array_of(images[0]), array_of(images[1])
+    inside, voxel_mm3 = is_set(brain), float(np.prod(brain.GetSpacing()))
+    arrays = [sitk.GetArrayViewFromImage(image).T for image in images]
     regions = []
     for one, other in ((0, 1), (1, 0)):
         found = empty_parts(empty[one], empty[other], arrays[other], inside, voxel_mm3)
-        region = sitk.GetImageFromArray(found.astype(np.uint8).T)
+        region = sitk.GetImageFromArray(found.view(np.uint8).T)
         region.CopyInformation(brain)
         regions.append(region)
     return regions
@@ -145,8 +145,8 @@ def check_match(middle: Middle, names: str) -> Alignment:
     Raises:
       InputError: The motion is so large that the registration has failed.
     """
-    brain = array_of(middle.brain) > 0
-    first, second = (array_of(image) for image in middle.images)
+    brain = is_set(middle.brain)
+    first, second = (sitk.GetArrayViewFromImage(image).T for image in middle.images)
     alignment = measure_alignment(first, second, brain, np.array(middle.brain.GetSpacing()))
     if not (alignment.correlation >= LEAST_CORRELATION and alignment.displacement_mm <= FAILED_MM):
         raise InputError(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.prepare.bias import correct_bias
+from msseg_jax.prepare.bias import correct_bias, field_range
 from msseg_jax.prepare.folder import (
     PICTURE,
     RECORD,
@@ -28,7 +28,13 @@ from msseg_jax.prepare.given_mask import check_command, read_mask, run_command
 from msseg_jax.prepare.images import volume_ml, write_image
 from msseg_jax.prepare.middle import Middle, bring_to_middle, check_match
 from msseg_jax.prepare.picture import draw_pair
-from msseg_jax.prepare.record import PairRecord, make_record, read_record
+from msseg_jax.prepare.record import (
+    PairRecord,
+    describe_bias,
+    describe_registration,
+    flat_warnings,
+    read_record,
+)
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan, check_two_visits, read_scan
 from msseg_jax.prepare.threads import at_once
@@ -105,21 +111,30 @@ def prepare_patient(
             "expected a separate folder for each pair. Choose another folder, or use --overwrite."
         )
     with whole_folder(folder, replace=True) as new:
-        fields = _prepare_in(new, folder.name, request, words, scans, clock)
-        record = PairRecord(asked_for=asked_for, seconds=clock.seconds, **fields)
+        middle, title, fields = _register_in(new, folder.name, request, words, scans, clock)
+        del scans  # they are large, and correcting the bias needs memory
+        ranges = _correct_in(new, title, middle, clock)
+        fields["warnings"] += tuple(flat_warnings(ranges))
+        record = PairRecord(
+            asked_for=asked_for, seconds=clock.seconds, bias_field=describe_bias(ranges), **fields
+        )
         (new / RECORD).write_text(record.model_dump_json(indent=1) + "\n")
     return Prepared(folder, record, was_there=False)
 
 
-def _prepare_in(
+def _register_in(
     folder: Path,
     name: str,
     request: Request,
     words: list[str] | None,
     scans: tuple[Scan, Scan],
     clock: Stopwatch,
-) -> dict[str, Any]:
-    """Write everything except the record into an empty folder, and return the record's fields."""
+) -> tuple[Middle, str, dict[str, Any]]:
+    """Register the visits, and write the transforms into an empty folder.
+
+    Returns:
+      Both visits in the middle space, a title for their picture, and fields of the record.
+    """
     names = f"{request.time01} and {request.time02}"
     with clock.step("brain masks"):
         masks = _given_masks(request, words, scans)
@@ -128,17 +143,33 @@ def _prepare_in(
         middle = bring_to_middle(registered)
         check_volume(middle.brain, f"{names}, in the field of view that they share")
         alignment = check_match(middle, names)
+    _write_transforms(folder / TRANSFORMS, registered, middle)
+    title = _title(name, registered, middle)
+    return middle, title, describe_registration(request, registered, middle, alignment)
+
+
+def _correct_in(folder: Path, title: str, middle: Middle, clock: Stopwatch) -> tuple[float, ...]:
+    """Correct the bias of both visits, and write images and picture into a folder.
+
+    Returns:
+      The largest over the smallest value of the bias field, for each visit.
+    """
+
+    def correct(image: sitk.Image) -> tuple[sitk.Image, float]:
+        corrected = correct_bias(image, middle.brain)
+        return corrected, field_range(image, corrected, middle.brain)
+
     with clock.step("correcting bias"):
-        corrected = tuple(
-            at_once(*(partial(correct_bias, image, middle.brain) for image in middle.images))
+        (first, first_range), (second, second_range) = at_once(
+            *(partial(correct, image) for image in middle.images),
+            voxels=middle.brain.GetNumberOfPixels(),
         )
     with clock.step("writing"):
-        for file, image in zip((TIME01, TIME02), corrected, strict=True):
-            write_image(folder / file, image, np.int16)
+        write_image(folder / TIME01, first, np.int16)
+        write_image(folder / TIME02, second, np.int16)
         write_image(folder / BRAIN_MASK, middle.brain, np.uint8)
-        _write_transforms(folder / TRANSFORMS, registered, middle)
-        draw_pair(folder / PICTURE, _title(name, registered, middle), corrected, middle.brain)
-    return make_record(request, registered, middle, corrected, alignment)
+        draw_pair(folder / PICTURE, title, (first, second), middle.brain)
+    return first_range, second_range
 
 
 def _given_masks(
