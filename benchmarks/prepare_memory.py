@@ -20,8 +20,6 @@ import SimpleITK as sitk
 
 EVERY_S = 0.05
 NOISE = 3.0  # standard deviation; without it, the air would have only a few values
-    3.0  # standard deviation; without it, the interpolated background would have only few values
-)
 
 
 def main():

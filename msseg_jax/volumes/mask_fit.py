@@ -1,0 +1,157 @@
+"""Notice a brain mask that was made for another position of the head.
+
+At the surface of the brain, tissue inside the mask is bright. Outside there is fluid, bone or air,
+which is dark in a FLAIR and in most other contrasts. The fit of a mask is the correlation of
+"inside or outside" with the brightness, over a layer on both sides of its surface. If the mask fits
+much better after a shift, it lies in the wrong place. A mask that is only too wide or too narrow
+fits better after shifts in opposite directions alike, so a shift counts by how much it is better
+than the opposite one. Blocks of about 4 mm are enough. All shifts are tried at once, by Fourier
+transforms.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from scipy import fft, ndimage
+
+BLOCK_MM = 4.0  # side of the blocks that are compared, approximately
+LAYER_MM = 8.0  # thickness of the layers inside and outside of the surface
+REACH_MM = 28.0  # longest shift along each axis
+BRIGHTEST = 1.25  # of the median inside the mask; brighter voxels, such as fat, are clipped
+LEAST_IN_VIEW = 0.6  # of the inner layer; other shifts are not considered
+LEAST_ML = 100.0  # smaller masks are not judged
+GOOD = 0.6  # a mask that fits this well is not turned over to find a better fit
+
+# Bounds of the gain of the fit, chosen by this project. docs/explanation/preparation.md gives the
+# values of real masks (`python -m benchmarks.mask_fit`).
+DOUBTFUL_GAIN = 0.1
+WRONG_GAIN = 0.2
+TURNED_GAIN = 0.25
+
+
+@dataclass(frozen=True)
+class MaskFit:
+    """How well a brain mask fits an image, and how it would fit better."""
+
+    fit: float  # correlation, 1 at best
+    gain: float  # by the best shift; 0 if the mask is where it belongs
+    shift_mm: tuple[float, float, float]  # that shift: to the right, to the front, up
+    turned_gain: float  # by turning the mask over, with the best shift; negative if it fits worse
+    turned: tuple[bool, bool]  # whether that exchanges front and back, and top and bottom
+
+
+def measure_mask_fit(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> MaskFit | None:
+    """Measure how well a brain mask fits an image.
+
+    Args:
+      image: (D, H, W). Voxels of exactly 0 count as dark, also if others are negative.
+      brain: (D, H, W) bool.
+      affine: (4, 4), voxel indices to scanner mm (RAS).
+
+    Returns:
+      None if the mask is too small, or as bright as the darkest voxels.
+    """
+    spacing_mm = voxel_sizes(affine)
+    factors = np.maximum(1, np.rint(BLOCK_MM / spacing_mm)).astype(int)
+    spacing_mm = spacing_mm * factors
+    inside = _block_means(brain, factors) >= 0.5
+    if inside.sum() * spacing_mm.prod() < 1000 * LEAST_ML:
+        return None
+    relative = _relative_brightness(_block_means(image, factors), inside)
+    if relative is None:
+        return None
+    reach = (REACH_MM / spacing_mm).astype(int)  # in blocks
+    layers = _Layers(relative, spacing_mm, reach)
+    fits = layers.fits(inside)
+    here = float(fits[tuple(reach)])
+    opposite = fits[::-1, ::-1, ::-1]
+    gains = fits - np.maximum(opposite, here)
+    best = np.unravel_index(gains.argmax(), gains.shape)
+    axes = affine[:3, :3] / voxel_sizes(affine)
+    x, y, z = (axes @ ((np.array(best) - reach) * spacing_mm)).tolist()
+    turned_gain, turned = -1.0, (False, False)
+    if fits.max() < GOOD:
+        ways = [(True, False), (False, True), (True, True)]
+        nearest = np.abs(axes[1:]).argmax(axis=1)  # the axes of the array towards front and top
+        found = [layers.fits(_turned(inside, nearest[list(way)])).max() for way in ways]
+        turned_gain = float(max(found) - fits.max())
+        turned = ways[int(np.argmax(found))]
+    return MaskFit(here, float(gains[best]), (x, y, z), turned_gain, turned)
+
+
+class _Layers:
+    """Measures the fit of masks to one image, at all shifts."""
+
+    def __init__(self, relative: np.ndarray, spacing_mm: np.ndarray, reach: np.ndarray):
+        self._spacing_mm, self._reach = spacing_mm, reach
+        # Padded, so that a layer may leave the field of view. What lies there is not counted.
+        self._margin = np.ceil(LAYER_MM / spacing_mm).astype(int) + 1
+        self._shape = [
+            fft.next_fast_len(int(n), real=True)
+            for n in relative.shape + 2 * (self._margin + reach)
+        ]
+        widths = [(n, n) for n in self._margin + reach]
+        self._images = [
+            self._transformed(np.pad(image, widths))
+            for image in (np.ones_like(relative), relative, relative**2)
+        ]
+
+    def fits(self, inside: np.ndarray) -> np.ndarray:
+        """Return the fit at each shift, (2 reach + 1) along each axis; -1 if it is out of view."""
+        inside = np.pad(inside, [(n, n) for n in self._margin])
+        inner = inside & (ndimage.distance_transform_edt(inside, self._spacing_mm) <= LAYER_MM)
+        outer = ~inside & (ndimage.distance_transform_edt(~inside, self._spacing_mm) <= LAYER_MM)
+        inner_count, inner_sum, inner_squares = self._sums(inner)
+        outer_count, outer_sum, outer_squares = self._sums(outer)
+        inner_count, outer_count = np.maximum(inner_count, 1), np.maximum(outer_count, 1)
+        count = inner_count + outer_count
+        mean = (inner_sum + outer_sum) / count
+        variance = (inner_squares + outer_squares) / count - mean**2
+        difference = inner_sum / inner_count - outer_sum / outer_count
+        # The correlation of a binary variable with another (point-biserial).
+        fit = difference * np.sqrt(inner_count * outer_count) / count
+        fit /= np.sqrt(np.maximum(variance, 1e-6))
+        in_view = (inner_count >= LEAST_IN_VIEW * inner.sum()) & (outer_count > 1)
+        return np.where(in_view, fit, -1.0)
+
+    def _sums(self, layer: np.ndarray) -> list[np.ndarray]:
+        """Return, for each shift of a layer: its voxels in view, their sum and that of squares."""
+        kernel = np.conj(self._transformed(np.pad(layer, [(n, n) for n in self._reach])))
+        shifts = np.ix_(*(np.arange(-n, n + 1) for n in self._reach))
+        return [fft.irfftn(image * kernel, self._shape)[shifts] for image in self._images]
+
+    def _transformed(self, array: np.ndarray) -> np.ndarray:
+        spectrum: np.ndarray = fft.rfftn(array.astype(np.float32), self._shape)
+        return spectrum
+
+
+def _block_means(array: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Return the means of blocks of voxels. Those at the end of an axis may be smaller."""
+    for axis, factor in enumerate(factors):
+        starts = np.arange(0, array.shape[axis], factor)
+        sums = np.add.reduceat(array, starts, axis=axis, dtype=np.float32)
+        counts = np.diff(np.append(starts, array.shape[axis]))
+        array = sums / np.expand_dims(counts, [k for k in range(3) if k != axis])
+    return array.astype(np.float32)
+
+
+def _relative_brightness(image: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
+    """Return the brightness relative to the median inside the mask, from 0 to BRIGHTEST."""
+    is_empty = image == 0
+    level = 0.0
+    if image.min() < 0:  # the intensities have no natural zero
+        level = float(np.percentile(image[~is_empty], 1))
+    median = float(np.median(image[inside]))
+    if not median > level:
+        return None
+    relative = np.clip((image - level) / (median - level), 0, BRIGHTEST)
+    return np.where(is_empty, 0, relative).astype(np.float32)
+
+
+def _turned(inside: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Flip a mask within its bounding box."""
+    (box,) = ndimage.find_objects(inside.astype(np.uint8))
+    turned = np.zeros_like(inside)
+    turned[box] = np.flip(inside[box], tuple(axes.tolist()))
+    return turned
