@@ -24,7 +24,7 @@ from msseg_jax.prepare.folder import (
     check_place,
     what_was_asked_for,
 )
-from msseg_jax.prepare.given_mask import check_command, read_mask, run_command
+from msseg_jax.prepare.given_mask import check_command, check_fit, read_mask, run_command
 from msseg_jax.prepare.images import volume_ml, write_image
 from msseg_jax.prepare.middle import Middle, bring_to_middle, check_match
 from msseg_jax.prepare.picture import draw_pair
@@ -137,7 +137,7 @@ def _register_in(
     """
     names = f"{request.time01} and {request.time02}"
     with clock.step("brain masks"):
-        masks = _given_masks(request, words, scans)
+        masks, doubts = _given_masks(request, words, scans)
     with clock.step("registering"):
         registered = register_visits(scans, masks)
         middle = bring_to_middle(registered)
@@ -145,7 +145,9 @@ def _register_in(
         alignment = check_match(middle, names)
     _write_transforms(folder / TRANSFORMS, registered, middle)
     title = _title(name, registered, middle)
-    return middle, title, describe_registration(request, registered, middle, alignment)
+    fields = describe_registration(request, registered, middle, alignment)
+    fields["warnings"] += doubts
+    return middle, title, fields
 
 
 def _correct_in(folder: Path, title: str, middle: Middle, clock: Stopwatch) -> tuple[float, ...]:
@@ -174,8 +176,13 @@ def _correct_in(folder: Path, title: str, middle: Middle, clock: Stopwatch) -> t
 
 def _given_masks(
     request: Request, words: list[str] | None, scans: tuple[Scan, Scan]
-) -> tuple[sitk.Image | None, sitk.Image | None]:
-    """Return the masks that the user gives. Raise InputError if a volume is implausible."""
+) -> tuple[tuple[sitk.Image | None, sitk.Image | None], tuple[str, ...]]:
+    """Return the masks that the user gives, and warnings about their places.
+
+    Raises:
+      InputError: A mask has an implausible volume, or lies in the wrong place.
+    """
+    doubts: list[str] = []
 
     def given(scan: Scan, path: Path | None) -> sitk.Image | None:
         if words is not None:
@@ -185,12 +192,13 @@ def _given_masks(
         else:
             return None
         check_volume(mask, name)
+        doubts.extend(check_fit(mask, name, scan))
         return mask
 
     first, second = (
         given(scan, path) for scan, path in zip(scans, request.brain_masks, strict=True)
     )
-    return first, second
+    return (first, second), tuple(doubts)
 
 
 def _title(name: str, registered: Registered, middle: Middle) -> str:

@@ -9,7 +9,9 @@ than the opposite one. Blocks of about 4 mm are enough. All shifts are tried at 
 transforms.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from nibabel.affines import voxel_sizes
@@ -17,7 +19,7 @@ from scipy import fft, ndimage
 
 BLOCK_MM = 4.0  # side of the blocks that are compared, approximately
 LAYER_MM = 8.0  # thickness of the layers inside and outside of the surface
-REACH_MM = 28.0  # longest shift along each axis
+SHORTEST_MM, REACH_MM = 7.0, 28.0  # shortest shift, and the longest one along each axis
 BRIGHTEST = 1.25  # of the median inside the mask; brighter voxels, such as fat, are clipped
 LEAST_IN_VIEW = 0.6  # of the inner layer; other shifts are not considered
 LEAST_ML = 100.0  # smaller masks are not judged
@@ -28,6 +30,7 @@ GOOD = 0.6  # a mask that fits this well is not turned over to find a better fit
 DOUBTFUL_GAIN = 0.1
 WRONG_GAIN = 0.2
 TURNED_GAIN = 0.25
+LEAST_FIT = 0.4  # after a shift or turn; if less, the mask has another fault, such as its width
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,74 @@ class MaskFit:
 
     fit: float  # correlation, 1 at best
     gain: float  # by the best shift; 0 if the mask is where it belongs
-    shift_mm: tuple[float, float, float]  # that shift: to the right, to the front, up
+    shift_mm: tuple[float, float, float]  # that shift: to the right, to the front, up (RAS)
+    fit_there: float  # after that shift
     turned_gain: float  # by turning the mask over, with the best shift; negative if it fits worse
+    turned_fit: float  # after that
     turned: tuple[bool, bool]  # whether that exchanges front and back, and top and bottom
+
+    @property
+    def is_turned(self) -> bool:
+        """True if the mask fits well only when it is turned over."""
+        return self.turned_gain >= TURNED_GAIN and self.turned_fit >= LEAST_FIT
+
+    @property
+    def is_wrong(self) -> bool:
+        """True if the mask is certainly in the wrong place."""
+        return self.is_turned or (self.gain >= WRONG_GAIN and self.fit_there >= LEAST_FIT)
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A brain mask that does not fit, as a message."""
+
+    message: str
+    is_certain: bool  # if False, the message is only a warning
+
+
+def find_misfit(mask: Path | str, fits: Mapping[Path, MaskFit | None]) -> Misfit | None:
+    """Return what is wrong with the place of a brain mask, or None if nothing is known to be.
+
+    Args:
+      mask: names the mask in the message.
+      fits: {image: how well the mask fits it}. A mask that fits one of them is right, because the
+        other image may be the one that is out of place.
+    """
+    known = {image: fit for image, fit in fits.items() if fit is not None}
+    if not known:
+        return None
+    image, fit = min(known.items(), key=lambda item: (item[1].is_wrong, item[1].gain))
+    if not fit.is_wrong and fit.gain < DOUBTFUL_GAIN:
+        return None
+    if fit.is_turned:
+        ends = [name for name, is_so in zip(("front and back", "top and bottom"), fit.turned,
+                strict=True) if is_so]  # fmt: skip
+        better = f"if {' and if '.join(ends)} are exchanged"
+    else:
+        better = (
+            f"if it is moved by {_in_words(fit.shift_mm)} (fit {fit.fit_there:.2f} instead of "
+            f"{fit.fit:.2f})"
+        )
+    said = "does not fit" if fit.is_wrong else "may not fit"
+    much = "much better" if fit.is_wrong else "better"
+    message = (
+        f"{mask}: the brain mask {said} the head in {image}. It fits {much} {better}. Expected a "
+        "mask that was made from this image. Look at both, and check the geometry in their headers."
+    )
+    return Misfit(message, fit.is_wrong)
+
+
+def _in_words(shift_mm: tuple[float, float, float]) -> str:
+    """Describe a shift, for example as "15 mm to the left and 8 mm up"."""
+    ways = (("to the right", "to the left"), ("to the front", "to the back"), ("up", "down"))
+    # The smallest parts are due to the grid of the search.
+    least_mm = max(np.abs(shift_mm)) / 3
+    parts = [
+        f"{abs(mm):.0f} mm {way[mm < 0]}"
+        for mm, way in zip(shift_mm, ways, strict=True)
+        if abs(mm) >= least_mm
+    ]
+    return " and ".join(parts)
 
 
 def measure_mask_fit(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> MaskFit | None:
@@ -67,17 +135,22 @@ def measure_mask_fit(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -
     here = float(fits[tuple(reach)])
     opposite = fits[::-1, ::-1, ::-1]
     gains = fits - np.maximum(opposite, here)
+    shifts_mm = [(np.arange(2 * n + 1) - n) * mm for n, mm in zip(reach, spacing_mm, strict=True)]
+    lengths_mm = np.linalg.norm(np.stack(np.meshgrid(*shifts_mm, indexing="ij")), axis=0)
+    gains[(lengths_mm > 0) & (lengths_mm < SHORTEST_MM)] = -1  # the grid is too coarse for these
     best = np.unravel_index(gains.argmax(), gains.shape)
     axes = affine[:3, :3] / voxel_sizes(affine)
     x, y, z = (axes @ ((np.array(best) - reach) * spacing_mm)).tolist()
-    turned_gain, turned = -1.0, (False, False)
+    turned_fit, turned = -1.0, (False, False)
     if fits.max() < GOOD:
         ways = [(True, False), (False, True), (True, True)]
         nearest = np.abs(axes[1:]).argmax(axis=1)  # the axes of the array towards front and top
         found = [layers.fits(_turned(inside, nearest[list(way)])).max() for way in ways]
-        turned_gain = float(max(found) - fits.max())
+        turned_fit = float(max(found))
         turned = ways[int(np.argmax(found))]
-    return MaskFit(here, float(gains[best]), (x, y, z), turned_gain, turned)
+    shift_mm, there = (x, y, z), float(fits[best])
+    gain, turned_gain = float(gains[best]), turned_fit - float(fits.max())
+    return MaskFit(here, gain, shift_mm, there, turned_gain, turned_fit, turned)
 
 
 class _Layers:
