@@ -94,11 +94,7 @@ def prepare_patient(
     clock = Stopwatch(say)
     with clock.step("reading"):
         words = check_command(request.brain_mask_command) if request.brain_mask_command else None
-        scans = (
-            read_scan(request.time01, request.series[0]),
-            read_scan(request.time02, request.series[1]),
-        )
-        check_two_visits(*scans)
+        scans = _read_scans(request)
         asked_for = what_was_asked_for(request, scans)
     is_made = (folder / RECORD).is_file()
     check_place(folder, is_made, overwrite)
@@ -120,6 +116,27 @@ def prepare_patient(
         )
         (new / RECORD).write_text(record.model_dump_json(indent=1) + "\n")
     return Prepared(folder, record, was_there=False)
+
+
+def _read_scans(request: Request) -> tuple[Scan, Scan]:
+    """Read and check both scans.
+
+    Raises:
+      InputError: A scan cannot be used, or both are the same. The message names both if neither can
+        be used.
+    """
+    scans: list[Scan] = []
+    problems: dict[str, None] = {}  # as a set that keeps its order
+    for path, series in zip((request.time01, request.time02), request.series, strict=True):
+        try:
+            scans.append(read_scan(path, series))
+        except InputError as error:
+            problems[str(error)] = None
+    if problems:
+        raise InputError("\n".join(problems))
+    first, second = scans
+    check_two_visits(first, second)
+    return first, second
 
 
 def _register_in(

@@ -13,10 +13,11 @@ from msseg_jax.prepare.images import image_of
 from msseg_jax.prepare.zero_level import with_natural_zero
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import has_suffix
+from msseg_jax.volumes.extent import MOST_EXTENT_MM
 from msseg_jax.volumes.names import READABLE
 from msseg_jax.volumes.nifti import check_finite, read_volume
 
-EXTENT_MM = (60.0, 600.0)  # field of view along each axis: from a slab of a head to a large coil
+EXTENT_MM = (60.0, MOST_EXTENT_MM)  # field of view along each axis; at least a slab of a head
 MOST_SPACING_MM = 8.0  # coarsest voxel spacing; a much finer one already hides lesions of 3 mm
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ import numpy as np
 
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.coverage import empty_parts
+from msseg_jax.volumes.extent import extent_problem
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, logger
 from msseg_jax.volumes.lesions import voxel_mm3
@@ -50,6 +51,8 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
             "bring them onto one grid."
         )
     for visit in filter(None, (time01, time02)):
+        if problem := extent_problem(visit):
+            problems.append(problem)
         if np.ptp(visit.array) == 0:
             problems.append(
                 f"{visit.path}: every voxel is {visit.array.flat[0]:g}. Expected a FLAIR image. "

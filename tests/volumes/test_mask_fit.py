@@ -3,10 +3,13 @@
 import dataclasses
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.mask_fit import (
     DOUBTFUL_GAIN,
     TURNED_GAIN,
@@ -14,6 +17,7 @@ from msseg_jax.volumes.mask_fit import (
     find_misfit,
     measure_mask_fit,
 )
+from msseg_jax.volumes.pair import read_pair
 
 SPACING_MM = np.array([2.0, 1.6, 3.0])
 AFFINE = np.diag([*SPACING_MM, 1.0])  # towards the right, the front and the top
@@ -138,6 +142,25 @@ def test_between_both_bounds_there_is_a_warning(head):
     turned = dataclasses.replace(fit, turned_gain=TURNED_GAIN, turned_fit=0.7, turned=(False, True))
     found = find_misfit("mask.nii", {Path("flair.nii"): turned})
     assert "It fits much better if top and bottom are exchanged." in found.message
+
+
+def test_a_pair_with_a_mask_that_lies_elsewhere_is_refused(head, tmp_path, caplog):
+    image, brain = head
+    files = {"time01": image, "time02": image * 1.1, "right": brain, "wrong": moved(brain, 0, 15),
+             "doubtful": moved(brain, 0, 8)}  # fmt: skip
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in files}
+    for name, array in files.items():
+        nib.save(nib.Nifti1Image(array.astype(np.float32), AFFINE), paths[name])
+
+    def read(mask):
+        return read_pair(Patient("anna", paths["time01"], paths["time02"], paths[mask]))
+
+    assert read("right").warnings == ()
+    with pytest.raises(
+        InputError, match=r"wrong.nii.gz: the brain mask does not fit.* to the left"
+    ):
+        read("wrong")
+    assert not caplog.records
 
 
 def test_small_masks_and_images_without_contrast_are_not_judged(head):
