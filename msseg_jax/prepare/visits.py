@@ -230,7 +230,6 @@ def _find_in(
     prior = brain_by_atlas(atlas, to_atlas, scan.image)
     check_volume(prior, str(scan.path), otherwise)
     flat = without_peaks(correct_bias(scan.image, prior, rough=True))
-    brain = find_brain(flat, prior)
     grey, white = (
         _median(flat, on_grid(tissue, flat, to_atlas.GetInverse()))
         for tissue in (atlas.grey, atlas.white)
@@ -242,6 +241,7 @@ def _find_in(
             f"least {LEAST_GREY_TO_WHITE:g} times, as in a FLAIR. This looks like a T1-weighted "
             f"image. If it is a FLAIR, {otherwise}."
         )
+    brain = find_brain(flat, prior)
     return Visit(scan, coarser(flat, sides_mm), brain, to_atlas, found, ratio)
 
 

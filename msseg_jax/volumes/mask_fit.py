@@ -41,7 +41,8 @@ class MaskFit:
     gain: float  # by the best shift; 0 if the mask is where it belongs
     shift_mm: tuple[float, float, float]  # that shift: to the right, to the front, up (RAS)
     fit_there: float  # after that shift
-    turned_gain: float  # by turning the mask over, with the best shift; negative if it fits worse
+    # By turning the mask over, with the best shift; negative if it fits worse, or was not tried.
+    turned_gain: float
     turned_fit: float  # after that
     turned: tuple[bool, bool]  # whether that exchanges front and back, and top and bottom
 
@@ -141,16 +142,16 @@ def measure_mask_fit(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -
     best = np.unravel_index(gains.argmax(), gains.shape)
     axes = affine[:3, :3] / voxel_sizes(affine)
     x, y, z = (axes @ ((np.array(best) - reach) * spacing_mm)).tolist()
-    turned_fit, turned = -1.0, (False, False)
+    turned_gain, turned_fit, turned = -1.0, -1.0, (False, False)
     if fits.max() < GOOD:
         ways = [(True, False), (False, True), (True, True)]
         nearest = np.abs(axes[1:]).argmax(axis=1)  # the axes of the array towards front and top
         found = [layers.fits(_turned(inside, nearest[list(way)])).max() for way in ways]
         turned_fit = float(max(found))
+        turned_gain = turned_fit - float(fits.max())
         turned = ways[int(np.argmax(found))]
     shift_mm, there = (x, y, z), float(fits[best])
-    gain, turned_gain = float(gains[best]), turned_fit - float(fits.max())
-    return MaskFit(here, gain, shift_mm, there, turned_gain, turned_fit, turned)
+    return MaskFit(here, float(gains[best]), shift_mm, there, turned_gain, turned_fit, turned)
 
 
 class _Layers:
