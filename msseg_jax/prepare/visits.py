@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.data.quality import BRAIN_ML
+from msseg_jax.data.quality import BRAIN_ML, LEAST_CORRELATION
 from msseg_jax.prepare.atlas import (
     Atlas,
     brain_by_atlas,
@@ -23,12 +23,13 @@ from msseg_jax.prepare.atlas import (
 )
 from msseg_jax.prepare.bias import correct_bias
 from msseg_jax.prepare.brain_mask import find_brain
-from msseg_jax.prepare.images import capped, inside_of, volume_ml, without_peaks
+from msseg_jax.prepare.images import capped, inside_of, is_set, volume_ml, without_peaks
 from msseg_jax.prepare.registration import (
     PROBE_MM,
     centre_of,
     compose,
     correlation,
+    coverage,
     isotropic,
     matrix_of,
     nearest_rigid,
@@ -39,6 +40,7 @@ from msseg_jax.prepare.registration import (
 from msseg_jax.prepare.scan import Scan
 from msseg_jax.prepare.threads import at_once
 from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.alignment import measure_alignment
 
 FINE_MM = (2.0, 1.0)  # voxel sides of the final registration of the visits, in this order
 COMPARE_MM = 2.0  # voxel side for the correlations that decide if a result is accepted
@@ -49,6 +51,7 @@ LEAST_ATLAS = 0.6  # correlation of a scan with the atlas
 SIZES = (0.8, 1.2)  # size of a brain relative to the atlas, along any direction
 SURE_ATLAS = 0.8  # correlation with the atlas above which the result is accepted at once
 LEAST_VISITS = 0.5  # correlation of the visits inside the brain
+LEAST_EDGES = 0.5  # correlation of edges after a coarse step; later at least LEAST_CORRELATION
 LEAST_GREY_TO_WHITE = 0.95  # ratio of brightness; above 1 in FLAIR, below 1 in T1
 MOST_MIRROR_GAIN = 0.02  # gain of correlation if one visit is mirrored
 
@@ -299,7 +302,7 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
         check_volume(visit.brain, str(visit.scan.path))
     first, second = visits
     transform = nearest_rigid(start, centre_of(first.brain))
-    _, mirrored = at_once(
+    edges, mirrored = at_once(
         partial(_refine_inside, visits, transform), partial(_correlation_mirrored, visits)
     )
     reached = _correlation_inside(visits, transform, COMPARE_MM)
@@ -317,14 +320,40 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
             f"{reached:.2f}; expected at least {LEAST_VISITS}. Check that both are FLAIRs of one "
             "patient."
         )
+    if edges < LEAST_EDGES:
+        raise InputError(
+            f"{names}: the visits do not match inside the brain. Their edges have a correlation of "
+            f"{edges:.2f}; expected at least {LEAST_CORRELATION}. Check that both are FLAIRs of "
+            "one patient."
+        )
     return Registered(visits, transform, reached, mirrored - as_they_are)
 
 
-def _refine_inside(visits: tuple[Visit, Visit], transform: sitk.Transform) -> None:
-    """Refine the transform between the visits in-place, inside the first brain."""
+def _refine_inside(visits: tuple[Visit, Visit], transform: sitk.Transform) -> float:
+    """Refine the transform between the visits in-place, inside the first brain.
+
+    Returns:
+      The correlation of the edges of both visits after the first, coarser step. If it is too low
+      for visits of one head, the finer steps are left out. They would take long, and fail.
+    """
     first, second = visits
-    for mm in _fine_mm((first.scan, second.scan)):
-        refine_on(first.flat[mm], second.flat[mm], first.brain, transform)
+    coarse_mm, *finer_mm = _fine_mm((first.scan, second.scan))
+    refine_on(first.flat[coarse_mm], second.flat[coarse_mm], first.brain, transform)
+    edges = _correlation_of_edges(visits, transform)
+    if not edges < LEAST_EDGES:
+        for mm in finer_mm:
+            refine_on(first.flat[mm], second.flat[mm], first.brain, transform)
+    return edges
+
+
+def _correlation_of_edges(visits: tuple[Visit, Visit], transform: sitk.Transform) -> float:
+    """Return the correlation of `volumes.alignment`, on voxels of COMPARE_MM."""
+    fixed, moving = (visit.flat[COMPARE_MM] for visit in visits)
+    there = sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0)
+    brain = on_grid(visits[0].brain, fixed) & coverage(moving, fixed, transform)
+    first, second = (sitk.GetArrayViewFromImage(image).T for image in (fixed, there))
+    spacing_mm = np.array(fixed.GetSpacing())
+    return measure_alignment(first, second, is_set(brain), spacing_mm).correlation
 
 
 def _correlation_inside(
