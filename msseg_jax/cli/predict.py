@@ -1,6 +1,8 @@
 """`msseg predict`: find the new lesions of one pair on a common grid, or of a folder of pairs."""
 
 import argparse
+import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from msseg_jax.cli.ending import status_after
 from msseg_jax.cli.prediction import load_networks, models_of
 from msseg_jax.inference.outputs import Outputs, check_files, check_places, make_folders
 from msseg_jax.inference.patients import predict_patients
-from msseg_jax.inference.prediction import predict
+from msseg_jax.inference.prediction import predict_pair
 from msseg_jax.inference.results import describe_results, write_results
 from msseg_jax.prepare.request import PREFIXES, VISITS
 from msseg_jax.system.backend import start_backend
@@ -16,6 +18,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed
 from msseg_jax.volumes.layout import TIME01, Patient, find_patients
+from msseg_jax.volumes.pair import read_pair
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -33,11 +36,13 @@ def _predict_pair(flags: argparse.Namespace, models: list[Path], outputs: Output
     check_files(outputs, inputs, prepared=None)
     check_there(*inputs)
     _check_no_folder(flags.time01, flags.time02)
-    ensemble, options = load_networks(flags, models)
     name = ", ".join(_short(path) for path in (flags.time01, flags.time02))
     patient = Patient(name, flags.time01, flags.time02, flags.mask)
+    began_s = time.perf_counter()
+    pair = read_pair(patient)  # before the networks are loaded, because the pair may be unusable
+    ensemble, options = load_networks(flags, models)
     bar = partial(followed, name="batches of tiles")
-    prediction = predict(ensemble, patient, options, bar)
+    prediction = replace(predict_pair(ensemble, patient, pair, options, bar), began_s=began_s)
     write_results(prediction, outputs)
     print(describe_results(prediction, outputs))
     return 0

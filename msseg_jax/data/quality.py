@@ -41,7 +41,7 @@ class Quality:
     brain_ml: float  # volume of the brain mask, before resampling
     deviations: tuple[Deviation, Deviation] | None  # of time01 and time02; None: no network
     is_oriented: bool = True  # whether the headers define left and right
-    contradictions: tuple[str, ...] = ()  # in the headers, as sentences
+    contradictions: tuple[str, ...] = ()  # in the headers and of the brain mask, as sentences
     empty_ml: tuple[float, float] = (0.0, 0.0)  # brain where only this visit has no data
     surface_to_depth: tuple[float, float] = (math.nan, math.nan)  # see `volumes.contrast`
     bright_only_ml: tuple[float, float] = (0.0, 0.0)  # bright only at this visit
@@ -132,7 +132,7 @@ def assess(
         float(pair.brain.sum() * voxel_mm3(pair.time01.spacing_mm) / 1000),
         _deviations(resampled, fitted),
         pair.time01.is_oriented,
-        tuple(warning for visit in (pair.time01, pair.time02) for warning in visit.warnings),
+        (*pair.time01.warnings, *pair.time02.warnings, *pair.warnings),
         pair.empty_ml,
         (
             surface_to_depth(time01, first.brain, settings.spacing_mm),

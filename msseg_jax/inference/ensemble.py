@@ -1,5 +1,6 @@
 """Apply several trained networks to a pair: average the probabilities, and measure their spread."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from msseg_jax.models.agreed_options import agreed_options
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Ensemble:
     def segment(
         self, patient: Patient, pair: Pair, options: Options, progress: Progress = no_bar
     ) -> Segmentation:
-        """Segment a pair with every member.
+        """Segment a pair with every member. Log warnings about the pair before that.
 
         Args:
           progress: wraps the list of batches of each member, to show a progress bar.
@@ -56,6 +59,10 @@ class Ensemble:
         """
         fitted = [member.preprocessing for member in self.members]
         resampled = preprocess.resample_by_each(patient, pair, [one.settings for one in fitted])
+        # Before the networks, which take long. The reader can stop a run that makes no sense.
+        quality = assess(pair, resampled, fitted)
+        for warning in quality.warnings():
+            logger.warning("%s: %s", patient.name, warning)
         mean = np.zeros(pair.brain.shape, np.float32)
         squares = np.zeros(pair.brain.shape, np.float32)
         for count, member in enumerate(self.members, start=1):
@@ -68,4 +75,4 @@ class Ensemble:
             mean += difference / count
             squares += difference * (probability - mean)
         disagreement = np.sqrt(squares / len(self.members))
-        return Segmentation(mean, disagreement, assess(pair, resampled, fitted))
+        return Segmentation(mean, disagreement, quality)

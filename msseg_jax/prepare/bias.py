@@ -8,6 +8,7 @@ challenge were prepared.
 import numpy as np
 import SimpleITK as sitk
 
+from msseg_jax.prepare.images import as_float32, inside_of
 from msseg_jax.prepare.registration import isotropic, on_grid
 
 FWHM = 0.3  # full width at half maximum of the bias field's histogram
@@ -39,17 +40,18 @@ def correct_bias(image: sitk.Image, mask: sitk.Image, rough: bool = False) -> si
     # N4 takes logarithms. It does not leave out voxels of 0 by itself.
     small_mask = sitk.Cast((small_mask > 0) & (small > 0), sitk.sitkUInt8)
     n4.Execute(small, small_mask)
+    # Each line replaces the field, so that few images of full size exist at the same time.
     field = n4.GetLogBiasFieldAsImage(image)
-    inside = sitk.GetArrayFromImage(field)[sitk.GetArrayFromImage(mask) > 0]
+    inside = inside_of(field, mask)
     field = sitk.Clamp(field, sitk.sitkFloat32, float(inside.min()), float(inside.max()))
     field -= float(inside.mean())  # N4 does not fix the gain, and it differs between runs
-    return sitk.Cast(image, sitk.sitkFloat32) / sitk.Exp(field)
+    field = sitk.Exp(field)
+    return as_float32(image) / field
 
 
 def field_range(before: sitk.Image, after: sitk.Image, mask: sitk.Image) -> float:
     """Return the ratio of the bias field's largest to its smallest value inside the mask."""
-    inside = sitk.GetArrayFromImage(mask) > 0
-    a, b = (sitk.GetArrayFromImage(image)[inside] for image in (before, after))
+    a, b = (inside_of(image, mask) for image in (before, after))
     ratio = a[b > 0] / b[b > 0]
     ratio = ratio[ratio > 0]
     return float(np.max(ratio) / np.min(ratio)) if ratio.size else 1.0

@@ -6,6 +6,7 @@ version 2 of hd-bet writes mask_bet.nii.gz. If a program writes only a stripped 
 voxels are the brain.
 """
 
+import logging
 import os
 import shlex
 import subprocess
@@ -15,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.prepare.images import affine_of, image_of
+from msseg_jax.prepare.images import affine_of, image_of, is_set
 from msseg_jax.prepare.registration import on_grid
 from msseg_jax.prepare.scan import Scan
 from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.mask_fit import find_misfit, measure_mask_fit
 from msseg_jax.volumes.masks import brain_mask_problem, is_inside
 from msseg_jax.volumes.nifti import check_finite, read_volume
 from msseg_jax.volumes.volume import Volume
@@ -28,6 +30,8 @@ OUTPUT = "mask.nii.gz"
 WRITTEN = ("mask_mask.nii.gz", "mask_bet.nii.gz", OUTPUT)  # the first existing file is the mask
 LEAST_INSIDE = 0.9  # share of the mask that must lie in the scan's field of view
 LINES_SHOWN = 5  # number of output lines that are shown if a program fails
+
+logger = logging.getLogger(__name__)
 
 
 def read_mask(path: Path, scan: Scan) -> sitk.Image:
@@ -44,6 +48,27 @@ def read_mask(path: Path, scan: Scan) -> sitk.Image:
     if problem := brain_mask_problem(volume):
         raise InputError(problem)
     return _on_grid_of(scan, str(path), is_inside(volume.array), _affine_for(scan, volume))
+
+
+def check_fit(mask: sitk.Image, name: str, scan: Scan) -> tuple[str, ...]:
+    """Check that a mask lies where the brain of its visit is. Return a warning if it may not.
+
+    Args:
+      mask: on the grid of the scan.
+      name: names the mask, in messages.
+
+    Raises:
+      InputError: It lies elsewhere.
+    """
+    voxels = sitk.GetArrayViewFromImage(scan.image).T
+    fit = measure_mask_fit(voxels, is_set(mask), affine_of(scan.image))
+    misfit = find_misfit(name, {scan.path: fit})
+    if misfit is None:
+        return ()
+    if misfit.is_certain:
+        raise InputError(misfit.message)
+    logger.warning("%s", misfit.message)
+    return (misfit.message,)
 
 
 def check_command(command: str) -> list[str]:

@@ -30,6 +30,26 @@ def array_of(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayFromImage(image).T
 
 
+def is_set(mask: sitk.Image) -> np.ndarray:
+    """Return which voxels of a mask are not 0: (i, j, k) bool."""
+    inside: np.ndarray = sitk.GetArrayViewFromImage(mask).T > 0
+    return inside
+
+
+def as_float32(image: sitk.Image) -> sitk.Image:
+    """Return an image as float32. It is copied only if it is of another type."""
+    if image.GetPixelID() == sitk.sitkFloat32:
+        return image
+    return sitk.Cast(image, sitk.sitkFloat32)
+
+
+def inside_of(image: sitk.Image, mask: sitk.Image) -> np.ndarray:
+    """Return the values of an image inside a mask on its grid: (N,)."""
+    # Views, because a copy of a large scan takes hundreds of MB.
+    values: np.ndarray = sitk.GetArrayViewFromImage(image)[sitk.GetArrayViewFromImage(mask) > 0]
+    return values
+
+
 def affine_of(image: sitk.Image) -> np.ndarray:
     """Return nibabel's affine (4, 4) of an image: voxel indices to RAS mm."""
     affine = np.eye(4)
@@ -41,13 +61,12 @@ def affine_of(image: sitk.Image) -> np.ndarray:
 
 def volume_ml(mask: sitk.Image) -> float:
     """Return the volume of the voxels that are 1, in ml."""
-    return float(sitk.GetArrayFromImage(mask).sum() * np.prod(mask.GetSpacing()) / 1000)
+    return float(sitk.GetArrayViewFromImage(mask).sum() * np.prod(mask.GetSpacing()) / 1000)
 
 
 def without_peaks(image: sitk.Image) -> sitk.Image:
     """Scale an image to the range from 0 to 1, and clip its brightest voxels, for registrations."""
-    array = sitk.GetArrayFromImage(image)
-    peak = float(np.percentile(array[array > array.mean()], PEAK_PERCENTILE))
+    peak = float(np.percentile(_bright(image), PEAK_PERCENTILE, overwrite_input=True))
     return sitk.Clamp(image, sitk.sitkFloat32, 0.0, peak) / peak
 
 
@@ -57,8 +76,14 @@ def by_usual(image: sitk.Image) -> sitk.Image:
     In the scans that were examined, this median is 0.87 to 0.99 of the brain's brightness. It does
     not depend on the brightness of fat. If much of the neck is in view, it is lower.
     """
-    array = sitk.GetArrayFromImage(image)
-    return sitk.Cast(image, sitk.sitkFloat32) / float(np.median(array[array > array.mean()]))
+    return as_float32(image) / float(np.median(_bright(image), overwrite_input=True))
+
+
+def _bright(image: sitk.Image) -> np.ndarray:
+    """Return the values of an image that are above its mean: (N,)."""
+    array = sitk.GetArrayViewFromImage(image)
+    values: np.ndarray = array[array > array.mean()]
+    return values
 
 
 def capped(image: sitk.Image) -> sitk.Image:
@@ -83,4 +108,5 @@ def without_fat(image: sitk.Image, brain: float) -> sitk.Image:
 
 def write_image(path: Path, image: sitk.Image, dtype: type) -> None:
     """Write a NIfTI file. Real numbers are scaled to the whole range of an integer `dtype`."""
-    write_array(path, array_of(image), affine_of(image), dtype=dtype, code="aligned")
+    voxels = sitk.GetArrayViewFromImage(image).T
+    write_array(path, voxels, affine_of(image), dtype=dtype, code="aligned")

@@ -8,12 +8,13 @@ import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from msseg_jax.data.quality import LEAST_CORRELATION
-from msseg_jax.prepare.images import array_of, volume_ml
+from msseg_jax.prepare.images import is_set, volume_ml
 from msseg_jax.prepare.registration import corners_of, coverage, half_of, matrix_of, on_grid
 from msseg_jax.prepare.visits import Registered, Visit
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
 from msseg_jax.volumes.coverage import empty_parts
+from msseg_jax.volumes.grids import bounding_box
 
 # Largest distance that may be left between the visits after registration, mean over the brain. From
 # 1 mm on, `data.quality` warns. In thick, noisy slices the measured distance itself is uncertain by
@@ -44,23 +45,35 @@ def bring_to_middle(registered: Registered) -> Middle:
     first, second = registered.visits
     scanned = (first.scan.image, second.scan.image)
     grid = _grid(scanned, to_visits)
+    # The masks come before the images, which need much more memory.
+    unseen_ml = _unseen_ml(first, second, registered.transform) + _unseen_ml(
+        second, first, registered.transform.GetInverse()
+    )
+    brain = _brain_on(grid, registered.visits, to_visits)
     images = (
         sitk.Resample(scanned[0], grid, to_visits[0], sitk.sitkLinear, 0.0, sitk.sitkFloat32),
         sitk.Resample(scanned[1], grid, to_visits[1], sitk.sitkLinear, 0.0, sitk.sitkFloat32),
     )
-    seen = [coverage(image, grid, t) for image, t in zip(scanned, to_visits, strict=True)]
-    brains = [
-        on_grid(visit.brain, grid, to_visit)
-        for visit, to_visit in zip(registered.visits, to_visits, strict=True)
-    ]
-    brain = (brains[0] | brains[1]) & seen[0] & seen[1]
     empty = _empty_regions(brain, images, (first, second), to_visits)
     brain = brain & (empty[0] == 0) & (empty[1] == 0)
-    unseen_ml = _unseen_ml(first, second, registered.transform) + _unseen_ml(
-        second, first, registered.transform.GetInverse()
-    )
     empty_ml = volume_ml(empty[0]), volume_ml(empty[1])
     return Middle(images, brain, unseen_ml, empty_ml, to_visits)
+
+
+def _brain_on(
+    grid: sitk.Image,
+    visits: tuple[Visit, Visit],
+    to_visits: tuple[sitk.Transform, sitk.Transform],
+) -> sitk.Image:
+    """Return the union of both brains where both visits are in view: uint8."""
+    first, second = (
+        on_grid(visit.brain, grid, to_visit)
+        for visit, to_visit in zip(visits, to_visits, strict=True)
+    )
+    brain = first | second
+    for visit, to_visit in zip(visits, to_visits, strict=True):
+        brain &= coverage(visit.scan.image, grid, to_visit)
+    return brain
 
 
 def _empty_regions(
@@ -70,18 +83,21 @@ def _empty_regions(
     to_visits: tuple[sitk.Transform, sitk.Transform],
 ) -> list[sitk.Image]:
     """Return, for each visit, the parts of the brain where only this visit has no data: uint8."""
+    inside, voxel_mm3 = is_set(brain), float(np.prod(brain.GetSpacing()))
+    box = bounding_box(inside)
+    inside = inside[box]
     empty = [
-        array_of(on_grid(visit.scan.empty, brain, to_visit)) > 0
+        is_set(on_grid(visit.scan.empty, brain, to_visit))[box].copy()
         if visit.scan.empty is not None
-        else np.zeros(brain.GetSize(), bool)
+        else np.zeros(inside.shape, bool)
         for visit, to_visit in zip(visits, to_visits, strict=True)
     ]
-    inside, voxel_mm3 = array_of(brain) > 0, float(np.prod(brain.GetSpacing()))
-    arrays = array_of(images[0]), array_of(images[1])
+    arrays = [sitk.GetArrayViewFromImage(image).T[box] for image in images]
     regions = []
     for one, other in ((0, 1), (1, 0)):
-        found = empty_parts(empty[one], empty[other], arrays[other], inside, voxel_mm3)
-        region = sitk.GetImageFromArray(found.astype(np.uint8).T)
+        found = np.zeros(brain.GetSize()[::-1], np.uint8)
+        found.T[box] = empty_parts(empty[one], empty[other], arrays[other], inside, voxel_mm3)
+        region = sitk.GetImageFromArray(found)
         region.CopyInformation(brain)
         regions.append(region)
     return regions
@@ -145,8 +161,8 @@ def check_match(middle: Middle, names: str) -> Alignment:
     Raises:
       InputError: The motion is so large that the registration has failed.
     """
-    brain = array_of(middle.brain) > 0
-    first, second = (array_of(image) for image in middle.images)
+    brain = is_set(middle.brain)
+    first, second = (sitk.GetArrayViewFromImage(image).T for image in middle.images)
     alignment = measure_alignment(first, second, brain, np.array(middle.brain.GetSpacing()))
     if not (alignment.correlation >= LEAST_CORRELATION and alignment.displacement_mm <= FAILED_MM):
         raise InputError(

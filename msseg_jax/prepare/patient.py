@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.prepare.bias import correct_bias
+from msseg_jax.prepare.bias import correct_bias, field_range
 from msseg_jax.prepare.folder import (
     PICTURE,
     RECORD,
@@ -24,11 +24,17 @@ from msseg_jax.prepare.folder import (
     check_place,
     what_was_asked_for,
 )
-from msseg_jax.prepare.given_mask import check_command, read_mask, run_command
+from msseg_jax.prepare.given_mask import check_command, check_fit, read_mask, run_command
 from msseg_jax.prepare.images import volume_ml, write_image
 from msseg_jax.prepare.middle import Middle, bring_to_middle, check_match
 from msseg_jax.prepare.picture import draw_pair
-from msseg_jax.prepare.record import PairRecord, make_record, read_record
+from msseg_jax.prepare.record import (
+    PairRecord,
+    describe_bias,
+    describe_registration,
+    flat_warnings,
+    read_record,
+)
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan, check_two_visits, read_scan
 from msseg_jax.prepare.threads import at_once
@@ -88,11 +94,7 @@ def prepare_patient(
     clock = Stopwatch(say)
     with clock.step("reading"):
         words = check_command(request.brain_mask_command) if request.brain_mask_command else None
-        scans = (
-            read_scan(request.time01, request.series[0]),
-            read_scan(request.time02, request.series[1]),
-        )
-        check_two_visits(*scans)
+        scans = _read_scans(request)
         asked_for = what_was_asked_for(request, scans)
     is_made = (folder / RECORD).is_file()
     check_place(folder, is_made, overwrite)
@@ -105,46 +107,99 @@ def prepare_patient(
             "expected a separate folder for each pair. Choose another folder, or use --overwrite."
         )
     with whole_folder(folder, replace=True) as new:
-        fields = _prepare_in(new, folder.name, request, words, scans, clock)
-        record = PairRecord(asked_for=asked_for, seconds=clock.seconds, **fields)
+        middle, title, fields = _register_in(new, folder.name, request, words, scans, clock)
+        del scans  # they are large, and correcting the bias needs memory
+        ranges = _correct_in(new, title, middle, clock)
+        fields["warnings"] += tuple(flat_warnings(ranges))
+        record = PairRecord(
+            asked_for=asked_for, seconds=clock.seconds, bias_field=describe_bias(ranges), **fields
+        )
         (new / RECORD).write_text(record.model_dump_json(indent=1) + "\n")
     return Prepared(folder, record, was_there=False)
 
 
-def _prepare_in(
+def _read_scans(request: Request) -> tuple[Scan, Scan]:
+    """Read and check both scans.
+
+    Raises:
+      InputError: A scan cannot be used, or both are the same. The message names both if neither can
+        be used.
+    """
+    scans: list[Scan] = []
+    problems: dict[str, None] = {}  # as a set that keeps its order
+    for path, series in zip((request.time01, request.time02), request.series, strict=True):
+        try:
+            scans.append(read_scan(path, series))
+        except InputError as error:
+            problems[str(error)] = None
+    if problems:
+        raise InputError("\n".join(problems))
+    first, second = scans
+    check_two_visits(first, second)
+    return first, second
+
+
+def _register_in(
     folder: Path,
     name: str,
     request: Request,
     words: list[str] | None,
     scans: tuple[Scan, Scan],
     clock: Stopwatch,
-) -> dict[str, Any]:
-    """Write everything except the record into an empty folder, and return the record's fields."""
+) -> tuple[Middle, str, dict[str, Any]]:
+    """Register the visits, and write the transforms into an empty folder.
+
+    Returns:
+      Both visits in the middle space, a title for their picture, and fields of the record.
+    """
     names = f"{request.time01} and {request.time02}"
     with clock.step("brain masks"):
-        masks = _given_masks(request, words, scans)
+        masks, doubts = _given_masks(request, words, scans)
     with clock.step("registering"):
         registered = register_visits(scans, masks)
         middle = bring_to_middle(registered)
         check_volume(middle.brain, f"{names}, in the field of view that they share")
         alignment = check_match(middle, names)
+    _write_transforms(folder / TRANSFORMS, registered, middle)
+    title = _title(name, registered, middle)
+    fields = describe_registration(request, registered, middle, alignment)
+    fields["warnings"] += doubts
+    return middle, title, fields
+
+
+def _correct_in(folder: Path, title: str, middle: Middle, clock: Stopwatch) -> tuple[float, ...]:
+    """Correct the bias of both visits, and write images and picture into a folder.
+
+    Returns:
+      The largest over the smallest value of the bias field, for each visit.
+    """
+
+    def correct(image: sitk.Image) -> tuple[sitk.Image, float]:
+        corrected = correct_bias(image, middle.brain)
+        return corrected, field_range(image, corrected, middle.brain)
+
     with clock.step("correcting bias"):
-        corrected = tuple(
-            at_once(*(partial(correct_bias, image, middle.brain) for image in middle.images))
+        (first, first_range), (second, second_range) = at_once(
+            *(partial(correct, image) for image in middle.images),
+            voxels=middle.brain.GetNumberOfPixels(),
         )
     with clock.step("writing"):
-        for file, image in zip((TIME01, TIME02), corrected, strict=True):
-            write_image(folder / file, image, np.int16)
+        write_image(folder / TIME01, first, np.int16)
+        write_image(folder / TIME02, second, np.int16)
         write_image(folder / BRAIN_MASK, middle.brain, np.uint8)
-        _write_transforms(folder / TRANSFORMS, registered, middle)
-        draw_pair(folder / PICTURE, _title(name, registered, middle), corrected, middle.brain)
-    return make_record(request, registered, middle, corrected, alignment)
+        draw_pair(folder / PICTURE, title, (first, second), middle.brain)
+    return first_range, second_range
 
 
 def _given_masks(
     request: Request, words: list[str] | None, scans: tuple[Scan, Scan]
-) -> tuple[sitk.Image | None, sitk.Image | None]:
-    """Return the masks that the user gives. Raise InputError if a volume is implausible."""
+) -> tuple[tuple[sitk.Image | None, sitk.Image | None], tuple[str, ...]]:
+    """Return the masks that the user gives, and warnings about their places.
+
+    Raises:
+      InputError: A mask has an implausible volume, or lies in the wrong place.
+    """
+    doubts: list[str] = []
 
     def given(scan: Scan, path: Path | None) -> sitk.Image | None:
         if words is not None:
@@ -154,12 +209,13 @@ def _given_masks(
         else:
             return None
         check_volume(mask, name)
+        doubts.extend(check_fit(mask, name, scan))
         return mask
 
     first, second = (
         given(scan, path) for scan, path in zip(scans, request.brain_masks, strict=True)
     )
-    return first, second
+    return (first, second), tuple(doubts)
 
 
 def _title(name: str, registered: Registered, middle: Middle) -> str:

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from msseg_jax.prepare.registration import centre_of, corners_of
+from msseg_jax.volumes.grids import bounding_box
 
 PIXEL_MM = 1.0
 MARGIN_MM = 12.0  # around the brain
@@ -77,13 +78,13 @@ def draw_pair(
 
 def _upright_grid(brain: sitk.Image) -> sitk.Image:
     """Return a grid of cubic voxels along x, y and z around the brain."""
-    found = np.argwhere(sitk.GetArrayFromImage(brain))[:, ::-1]
-    first, last = found.min(axis=0), found.max(axis=0)
-    box = sitk.RegionOfInterest(brain, (last - first + 1).tolist(), first.tolist())
+    sides = bounding_box(sitk.GetArrayViewFromImage(brain) > 0)[::-1]
+    first, size = [side.start for side in sides], [side.stop - side.start for side in sides]
+    box = sitk.RegionOfInterest(brain, size, first)
     centre, corners = centre_of(brain), corners_of(box)
     reach_mm = np.abs(corners - centre).max(axis=0) + MARGIN_MM
-    size = np.ceil(2 * reach_mm / PIXEL_MM).astype(int)
-    grid = sitk.Image(size.tolist(), sitk.sitkUInt8)
+    pixels = np.ceil(2 * reach_mm / PIXEL_MM).astype(int)
+    grid = sitk.Image(pixels.tolist(), sitk.sitkUInt8)
     grid.SetSpacing((PIXEL_MM,) * 3)
     grid.SetOrigin((centre - reach_mm).tolist())
     return grid

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from msseg_jax import __version__
 from msseg_jax.configuration.section import Section
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM
 from msseg_jax.prepare import bias
-from msseg_jax.prepare.bias import field_range
 from msseg_jax.prepare.folder import PICTURE
 from msseg_jax.prepare.images import volume_ml
 from msseg_jax.prepare.middle import Middle
@@ -99,26 +97,19 @@ def read_record(path: Path) -> PairRecord:
         ) from error
 
 
-def make_record(
-    request: Request,
-    registered: Registered,
-    middle: Middle,
-    corrected: tuple[sitk.Image, ...],
-    alignment: Alignment,
+def describe_registration(
+    request: Request, registered: Registered, middle: Middle, alignment: Alignment
 ) -> dict[str, Any]:
-    """Return the fields of a record, except `asked_for` and `seconds`.
+    """Return the fields of a record that are known when the visits lie in the middle space.
+
+    The fields of `describe_bias`, `asked_for` and `seconds` are missing.
 
     Args:
-      corrected: both visits in the middle space, corrected for bias.
       alignment: how well the visits match in the middle space.
     """
     first, second = registered.visits
     turned_degrees, moved_mm = motion_of(registered.transform, centre_of(first.brain))
     brain_ml = volume_ml(middle.brain)
-    fields = [
-        field_range(before, after, middle.brain)
-        for before, after in zip(middle.images, corrected, strict=True)
-    ]
     warnings = find_warnings(
         registered.visits, middle.unseen_ml, brain_ml, alignment, middle.empty_ml
     )
@@ -142,15 +133,23 @@ def make_record(
             ml=_rounded(brain_ml, 1),
             in_one_visit_only_ml=_rounded(middle.unseen_ml, 1),
         ),
-        "bias_field": BiasFieldRecord(
-            full_width_at_half_maximum=bias.FWHM,
-            iterations=tuple(bias.ITERATIONS),
-            shrink_factor=bias.SHRINK,
-            control_points=bias.CONTROL_POINTS,
-            largest_over_smallest=tuple(_rounded(ratio, 2) for ratio in fields),
-        ),
-        "warnings": (*warnings, *flat_warnings(fields)),
+        "warnings": tuple(warnings),
     }
+
+
+def describe_bias(fields: Sequence[float]) -> BiasFieldRecord:
+    """Return the record of the bias correction.
+
+    Args:
+      fields: the largest over the smallest value of the bias field, for each visit.
+    """
+    return BiasFieldRecord(
+        full_width_at_half_maximum=bias.FWHM,
+        iterations=tuple(bias.ITERATIONS),
+        shrink_factor=bias.SHRINK,
+        control_points=bias.CONTROL_POINTS,
+        largest_over_smallest=tuple(_rounded(ratio, 2) for ratio in fields),
+    )
 
 
 def _source(request: Request) -> str:

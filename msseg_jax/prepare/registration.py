@@ -64,8 +64,11 @@ def on_grid(
 
 def centre_of(mask: sitk.Image) -> np.ndarray:
     """Return the mean point of a mask, (3,) mm."""
-    indices = np.argwhere(sitk.GetArrayFromImage(mask))[:, ::-1]
-    return np.array(mask.TransformContinuousIndexToPhysicalPoint(indices.mean(axis=0).tolist()))
+    inside = sitk.GetArrayViewFromImage(mask) != 0
+    # The number of voxels in each plane is enough. A list of all voxels would need much memory.
+    planes = [np.count_nonzero(inside, axis=other) for other in ((0, 1), (0, 2), (1, 2))]
+    index = [float(np.arange(plane.size) @ plane / plane.sum()) for plane in planes]  # x, y, z
+    return np.array(mask.TransformContinuousIndexToPhysicalPoint(index))
 
 
 def points_of(mask: sitk.Image, most: int = 20_000) -> np.ndarray:
@@ -87,13 +90,13 @@ def correlation(
     Returns:
       The correlation, or NaN if there are fewer than 100 voxels to compare.
     """
-    inside = sitk.GetArrayFromImage(mask) > 0
-    inside = inside & (sitk.GetArrayFromImage(coverage(moving, fixed, transform)) > 0)
+    inside = sitk.GetArrayViewFromImage(mask) > 0
+    inside &= sitk.GetArrayFromImage(coverage(moving, fixed, transform)) > 0
     if inside.sum() < 100:
         return math.nan
     there = sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0)
-    a = sitk.GetArrayFromImage(fixed)[inside]
-    b = sitk.GetArrayFromImage(there)[inside]
+    a = sitk.GetArrayViewFromImage(fixed)[inside]
+    b = sitk.GetArrayViewFromImage(there)[inside]
     return float(np.corrcoef(a, b)[0, 1])
 
 
@@ -285,8 +288,13 @@ def refine(
       spacings_mm: voxel sides of the grids, used one after the other.
     """
     for spacing_mm in spacings_mm:
-        fixed_there, moving_there = isotropic(fixed, spacing_mm), isotropic(moving, spacing_mm)
-        inside = on_grid(mask, fixed_there)
-        descend(
-            fixed_there, moving_there, transform, FINE_STEPS, FINE_STEP_MM, inside, information=True
-        )
+        refine_on(isotropic(fixed, spacing_mm), isotropic(moving, spacing_mm), mask, transform)
+
+
+def refine_on(
+    fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, transform: sitk.Transform
+) -> None:
+    """Optimise `transform` in-place as `refine` does, on the grids that the images have."""
+    descend(
+        fixed, moving, transform, FINE_STEPS, FINE_STEP_MM, on_grid(mask, fixed), information=True
+    )

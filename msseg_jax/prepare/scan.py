@@ -13,10 +13,11 @@ from msseg_jax.prepare.images import image_of
 from msseg_jax.prepare.zero_level import with_natural_zero
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import has_suffix
+from msseg_jax.volumes.extent import MOST_EXTENT_MM
 from msseg_jax.volumes.names import READABLE
 from msseg_jax.volumes.nifti import check_finite, read_volume
 
-EXTENT_MM = (60.0, 600.0)  # field of view along each axis: from a slab of a head to a large coil
+EXTENT_MM = (60.0, MOST_EXTENT_MM)  # field of view along each axis; at least a slab of a head
 MOST_SPACING_MM = 8.0  # coarsest voxel spacing; a much finer one already hides lesions of 3 mm
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,9 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
         _check_right_angles(path, volume.affine)
         image, is_oriented = image_of(volume.array, volume.affine), volume.is_oriented
         other_affine, warnings = volume.other_affine, volume.warnings
+        del volume  # the image is a copy of its voxels, and both are large
     _check_extent(path, image)
-    array = sitk.GetArrayFromImage(image)
+    array = sitk.GetArrayViewFromImage(image)
     if not np.isfinite(array).all():
         raise InputError(
             f"{path}: some voxels are NaN or infinite; expected finite numbers. Export it again."
@@ -82,7 +84,7 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
         image = _like(image, zeroed.array)
     for warning in zeroed.warnings:
         logger.warning("%s", warning)
-    empty = _like(image, zeroed.is_empty.astype(np.uint8))
+    empty = _like(image, zeroed.is_empty.view(np.uint8))
     warnings = (*warnings, *zeroed.warnings)
     return Scan(path, image, said, digest, is_oriented, other_affine, warnings, empty)
 
@@ -96,15 +98,25 @@ def _like(image: sitk.Image, array: np.ndarray) -> sitk.Image:
 
 def check_two_visits(time01: Scan, time02: Scan) -> None:
     """Raise InputError if both visits are the same scan."""
-    # A converter may change the axes and the header, but not the set of voxel values.
-    first, second = (
-        np.sort(sitk.GetArrayFromImage(scan.image), axis=None) for scan in (time01, time02)
-    )
-    if np.array_equal(first, second):
+    # A converter may change the axes and the header, but not the set of voxel values. Sorting them
+    # takes time and memory, so it is done only if their sums are equal.
+    first, second = (sitk.GetArrayViewFromImage(scan.image) for scan in (time01, time02))
+    if _sum_of_bits(first) != _sum_of_bits(second):
+        return
+    if np.array_equal(np.sort(first, axis=None), np.sort(second, axis=None)):
         raise InputError(
             f"{time01.path} and {time02.path} hold the same voxels: the same scan was given twice; "
             "expected the scans of two visits. Check both paths."
         )
+
+
+def _sum_of_bits(array: np.ndarray) -> int:
+    """Return the sum of the voxels' bit patterns (float32), which does not depend on their order.
+
+    It is exact, unlike a sum of real numbers. Scans without negative voxels are expected.
+    """
+    planes = ((plane + np.float32(0)).view(np.uint32) for plane in array)  # + 0 turns -0 into 0
+    return sum(int(plane.sum(dtype=np.uint64)) for plane in planes)
 
 
 def _check_right_angles(path: Path, affine: np.ndarray) -> None:
@@ -139,5 +151,4 @@ def _check_extent(path: Path, image: sitk.Image) -> None:
 
 
 def _digest(image: sitk.Image) -> str:
-    voxels = np.ascontiguousarray(sitk.GetArrayFromImage(image))
-    return hashlib.sha256(voxels.tobytes()).hexdigest()
+    return hashlib.sha256(sitk.GetArrayViewFromImage(image).ravel().data).hexdigest()

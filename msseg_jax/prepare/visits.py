@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.data.quality import BRAIN_ML
+from msseg_jax.data.quality import BRAIN_ML, LEAST_CORRELATION
 from msseg_jax.prepare.atlas import (
     Atlas,
     brain_by_atlas,
@@ -23,22 +23,24 @@ from msseg_jax.prepare.atlas import (
 )
 from msseg_jax.prepare.bias import correct_bias
 from msseg_jax.prepare.brain_mask import find_brain
-from msseg_jax.prepare.images import capped, volume_ml, without_peaks
+from msseg_jax.prepare.images import capped, inside_of, is_set, volume_ml, without_peaks
 from msseg_jax.prepare.registration import (
     PROBE_MM,
     centre_of,
     compose,
     correlation,
+    coverage,
     isotropic,
     matrix_of,
     nearest_rigid,
     on_grid,
-    refine,
+    refine_on,
     search,
 )
 from msseg_jax.prepare.scan import Scan
 from msseg_jax.prepare.threads import at_once
 from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.alignment import measure_alignment
 
 FINE_MM = (2.0, 1.0)  # voxel sides of the final registration of the visits, in this order
 COMPARE_MM = 2.0  # voxel side for the correlations that decide if a result is accepted
@@ -49,6 +51,7 @@ LEAST_ATLAS = 0.6  # correlation of a scan with the atlas
 SIZES = (0.8, 1.2)  # size of a brain relative to the atlas, along any direction
 SURE_ATLAS = 0.8  # correlation with the atlas above which the result is accepted at once
 LEAST_VISITS = 0.5  # correlation of the visits inside the brain
+LEAST_EDGES = 0.5  # correlation of edges after a coarse step; later at least LEAST_CORRELATION
 LEAST_GREY_TO_WHITE = 0.95  # ratio of brightness; above 1 in FLAIR, below 1 in T1
 MOST_MIRROR_GAIN = 0.02  # gain of correlation if one visit is mirrored
 
@@ -60,13 +63,14 @@ GIVE_MASKS = (
 
 @dataclass(frozen=True)
 class Visit:
-    """A scan with its brain mask and measurements, on the scan's grid.
+    """A scan with its brain mask and measurements. The mask is on the scan's grid.
 
     The last three fields are None if the user gave a brain mask.
     """
 
     scan: Scan
-    flat: sitk.Image  # float32, 0 to 1, roughly corrected for bias; used for registrations
+    # {voxel side in mm: the scan, float32, 0 to 1, roughly corrected for bias}, for registrations
+    flat: dict[float, sitk.Image]
     brain: sitk.Image  # uint8
     to_atlas: sitk.AffineTransform | None  # from points of the atlas to points of this visit
     atlas_correlation: float | None
@@ -118,7 +122,7 @@ def look_at(scan: Scan, otherwise: str = GIVE_MASKS) -> Visit:
     """
     atlas, head = load_atlas(), seen(scan.image)
     fit = fit_atlas(atlas, head, [_pose(atlas, scan, head)])
-    return _find_in(atlas, scan, fit, otherwise)
+    return _find_in(atlas, scan, fit, otherwise=otherwise)
 
 
 def _find_brains(scans: tuple[Scan, Scan]) -> tuple[tuple[Visit, Visit], sitk.Transform]:
@@ -140,8 +144,27 @@ def _find_brains(scans: tuple[Scan, Scan]) -> tuple[tuple[Visit, Visit], sitk.Tr
             partial(fit_atlas, atlas, heads[0], [pose, back]),
             partial(fit_atlas, atlas, heads[1], [other, compose(transform, pose)]),
         )
-    found = zip(scans, fits, strict=True)
-    return tuple(at_once(*(partial(_find_in, atlas, *one) for one in found))), transform
+    sides_mm = _sides_mm(scans)
+    first, second = at_once(
+        *(partial(_find_in, atlas, *one, sides_mm) for one in zip(scans, fits, strict=True)),
+        voxels=_voxels(scans),
+    )
+    return (first, second), transform
+
+
+def _voxels(scans: tuple[Scan, Scan]) -> int:
+    return max(scan.image.GetNumberOfPixels() for scan in scans)
+
+
+def _sides_mm(scans: tuple[Scan, Scan]) -> tuple[float, ...]:
+    """Return the voxel sides of the images that `_match_brains` compares."""
+    return tuple(dict.fromkeys((PROBE_MM, COMPARE_MM, *_fine_mm(scans))))
+
+
+def _fine_mm(scans: tuple[Scan, Scan]) -> tuple[float, ...]:
+    """Return the voxel sides of the final registration. Finer ones than the scans' are left out."""
+    finest_mm = min(min(scan.image.GetSpacing()) for scan in scans)
+    return FINE_MM[:1] + tuple(mm for mm in FINE_MM[1:] if mm > finest_mm)
 
 
 def _pose(atlas: Atlas, scan: Scan, head: sitk.Image) -> sitk.Transform:
@@ -177,9 +200,16 @@ def _match_heads(
 
 
 def _find_in(
-    atlas: Atlas, scan: Scan, fit: tuple[sitk.AffineTransform, float], otherwise: str = GIVE_MASKS
+    atlas: Atlas,
+    scan: Scan,
+    fit: tuple[sitk.AffineTransform, float],
+    sides_mm: tuple[float, ...] = (),
+    otherwise: str = GIVE_MASKS,
 ) -> Visit:
     """Find the brain of a visit, starting from the result of `fit_atlas`.
+
+    Args:
+      sides_mm: voxel sides of the images that the visit will hold for registrations.
 
     Raises:
       InputError: The atlas does not fit, or the scan is not a FLAIR.
@@ -203,7 +233,6 @@ def _find_in(
     prior = brain_by_atlas(atlas, to_atlas, scan.image)
     check_volume(prior, str(scan.path), otherwise)
     flat = without_peaks(correct_bias(scan.image, prior, rough=True))
-    brain = find_brain(flat, prior)
     grey, white = (
         _median(flat, on_grid(tissue, flat, to_atlas.GetInverse()))
         for tissue in (atlas.grey, atlas.white)
@@ -215,12 +244,18 @@ def _find_in(
             f"least {LEAST_GREY_TO_WHITE:g} times, as in a FLAIR. This looks like a T1-weighted "
             f"image. If it is a FLAIR, {otherwise}."
         )
-    return Visit(scan, flat, brain, to_atlas, found, ratio)
+    brain = find_brain(flat, prior)
+    return Visit(scan, coarser(flat, sides_mm), brain, to_atlas, found, ratio)
+
+
+def coarser(image: sitk.Image, sides_mm: tuple[float, ...]) -> dict[float, sitk.Image]:
+    """Return an image on cubic voxels of several sides. They need less memory than a large scan."""
+    return {mm: isotropic(image, mm) for mm in sides_mm}
 
 
 def _median(image: sitk.Image, mask: sitk.Image) -> float:
-    values = sitk.GetArrayFromImage(image)[sitk.GetArrayFromImage(mask) > 0]
-    return float(np.median(values)) if values.size else math.nan
+    values = inside_of(image, mask)
+    return float(np.median(values, overwrite_input=True)) if values.size else math.nan
 
 
 def _with_given_brains(
@@ -237,9 +272,13 @@ def _with_given_brains(
 
     def visit(scan: Scan, brain: sitk.Image) -> Visit:
         flat = without_peaks(correct_bias(scan.image, brain, rough=True))
-        return Visit(scan, flat, brain, None, None, None)
+        return Visit(scan, coarser(flat, sides_mm), brain, None, None, None)
 
-    return tuple(at_once(partial(visit, scans[0], first), partial(visit, scans[1], second)))
+    sides_mm = _sides_mm(scans)
+    one, other = at_once(
+        partial(visit, scans[0], first), partial(visit, scans[1], second), voxels=_voxels(scans)
+    )
+    return one, other
 
 
 def check_volume(brain: sitk.Image, name: str, otherwise: str = GIVE_MASKS) -> None:
@@ -263,11 +302,8 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
         check_volume(visit.brain, str(visit.scan.path))
     first, second = visits
     transform = nearest_rigid(start, centre_of(first.brain))
-    finest_mm = min(min(visit.flat.GetSpacing()) for visit in visits)
-    sides_mm = FINE_MM[:1] + tuple(mm for mm in FINE_MM[1:] if mm > finest_mm)
-    _, mirrored = at_once(
-        partial(refine, first.flat, second.flat, first.brain, transform, sides_mm),
-        partial(_correlation_mirrored, visits),
+    edges, mirrored = at_once(
+        partial(_refine_inside, visits, transform), partial(_correlation_mirrored, visits)
     )
     reached = _correlation_inside(visits, transform, COMPARE_MM)
     as_they_are = _correlation_inside(visits, transform, PROBE_MM)
@@ -284,20 +320,53 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
             f"{reached:.2f}; expected at least {LEAST_VISITS}. Check that both are FLAIRs of one "
             "patient."
         )
+    if edges < LEAST_EDGES:
+        raise InputError(
+            f"{names}: the visits do not match inside the brain. Their edges have a correlation of "
+            f"{edges:.2f}; expected at least {LEAST_CORRELATION}. Check that both are FLAIRs of "
+            "one patient."
+        )
     return Registered(visits, transform, reached, mirrored - as_they_are)
+
+
+def _refine_inside(visits: tuple[Visit, Visit], transform: sitk.Transform) -> float:
+    """Refine the transform between the visits in-place, inside the first brain.
+
+    Returns:
+      The correlation of the edges of both visits after the first, coarser step. If it is too low
+      for visits of one head, the finer steps are left out. They would take long, and fail.
+    """
+    first, second = visits
+    coarse_mm, *finer_mm = _fine_mm((first.scan, second.scan))
+    refine_on(first.flat[coarse_mm], second.flat[coarse_mm], first.brain, transform)
+    edges = _correlation_of_edges(visits, transform)
+    if not edges < LEAST_EDGES:
+        for mm in finer_mm:
+            refine_on(first.flat[mm], second.flat[mm], first.brain, transform)
+    return edges
+
+
+def _correlation_of_edges(visits: tuple[Visit, Visit], transform: sitk.Transform) -> float:
+    """Return the correlation of `volumes.alignment`, on voxels of COMPARE_MM."""
+    fixed, moving = (visit.flat[COMPARE_MM] for visit in visits)
+    there = sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0)
+    brain = on_grid(visits[0].brain, fixed) & coverage(moving, fixed, transform)
+    first, second = (sitk.GetArrayViewFromImage(image).T for image in (fixed, there))
+    spacing_mm = np.array(fixed.GetSpacing())
+    return measure_alignment(first, second, is_set(brain), spacing_mm).correlation
 
 
 def _correlation_inside(
     visits: tuple[Visit, Visit], transform: sitk.Transform, spacing_mm: float
 ) -> float:
     """Return the correlation of the visits inside the first brain, on voxels of `spacing_mm`."""
-    fixed, moving = (isotropic(visit.flat, spacing_mm) for visit in visits)
+    fixed, moving = (visit.flat[spacing_mm] for visit in visits)
     return correlation(fixed, moving, on_grid(visits[0].brain, fixed), transform)
 
 
 def _correlation_mirrored(visits: tuple[Visit, Visit]) -> float:
     """Return the best correlation if the second visit is mirrored, on voxels of PROBE_MM."""
-    fixed, moving = (isotropic(visit.flat, PROBE_MM) for visit in visits)
+    fixed, moving = (visit.flat[PROBE_MM] for visit in visits)
     inside = on_grid(visits[0].brain, fixed)
     # A reflection is not a rigid motion, so the search cannot find it. Instead, the header of the
     # image is changed: left and right of the scanner are swapped at the brain's centre. The search

@@ -8,9 +8,11 @@ import numpy as np
 
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.coverage import empty_parts
+from msseg_jax.volumes.extent import extent_problem
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, logger
 from msseg_jax.volumes.lesions import voxel_mm3
+from msseg_jax.volumes.mask_fit import find_misfit, measure_mask_fit
 from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
 from msseg_jax.volumes.nifti import read_checked, read_volume
 from msseg_jax.volumes.volume import Volume
@@ -28,6 +30,7 @@ class Pair:
     brain: np.ndarray  # (D, H, W) bool, without the parts where one visit has no data
     targets: np.ndarray  # (T, D, H, W) uint8, 0 or 1; 0 outside the brain
     empty_ml: tuple[float, float] = (0.0, 0.0)  # brain where only this visit has no data
+    warnings: tuple[str, ...] = ()  # about the brain mask
 
 
 def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) -> Pair:
@@ -48,6 +51,8 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
             "bring them onto one grid."
         )
     for visit in filter(None, (time01, time02)):
+        if problem := extent_problem(visit):
+            problems.append(problem)
         if np.ptp(visit.array) == 0:
             problems.append(
                 f"{visit.path}: every voxel is {visit.array.flat[0]:g}. Expected a FLAIR image. "
@@ -69,7 +74,9 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
     assert time01 is not None  # if it were None, a problem would have been raised above
     assert time02 is not None
 
-    brain, empty_ml = _without_empty_parts(_brain(patient, time01, time02, mask), time01, time02)
+    brain = _brain(patient, time01, time02, mask)
+    warnings = () if mask is None else _check_place(mask.path, brain, time01, time02)
+    brain, empty_ml = _without_empty_parts(brain, time01, time02)
     maps = []
     for path, target in targets.items():
         assert target is not None  # as above
@@ -83,7 +90,28 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
             target *= brain
         maps.append(target)
     stacked = np.stack(maps) if maps else np.zeros((0, *brain.shape), dtype=np.uint8)
-    return Pair(time01, time02, brain, stacked, empty_ml)
+    return Pair(time01, time02, brain, stacked, empty_ml, warnings)
+
+
+def _check_place(mask: Path, brain: np.ndarray, time01: Volume, time02: Volume) -> tuple[str, ...]:
+    """Check that a brain mask lies where the brain is. Return a warning if this is in doubt.
+
+    Raises:
+      InputError: It lies elsewhere.
+    """
+    misfit = find_misfit(
+        mask,
+        {
+            visit.path: measure_mask_fit(visit.array, brain, visit.affine)
+            for visit in (time01, time02)
+        },
+    )
+    if misfit is None:
+        return ()
+    if misfit.is_certain:
+        raise InputError(misfit.message)
+    logger.warning("%s", misfit.message)
+    return (misfit.message,)
 
 
 def _without_empty_parts(

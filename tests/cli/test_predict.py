@@ -15,13 +15,15 @@ from msseg_jax.data import preprocess
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.forward import compile_forward, segment_volume
 from msseg_jax.inference.new_lesions import lesion_mask
+from msseg_jax.inference.predictor import Predictor
 from msseg_jax.inference.tiles import Tiling
 from msseg_jax.models.checkpoints import Checkpoints, Progress
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.network.model import SiameseMPUNet, initial_variables
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import layout
 from msseg_jax.volumes.pair import read_pair
-from tests.support.patients import SHAPE, save_nifti
+from tests.support.patients import SHAPE, SPACING_MM, save_nifti
 from tests.support.runs import build_model, save_run, with_random_output
 
 
@@ -243,13 +245,62 @@ def test_visits_on_different_grids_are_refused_and_nothing_is_written(pair_flags
     assert not (tmp_path / "new.nii.gz").exists()
 
 
-def test_missing_scans_and_folders_are_refused_before_any_work(
-    pair_flags, tmp_path, capsys, monkeypatch
-):
+@pytest.fixture
+def no_network(monkeypatch):
+    """Fail if a network is loaded."""
+
     def never(*_):
         raise AssertionError("a network was loaded")
 
     monkeypatch.setattr(prediction, "Ensemble", never)
+
+
+def _another_grid(path):
+    save_nifti(path, np.ones((5, 15, 20), np.float32))
+
+
+def _no_background(path):
+    save_nifti(path, np.random.default_rng(1).random(SHAPE).astype(np.float32) + 1)
+
+
+def _voxels_of_a_kilometre(path):
+    save_nifti(path, np.ones(SHAPE, np.float32), 1e6 * np.array(SPACING_MM))
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_another_grid, "has (5, 15, 20) voxels"),
+        (_no_background, "the brain would be 100.0 % of the volume"),
+        (_voxels_of_a_kilometre, "its field of view is 1.4e+07 x 1.5e+07 x 1.6e+07 mm"),
+        (lambda path: path.write_text("no image"), "is not a readable NIfTI image"),
+    ],
+)
+def test_a_pair_that_cannot_be_used_is_refused_before_a_network_is_loaded(
+    pair_flags, tmp_path, capsys, spoil, said
+):
+    spoil(tmp_path / "other.nii.gz")
+    del pair_flags[5]  # the mask
+    pair_flags[4] = str(tmp_path / "other.nii.gz")
+    assert predict(pair_flags) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_warnings_appear_before_the_network_is_applied(pair_flags, caplog, monkeypatch):
+    warned = []
+
+    def segment(*_):
+        warned.extend(record.getMessage() for record in caplog.records)
+        raise InputError("applied")
+
+    monkeypatch.setattr(Predictor, "segment", segment)
+    assert predict(pair_flags) == 1
+    assert any("Expected 800 to 2000 ml for an adult." in warning for warning in warned)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_missing_scans_and_folders_are_refused_before_any_work(pair_flags, tmp_path, capsys):
     pair_flags[2], pair_flags[4] = str(tmp_path / "first.nii.gz"), str(tmp_path / "second.nii.gz")
     assert predict(pair_flags) == 1
     assert f"{pair_flags[2]}, {pair_flags[4]}: no such file or folder" in capsys.readouterr().err

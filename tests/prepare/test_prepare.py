@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -163,6 +164,48 @@ def test_a_prepared_pair_is_not_prepared_again(scans, prepared, capsys, monkeypa
     assert main(flags_of(scans, prepared)) == 0
     assert "done before" in capsys.readouterr().out
     assert record_of(prepared) == before
+
+
+@pytest.fixture
+def no_registration(monkeypatch):
+    """Fail if the visits are registered."""
+
+    def never(*_):
+        raise AssertionError("registered")
+
+    monkeypatch.setattr(patient_module, "register_visits", never)
+
+
+@pytest.mark.usefixtures("no_registration")
+@pytest.mark.parametrize("how", ["file", "program"])
+def test_a_mask_that_lies_elsewhere_is_refused_before_the_registration(
+    scans, tmp_path, capsys, how
+):
+    image = nib.load(scans / "brain01.nii.gz")
+    affine = image.affine.copy()
+    affine[:3, 3] += [16, 0, 0]  # to the right
+    nib.save(nib.Nifti1Image(image.dataobj, affine), tmp_path / "moved.nii.gz")
+    given = f"--brain_mask01={tmp_path / 'moved.nii.gz'}"
+    if how == "program":
+        copy = "import shutil, sys; shutil.copy(*sys.argv[1:3])"
+        words = (sys.executable, "-c", copy, tmp_path / "moved.nii.gz", "{output}", "{input}")
+        given = f"--brain_mask_command={shlex.join(map(str, words))}"
+    assert main(flags_of(scans, tmp_path / "anna", given)) == 1
+    said = capsys.readouterr().err
+    assert f"the brain mask does not fit the head in {scans / 'time01.nii.gz'}" in said
+    assert "if it is moved by 16 mm to the left (fit" in said
+    assert not (tmp_path / "anna").exists()
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_problems_of_both_scans_are_reported_together(scans, tmp_path, capsys):
+    constant = nib.Nifti1Image(np.full((64, 64, 64), 5, np.int16), np.diag([3.0, 3, 3, 1]))
+    nib.save(constant, tmp_path / "time01.nii.gz")
+    (tmp_path / "time02.nii.gz").write_text("no image")
+    assert main(flags_of(tmp_path, tmp_path / "anna")) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'time01.nii.gz'}: every voxel is 5" in said
+    assert f"{tmp_path / 'time02.nii.gz'}: " in said.split("every voxel is 5")[1]
 
 
 def test_a_pair_does_not_replace_the_folder_of_another_pair(scans, prepared, capsys):

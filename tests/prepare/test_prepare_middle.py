@@ -39,8 +39,7 @@ def ones(image: sitk.Image) -> sitk.Image:
 
 def registered(first, second, transform, brains=(None, None)) -> Registered:
     visits = tuple(
-        Visit(Scan(Path(name), image, None, name, True), image, brain or ones(image), None, None,
-              None)
+        Visit(Scan(Path(name), image, None, name, True), {}, brain or ones(image), None, None, None)
         for name, image, brain in zip("ab", (first, second), brains, strict=True)
     )  # fmt: skip
     return Registered(visits, transform, 1.0, 0.0)

@@ -16,7 +16,7 @@ from msseg_jax.prepare.images import (
     without_peaks,
     write_image,
 )
-from msseg_jax.prepare.scan import check_two_visits, read_scan
+from msseg_jax.prepare.scan import _sum_of_bits, check_two_visits, read_scan
 from msseg_jax.system.errors import InputError
 from tests.support.dicom import TURNED, check_same, make_image, write_series
 
@@ -346,6 +346,19 @@ def test_the_same_voxels_are_recognised_in_dicom_files(tmp_path):
     scans = read_scan(tmp_path / "dicom"), read_scan(tmp_path / "flair.nii.gz")
     with pytest.raises(InputError, match="the same scan was given twice"):
         check_two_visits(*scans)
+
+
+def test_the_sum_of_bits_depends_on_the_values_and_not_on_their_order():
+    array = np.random.default_rng(0).random((6, 7, 8)).astype(np.float32)
+    array[0, 0, :3] = 0, 0, 5
+    bits = _sum_of_bits(array)
+    assert bits == sum(int(value) for value in array.view(np.uint32).ravel())
+    assert _sum_of_bits(array[::-1].transpose(2, 0, 1)) == bits
+    negative = array.copy()
+    negative[0, 0, 0] = -0.0  # equal to 0, with another bit pattern
+    assert _sum_of_bits(negative) == bits
+    negative[3, 3, 3] = np.nextafter(negative[3, 3, 3], np.float32(2))
+    assert _sum_of_bits(negative) == bits + 1
 
 
 def test_scans_that_differ_in_one_voxel_are_different(tmp_path):

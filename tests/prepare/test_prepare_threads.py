@@ -51,3 +51,14 @@ def test_itk_uses_one_thread_for_any_number_of_threads():
     use_threads(3)
     assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 1
     assert sitk.ImageRegistrationMethod().GetNumberOfThreads() == 1
+
+
+def test_tasks_with_large_images_run_one_after_the_other():
+    use_threads(2)
+
+    def name():
+        threading.Event().wait(0.05)  # long enough for a second thread to start
+        return threading.current_thread().name
+
+    assert len(set(at_once(name, name, voxels=threads.MANY_VOXELS))) == 1
+    assert len(set(at_once(name, name, voxels=threads.MANY_VOXELS - 1))) == 2

@@ -56,7 +56,7 @@ def test_the_brain_is_found_in_both_visits(pair, found):
 
 def test_the_brain_found_in_the_image_is_better_than_the_atlas(pair, found):
     visit = found.visits[0]
-    by_atlas = brain_by_atlas(load_atlas(), visit.to_atlas, visit.flat)
+    by_atlas = brain_by_atlas(load_atlas(), visit.to_atlas, visit.scan.image)
     assert heads.dice(visit.brain, pair.brain) > heads.dice(by_atlas, pair.brain) + 0.01
 
 
@@ -119,9 +119,10 @@ def test_a_visit_with_swapped_sides_is_refused(pair, found, given):
     # grid, so the heads still overlap.
     image = heads.move(pair.scans[0].image, heads.MOTION)
     brain = on_grid(pair.brain, image, heads.MOTION.GetInverse())
-    turned = {"flat": visits.without_peaks(mirrored(image)), "brain": mirrored(brain)}
-    for visit in turned.values():
-        visit.CopyInformation(image)
+    flat, inside = visits.without_peaks(mirrored(image)), mirrored(brain)
+    for one in (flat, inside):
+        one.CopyInformation(image)
+    turned = {"flat": visits.coarser(flat, tuple(first.flat)), "brain": inside}
     if given:
         turned |= {"to_atlas": None, "atlas_correlation": None, "grey_to_white": None}
     with pytest.raises(InputError, match=r"left and right are swapped in one visit"):
@@ -129,13 +130,16 @@ def test_a_visit_with_swapped_sides_is_refused(pair, found, given):
 
 
 def test_visits_without_similarity_are_refused(found, monkeypatch):
-    monkeypatch.setattr(visits, "FINE_MM", (6.0,))  # faster; a finer grid would not help
+    monkeypatch.setattr(visits, "FINE_MM", (4.0,))  # faster; a finer grid would not help
     second = found.visits[1]
-    noise = np.random.default_rng(0).normal(size=second.flat.GetSize()[::-1]).astype(np.float32)
-    image = sitk.GetImageFromArray(noise)
-    image.CopyInformation(second.flat)
+    size = second.scan.image.GetSize()
+    image = sitk.GetImageFromArray(
+        np.random.default_rng(0).normal(size=size[::-1]).astype(np.float32)
+    )
+    image.CopyInformation(second.scan.image)
+    noise = replace(second, flat=visits.coarser(image, tuple(second.flat)))
     with pytest.raises(InputError, match=r"time01.*time02.*do not match inside the brain"):
-        visits._match_brains((found.visits[0], replace(second, flat=image)), found.transform)
+        visits._match_brains((found.visits[0], noise), found.transform)
 
 
 def test_a_t1_weighted_image_is_refused(tmp_path):

@@ -119,7 +119,7 @@ def known_registration(folder: Path):
         first = read(folder / "brain01.nii.gz") > 0
         second = on_grid(first, pair[1].image, MOTION.GetInverse())
         visits = tuple(
-            Visit(scan, scan.image, brain, None, None, None)
+            Visit(scan, {}, brain, None, None, None)
             for scan, brain in zip(pair, (first, second), strict=True)
         )
         return Registered(visits, MOTION, 0.9, -0.3)

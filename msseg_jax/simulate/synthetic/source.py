@@ -31,6 +31,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import has_suffix
 from msseg_jax.volumes.grids import bounding_box, grid_difference
 from msseg_jax.volumes.layout import TIME01, TIME02
+from msseg_jax.volumes.mask_fit import find_misfit, measure_mask_fit
 from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
 from msseg_jax.volumes.names import READABLE, stem
 from msseg_jax.volumes.nifti import check_finite, read_volume
@@ -157,6 +158,10 @@ def read_source(files: Files, find_brain: bool = False) -> Source:
     visit = look_at(scans[0], advice)
     if files.brain_mask and not find_brain:
         brain = _read_mask(files.brain_mask, grid, of_brain=True)
+        fit = measure_mask_fit(grid.array, brain, grid.affine)
+        misfit = find_misfit(files.brain_mask, {grid.path: fit})
+        if misfit and misfit.is_certain:
+            raise InputError(misfit.message)
     else:
         brain = array_of(visit.brain) > 0
     for scan in scans:  # the mask may be larger than the brain of a skull-stripped scan
