@@ -28,10 +28,11 @@ from msseg_jax.prepare.given_mask import check_command, read_mask, run_command
 from msseg_jax.prepare.images import volume_ml, write_image
 from msseg_jax.prepare.middle import Middle, bring_to_middle, check_match
 from msseg_jax.prepare.picture import draw_pair
-from msseg_jax.prepare.record import PairRecord, make_record, read_record
+from msseg_jax.prepare.record import PairRecord, make_record, read_record, with_facts
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan, check_two_visits, read_scan
 from msseg_jax.prepare.threads import at_once
+from msseg_jax.prepare.visit_facts import compare_visits
 from msseg_jax.prepare.visits import Registered, check_volume, register_visits
 from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
@@ -89,8 +90,12 @@ def prepare_patient(
     with clock.step("reading"):
         words = check_command(request.brain_mask_command) if request.brain_mask_command else None
         scans = (
-            read_scan(request.time01, request.series[0]),
-            read_scan(request.time02, request.series[1]),
+            read_scan(request.time01, request.series[0], request.acquisitions[0]),
+            read_scan(request.time02, request.series[1], request.acquisitions[1]),
+        )
+        facts = (scans[0].facts, scans[1].facts)
+        contradictions = compare_visits(
+            (request.time01, request.time02), facts, request.allow_reversed
         )
         check_two_visits(*scans)
         asked_for = what_was_asked_for(request, scans)
@@ -99,13 +104,13 @@ def prepare_patient(
     if is_made and not overwrite:
         record = read_record(folder / RECORD)
         if record.asked_for == asked_for:
-            return Prepared(folder, record, was_there=True)
+            return Prepared(folder, with_facts(record, facts, contradictions), was_there=True)
         raise InputError(
             f"{folder}: holds a pair that was prepared from other scans or with other options; "
             "expected a separate folder for each pair. Choose another folder, or use --overwrite."
         )
     with whole_folder(folder, replace=True) as new:
-        fields = _prepare_in(new, folder.name, request, words, scans, clock)
+        fields = _prepare_in(new, folder.name, request, words, scans, contradictions, clock)
         record = PairRecord(asked_for=asked_for, seconds=clock.seconds, **fields)
         (new / RECORD).write_text(record.model_dump_json(indent=1) + "\n")
     return Prepared(folder, record, was_there=False)
@@ -117,6 +122,7 @@ def _prepare_in(
     request: Request,
     words: list[str] | None,
     scans: tuple[Scan, Scan],
+    contradictions: list[str],
     clock: Stopwatch,
 ) -> dict[str, Any]:
     """Write everything except the record into an empty folder, and return the record's fields."""
@@ -138,7 +144,7 @@ def _prepare_in(
         write_image(folder / BRAIN_MASK, middle.brain, np.uint8)
         _write_transforms(folder / TRANSFORMS, registered, middle)
         draw_pair(folder / PICTURE, _title(name, registered, middle), corrected, middle.brain)
-    return make_record(request, registered, middle, corrected, alignment)
+    return make_record(request, registered, middle, corrected, alignment, contradictions)
 
 
 def _given_masks(
