@@ -8,7 +8,14 @@ import SimpleITK as sitk
 from msseg_jax.prepare.dicom.reading import read_series
 from msseg_jax.prepare.dicom.series import list_series
 from msseg_jax.system.errors import InputError
-from tests.support.dicom import TURNED, check_same, make_image, write_enhanced, write_series
+from tests.support.dicom import (
+    TURNED,
+    check_same,
+    make_image,
+    set_raw,
+    write_enhanced,
+    write_series,
+)
 
 # ---------------------------------------------------------------------------------- reading
 
@@ -167,19 +174,38 @@ def test_a_scout_in_the_same_folder_is_ignored(tmp_path):
     check_same(read_series(tmp_path).image, image)
 
 
-def test_descriptions_are_decoded_from_latin_1_and_utf_8(tmp_path):
-    write_series(tmp_path, make_image(), description="FLAIR Schädel")
-    for path in tmp_path.iterdir():
-        latin = path.read_bytes().replace("ä".encode() + b"del", b"\xe4del ")
-        path.write_bytes(latin)
-    write_series(tmp_path, make_image(), "1.2.4", "6", "FLAIR Hälfte", "utf{}")
-    write_series(tmp_path, make_image(), "1.2.5", "7", "", "none{}")
-    assert [series.description for series in list_series(tmp_path)] == [
-        "FLAIR Schädel", "FLAIR Hälfte", "",
-    ]  # fmt: skip
-    assert "UID 1.2.3" in read_series(tmp_path, "schädel").said
-    with pytest.raises(InputError, match="series 7: 'no description', MR"):
-        read_series(tmp_path)
+@pytest.mark.parametrize(
+    ("charset", "encoding", "description"),
+    [
+        ("ISO_IR 100", "latin-1", "FLAIR Schädel"),
+        ("ISO 2022 IR 100", "latin-1", "FLAIR Schädel"),
+        ("ISO_IR 192", "utf-8", "FLAIR Hälfte 頭"),
+        ("ISO_IR 144", "iso8859_5", "FLAIR голова"),
+        (None, "latin-1", "FLAIR Schädel"),  # against the standard, but usual
+        ("ISO_IR 999", "latin-1", "FLAIR Schädel"),  # does not exist
+    ],
+)
+def test_a_description_is_decoded_by_its_character_set(tmp_path, charset, encoding, description):
+    write_series(tmp_path, make_image())
+    set_raw(tmp_path, SpecificCharacterSet=(charset or "").encode())
+    set_raw(tmp_path, SeriesDescription=description.encode(encoding))
+    (series,) = list_series(tmp_path)
+    assert series.labels.description == description
+    word = description.split()[1]
+    assert f"'{description}', MR, 12 files" in read_series(tmp_path, word.upper()).said
+
+
+def test_escape_sequences_of_iso_2022_are_decoded(tmp_path):
+    write_series(tmp_path, make_image())
+    set_raw(tmp_path, SpecificCharacterSet=rb"\ISO 2022 IR 87")
+    set_raw(tmp_path, SeriesDescription="頭".encode("iso2022_jp"))
+    assert list_series(tmp_path)[0].labels.description == "頭"
+
+
+def test_control_characters_of_a_description_do_not_reach_the_terminal(tmp_path):
+    write_series(tmp_path, make_image())
+    set_raw(tmp_path, SeriesDescription=b"\x1b[31mred\n\r\x07", SeriesInstanceUID=b"1.2\x1b[0m\n")
+    assert read_series(tmp_path).said == "series 5: '[31mred', MR, 12 files, UID 1.2 [0m"
 
 
 # ------------------------------------------------------------------------- refused series

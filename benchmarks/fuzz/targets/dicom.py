@@ -151,9 +151,9 @@ def _write(path: Path, dataset: Dataset, syntax: UID) -> None:
     dataset.save_as(path, enforce_file_format=True)
 
 
-def mutate(random: Random | np.random.Generator, seeds: Path, case: Path) -> None:
+def mutate(random: Random, seeds: Path, case: Path) -> None:
     """Copy one of the series, and damage it in one to three ways."""
-    rng = np.random.default_rng(random.getrandbits(64)) if isinstance(random, Random) else random
+    rng = np.random.default_rng(random.getrandbits(64))
     kinds = sorted(path for path in seeds.iterdir() if path.is_dir())
     shutil.copytree(kinds[rng.integers(len(kinds))], case, dirs_exist_ok=True)
     for _ in range(rng.integers(1, 4)):

@@ -15,7 +15,7 @@ from msseg_jax.system.errors import InputError
 
 
 @dataclass(frozen=True)
-class Acquisition:
+class SliceStack:
     """One of several stacks of a series."""
 
     place: int  # in the list of all stacks of the series, from 1
@@ -66,7 +66,7 @@ def choose_acquisition(
     return check_stack(f"{name}, {chosen.label}", chosen.slices), chosen.label
 
 
-def _split(name: str, slices: list[DicomSlice]) -> list[Acquisition]:
+def _split(name: str, slices: list[DicomSlice]) -> list[SliceStack]:
     """Return the stacks of a series; only one if no field tells several stacks apart."""
     if _is_stack(slices):
         return [_the_only(slices)]
@@ -78,7 +78,7 @@ def _split(name: str, slices: list[DicomSlice]) -> list[Acquisition]:
         if _are_stacks(list(groups.values()), has_repeats(slices)):
             ordered = sorted(groups.items(), key=lambda item: [_sort_key(v) for v in item[0]])
             return [
-                Acquisition(place, values, _label(fields, values), group)
+                SliceStack(place, values, _label(fields, values), group)
                 for place, (values, group) in enumerate(ordered, start=1)
             ]
     return [_the_only(slices)]
@@ -107,9 +107,9 @@ def _is_stack(slices: list[DicomSlice]) -> bool:
     return True
 
 
-def _the_only(slices: list[DicomSlice]) -> Acquisition:
+def _the_only(slices: list[DicomSlice]) -> SliceStack:
     number = slices[0].labels.stack["AcquisitionNumber"]
-    return Acquisition(1, (number,), _label(("AcquisitionNumber",), (number,)), slices)
+    return SliceStack(1, (number,), _label(("AcquisitionNumber",), (number,)), slices)
 
 
 def _label(fields: tuple[str, ...], values: tuple[str, ...]) -> str:

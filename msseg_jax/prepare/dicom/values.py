@@ -59,8 +59,8 @@ def text_of(dataset: Dataset, keyword: str) -> str:
     if value is None:
         return ""
     parts = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else value
-    text = "\\".join(str(part) for part in parts).strip(" \0")
-    return "".join(c if c.isprintable() else " " for c in text[:LONGEST_TEXT])
+    text = "\\".join(str(part) for part in parts)[:LONGEST_TEXT]
+    return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 def numbers(dataset: Dataset, keyword: str, count: int) -> np.ndarray:
