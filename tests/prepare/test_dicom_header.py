@@ -210,20 +210,31 @@ def test_a_length_beyond_the_end_of_the_file_does_not_reserve_memory(folder, pat
     place = content.index(b"\x08\x00\x3e\x10")  # series description, with a length of 4 bytes
     content[place + 4 : place + 8] = (0xFFFFFFF0).to_bytes(4, "little")
     path.write_bytes(content)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError, match="cut off or damaged: IM000"):
         read_series(folder)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
-def test_long_private_elements_do_not_reach_the_decoder(folder):
-    """GDCM would reserve 2 GB for an element that claims this length after the voxels."""
+def test_files_with_a_wrong_transfer_syntax_are_refused_in_a_moment(folder):
+    """Misread lengths are the expensive ones: GDCM needed 16 s and 0.9 GB for this folder."""
+    syntax = b"1.2.840.10008.1.2.4.51"  # JPEG, whose elements have explicit types
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        start = content.index(b"\x02\x00\x10\x00UI")
+        end = start + 8 + content[start + 6]
+        path.write_bytes(content[: start + 6] + bytes([len(syntax), 0]) + syntax + content[end:])
+    start_s = time.process_time()
+    with pytest.raises(InputError, match="cut off or damaged: IM000, IM001"):
+        read_series(folder)
+    assert time.process_time() - start_s < 2
+
+
+def test_elements_that_the_image_does_not_need_are_not_given_to_the_decoder(folder):
     for path in folder.iterdir():
         claim = b"\xe1\x7f\x01\x10" + (0x7FFFFFF0).to_bytes(4, "little")
         path.write_bytes(path.read_bytes() + claim)
-    start = time.perf_counter()
     check_same(read_series(folder).image, make_image())
-    assert time.perf_counter() - start < 2
 
 
 def test_deeply_nested_sequences_are_refused_or_skipped(folder, path):
@@ -266,12 +277,12 @@ def test_a_compressed_image_of_another_size_than_the_header_says_is_refused(
         content[start + 5 : start + 9] = (60_000).to_bytes(2, "big") * 2
         said = "60000 x 60000 x 1"
     path.write_bytes(content)
-    start_s = time.perf_counter()
+    start_s = time.process_time()
     with pytest.raises(
         InputError, match=f"IM004: .*the compressed image is {said}, and the header says 6 x 8 x 1"
     ):
         read_series(folder)
-    assert time.perf_counter() - start_s < 2
+    assert time.process_time() - start_s < 2
 
 
 @pytest.mark.parametrize("compressor", ["JPEG2000", "JPEG"])

@@ -1,10 +1,10 @@
 """Read the voxels of a checked stack of DICOM files as one image.
 
 ITK's reader (GDCM) decodes the voxels, because it knows all usual ways to compress them. It sees
-only copies with the few elements that an image needs, which pydicom has read and checked. In the
-original files, one wrong length anywhere in the header makes GDCM reserve up to 4 GB, or read for a
-long time. Where the voxels are compressed, GDCM believes the size in the compressed data, so that
-is checked too.
+only copies with the few elements that an image needs, which pydicom has read and checked. In original
+files whose lengths are misread, because of a wrong length or transfer syntax, GDCM can reserve
+gigabytes and take minutes. Where the voxels are compressed, GDCM believes the size in the compressed
+data, so that is checked too.
 """
 
 from io import BytesIO
