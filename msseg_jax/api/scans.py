@@ -88,6 +88,8 @@ def prepare_scans(
     series: str | tuple[str | None, str | None] | None = None,
     brain_masks: tuple[str | PathLike[str] | None, str | PathLike[str] | None] = (None, None),
     brain_mask_command: str | None = None,
+    acquisition: str | tuple[str | None, str | None] | None = None,
+    allow_reversed: bool = False,
     overwrite: bool = False,
     progress: Callable[[str], object] | None = None,
 ) -> PreparedScans:
@@ -102,6 +104,9 @@ def prepare_scans(
         them may be None.
       brain_mask_command: a program that makes a brain mask, such as
         "mri_synthstrip -i {input} -m {output}".
+      acquisition: the stack of slices to use, if a DICOM series holds several: one for both visits,
+        or a pair.
+      allow_reversed: accept DICOM scans whose dates say that the first visit is the later one.
       overwrite: prepare again, even if `folder` holds a pair.
       progress: called with the name of each step.
 
@@ -122,12 +127,19 @@ def prepare_scans(
         raise InputError(
             "brain_masks and brain_mask_command are both given. Expected at most one of them."
         )
-    both = (series, series) if series is None or isinstance(series, str) else series
-    is_pair = isinstance(both, tuple) and len(both) == 2
-    if not is_pair or not all(one is None or isinstance(one, str) for one in both):
-        raise InputError(f"series is {series!r}. Expected a text for both visits, or a pair.")
-    visits = path_of(time01), path_of(time02)
-    request = Request(*visits, both, (first, second), brain_mask_command)
+    request = Request(
+        path_of(time01), path_of(time02), _pair("series", series), (first, second),
+        brain_mask_command, _pair("acquisition", acquisition), allow_reversed,
+    )  # fmt: skip
     say = progress or (lambda step: None)
     prepared = prepare_patient(request, path_of(folder), overwrite, say)
     return PreparedScans(ScanPair(request, prepared.folder, prepared.record))
+
+
+def _pair(name: str, value: object) -> tuple[str | None, str | None]:
+    """Return a choice for each visit; a single one holds for both."""
+    both = (value, value) if value is None or isinstance(value, str) else value
+    match both:
+        case ((None | str()) as first, (None | str()) as second):
+            return first, second
+    raise InputError(f"{name} is {value!r}. Expected a text for both visits, or a pair.")

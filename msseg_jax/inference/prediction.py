@@ -23,6 +23,7 @@ class OnScanner:
     # The pictures of the report show the pair, so they need the lesions of `found` on its grid.
     drawn: np.ndarray  # (D, H, W) int32, numbers of the lesions, 0 elsewhere
     centres_mm: np.ndarray  # (N, 3), centres of the lesions in scanner mm (RAS) of the pair
+    dates: str | None = None  # dates of the visits and their interval in words, if they are known
 
 
 @dataclass(frozen=True)

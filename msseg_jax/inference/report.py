@@ -33,6 +33,7 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
         path, "prediction.html",
         section=add_pictures(section, prediction.pair, {"prediction": lesions}),
         total_mm3=sum(row["volume_mm3"] for row in rows),
+        dates=None if on_scanner is None else on_scanner.dates,
         scanner_mask=None if on_scanner is None else outputs.mask,
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ from msseg_jax.prepare.patient import prepare_patient
 from msseg_jax.prepare.record import PairRecord
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scanner_grid import ScannerGrid
+from msseg_jax.prepare.visit_facts import describe_dates
 from msseg_jax.volumes.layout import patient_in
 from msseg_jax.volumes.lesions import CENTRE
 
@@ -63,7 +64,8 @@ def predict_scan_pair(
 ) -> Prediction:
     """Find the new lesions of a prepared pair, and bring them to the grid of the second scan."""
     # Read the grid before the prediction. The files may be damaged, and the prediction takes long.
-    grid = ScannerGrid.of(scans.folder, scans.request.time02, scans.request.series[1])
+    request = scans.request
+    grid = ScannerGrid.of(scans.folder, request.time02, request.series[1], request.acquisitions[1])
     prediction = predict(ensemble, patient_in(scans.folder), options, progress)
     return bring_to_scanner(prediction, scans, grid)
 
@@ -119,6 +121,7 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid)
         found,
         grid.draw_in_middle(found.labels, pair.brain.shape, pair.time01.affine),
         grid.points_in_middle(centres),
+        describe_dates(scans.record.time01.acquired_on, scans.record.time02.acquired_on),
     )
     warnings = warnings_of(scans.record, segmentation.quality)
     return replace(prediction, on_scanner=on_scanner, warnings=warnings)

@@ -34,10 +34,12 @@ from msseg_jax.prepare.record import (
     describe_registration,
     flat_warnings,
     read_record,
+    with_facts,
 )
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan, check_two_visits, read_scan
 from msseg_jax.prepare.threads import at_once
+from msseg_jax.prepare.visit_facts import compare_visits
 from msseg_jax.prepare.visits import Registered, check_volume, register_visits
 from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
@@ -95,13 +97,18 @@ def prepare_patient(
     with clock.step("reading"):
         words = check_command(request.brain_mask_command) if request.brain_mask_command else None
         scans = _read_scans(request)
+        facts = (scans[0].facts, scans[1].facts)
+        contradictions = compare_visits(
+            (request.time01, request.time02), facts, request.allow_reversed
+        )
+        check_two_visits(*scans)
         asked_for = what_was_asked_for(request, scans)
     is_made = (folder / RECORD).is_file()
     check_place(folder, is_made, overwrite)
     if is_made and not overwrite:
         record = read_record(folder / RECORD)
         if record.asked_for == asked_for:
-            return Prepared(folder, record, was_there=True)
+            return Prepared(folder, with_facts(record, facts, contradictions), was_there=True)
         raise InputError(
             f"{folder}: holds a pair that was prepared from other scans or with other options; "
             "expected a separate folder for each pair. Choose another folder, or use --overwrite."
@@ -110,7 +117,7 @@ def prepare_patient(
         middle, title, fields = _register_in(new, folder.name, request, words, scans, clock)
         del scans  # they are large, and correcting the bias needs memory
         ranges = _correct_in(new, title, middle, clock)
-        fields["warnings"] += tuple(flat_warnings(ranges))
+        fields["warnings"] = (*contradictions, *fields["warnings"], *flat_warnings(ranges))
         record = PairRecord(
             asked_for=asked_for, seconds=clock.seconds, bias_field=describe_bias(ranges), **fields
         )
@@ -119,23 +126,22 @@ def prepare_patient(
 
 
 def _read_scans(request: Request) -> tuple[Scan, Scan]:
-    """Read and check both scans.
+    """Read and check each scan.
 
     Raises:
-      InputError: A scan cannot be used, or both are the same. The message names both if neither can
-        be used.
+      InputError: A scan cannot be used. The message names both if neither can be used.
     """
     scans: list[Scan] = []
     problems: dict[str, None] = {}  # as a set that keeps its order
-    for path, series in zip((request.time01, request.time02), request.series, strict=True):
+    paths = (request.time01, request.time02)
+    for path, series, acquisition in zip(paths, request.series, request.acquisitions, strict=True):
         try:
-            scans.append(read_scan(path, series))
+            scans.append(read_scan(path, series, acquisition))
         except InputError as error:
             problems[str(error)] = None
     if problems:
         raise InputError("\n".join(problems))
     first, second = scans
-    check_two_visits(first, second)
     return first, second
 
 

@@ -1,6 +1,7 @@
 """The record of a prepared pair: its inputs, settings, quality measures and warnings."""
 
 from collections.abc import Sequence
+from datetime import date, time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from msseg_jax.data.quality import MOST_DISPLACEMENT_MM
 from msseg_jax.prepare import bias
 from msseg_jax.prepare.folder import PICTURE
 from msseg_jax.prepare.images import volume_ml
+from msseg_jax.prepare.libraries import LIBRARIES
 from msseg_jax.prepare.middle import Middle
 from msseg_jax.prepare.registration import centre_of, motion_of
-from msseg_jax.prepare.request import Request
+from msseg_jax.prepare.request import VISITS, Request
+from msseg_jax.prepare.visit_facts import VisitFacts
 from msseg_jax.prepare.visits import Registered, Visit
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
@@ -32,6 +35,8 @@ class VisitRecord(Section):
 
     path: str
     series: str | None  # description of the DICOM series, None for NIfTI
+    acquired_on: date | None  # from the DICOM headers, None if they do not say it
+    acquired_at: time | None
     voxels: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     brain_ml: float
@@ -89,12 +94,44 @@ def read_record(path: Path) -> PairRecord:
       InputError: The file is damaged, or another version of this program wrote it.
     """
     try:
-        return PairRecord.of(read_json(path), "record", complete=True)
+        fields = read_json(path)
+        _add_dates(fields)
+        return PairRecord.of(fields, "record", complete=True)
     except InputError as error:
         raise InputError(
             f"{path}: is damaged, or was written by another version of this program ({error}). "
             "Choose another folder, or use --overwrite."
         ) from error
+
+
+def _add_dates(fields: Any) -> None:
+    """Add empty dates to a record without any, as this program wrote it earlier.
+
+    The prepared images do not depend on the dates, so such a pair is still good.
+    """
+    for visit in VISITS:
+        about = fields.get(visit) if isinstance(fields, dict) else None
+        if isinstance(about, dict):
+            for name in ("acquired_on", "acquired_at"):
+                about.setdefault(name, None)
+
+
+def with_facts(
+    record: PairRecord, facts: tuple[VisitFacts, VisitFacts], warnings: Sequence[str]
+) -> PairRecord:
+    """Return a record with the dates of the visits, and with the warnings that it lacks.
+
+    Args:
+      warnings: the current warnings of `compare_visits`.
+    """
+    first, second = (
+        about.model_copy(update={"acquired_on": fact.acquired_on, "acquired_at": fact.acquired_at})
+        for about, fact in zip((record.time01, record.time02), facts, strict=True)
+    )
+    more = tuple(warning for warning in warnings if warning not in record.warnings)
+    return record.model_copy(
+        update={"time01": first, "time02": second, "warnings": (*more, *record.warnings)}
+    )
 
 
 def describe_registration(
@@ -116,7 +153,7 @@ def describe_registration(
     return {
         "made_by": {
             "msseg_jax": __version__,
-            **{library: version(library) for library in ("SimpleITK", "nilearn", "numpy")},
+            **{library: version(library) for library in (*LIBRARIES, "numpy")},
         },
         "time01": _about_visit(first),
         "time02": _about_visit(second),
@@ -220,6 +257,8 @@ def _about_visit(visit: Visit) -> VisitRecord:
     return VisitRecord(
         path=str(visit.scan.path),
         series=visit.scan.series,
+        acquired_on=visit.scan.facts.acquired_on,
+        acquired_at=visit.scan.facts.acquired_at,
         voxels=(x, y, z),
         spacing_mm=(spacing_mm[0], spacing_mm[1], spacing_mm[2]),
         brain_ml=_rounded(volume_ml(visit.brain), 1),

@@ -21,6 +21,8 @@ class Request:
     series: tuple[str | None, str | None] = (None, None)  # for DICOM folders with several series
     brain_masks: tuple[Path | None, Path | None] = (None, None)
     brain_mask_command: str | None = None
+    acquisitions: tuple[str | None, str | None] = (None, None)  # for series with several stacks
+    allow_reversed: bool = False  # accept a first visit that is later than the second
 
 
 def find_scans(root: Path, flag: str = "root") -> dict[str, tuple[Path, Path]]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.prepare.dicom import TILT_TOLERANCE_DEGREES, read_series
+from msseg_jax.prepare.dicom.reading import read_series
+from msseg_jax.prepare.dicom.stack import TILT_TOLERANCE_DEGREES
 from msseg_jax.prepare.images import image_of
+from msseg_jax.prepare.visit_facts import NO_FACTS, VisitFacts
 from msseg_jax.prepare.zero_level import with_natural_zero
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import has_suffix
@@ -35,13 +37,15 @@ class Scan:
     other_affine: np.ndarray | None = None  # (4, 4), a second geometry in the header
     warnings: tuple[str, ...] = ()  # contradictions in the header, and changes of the intensities
     empty: sitk.Image | None = None  # uint8, 1 where there is no data: padding and exact zeros
+    facts: VisitFacts = NO_FACTS  # from the headers of a DICOM series; empty for NIfTI
 
 
-def read_scan(path: Path, series: str | None = None) -> Scan:
+def read_scan(path: Path, series: str | None = None, acquisition: str | None = None) -> Scan:
     """Read a NIfTI file, or a series from a folder of DICOM files.
 
     Args:
       series: number, UID or part of the description. It is needed if the folder has several series.
+      acquisition: which stack of slices. It is needed if the series contains several.
 
     Raises:
       InputError: The file does not exist or cannot be read. It contains NaN, its grid is sheared,
@@ -49,11 +53,12 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
         message names the file.
     """
     path = Path(path)
-    said, is_oriented = None, True
+    said, is_oriented, facts = None, True, NO_FACTS
     other_affine: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
     if path.is_dir():
-        image, said = read_series(path, series)
+        found = read_series(path, series, acquisition)
+        image, said, facts = found.image, found.said, found.facts
     elif path.is_file() and not has_suffix(path, (*READABLE, ".img")):
         raise InputError(
             f"{path}: is neither a NIfTI file nor a folder; expected a NIfTI file (.nii or "
@@ -86,7 +91,7 @@ def read_scan(path: Path, series: str | None = None) -> Scan:
         logger.warning("%s", warning)
     empty = _like(image, zeroed.is_empty.view(np.uint8))
     warnings = (*warnings, *zeroed.warnings)
-    return Scan(path, image, said, digest, is_oriented, other_affine, warnings, empty)
+    return Scan(path, image, said, digest, is_oriented, other_affine, warnings, empty, facts)
 
 
 def _like(image: sitk.Image, array: np.ndarray) -> sitk.Image:

@@ -16,7 +16,17 @@ from msseg_jax.training import experiment
 from tests.support.session import ROOT
 
 # Libraries that are slow to import. Parsing flags must not import them.
-HEAVY = ("jax", "numpy", "scipy", "nibabel", "pandas", "matplotlib", "SimpleITK", "nilearn")
+HEAVY = (
+    "jax",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "pandas",
+    "matplotlib",
+    "SimpleITK",
+    "nilearn",
+    "pydicom",
+)
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,9 @@ def test_the_record_contains_inputs_settings_and_quality_measures(scans, prepare
     assert record["brain"]["ml"] == pytest.approx(brain.sum() * 8 / 1000, abs=0.1)
     assert record["brain"]["source"].startswith("atlas")
     assert record["bias_field"]["iterations"] == [50, 40, 30]
-    assert set(record["made_by"]) == {"msseg_jax", "SimpleITK", "nilearn", "numpy"}
+    assert set(record["made_by"]) == {
+        "msseg_jax", "SimpleITK", "nilearn", "pydicom", "numpy",
+    }  # fmt: skip
     assert sum(record["seconds"].values()) > 0
 
 
@@ -383,7 +385,7 @@ def test_one_line_says_which_missing_libraries_to_install(scans, tmp_path, capsy
     monkeypatch.setattr(libraries, "find_spec", lambda name: None)
     assert main(flags_of(scans, tmp_path / "anna")) == 1
     said = capsys.readouterr().err
-    assert "SimpleITK and nilearn" in said
+    assert "SimpleITK, nilearn and pydicom" in said
     assert 'pip install ".[prepare]"' in said
     assert said.count("\n") == 1
 

@@ -5,9 +5,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from msseg_jax.prepare.dicom import list_series, read_series
+from msseg_jax.prepare.dicom.reading import read_series
+from msseg_jax.prepare.dicom.series import list_series
 from msseg_jax.system.errors import InputError
-from tests.support.dicom import TURNED, check_same, make_image, write_enhanced, write_series
+from tests.support.dicom import (
+    TURNED,
+    check_same,
+    make_image,
+    set_raw,
+    write_enhanced,
+    write_series,
+)
 
 # ---------------------------------------------------------------------------------- reading
 
@@ -15,10 +23,10 @@ from tests.support.dicom import TURNED, check_same, make_image, write_enhanced, 
 @pytest.mark.parametrize("direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), TURNED])
 def test_reading_a_series_returns_the_image_that_was_written(tmp_path, direction):
     image = make_image(direction=direction)
-    found, said = read_series(write_series(tmp_path, image))
-    check_same(found, image)
-    assert found.GetPixelID() == sitk.sitkFloat32
-    assert said == "series 5: 't2 flair', MR, 12 files, UID 1.2.3"
+    found = read_series(write_series(tmp_path, image))
+    check_same(found.image, image)
+    assert found.image.GetPixelID() == sitk.sitkFloat32
+    assert found.said == "series 5: 't2 flair', MR, 12 files, UID 1.2.3"
 
 
 def test_names_of_files_and_folders_do_not_matter(tmp_path):
@@ -30,7 +38,7 @@ def test_names_of_files_and_folders_do_not_matter(tmp_path):
         deeper = folder / f"part {number % 3}" / "ä"
         deeper.mkdir(parents=True, exist_ok=True)
         path.rename(deeper / f"{number:X}")
-    check_same(read_series(folder)[0], image)
+    check_same(read_series(folder).image, image)
 
 
 @pytest.mark.parametrize("axis", [0, 2])
@@ -39,7 +47,7 @@ def test_slices_are_sorted_along_their_normal(tmp_path, axis):
     mirrored = np.array(TURNED).reshape(3, 3)
     mirrored[:, axis] *= -1
     image = make_image(direction=mirrored.ravel().tolist())
-    found, _ = read_series(write_series(tmp_path, image))
+    found = read_series(write_series(tmp_path, image)).image
     array = sitk.GetArrayFromImage(found)
     np.testing.assert_array_equal(array, sitk.GetArrayFromImage(image)[::-1])
     for k in (0, 11):
@@ -50,7 +58,7 @@ def test_slices_are_sorted_along_their_normal(tmp_path, axis):
 @pytest.mark.parametrize(("spacing_mm", "digits", "atol"), [(1.2345, 2, 0.01), (4.0333, 1, 0.1)])
 def test_rounded_positions_are_not_reported_as_gaps(tmp_path, spacing_mm, digits, atol):
     image = make_image(30, (1.0, 1.0, spacing_mm))
-    found, _ = read_series(write_series(tmp_path, image, digits=digits))
+    found = read_series(write_series(tmp_path, image, digits=digits)).image
     check_same(found, image, atol)
 
 
@@ -73,7 +81,7 @@ def test_each_slice_is_rescaled_by_its_own_slope_and_intercept(tmp_path):
     write_series(tmp_path, image)
     for k, path in enumerate(sorted(tmp_path.iterdir())):
         insert_rescale(path, 0.5 if k % 2 else 3, -k)
-    found = sitk.GetArrayFromImage(read_series(tmp_path)[0])
+    found = sitk.GetArrayFromImage(read_series(tmp_path).image)
     stored = sitk.GetArrayFromImage(image).astype(float)
     for k in range(12):
         np.testing.assert_array_equal(found[k], stored[k] * (0.5 if k % 2 else 3) - k)
@@ -91,7 +99,7 @@ def test_a_compressed_series_is_read(tmp_path):
     image = make_image()
     write_series(tmp_path, image, writer=compressing_writer())
     assert b"1.2.840.10008.1.2.4.90" in (tmp_path / "IM000").read_bytes()
-    check_same(read_series(tmp_path)[0], image)
+    check_same(read_series(tmp_path).image, image)
 
 
 # ----------------------------------------------------------------------- choosing a series
@@ -114,7 +122,7 @@ def study(tmp_path_factory):
     [("4", 1), ("12", 2), ("5", 3), ("1.2.12", 2), ("MPRage", 1), ("sag post", 2)],
 )
 def test_a_series_is_picked_by_number_uid_or_part_of_its_description(study, pick, factor):
-    image, _ = read_series(study, pick)
+    image = read_series(study, pick).image
     array = sitk.GetArrayFromImage(image)
     assert array.shape[0] == {1: 13, 2: 12, 3: 11}[factor]
     assert array[0, 0, :4].tolist() == [0, factor, 2 * factor, 3 * factor]
@@ -143,8 +151,8 @@ def test_all_series_are_listed_if_the_choice_is_not_clear(study, pick, said):
 def test_a_matching_number_takes_precedence_over_a_matching_description(tmp_path):
     write_series(tmp_path, make_image(), "1.2.8", "8", "flair 3 mm", "a{}")
     write_series(tmp_path, make_image(), "1.2.9", "3", "flair", "b{}")
-    assert "UID 1.2.9" in read_series(tmp_path, "3")[1]
-    assert "UID 1.2.8" in read_series(tmp_path, "3 mm")[1]
+    assert "UID 1.2.9" in read_series(tmp_path, "3").said
+    assert "UID 1.2.8" in read_series(tmp_path, "3 mm").said
 
 
 def test_a_number_that_two_series_share_is_refused(tmp_path):
@@ -152,7 +160,7 @@ def test_a_number_that_two_series_share_is_refused(tmp_path):
     write_series(tmp_path, make_image(), "1.2.4", name="b{}")
     with pytest.raises(InputError, match=r"--series=5 matches 2 (.|\n)*1\.2\.3\n(.|\n)*1\.2\.4"):
         read_series(tmp_path, "5")
-    assert "UID 1.2.4" in read_series(tmp_path, "1.2.4")[1]
+    assert "UID 1.2.4" in read_series(tmp_path, "1.2.4").said
 
 
 def test_a_scout_in_the_same_folder_is_ignored(tmp_path):
@@ -163,22 +171,41 @@ def test_a_scout_in_the_same_folder_is_ignored(tmp_path):
             tmp_path, make_image(1, direction=direction), "1.2.1", "1", "scout", "scout{}", k
         )
     assert len(list_series(tmp_path)) == 2
-    check_same(read_series(tmp_path)[0], image)
+    check_same(read_series(tmp_path).image, image)
 
 
-def test_descriptions_are_decoded_from_latin_1_and_utf_8(tmp_path):
-    write_series(tmp_path, make_image(), description="FLAIR Schädel")
-    for path in tmp_path.iterdir():
-        latin = path.read_bytes().replace("ä".encode() + b"del", b"\xe4del ")
-        path.write_bytes(latin)
-    write_series(tmp_path, make_image(), "1.2.4", "6", "FLAIR Hälfte", "utf{}")
-    write_series(tmp_path, make_image(), "1.2.5", "7", "", "none{}")
-    assert [series.description for series in list_series(tmp_path)] == [
-        "FLAIR Schädel", "FLAIR Hälfte", "",
-    ]  # fmt: skip
-    assert "UID 1.2.3" in read_series(tmp_path, "schädel")[1]
-    with pytest.raises(InputError, match="series 7: 'no description', MR"):
-        read_series(tmp_path)
+@pytest.mark.parametrize(
+    ("charset", "encoding", "description"),
+    [
+        ("ISO_IR 100", "latin-1", "FLAIR Schädel"),
+        ("ISO 2022 IR 100", "latin-1", "FLAIR Schädel"),
+        ("ISO_IR 192", "utf-8", "FLAIR Hälfte 頭"),
+        ("ISO_IR 144", "iso8859_5", "FLAIR голова"),
+        (None, "latin-1", "FLAIR Schädel"),  # against the standard, but usual
+        ("ISO_IR 999", "latin-1", "FLAIR Schädel"),  # does not exist
+    ],
+)
+def test_a_description_is_decoded_by_its_character_set(tmp_path, charset, encoding, description):
+    write_series(tmp_path, make_image())
+    set_raw(tmp_path, SpecificCharacterSet=(charset or "").encode())
+    set_raw(tmp_path, SeriesDescription=description.encode(encoding))
+    (series,) = list_series(tmp_path)
+    assert series.labels.description == description
+    word = description.split()[1]
+    assert f"'{description}', MR, 12 files" in read_series(tmp_path, word.upper()).said
+
+
+def test_escape_sequences_of_iso_2022_are_decoded(tmp_path):
+    write_series(tmp_path, make_image())
+    set_raw(tmp_path, SpecificCharacterSet=rb"\ISO 2022 IR 87")
+    set_raw(tmp_path, SeriesDescription="頭".encode("iso2022_jp"))
+    assert list_series(tmp_path)[0].labels.description == "頭"
+
+
+def test_control_characters_of_a_description_do_not_reach_the_terminal(tmp_path):
+    write_series(tmp_path, make_image())
+    set_raw(tmp_path, SeriesDescription=b"\x1b[31mred\n\r\x07", SeriesInstanceUID=b"1.2\x1b[0m\n")
+    assert read_series(tmp_path).said == "series 5: '[31mred', MR, 12 files, UID 1.2 [0m"
 
 
 # ------------------------------------------------------------------------- refused series
@@ -271,7 +298,7 @@ def test_refuses_a_stack_that_leans_but_accepts_rounding_of_the_header(tmp_path)
     with pytest.raises(InputError, match=r"leans by 10\.0 degrees \(a tilted gantry\)"):
         read_series(tmp_path / "leans")
     write_series(tmp_path / "rounded", make_image(), shift_mm=(0, 0.007, 0))  # 0.1 degrees
-    assert read_series(tmp_path / "rounded")[0].GetSize() == (8, 6, 12)
+    assert read_series(tmp_path / "rounded").image.GetSize() == (8, 6, 12)
 
 
 def test_refuses_multi_frame_files_and_says_how_to_convert_them(tmp_path):
@@ -289,7 +316,7 @@ def test_multi_frame_files_are_listed_together_with_other_series(tmp_path):
         read_series(tmp_path)
     assert "1 files of 20 frames, UID 1.2.9" in str(error.value)
     assert "t1 mprage" in str(error.value)
-    check_same(read_series(tmp_path, "5")[0], make_image())
+    check_same(read_series(tmp_path, "5").image, make_image())
 
 
 def test_refuses_colour_images(tmp_path):
@@ -354,7 +381,7 @@ def add_stray_files(folder):
 def test_files_that_are_not_slices_are_ignored(tmp_path):
     image = make_image()
     write_series(tmp_path, image)
-    check_same(read_series(add_stray_files(tmp_path))[0], image)
+    check_same(read_series(add_stray_files(tmp_path)).image, image)
 
 
 @pytest.mark.parametrize("fill", [lambda folder: folder, add_stray_files])

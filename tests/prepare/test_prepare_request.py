@@ -17,7 +17,11 @@ from msseg_jax.system.errors import InputError
     [
         (["SimpleITK"], "needs SimpleITK, which could not be found"),
         (["nilearn"], "needs nilearn, which could not be found"),
-        (["SimpleITK", "nilearn"], "needs SimpleITK and nilearn, which could not be found"),
+        (["SimpleITK", "pydicom"], "needs SimpleITK and pydicom, which could not be found"),
+        (
+            ["SimpleITK", "nilearn", "pydicom"],
+            "needs SimpleITK, nilearn and pydicom, which could not be found",
+        ),
     ],
 )
 def test_missing_libraries_are_named_with_the_command_that_installs_them(
@@ -37,7 +41,7 @@ def test_no_error_is_raised_if_all_libraries_are_installed(monkeypatch):
     asked = []
     monkeypatch.setattr(libraries, "find_spec", lambda name: asked.append(name) or "found")
     check_libraries()
-    assert asked == ["SimpleITK", "nilearn"]
+    assert asked == ["SimpleITK", "nilearn", "pydicom"]
 
 
 # ----------------------------------------------------------------------------------------- flags

@@ -1,8 +1,16 @@
 """Write DICOM series for the tests, and compare images."""
 
+import struct
+
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+
+from msseg_jax.prepare.dicom.values import quiet
 
 # A rotation; its columns are the directions of the axes.
 TURNED = (0.96, -0.28, 0.0, 0.168, 0.576, -0.8, 0.224, 0.768, 0.6)
@@ -74,6 +82,33 @@ def write_enhanced(path, image, uid="1.2.9"):
     writer.KeepOriginalImageUIDOn()
     writer.SetFileName(str(path))
     writer.Execute(image)
+
+
+def set_raw(path, **values):
+    """Set elements of a file, or of all files in a folder, to bytes or numbers, also invalid ones.
+
+    None removes an element. A pair (VR, bytes) also sets the type of the element.
+    """
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        with quiet():
+            _set_raw(file, values)
+    return path
+
+
+def _set_raw(file, values):
+    dataset = pydicom.dcmread(file)
+    is_implicit, is_little = dataset.original_encoding
+    for keyword, value in values.items():
+        tag = Tag(tag_for_keyword(keyword))
+        if value is None:
+            del dataset[tag]
+            continue
+        vr, content = value if isinstance(value, tuple) else (dictionary_VR(tag), value)
+        if isinstance(content, int):
+            content = struct.pack("<H", content)
+        dataset[tag] = RawDataElement(tag, vr, len(content), content, 0, is_implicit, is_little)
+    dataset.save_as(file)
 
 
 def check_same(found, image, atol=1e-4):

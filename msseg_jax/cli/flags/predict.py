@@ -154,7 +154,10 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
         parser.error("expected -t1 and -t2 for one pair, or --dataset for a folder of pairs")
     preparing.check(parser, flags)
     if flags.prepare is None:
-        for name in ("series", "brain_mask01", "brain_mask02", "brain_mask_command"):
+        for name in (
+            "series", "acquisition", "allow_reversed",
+            "brain_mask01", "brain_mask02", "brain_mask_command",
+        ):  # fmt: skip
             if getattr(flags, name):
                 parser.error(f"--{name} needs --prepare. For a pair on one grid, give --mask")
     elif flags.mask:
