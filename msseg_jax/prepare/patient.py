@@ -36,7 +36,7 @@ from msseg_jax.prepare.visits import Registered, check_volume, register_visits
 from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_outside, check_there
-from msseg_jax.volumes.layout import BRAIN_MASK, TIME01, TIME02
+from msseg_jax.volumes.layout import BRAIN_MASK, NO_DATA, TIME01, TIME02
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def prepare_patient(
             return Prepared(folder, record, was_there=True)
         raise InputError(
             f"{folder}: holds a pair that was prepared from other scans or with other options; "
-            "expected a separate folder for each pair. Choose another folder, or use --overwrite."
+            "expected a separate folder for each pair. Choose another folder, or replace the pair "
+            "(--overwrite, in Python overwrite=True)."
         )
     with whole_folder(folder, replace=True) as new:
         fields = _prepare_in(new, folder.name, request, words, scans, clock)
@@ -136,6 +137,8 @@ def _prepare_in(
         for file, image in zip((TIME01, TIME02), corrected, strict=True):
             write_image(folder / file, image, np.int16)
         write_image(folder / BRAIN_MASK, middle.brain, np.uint8)
+        if any(middle.empty_ml):
+            write_image(folder / NO_DATA, middle.no_data, np.uint8)
         _write_transforms(folder / TRANSFORMS, registered, middle)
         draw_pair(folder / PICTURE, _title(name, registered, middle), corrected, middle.brain)
     return make_record(request, registered, middle, corrected, alignment)

@@ -14,6 +14,7 @@ from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
+from msseg_jax.system.words import count_of
 from msseg_jax.training import held_out
 from msseg_jax.training.batches import check_patients, prepare_data
 from msseg_jax.training.devices import check_batch_size
@@ -49,8 +50,8 @@ def cross_validate(config: Configuration, workdir: Path) -> None:
     for fold, (run, own, names) in enumerate(zip(runs, configs, patients, strict=True)):
         if is_main():
             print(
-                f"fold {fold} of {len(runs)} (numbered from 0), {len(names)} patients held out: "
-                f"{run.path}"
+                f"fold {fold} of {len(runs)} (numbered from 0), "
+                f"{count_of(len(names), 'patient')} held out: {run.path}"
             )
         data = first if fold == 0 else prepare_data(own, run, initial[fold])
         train(own, run, data, initial[fold])
@@ -119,5 +120,5 @@ def _predict_fold(run: RunFolder, root: Path, names: list[str], outputs: Outputs
 def _score_folds(folds: Folds, root: Path, patients: list[list[str]]) -> None:
     """Score the predictions of all folds together and print the table."""
     everyone = sorted(name for names in patients for name in names)
-    print(f"{len(everyone)} patients, each predicted by the run that held it out:")
+    print(f"{count_of(len(everyone), 'patient')}, each predicted by the run that held it out:")
     held_out.print_scores(root, folds, everyone)

@@ -71,6 +71,27 @@ def test_a_part_of_the_brain_without_data_in_one_visit_is_left_out(
     assert pair.empty_ml[1 - visit] == 0
     assert pair.targets[:, ~expected].sum() == 0
     assert whole.empty_ml == (0.0, 0.0)
+    assert whole.no_data is None
+    np.testing.assert_array_equal(pair.no_data, (whole.brain & ~expected) * (visit + 1))
+
+
+def test_parts_without_data_that_the_preparation_found_are_read(patients_root, caplog):
+    folder = patients_root / "patient_0"
+    mask = nib.load(folder / layout.BRAIN_MASK).get_fdata()
+    codes = np.zeros(SHAPE, np.uint8)
+    codes[:, :, 3:5] = mask[:, :, 3:5] * 2
+    codes[:, :, 5] = mask[:, :, 5]
+    save_nifti(folder / layout.BRAIN_MASK, (mask * (codes == 0)).astype(np.uint8))
+    save_nifti(folder / layout.NO_DATA, codes)
+    pair = read_pair(first(patients_root, 0))
+    np.testing.assert_array_equal(pair.no_data, codes)
+    voxel_ml = np.prod(SPACING_MM) / 1000
+    counts = [(codes == code).sum() * voxel_ml for code in (1, 2)]
+    assert pair.empty_ml == (pytest.approx(counts[0]), pytest.approx(counts[1]))
+    assert pair.brain.sum() == (mask * (codes == 0)).sum()
+    save_nifti(folder / layout.NO_DATA, codes * 2)
+    with pytest.raises(InputError, match=r"no_data.nii.gz: has other values than 0, 1 and 2"):
+        read_pair(first(patients_root, 0))
 
 
 def test_a_visit_without_data_in_the_brain_is_refused(patients_root, monkeypatch):
