@@ -110,7 +110,7 @@ def new_record(
         finished=False,
         networks=tuple(
             NetworkRecord(
-                source=member.network.source,
+                source=_as_text(member.network.source),
                 checkpoint=f"{member.network.kind}, step {member.network.step}",
                 sha256=digest,
             )
@@ -230,14 +230,20 @@ def file_digest(path: Path) -> str:
 
 
 def _file_record(path: Path) -> FileRecord:
-    return FileRecord(path=str(path), sha256=file_digest(path))
+    return FileRecord(path=_as_text(path), sha256=file_digest(path))
 
 
 def _relative(path: Path, folder: Path) -> str:
     try:
-        return Path(os.path.relpath(path, folder)).as_posix()
+        place = Path(os.path.relpath(path, folder))
     except ValueError:  # Windows: another drive
-        return path.resolve().as_posix()
+        place = path.resolve()
+    return _as_text(place.as_posix())
+
+
+def _as_text(path: Path | str) -> str:
+    """Return a path for a record. On Linux, a path may hold bytes that are no text."""
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def _said(value: float | None) -> str:

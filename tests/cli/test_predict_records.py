@@ -256,6 +256,19 @@ def test_masks_may_lie_beside_the_patients_and_can_be_scored_there(
     assert re.fullmatch(rf"tables: {scores} \(4 patients\), [\d.]+ s", last)
 
 
+def test_a_path_that_is_no_text_is_written_with_escapes(run, patients_root, tmp_path, capsys):
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    shutil.copytree(patients_root, place)
+    flags = [f"--model={run}", f"--dataset={place}", f"--output={place}_out", "--report"]
+    assert predict(flags) == 0
+    out = Path(f"{place}_out")
+    record = record_of(out)
+    assert record["inputs"]["first visit"]["path"].startswith(f"{tmp_path}/caf\\udce9/patient_0/")
+    assert "caf\\udce9/patient_0" in (out / "patient_0.html").read_text()
+    assert predict(flags) == 0
+    assert "4 done before" in capsys.readouterr().out
+
+
 # ------------------------------------------------------------------------------ broken patients
 
 
