@@ -94,6 +94,29 @@ def test_parts_without_data_that_the_preparation_found_are_read(patients_root, c
         read_pair(first(patients_root, 0))
 
 
+def test_patients_with_both_visits_are_found_and_the_others_are_listed(patients_root, monkeypatch):
+    (patients_root / "patient_1" / layout.TIME02).unlink()
+    (patients_root / "patient_9").symlink_to(patients_root / "patient_9")
+    (patients_root / "patient_0.nii.gz").touch()  # a mask beside the patients
+    patient_in = layout.patient_in
+
+    def closed(folder, targets=0):
+        if folder.name == "patient_2":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return patient_in(folder, targets)
+
+    monkeypatch.setattr(layout, "patient_in", closed)
+    patients, problems = layout.find_pairs(patients_root, "--dataset")
+    assert [patient.name for patient in patients] == ["patient_0", "patient_3"]
+    assert problems == {
+        "patient_1": f"{patients_root}/patient_1/{layout.TIME02}: no such file.",
+        "patient_2": f"{patients_root}/patient_2: cannot be read (Permission denied). Check the "
+        "permissions.",
+        "patient_9": f"{patients_root}/patient_9: is a link to nothing or to itself. Expected a "
+        "folder.",
+    }
+
+
 def test_a_visit_without_data_in_the_brain_is_refused(patients_root, monkeypatch):
     monkeypatch.setattr(coverage, "LEAST_EMPTY_ML", 0.1)
     folder = patients_root / "patient_0"
