@@ -59,7 +59,8 @@ def _predict_pair(
     bar = partial(followed, name="batches of tiles")
     prediction = predict_scan_pair(ensemble, scans, options, bar)
     write_pair(prediction, outputs)
-    print(f"prepared: {prepared / PICTURE} shows whether the visits match")
+    said = "prepared before" if scans.was_there else "prepared"
+    print(f"{said}: {prepared / PICTURE} shows whether the visits match")
     print(describe_pair(prediction, outputs, time.perf_counter() - flags.began_s))
     return 0
 

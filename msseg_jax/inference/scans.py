@@ -33,6 +33,7 @@ class ScanPair:
     request: Request
     folder: Path  # folder of the prepared pair
     record: PairRecord  # record of the preparation
+    was_there: bool = False  # if True, an earlier run prepared it
 
 
 def prepare_pair(
@@ -53,7 +54,7 @@ def prepare_pair(
       InputError: the scans cannot be prepared. Nothing is written.
     """
     prepared = prepare_patient(request, folder, overwrite, say)
-    return ScanPair(request, folder, prepared.record)
+    return ScanPair(request, folder, prepared.record, prepared.was_there)
 
 
 def predict_scan_pair(

@@ -100,7 +100,7 @@ def test_a_pair_is_prepared_and_the_mask_lies_on_the_grid_of_the_scan(
     assert predict([*flags, f"--probability={probability}"]) == 0
     printed = capsys.readouterr().out
     lines = printed.splitlines()
-    assert f"prepared: {prepared / 'prepare.png'} shows whether the visits match" in lines
+    assert f"prepared before: {prepared / 'prepare.png'} shows whether the visits match" in lines
     ml = round(voxels(output).sum() * np.prod(nib.load(output).header.get_zooms()))
     lesions = ndimage.label(voxels(output))[1]
     counted = f"{lesions} lesion{'' if lesions == 1 else 's'}, {ml} mm3"
