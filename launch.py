@@ -5,7 +5,14 @@
 
 import sys
 
-from msseg_jax.cli.main import run
-
 if __name__ == "__main__":
-    sys.exit(run("train", sys.argv[1:], "launch.py"))
+    try:
+        from msseg_jax.cli.main import run
+
+        status = run("train", sys.argv[1:], "launch.py", owns_process=True)
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"launch.py: the Python library {error.name} is missing. Run `make install` and then "
+            "`. .venv/bin/activate`, or install the package with `pip install .`."
+        )
+    sys.exit(status)

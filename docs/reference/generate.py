@@ -49,7 +49,11 @@ def _command(name: str) -> str:
     for group in parser._action_groups:
         rows = [_flag(parser, action) for action in group._group_actions if _is_listed(action)]
         if rows:
-            title = "" if group.title in ("options", None) else f"\n**{group.title}**\n"
+            title = (
+                ""
+                if group.title in ("options", None)
+                else f"\n**{group.title[0].upper()}{group.title[1:]}**\n"
+            )
             text += f"{title}\n| flag | meaning |\n|---|---|\n" + "\n".join(rows) + "\n"
     return text
 

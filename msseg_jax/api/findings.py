@@ -14,7 +14,7 @@ from msseg_jax.configuration.options import Options
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.outputs import Outputs, check_files, check_places
 from msseg_jax.inference.prediction import Prediction, predict_pair
-from msseg_jax.inference.results import write_results
+from msseg_jax.inference.results import write_pair
 from msseg_jax.models.folds import runs_of
 from msseg_jax.models.released import WEIGHTS
 from msseg_jax.system.errors import InputError
@@ -117,7 +117,7 @@ class Findings:
             )
         check_places(outputs, self.prepared)
         check_files(outputs, self.inputs, self.prepared)
-        write_results(self.prediction, outputs)
+        write_pair(self.prediction, outputs)
 
     def __str__(self) -> str:
         return str(self.prediction.delivered)

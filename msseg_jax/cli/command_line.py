@@ -1,7 +1,9 @@
 """Parse the arguments of one command."""
 
 import argparse
+import contextlib
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from types import ModuleType
@@ -10,8 +12,34 @@ from typing import Any, NoReturn
 FIELDS = ("config.", "noconfig.")  # overrides begin with one of these, after the dashes
 
 
+FREE_TEXT = "TEXT"  # the metavariable of flags with values that may be empty
+
+
+class _StoreOnce(argparse._StoreAction):
+    """Store a value, and refuse a second one. argparse would silently take the last."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = vars(namespace).setdefault(_GIVEN, set())
+        if self.dest in given:
+            raise argparse.ArgumentError(self, "is given twice. Give it once")
+        given.add(self.dest)
+        super().__call__(parser, namespace, values, option_string)
+
+
+_GIVEN = "_given"  # attribute of a namespace: the flags that have a value
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser with examples at the top of its help, and with errors in one line."""
+    """A parser with examples at the top of its help, and with errors in one line.
+
+    A flag with one value can be given once, and only a free text may be empty.
+    """
 
     def __init__(self, program: str, examples: Sequence[str], **settings: Any):
         super().__init__(
@@ -21,6 +49,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **settings,
         )
+        self.register("action", None, _StoreOnce)
+        self.register("action", "store", _StoreOnce)
         self._examples = examples
         self._called = f"python {program}" if program.endswith(".py") else program
         self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
@@ -29,6 +59,27 @@ class Parser(argparse.ArgumentParser):
         """Return the help, with the examples first."""
         lines = "".join(f"  {self._called} {example}\n" for example in self._examples)
         return f"examples:\n{lines}\n{super().format_help()}"
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Convert the text of a value. An empty path would mean the current folder."""
+        if not arg_string and action.metavar != FREE_TEXT:
+            raise argparse.ArgumentError(
+                action, f"the value is empty. Expected {action.metavar or 'a value'}"
+            )
+        return super()._get_value(action, arg_string)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Print a message to standard error and exit."""
+        if message and sys.stderr is not None:
+            with contextlib.suppress(OSError):  # nobody may be reading
+                sys.stderr.write(message)
+        sys.exit(status)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print a help or a version. argparse would hide that the output cannot be written."""
+        stream = sys.stdout if file is None else file
+        if stream is not None:
+            stream.write(message)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and how to get help, in place of the whole usage; exit with 2."""
@@ -110,6 +161,7 @@ def parse(name: str, arguments: Sequence[str], program: str) -> argparse.Namespa
         flags = parser.parse_args(arguments)
     else:
         flags, flags.overrides = parser.parse_known_args(arguments)
+    vars(flags).pop(_GIVEN, None)
     flags.work = name
     if hasattr(declared, "check"):
         declared.check(parser, flags)

@@ -4,15 +4,18 @@ import argparse
 import logging
 from pathlib import Path
 
+from msseg_jax.cli.ending import last_line
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.evaluation.tables import format_summary, format_table
 from msseg_jax.report.evaluation_folder import (
     check_evaluation_folder,
+    report_file,
     say_left_out,
     write_evaluation,
 )
 from msseg_jax.system.paths import check_folder
+from msseg_jax.system.words import count_of
 from msseg_jax.volumes.layout import LAYOUT, find_patients
 
 MASKS = "a folder of masks, <patient>.nii.gz"
@@ -41,8 +44,14 @@ def _evaluate(flags: argparse.Namespace) -> int:
     write_evaluation(evaluation, flags.output, fitted, report=not flags.no_report)
     print(format_table(evaluation))
     print(format_summary(evaluation))
-    print(f"\nwritten: {flags.output}")
     say_left_out(evaluation)
+    content = count_of(len(evaluation.patients), "patient")
+    if evaluation.left_out:
+        content += f", {len(evaluation.left_out)} not scored"
+    kind, path = "report", report_file(flags.output)
+    if flags.no_report:
+        kind, path = "tables", flags.output
+    print(last_line(kind, path, content, flags.began_s))
     return 1 if evaluation.left_out else 0
 
 

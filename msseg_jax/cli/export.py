@@ -2,6 +2,7 @@
 
 import argparse
 
+from msseg_jax.cli.ending import last_line
 from msseg_jax.cli.flags.export import TEXTS
 from msseg_jax.models.agreed_options import OF_THE_MEAN
 from msseg_jax.models.export import export
@@ -10,6 +11,7 @@ from msseg_jax.models.model_file import read_model_file
 from msseg_jax.models.released import WEIGHTS, released
 from msseg_jax.system.backend import start_backend
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.words import count_of
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -18,7 +20,11 @@ def run(flags: argparse.Namespace) -> int:
     if flags.show is None:
         _write(flags)
     path = flags.show or flags.output
-    print(describe(read_model_file(released() if str(path) == WEIGHTS else path)))
+    file = read_model_file(released() if str(path) == WEIGHTS else path)
+    print(describe(file))
+    if flags.show is None:
+        content = count_of(len(file.networks), "network")
+        print(last_line("model file", path, content, flags.began_s))
     return 0
 
 

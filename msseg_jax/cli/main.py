@@ -3,7 +3,9 @@
 import importlib
 import logging
 import sys
+import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from msseg_jax import __version__
 from msseg_jax.cli.command_line import Parser, did_you_mean, parse
@@ -38,25 +40,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
       SystemExit: with 2 after wrong flags, and with 0 after --help or --version.
     """
+    owns_process = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] not in COMMANDS:
-        _parse_without_command(arguments)
-    return run(arguments[0], arguments[1:], f"{PROGRAM} {arguments[0]}")
+        return run_command(PROGRAM, lambda: _parse_without_command(arguments))
+    name = arguments[0]
+    return run(name, arguments[1:], f"{PROGRAM} {name}", owns_process=owns_process)
 
 
-def run(name: str, arguments: Sequence[str], program: str) -> int:
+def run(name: str, arguments: Sequence[str], program: str, *, owns_process: bool = False) -> int:
     """Run one command and return its exit status.
 
     Args:
       name: one of COMMANDS.
       arguments: the arguments after the name of the command.
       program: how the user calls the command, for messages.
+      owns_process: whether the process ends after this command.
     """
-    return run_command(program, lambda: _run(name, arguments, program))
+    began_s = time.perf_counter()
+
+    def work() -> int:
+        return _run(name, arguments, program, began_s)
+
+    return run_command(program, work, owns_process=owns_process)
 
 
-def _run(name: str, arguments: Sequence[str], program: str) -> int:
+def _run(name: str, arguments: Sequence[str], program: str, began_s: float) -> int:
     flags = parse(name, arguments, program)
+    flags.began_s = began_s
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if name in RUNS_A_NETWORK:
         keep_freed_memory()
@@ -69,7 +80,7 @@ def _run(name: str, arguments: Sequence[str], program: str) -> int:
     return work.run(flags)
 
 
-def _parse_without_command(arguments: Sequence[str]) -> None:
+def _parse_without_command(arguments: Sequence[str]) -> NoReturn:
     """Print the help or the version, or report an unknown command; then exit."""
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())

@@ -2,9 +2,11 @@
 
 import argparse
 
+from msseg_jax.cli.ending import last_line
 from msseg_jax.simulate.phantom.writer import Summary, write_phantoms
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
 from msseg_jax.system.text_table import text_table
+from msseg_jax.system.words import count_of
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -15,6 +17,8 @@ def run(flags: argparse.Namespace) -> int:
             jobs=flags.jobs, spacing_mm=flags.spacing_mm, overwrite=flags.overwrite,
         )  # fmt: skip
     print(table(summaries))
+    content = count_of(len(summaries), "patient")
+    print(last_line("patients", flags.output, content, flags.began_s))
     return 0
 
 

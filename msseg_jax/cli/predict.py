@@ -1,23 +1,23 @@
 """`msseg predict`: find the new lesions of one pair on a common grid, or of a folder of pairs."""
 
 import argparse
+import contextlib
 import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from msseg_jax.cli.ending import status_after
-from msseg_jax.cli.prediction import load_networks, models_of
+from msseg_jax.cli.prediction import end_folder, load_networks, models_of
 from msseg_jax.inference.outputs import Outputs, check_files, check_places, make_folders
 from msseg_jax.inference.patients import predict_patients
 from msseg_jax.inference.prediction import predict_pair
-from msseg_jax.inference.results import describe_results, write_results
+from msseg_jax.inference.results import describe_pair, write_pair
 from msseg_jax.prepare.request import PREFIXES, VISITS
 from msseg_jax.system.backend import start_backend
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed
-from msseg_jax.volumes.layout import TIME01, Patient, find_patients
+from msseg_jax.volumes.layout import TIME01, Patient, find_pairs, patient_folders
 from msseg_jax.volumes.pair import read_pair
 
 
@@ -43,27 +43,31 @@ def _predict_pair(flags: argparse.Namespace, models: list[Path], outputs: Output
     ensemble, options = load_networks(flags, models)
     bar = partial(followed, name="batches of tiles")
     prediction = replace(predict_pair(ensemble, patient, pair, options, bar), began_s=began_s)
-    write_results(prediction, outputs)
-    print(describe_results(prediction, outputs))
+    write_pair(prediction, outputs)
+    print(describe_pair(prediction, outputs, time.perf_counter() - flags.began_s))
     return 0
 
 
 def _predict_folder(flags: argparse.Namespace, models: list[Path], outputs: Outputs) -> int:
-    patients = find_patients(flags.dataset, targets=0, flag="--dataset")
-    _check_no_raw_scans(flags.dataset, patients)
+    patients, problems = find_pairs(flags.dataset, "--dataset")
+    if not patients:
+        _check_no_raw_scans(flags.dataset)
+        raise InputError("\n".join(problems.values()))
     make_folders(outputs, flags.dataset, prepared=None)
     ensemble, options = load_networks(flags, models)
-    failures = predict_patients(ensemble, patients, options, outputs, flags.overwrite)
-    return status_after(failures, len(patients), "patients")
+    tally = predict_patients(ensemble, patients, options, outputs, flags.overwrite)
+    return end_folder(tally, problems, outputs, flags.began_s)
 
 
-def _check_no_raw_scans(root: Path, patients: list[Patient]) -> None:
+def _check_no_raw_scans(root: Path) -> None:
     """Raise InputError if the folders of the patients hold raw scans instead of pairs."""
-    if any(patient.time01.is_file() for patient in patients):
-        return
     starts = tuple(prefix + VISITS[0] for prefix in PREFIXES)
-    names = (path.name for patient in patients for path in patient.time01.parent.iterdir())
-    if raw := next((name for name in names if name.lower().startswith(starts)), None):
+    names: list[str] = []
+    for folder in patient_folders(root)[0]:
+        with contextlib.suppress(OSError):
+            names += sorted(path.name for path in folder.iterdir())
+    raw = next((name for name in names if name.lower().startswith(starts)), None)
+    if raw is not None and TIME01 not in names:
         raise InputError(
             f"--dataset={root}: no folder holds {TIME01}, but there are raw scans, such as {raw}. "
             "To predict raw scans, add --prepare."

@@ -5,11 +5,11 @@ are installed.
 """
 
 import argparse
+import time
 from functools import partial
 from pathlib import Path
 
-from msseg_jax.cli.ending import status_after
-from msseg_jax.cli.prediction import load_networks, models_of
+from msseg_jax.cli.prediction import end_folder, load_networks, models_of
 from msseg_jax.cli.requests import request_of
 from msseg_jax.inference.outputs import (
     IN_MIDDLE,
@@ -18,8 +18,9 @@ from msseg_jax.inference.outputs import (
     check_places,
     make_folders,
 )
-from msseg_jax.inference.results import describe_results, write_results
+from msseg_jax.inference.results import describe_pair, write_pair
 from msseg_jax.inference.scans import predict_scan_pair, predict_scan_pairs, prepare_pair
+from msseg_jax.prepare.folder import PICTURE
 from msseg_jax.prepare.request import find_scans
 from msseg_jax.system.backend import start_backend
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
@@ -57,20 +58,22 @@ def _predict_pair(
         scans = prepare_pair(request, prepared, flags.overwrite, say)
     bar = partial(followed, name="batches of tiles")
     prediction = predict_scan_pair(ensemble, scans, options, bar)
-    write_results(prediction, outputs)
-    print(describe_results(prediction, outputs))
+    write_pair(prediction, outputs)
+    said = "prepared before" if scans.was_there else "prepared"
+    print(f"{said}: {prepared / PICTURE} shows whether the visits match")
+    print(describe_pair(prediction, outputs, time.perf_counter() - flags.began_s))
     return 0
 
 
 def _predict_folder(
     flags: argparse.Namespace, models: list[Path], outputs: Outputs, prepared: Path
 ) -> int:
-    scans = find_scans(flags.dataset, "--dataset")
+    scans, problems = find_scans(flags.dataset, "--dataset")
     requests = [(request_of(flags, *paths), prepared / name) for name, paths in scans.items()]
     make_folders(outputs, flags.dataset, prepared)
     ensemble, options = load_networks(flags, models)
-    failures = predict_scan_pairs(ensemble, requests, options, outputs, flags.overwrite)
-    return status_after(failures, len(requests), "patients")
+    tally = predict_scan_pairs(ensemble, requests, options, outputs, flags.overwrite)
+    return end_folder(tally, problems, outputs, flags.began_s)
 
 
 def _next_to(path: Path, ending: str) -> Path:

@@ -1,13 +1,21 @@
 """Load the networks of `msseg predict`, with and without --prepare."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
+from msseg_jax.cli.ending import last_line, patients_in_words, status_after
 from msseg_jax.configuration.options import Options
 from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.outputs import Outputs
+from msseg_jax.inference.patients import Tally
 from msseg_jax.models.folds import runs_of
-from msseg_jax.models.released import WEIGHTS
+from msseg_jax.models.released import WEIGHTS, released
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.words import count_of
+
+RELEASED = "released"  # what the released weights are called in the first line
+MOST_NAMES = 4  # names of models in that line
 
 
 def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemble, Options]:
@@ -36,15 +44,40 @@ def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemb
         overlap=flags.overlap, threshold=flags.threshold,
         min_lesion_mm3=flags.min_lesion_mm3, batch_size=flags.batch_size, tile=flags.tile,
     )  # fmt: skip
-    if not flags.model:
-        title = first.about.title if first.about else WEIGHTS
-        print(
-            f"no --model given: using the released weights, {title} ({models[0]}); "
-            "for research, not for clinical use"
-        )
-    for member in ensemble.members:
-        print(f"model: {member}")
+    print(_weights_in_words(ensemble, flags.model or [Path(WEIGHTS)]))
     return ensemble, options
+
+
+def _weights_in_words(ensemble: Ensemble, models: list[Path]) -> str:
+    """Return a line that says which networks are used.
+
+    Args:
+      models: as the user gives them.
+    """
+    names = []
+    for model in models:
+        name, file = (RELEASED, released()) if str(model) == WEIGHTS else (str(model), model)
+        title = ensemble.titles.get(file)
+        names.append(f'{name}, "{title}"' if title else name)
+    if len(names) > MOST_NAMES:
+        names = [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
+    networks = count_of(len(ensemble.members), "network")
+    return f"weights: {' + '.join(names)}, {networks}; for research, not for clinical use"
+
+
+def end_folder(tally: Tally, problems: Mapping[str, str], outputs: Outputs, began_s: float) -> int:
+    """List the patients that failed, print the last line, and return the exit status.
+
+    Args:
+      problems: {name: what is wrong} of the folders that could not be used at all.
+    """
+    failures = dict(sorted((dict(problems) | tally.failures).items()))
+    total = len(failures) + len(tally.predicted) + len(tally.done_before)
+    status = status_after(failures, total, "patient")
+    kind, folder = outputs.to_open
+    content = patients_in_words(total, len(failures), len(tally.done_before))
+    print(last_line(f"{kind}s", folder, content, began_s))
+    return status
 
 
 def models_of(flags: argparse.Namespace) -> list[Path]:

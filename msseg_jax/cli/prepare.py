@@ -6,7 +6,7 @@ are installed.
 
 import argparse
 
-from msseg_jax.cli.ending import status_after
+from msseg_jax.cli.ending import last_line, patients_in_words, status_after
 from msseg_jax.cli.requests import request_of
 from msseg_jax.prepare.dataset import prepare_all
 from msseg_jax.prepare.folder import PICTURE
@@ -31,7 +31,8 @@ def prepare_one(flags: argparse.Namespace) -> int:
         prepared = prepare_patient(request, flags.output, flags.overwrite, say)
     name = flags.output.name
     print(table([name], {name: prepared}))
-    print(f"look at {flags.output / PICTURE}")
+    content = f"brain of {prepared.record.brain.ml:.0f} ml"
+    print(last_line("picture", flags.output / PICTURE, content, flags.began_s))
     return 0
 
 
@@ -40,13 +41,19 @@ def prepare_many(flags: argparse.Namespace) -> int:
 
     A patient that fails does not stop the others.
     """
-    scans = find_scans(flags.dataset, "--dataset")
+    scans, problems = find_scans(flags.dataset, "--dataset")
     check_outside(flags.output, flags.dataset, "--output lies in --dataset, among the scans")
     requests = {name: request_of(flags, *paths) for name, paths in scans.items()}
     with sigterm_as_ctrl_c():
         prepared, failures = prepare_all(requests, flags.output, flags.overwrite, flags.jobs or 1)
-    print(table(list(requests), prepared))
-    return status_after(failures, len(requests), "patients")
+    failures = dict(sorted((problems | failures).items()))
+    names = sorted(prepared.keys() | failures.keys())
+    print(table(names, prepared))
+    status = status_after(failures, len(names), "patient")
+    done_before = sum(one.was_there for one in prepared.values())
+    content = patients_in_words(len(names), len(failures), done_before)
+    print(last_line("pictures", flags.output / "*" / PICTURE, content, flags.began_s))
+    return status
 
 
 def table(names: list[str], prepared: dict[str, Prepared]) -> str:

@@ -6,9 +6,10 @@ they are installed.
 
 import argparse
 
-from msseg_jax.cli.ending import status_after
+from msseg_jax.cli.ending import last_line, status_after
 from msseg_jax.simulate.synthetic.writer import SyntheticRequest, write_synthetic
 from msseg_jax.system.interruption import sigterm_as_ctrl_c
+from msseg_jax.system.words import count_of
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -35,4 +36,7 @@ def run(flags: argparse.Namespace) -> int:
             f"{record['patient']}  {record['new_lesions']} new  {volumes}{' mm3' * bool(volumes)}"
         )
     scans = len({record["source"] for record in records}) + len(failures)
-    return status_after(failures, scans, "scans")
+    status = status_after(failures, scans, "scan")
+    content = count_of(len(records), "pair")
+    print(last_line("pairs", flags.output, content, flags.began_s))
+    return status

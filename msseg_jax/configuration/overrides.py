@@ -26,12 +26,17 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         a field to None, if that is a possible value of the field.
 
     Raises:
-      InputError: a field does not exist, or a value does not have the type of its field.
+      InputError: a field does not exist or is given twice, or a value does not have the type of
+        its field.
     """
     nones, arguments = [], [""]
+    fields: set[str] = set()
     for argument in overrides:
         check_utf8(argument)
         named = _find_field(argument)
+        if named and named[0] in fields:
+            raise InputError(f"config.{named[0]} is given twice; expected one value. Give it once.")
+        fields |= {named[0]} if named else set()
         if named and argument.endswith("=None") and NoneType in get_args(named[1].annotation):
             nones.append(named[0])  # absl would parse it as the text 'None'
         else:

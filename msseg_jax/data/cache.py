@@ -40,6 +40,7 @@ from msseg_jax.system.atomic import whole_folder, write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.system.processes import for_each
+from msseg_jax.system.words import count_of
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair, read_pair
 
@@ -146,7 +147,7 @@ def measure(
         fewer = " If there is only a consensus, use --config.model.targets=1." * (targets > 1)
         lines = [line for problem in problems for line in str(problem).split("\n")]
         raise InputError(
-            f"{len(problems)} of {len(patients)} patients cannot be used:\n"
+            f"{len(problems)} of {count_of(len(patients), 'patient')} cannot be used:\n"
             + "\n".join(lines)
             + "\nEvery patient must be complete, with as many reference maps as "
             f"config.model.targets ({targets}). Repair these patients, or move their folders "
@@ -170,8 +171,8 @@ def build(
         needed = sum(_entry_bytes(measures[k], len(patients[k].targets)) for k in missing)
         free = shutil.disk_usage(cache).free
         need = (
-            f"{cache}: preprocessing {len(missing)} patients needs {needed / 2**30:.2f} GiB of "
-            "disk space"
+            f"{cache}: preprocessing {count_of(len(missing), 'patient')} needs "
+            f"{needed / 2**30:.2f} GiB of disk space"
         )
         if needed > free:
             raise InputError(

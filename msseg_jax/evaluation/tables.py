@@ -11,6 +11,7 @@ from msseg_jax.evaluation.cohort import CONFIDENCE, Evaluation, format_number, s
 from msseg_jax.evaluation.raters import WITH
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.text_table import text_table
+from msseg_jax.system.words import count_of
 
 # ---------------------------------------------------------------------------- files and text
 
@@ -73,8 +74,8 @@ def format_table(evaluation: Evaluation) -> str:
     share = f" ({100 * found / total:.0f} %)" if total else ""
     dice = format_number(table.loc[table["group"] == WITH, "Dice"].mean(), 3)
     total_line = (
-        f"{found} of {total} new lesions found{share}, {false} false; mean Dice of patients "
-        f"with new lesions {dice}"
+        f"{found} of {count_of(total, 'new lesion')} found{share}, {false} false; mean Dice "
+        f"of patients with new lesions {dice}"
     )
     return text_table(rows, "<>>>>>>>") + "\n" + total_line
 

@@ -9,6 +9,7 @@ prediction   read one pair and find its new lesions
 scans        the same for scans: prepare them first, and resample the result to the scanner's grid
 outputs      paths of the results
 report       the HTML report of a prediction
+record       what the results of a patient were made from, as a file next to its mask
 results      write a prediction to files, and describe it as text
 patients     predict many pairs, one after the other
 """

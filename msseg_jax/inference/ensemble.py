@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from msseg_jax.data.quality import Quality, assess
 from msseg_jax.inference.forward import Progress, no_bar
 from msseg_jax.inference.predictor import Predictor
 from msseg_jax.models.agreed_options import agreed_options
+from msseg_jax.models.model_file import is_model_file
+from msseg_jax.models.network_digest import network_digest
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair
@@ -38,9 +41,18 @@ class Ensemble:
         Args:
           models: folders of runs, and model files.
         """
-        self.members = [
-            Predictor(network) for model in models for network in trained_networks(model)
-        ]
+        self.members: list[Predictor] = []
+        self.titles: dict[Path, str] = {}  # names and versions of the model files
+        for model in map(Path, models):
+            networks = trained_networks(model)
+            self.members += map(Predictor, networks)
+            if is_model_file(model) and networks[0].about:
+                self.titles[model] = networks[0].about.title
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """A digest of each member; see `network_digest`."""
+        return [network_digest(member.network) for member in self.members]
 
     def options(self, **given: float | None) -> Options:
         """Return the options of the members, updated with those given; see `agreed_options`."""

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from msseg_jax.configuration.options import Options
+from msseg_jax.system.words import count_of
 from msseg_jax.volumes.lesions import describe_lesions, number_lesions, voxel_mm3
 from msseg_jax.volumes.volume import Volume
 
@@ -32,10 +33,18 @@ class NewLesions:
             self.labels, self.like.affine, self.like.spacing_mm, self.probability
         )
 
+    @property
+    def count(self) -> int:
+        """The number of lesions."""
+        return int(self.labels.max(initial=0))
+
+    @property
+    def volume_mm3(self) -> float:
+        """The volume of all lesions."""
+        return float(self.mask.sum() * voxel_mm3(self.like.spacing_mm))
+
     def __str__(self) -> str:
-        count = int(self.labels.max(initial=0))
-        total_mm3 = self.mask.sum() * voxel_mm3(self.like.spacing_mm)
-        return f"{count} new lesion{'' if count == 1 else 's'}, {total_mm3:.0f} mm3"
+        return f"{count_of(self.count, 'new lesion')}, {self.volume_mm3:.0f} mm3"
 
 
 def find_new_lesions(

@@ -23,15 +23,21 @@ class Outputs:
     in_middle: Path | None = None  # mask on the pair's grid, if `mask` is on a scanner's
 
     @property
-    def paths(self) -> list[Path]:
-        """The paths that are not None."""
-        paths = (self.mask, self.probability, self.report, self.uncertainty, self.in_middle)
-        return [path for path in paths if path is not None]
+    def by_kind(self) -> dict[str, Path]:
+        """The paths that are not None, by the name of their field."""
+        names = ("mask", "probability", "report", "uncertainty", "in_middle")
+        found = {name: getattr(self, name) for name in names}
+        return {name: path for name, path in found.items() if path is not None}
 
     @property
-    def are_there(self) -> bool:
-        """True if all these files exist."""
-        return all(path.is_file() for path in self.paths)
+    def paths(self) -> list[Path]:
+        """The paths that are not None."""
+        return list(self.by_kind.values())
+
+    @property
+    def to_open(self) -> tuple[str, Path]:
+        """What a user opens first, and its path: the report if there is one, or else the mask."""
+        return ("mask", self.mask) if self.report is None else ("report", self.report)
 
     def of(self, patient: str) -> "Outputs":
         """Return the paths of the files of one patient in these folders."""
@@ -61,7 +67,7 @@ def check_places(outputs: Outputs, prepared: Path | None) -> None:
     for path in outputs.paths:
         if prepared is not None:
             problem = (
-                f"lies in {prepared}, the folder of --prepare, which is only for prepared pairs"
+                f"lies in {prepared}, the folder of the prepared pair, in which nothing else may be"
             )
             check_outside(path, prepared, problem)
 
@@ -75,8 +81,8 @@ def check_files(outputs: Outputs, inputs: Iterable[Path], prepared: Path | None)
       prepared: the folder to create for the pair if it is prepared from scans, or None.
     """
     places = [path.resolve() for path in inputs]
+    check_writable(outputs)
     for output in outputs.paths:
-        check_output(output, (".html",) if output is outputs.report else SUFFIXES)
         if output.resolve() in places:
             raise InputError(
                 f"{output}: is an input, so it cannot be an output. Choose another output."
@@ -85,6 +91,12 @@ def check_files(outputs: Outputs, inputs: Iterable[Path], prepared: Path | None)
         if prepared is not None:
             problem = f"is an input, but lies in {prepared}, the folder that --prepare creates"
             check_outside(path, prepared, problem)
+
+
+def check_writable(outputs: Outputs) -> None:
+    """Raise InputError if a file cannot be written, for example because its name is too long."""
+    for path in outputs.paths:
+        check_output(path, (".html",) if path is outputs.report else SUFFIXES)
 
 
 def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None:

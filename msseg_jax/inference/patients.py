@@ -1,16 +1,39 @@
 """Predict many patients, one after the other."""
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from msseg_jax.configuration.options import Options
 from msseg_jax.inference.ensemble import Ensemble
-from msseg_jax.inference.outputs import Outputs
-from msseg_jax.inference.prediction import predict
-from msseg_jax.inference.results import describe_results, write_results
+from msseg_jax.inference.outputs import Outputs, check_writable
+from msseg_jax.inference.prediction import Prediction, predict
+from msseg_jax.inference.record import (
+    PredictionRecord,
+    earlier_record,
+    finished_record,
+    is_done,
+    new_record,
+    record_file,
+    write_record,
+)
+from msseg_jax.inference.results import describe_pair, what_to_open, write_results
 from msseg_jax.system.failures import continuing_after
 from msseg_jax.volumes.layout import Patient
+
+T = TypeVar("T")
+
+
+@dataclass
+class Tally:
+    """What became of the patients of a folder."""
+
+    predicted: list[str] = field(default_factory=list)
+    done_before: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)  # {patient: error message}
 
 
 def predict_patients(
@@ -19,7 +42,7 @@ def predict_patients(
     options: Options,
     outputs: Outputs,
     overwrite: bool = False,
-) -> dict[str, str]:
+) -> Tally:
     """Predict each pair and write its results to folders. Continue if one fails.
 
     Args:
@@ -28,40 +51,68 @@ def predict_patients(
       options: options of the prediction.
       outputs: folders for the results.
       overwrite: predict patients again if their results exist.
-
-    Returns:
-      {patient: error message} of the patients that failed.
     """
-    by_name = {patient.name: patient for patient in patients}
 
-    def write(name: str) -> str:
-        files = outputs.of(name)
-        if files.are_there and not overwrite:
-            return done_before(files)
-        prediction = predict(ensemble, by_name[name], options)
-        write_results(prediction, files)
-        return describe_results(prediction, files)
+    def work(patient: Patient, files: Outputs) -> "Task":
+        record = new_record(ensemble, options, patient, files)
+        return Task(record, lambda: predict(ensemble, patient, options))
 
-    return for_each_patient(by_name, write)
+    tasks = {patient.name: patient for patient in patients}
+    return predict_each(tasks, outputs, work, overwrite)
 
 
-def done_before(files: Outputs) -> str:
-    """Return the message about a patient that is skipped, because all results exist."""
-    return f"{files.mask}: done before, skipped (use --overwrite to predict again)"
+@dataclass(frozen=True)
+class Task:
+    """A patient that is ready to be predicted."""
+
+    record: PredictionRecord  # what the results will depend on
+    predict: Callable[[], Prediction]
 
 
-def for_each_patient(names: Iterable[str], work: Callable[[str], str]) -> dict[str, str]:
-    """Call a function for each patient and print its result. Continue if it fails for a patient.
+def predict_each(
+    items: Mapping[str, T],
+    outputs: Outputs,
+    begin: Callable[[T, Outputs], Task],
+    overwrite: bool,
+) -> Tally:
+    """Predict patients that are not done yet, write their results, and print a line for each.
+
+    Continue if a patient fails.
 
     Args:
-      names: names of the patients.
-      work: takes the name of a patient, and returns the text to print.
-
-    Returns:
-      {patient: error message} of the patients that failed.
+      items: {patient: what `begin` takes}.
+      outputs: folders for the results.
+      begin: takes an item and the paths of its results. It does what comes before the prediction.
+      overwrite: predict patients again if their results exist.
     """
-    failures: dict[str, str] = {}
-    for name in tqdm(list(names), "patients", disable=None, leave=False):
-        with continuing_after(name, failures):
-            tqdm.write(work(name))
-    return failures
+    tally = Tally()
+    for name in tqdm(items, "patients", disable=None, leave=False):
+        with continuing_after(name, tally.failures):
+            began_s = time.perf_counter()
+            files = outputs.of(name)
+            check_writable(files)
+            task = begin(items[name], files)
+            record_path = record_file(files.mask)
+            earlier, now = earlier_record(record_path, replace=overwrite), task.record
+            if not overwrite and is_done(now, earlier, files):
+                assert earlier is not None
+                text = what_to_open(
+                    files, earlier.lesions or 0, earlier.volume_mm3 or 0, "done before"
+                )
+                done = tally.done_before
+            else:
+                prediction = task.predict()
+                if earlier is not None and earlier.finished and not earlier.changes(now):
+                    # Results that are not asked for this time are still right.
+                    now = now.model_copy(update={"outputs": earlier.outputs | now.outputs})
+                # The record is there before the results, so that a later run can tell results of
+                # a killed run from files that this program did not write.
+                write_record(record_path, now)
+                write_results(prediction, files)
+                seconds = time.perf_counter() - began_s
+                write_record(record_path, finished_record(now, prediction, seconds))
+                text = describe_pair(prediction, files, seconds)
+                done = tally.predicted
+            tqdm.write(text)
+            done.append(name)
+    return tally

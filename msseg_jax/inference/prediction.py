@@ -1,7 +1,6 @@
 """Read one pair and find its new lesions."""
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,6 @@ class Prediction:
     segmentation: Segmentation
     found: NewLesions  # on the grid of the pair
     warnings: list[str]  # for the reader of the result
-    began_s: float  # s, time.perf_counter() at the start
     on_scanner: OnScanner | None = None
 
     @property
@@ -57,9 +55,7 @@ def predict(
     Raises:
       InputError: the pair cannot be used.
     """
-    began_s = time.perf_counter()
-    prediction = predict_pair(ensemble, patient, read_pair(patient), options, progress)
-    return replace(prediction, began_s=began_s)
+    return predict_pair(ensemble, patient, read_pair(patient), options, progress)
 
 
 def predict_pair(
@@ -78,10 +74,9 @@ def predict_pair(
     Raises:
       InputError: the pair cannot be used.
     """
-    began_s = time.perf_counter()
     segmentation = ensemble.segment(patient, pair, options, progress)
     found = find_new_lesions(
         segmentation.probability, segmentation.disagreement, options, pair.time01
     )
     warnings = segmentation.quality.warnings()
-    return Prediction(patient, pair, ensemble, options, segmentation, found, warnings, began_s)
+    return Prediction(patient, pair, ensemble, options, segmentation, found, warnings)

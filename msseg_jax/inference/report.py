@@ -64,6 +64,7 @@ def _facts(prediction: Prediction) -> list[Fact]:
         ("first visit", str(patient.time01)),
         ("second visit", str(patient.time02)),
         ("brain mask", f"{mask} ({quality.brain_ml:.0f} ml)"),
+        *_not_searched(prediction),
         (
             "displacement of the visits",
             f"{alignment.displacement_mm:.1f} mm, correlation of edges {alignment.correlation:.2f}",
@@ -78,6 +79,15 @@ def _facts(prediction: Prediction) -> list[Fact]:
         ("threshold", f"probability above {options.threshold:g}"),
         ("smallest lesion", f"{options.min_lesion_mm3:g} mm3"),
         ("tiles", f"side {side}, overlap {options.overlap} voxels"),
+    ]
+
+
+def _not_searched(prediction: Prediction) -> list[Fact]:
+    """Return the volumes of the brain that a visit lacks, if there are any."""
+    return [
+        (f"no data in the {visit} visit", f"{volume_ml:.1f} ml of the brain, not searched")
+        for visit, volume_ml in zip(("first", "second"), prediction.pair.empty_ml, strict=True)
+        if volume_ml > 0
     ]
 
 

@@ -1,11 +1,20 @@
 """Write a prediction to files, and describe it as text."""
 
-import time
-
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
+from msseg_jax.inference.record import forget_record
 from msseg_jax.inference.report import write_report
+from msseg_jax.system.words import count_of, duration
 from msseg_jax.volumes.nifti import write_volume
+
+
+def write_pair(prediction: Prediction, outputs: Outputs) -> None:
+    """Write the requested files of a single pair.
+
+    If there is a record of the earlier mask, it is deleted, because it does not describe this one.
+    """
+    forget_record(outputs.mask)
+    write_results(prediction, outputs)
 
 
 def write_results(prediction: Prediction, outputs: Outputs) -> None:
@@ -22,10 +31,18 @@ def write_results(prediction: Prediction, outputs: Outputs) -> None:
     write_volume(outputs.mask, delivered.mask, delivered.like)
 
 
-def describe_results(prediction: Prediction, outputs: Outputs) -> str:
-    """Return a summary of the new lesions, and the warnings, with one line for each."""
-    seconds = time.perf_counter() - prediction.began_s
-    lines = [f"{outputs.mask}: {prediction.delivered}, in {seconds:.1f} s"]
-    if outputs.in_middle is not None:
-        lines.append(f"{outputs.in_middle}: {prediction.found}")
-    return "\n".join([*lines, *(f"  warning: {warning}" for warning in prediction.warnings)])
+def describe_pair(prediction: Prediction, outputs: Outputs, seconds: float) -> str:
+    """Return the warnings, and then a line about the result; see `what_to_open`."""
+    delivered = prediction.delivered
+    line = what_to_open(outputs, delivered.count, delivered.volume_mm3, duration(seconds))
+    return "\n".join([*(f"warning: {warning}" for warning in prediction.warnings), line])
+
+
+def what_to_open(outputs: Outputs, lesions: int, volume_mm3: float, ending: str) -> str:
+    """Return a line such as 'report: new.html (4 lesions, 2405 mm3), 73 s'.
+
+    Args:
+      ending: the duration, or another remark.
+    """
+    kind, path = outputs.to_open
+    return f"{kind}: {path} ({count_of(lesions, 'lesion')}, {volume_mm3:.0f} mm3), {ending}"

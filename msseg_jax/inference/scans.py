@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from msseg_jax.configuration.options import Options
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, Quality
@@ -16,9 +15,9 @@ from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.forward import Progress, no_bar
 from msseg_jax.inference.new_lesions import find_new_lesions
 from msseg_jax.inference.outputs import Outputs
-from msseg_jax.inference.patients import done_before, for_each_patient
+from msseg_jax.inference.patients import Tally, Task, predict_each
 from msseg_jax.inference.prediction import OnScanner, Prediction, predict
-from msseg_jax.inference.results import describe_results, write_results
+from msseg_jax.inference.record import new_record
 from msseg_jax.prepare.patient import prepare_patient
 from msseg_jax.prepare.record import PairRecord
 from msseg_jax.prepare.request import Request
@@ -35,6 +34,7 @@ class ScanPair:
     request: Request
     folder: Path  # folder of the prepared pair
     record: PairRecord  # record of the preparation
+    was_there: bool = False  # if True, an earlier run prepared it
 
 
 def prepare_pair(
@@ -43,7 +43,7 @@ def prepare_pair(
     overwrite: bool = False,
     say: Callable[[str], None] = lambda step: None,
 ) -> ScanPair:
-    """Prepare a pair in a folder, unless this was done before, and print the folder.
+    """Prepare a pair in a folder, unless this was done before.
 
     Args:
       request: the scans, and how to prepare them.
@@ -55,8 +55,7 @@ def prepare_pair(
       InputError: the scans cannot be prepared. Nothing is written.
     """
     prepared = prepare_patient(request, folder, overwrite, say)
-    tqdm.write(f"prepared{' before' if prepared.was_there else ''}: {folder}")
-    return ScanPair(request, folder, prepared.record)
+    return ScanPair(request, folder, prepared.record, prepared.was_there)
 
 
 def predict_scan_pair(
@@ -76,7 +75,7 @@ def predict_scan_pairs(
     options: Options,
     outputs: Outputs,
     overwrite: bool = False,
-) -> dict[str, str]:
+) -> Tally:
     """Prepare and predict each pair, and write its results to folders. Continue if one fails.
 
     Args:
@@ -85,22 +84,16 @@ def predict_scan_pairs(
       options: options of the prediction.
       outputs: folders for the results.
       overwrite: prepare pairs and predict patients again if this was done before.
-
-    Returns:
-      {patient: error message} of the patients that failed.
     """
-    by_name = {folder.name: (request, folder) for request, folder in requests}
 
-    def write(name: str) -> str:
-        scans = prepare_pair(*by_name[name], overwrite)
-        files = outputs.of(name)
-        if files.are_there and not overwrite:
-            return done_before(files)
-        prediction = predict_scan_pair(ensemble, scans, options)
-        write_results(prediction, files)
-        return describe_results(prediction, files)
+    def begin(item: tuple[Request, Path], files: Outputs) -> Task:
+        scans = prepare_pair(*item, overwrite)
+        patient = patient_in(scans.folder)
+        record = new_record(ensemble, options, patient, files, scans.record.asked_for)
+        return Task(record, lambda: predict_scan_pair(ensemble, scans, options))
 
-    return for_each_patient(by_name, write)
+    items = {folder.name: (request, folder) for request, folder in requests}
+    return predict_each(items, outputs, begin, overwrite)
 
 
 def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid) -> Prediction:
@@ -137,4 +130,5 @@ def warnings_of(record: PairRecord, quality: Quality) -> list[str]:
     # Preparation and prediction both measure how far the visits are apart. If that is too far, the
     # warning of the preparation is more specific, so that of the prediction is left out.
     is_reported = record.registration.apart_mm > MOST_DISPLACEMENT_MM
-    return [*record.warnings, *quality.warnings(apart=not is_reported)]
+    # Both find the same parts without data, and other faults of the files. Each is said once.
+    return list(dict.fromkeys([*record.warnings, *quality.warnings(apart=not is_reported)]))

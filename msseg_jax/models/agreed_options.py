@@ -34,9 +34,9 @@ def agreed_options(
             own, other = getattr(first, name), getattr(own_options(network), name)
             if name not in chosen and own != other:
                 raise InputError(
-                    f"--{name}: {networks[0].source} has {own:g}, {network.source} has "
+                    f"{name}: {networks[0].source} has {own:g}, {network.source} has "
                     f"{other:g}. Expected one value, because it applies to the mean of their "
-                    f"probabilities. Give --{name}."
+                    f"probabilities. Give a value for {name}."
                 )
     options = Options.of(first.model_dump() | chosen, "options")
     for network in networks:
@@ -50,11 +50,11 @@ def _check_tiles(network: TrainedNetwork, options: Options) -> None:
     multiple = network.config.model.side_multiple
     if options.tile is not None and (options.tile < side or options.tile % multiple):
         raise InputError(
-            f"--tile is {options.tile}; expected {side} (the model's patch size) or more, and a "
+            f"tile is {options.tile}; expected {side} (the model's patch size) or more, and a "
             f"multiple of {multiple}, for {network.source}"
         )
     if options.overlap >= side:
         raise InputError(
-            f"--overlap is {options.overlap}; expected 0 to {side - 1} voxels, less than the patch "
+            f"overlap is {options.overlap}; expected 0 to {side - 1} voxels, less than the patch "
             f"size of {network.source}"
         )

@@ -108,5 +108,5 @@ def runs_of(models: Sequence[Path], patient: str | None = None) -> list[Path]:
     places = [run.resolve() for run in runs]
     for run, place in zip(runs, places, strict=True):
         if places.count(place) > 1:
-            raise InputError(f"--model: {run} is given twice. Give each model only once.")
+            raise InputError(f"{run}: this model is given twice. Give each model only once.")
     return runs

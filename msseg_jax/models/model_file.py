@@ -216,9 +216,7 @@ def read_model_file(path: Path | str) -> ModelFile:
             f"cross-validation, export it: `msseg export --model={path} --output=FILE{SUFFIX}`."
         )
     if not path.is_file():
-        raise InputError(
-            f"{path}: no such file; {_EXPECTED}. Check --model, --show or config.init."
-        )
+        raise InputError(f"{path}: no such file; {_EXPECTED}. Check the path.")
     try:
         with safe_open(path, framework="numpy") as file:
             document = _document(path, file.metadata())

@@ -3,6 +3,8 @@
 FOLDER/flair_time01_on_middle_space.nii.gz   first visit, bias-corrected
        flair_time02_on_middle_space.nii.gz   second visit, bias-corrected
        brain_mask.nii.gz                     union of both visits' masks, where both have data
+       no_data.nii.gz                        where only the first (1) or second visit (2) has no
+                                             data inside the brain; only if there is such a part
        transforms/middle_to_time01.txt       ITK transforms; the first two map points of the middle
                   middle_to_time02.txt       space to points of a scan, in the direction that
                   time01_to_time02.txt       sitk.Resample(scan, middle, transform) expects
@@ -16,13 +18,13 @@ from typing import Any
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes.layout import BRAIN_MASK, TIME01, TIME02
+from msseg_jax.volumes.layout import BRAIN_MASK, NO_DATA, TIME01, TIME02
 
 RECORD = "prepare.json"
 PICTURE = "prepare.png"
 TRANSFORMS = "transforms"
-FILES = {TIME01, TIME02, BRAIN_MASK, TRANSFORMS, RECORD, PICTURE}
-FORMAT = 3  # version of the record; increase it when the same input would give another output
+FILES = {TIME01, TIME02, BRAIN_MASK, NO_DATA, TRANSFORMS, RECORD, PICTURE}
+FORMAT = 4  # version of the record; increase it when the same input would give another output
 
 
 def what_was_asked_for(request: Request, scans: tuple[Scan, Scan]) -> dict[str, Any]:

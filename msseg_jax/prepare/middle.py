@@ -30,6 +30,7 @@ class Middle:
     brain: sitk.Image  # uint8, union of both brain masks, limited to where both visits have data
     unseen_ml: float  # volume of brain that only one visit has in its field of view
     empty_ml: tuple[float, float]  # volume of brain in view where only this visit has no data
+    no_data: sitk.Image  # uint8, these parts: 1 for the first visit, 2 for the second
     to_visits: tuple[sitk.Transform, sitk.Transform]  # from the middle space to each visit
 
 
@@ -57,7 +58,8 @@ def bring_to_middle(registered: Registered) -> Middle:
     empty = _empty_regions(brain, images, (first, second), to_visits)
     brain = brain & (empty[0] == 0) & (empty[1] == 0)
     empty_ml = volume_ml(empty[0]), volume_ml(empty[1])
-    return Middle(images, brain, unseen_ml, empty_ml, to_visits)
+    no_data = empty[0] + 2 * empty[1]
+    return Middle(images, brain, unseen_ml, empty_ml, no_data, to_visits)
 
 
 def _brain_on(

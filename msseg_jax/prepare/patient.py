@@ -44,7 +44,7 @@ from msseg_jax.prepare.visits import Registered, check_volume, register_visits
 from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_outside, check_there
-from msseg_jax.volumes.layout import BRAIN_MASK, TIME01, TIME02
+from msseg_jax.volumes.layout import BRAIN_MASK, NO_DATA, TIME01, TIME02
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def prepare_patient(
             return Prepared(folder, with_facts(record, facts, contradictions), was_there=True)
         raise InputError(
             f"{folder}: holds a pair that was prepared from other scans or with other options; "
-            "expected a separate folder for each pair. Choose another folder, or use --overwrite."
+            "expected a separate folder for each pair. Choose another folder, or replace the pair "
+            "(--overwrite, in Python overwrite=True)."
         )
     with whole_folder(folder, replace=True) as new:
         middle, title, fields = _register_in(new, folder.name, request, words, scans, clock)
@@ -193,6 +194,8 @@ def _correct_in(folder: Path, title: str, middle: Middle, clock: Stopwatch) -> t
         write_image(folder / TIME01, first, np.int16)
         write_image(folder / TIME02, second, np.int16)
         write_image(folder / BRAIN_MASK, middle.brain, np.uint8)
+        if any(middle.empty_ml):
+            write_image(folder / NO_DATA, middle.no_data, np.uint8)
         draw_pair(folder / PICTURE, title, (first, second), middle.brain)
     return first_range, second_range
 

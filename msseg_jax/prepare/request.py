@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_folder, has_suffix
+from msseg_jax.volumes.layout import patient_folders, unreadable
 from msseg_jax.volumes.names import READABLE
 
 VISITS = ("time01", "time02")
@@ -25,37 +26,48 @@ class Request:
     allow_reversed: bool = False  # accept a first visit that is later than the second
 
 
-def find_scans(root: Path, flag: str = "root") -> dict[str, tuple[Path, Path]]:
-    """Find both scans of each patient in a folder, by the name of the patient.
+def find_scans(
+    root: Path, flag: str = "root"
+) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
+    """Find both scans of each patient in a folder.
 
     Args:
       flag: the flag that gives `root`, for messages.
 
+    Returns:
+      {patient: both scans}, and {patient: what is wrong} for folders that do not hold exactly two
+      scans.
+
     Raises:
-      InputError: The folder does not exist, contains no patients, or a patient does not have
-        exactly two scans. One message lists all problems.
+      InputError: The folder does not exist, or contains no patient with two scans. The message
+        lists all problems.
     """
     check_folder(flag, root, SCANS)
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not folders:
+    folders, problems = patient_folders(root)
+    if not folders and not problems:
         raise InputError(
             f"{root}: contains no patient folder; expected, for example, <patient>/time01.nii.gz "
             "and <patient>/time02.nii.gz."
         )
-    problems: list[str] = []
     scans = {}
     for folder in folders:
-        first, second = (_scans_of(folder, visit) for visit in VISITS)
-        if len(first) == len(second) == 1:
-            scans[folder.name] = (first[0], second[0])
-        problems += [
-            _describe_problem(folder, visit, paths)
-            for visit, paths in zip(VISITS, (first, second), strict=True)
-            if len(paths) != 1
-        ]
-    if problems:
-        raise InputError("\n".join(problems))
-    return scans
+        try:
+            found = {visit: _scans_of(folder, visit) for visit in VISITS}
+            wrong = [
+                _describe_problem(folder, visit, paths)
+                for visit, paths in found.items()
+                if len(paths) != 1
+            ]
+        except OSError as error:
+            wrong = [unreadable(folder, error)]
+        if wrong:
+            problems[folder.name] = "\n".join(wrong)
+        else:
+            first, second = (found[visit][0] for visit in VISITS)
+            scans[folder.name] = (first, second)
+    if not scans:
+        raise InputError("\n".join(problems.values()))
+    return scans, problems
 
 
 def _scans_of(folder: Path, visit: str) -> list[Path]:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msseg_jax.evaluation.raters import PREDICTION, REFERENCE
+from msseg_jax.system.words import count_of
 
 # Colours of Okabe and Ito, which colour-blind people can distinguish. The style sheet uses the
 # same palette. These are its darker colours, for a white background. Both use orange for the
@@ -71,7 +72,7 @@ def threshold_curve(curve: pd.DataFrame, scores: pd.DataFrame) -> str:
         )  # fmt: skip
     axes.set(
         ylim=(0, 1.03), xlabel="false lesions per patient", ylabel="new lesions detected",
-        title=f"Sensitivity against false lesions\n{patients} of {everyone} patients",
+        title=f"Sensitivity against false lesions\n{patients} of {count_of(everyone, 'patient')}",
     )  # fmt: skip
     axes.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)

@@ -33,4 +33,6 @@ def write_page(path: Path, template: str, **content: object) -> None:
         version=__version__,
         **content,
     )
-    write_beside(path, lambda file: file.write_text(html, encoding="utf-8"))
+    # On Linux, a file name may hold bytes that are no text.
+    encoded = html.encode("utf-8", errors="backslashreplace")
+    write_beside(path, lambda file: file.write_bytes(encoded))

@@ -7,7 +7,8 @@ from nibabel.affines import apply_affine
 
 from msseg_jax.report.slices import PageSlice, lesion_name, make_slices
 from msseg_jax.report.view import AxialView
-from msseg_jax.volumes.lesions import CENTRE
+from msseg_jax.volumes.coverage import empty_warnings
+from msseg_jax.volumes.lesions import CENTRE, voxel_mm3
 from msseg_jax.volumes.pair import Pair
 
 MIDLINE_MM = 5.0  # points nearer to the middle of the brain mask are neither left nor right
@@ -26,6 +27,41 @@ class PatientSection:
     slices: tuple[PageSlice, ...] = ()
     lesions: tuple[dict, ...] = ()  # rows of `ShownLesions` with name, kind, side and slice
     tilt_degrees: float = 0.0  # angle between the axes of the grid and the scanner
+    no_data: "NoData | None" = None  # the part of the brain that one visit lacks
+
+
+@dataclass(frozen=True)
+class NoData:
+    """The size of the part of the brain that one visit lacks. Lesions are not searched there."""
+
+    by_visit_ml: tuple[float, float]  # without data in the first, and in the second visit
+    brain_ml: float  # the whole brain, with this part
+
+    @property
+    def ml(self) -> float:
+        """Volume of the whole part."""
+        return sum(self.by_visit_ml)
+
+    @property
+    def percent(self) -> float:
+        """Share of the brain."""
+        return 100 * self.ml / self.brain_ml
+
+    @property
+    def where(self) -> str:
+        """Which visit has no data, in words."""
+        first_ml, second_ml = self.by_visit_ml
+        if first_ml and second_ml:
+            return (
+                f"the first visit has no data in {first_ml:.0f} ml, and the second visit in "
+                f"{second_ml:.0f} ml"
+            )
+        return f"the {'first' if first_ml else 'second'} visit has no data there"
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings about this part, which the page replaces by a fuller text."""
+        return empty_warnings(self.by_visit_ml)
 
 
 @dataclass(frozen=True)
@@ -49,7 +85,8 @@ def add_pictures(
     affine, brain = pair.time01.affine, pair.brain
     view = AxialView.of(affine, brain.shape)
     labels = {kind: shown.labels for kind, shown in lesions.items()}
-    slices, shown_in = make_slices(view, (pair.time01.array, pair.time02.array), brain, labels)
+    visits = pair.time01.array, pair.time02.array
+    slices, shown_in = make_slices(view, visits, brain, labels, pair.no_data)
     middle = apply_affine(affine, np.argwhere(brain).mean(axis=0))
     # The horizontal direction of the pictures, so that the stated side matches the pictures on an
     # oblique grid, too.
@@ -66,8 +103,17 @@ def add_pictures(
         for row, centre in zip(shown.rows, _centres_of(shown), strict=True)
     ]
     return replace(
-        section, slices=tuple(slices), lesions=tuple(table), tilt_degrees=view.tilt_degrees
-    )
+        section, slices=tuple(slices), lesions=tuple(table), tilt_degrees=view.tilt_degrees,
+        no_data=_no_data(pair),
+    )  # fmt: skip
+
+
+def _no_data(pair: Pair) -> NoData | None:
+    """Return the size of the part of the brain that one visit lacks, if there is such a part."""
+    if pair.no_data is None:
+        return None
+    searched_ml = float(pair.brain.sum() * voxel_mm3(pair.time01.spacing_mm) / 1000)
+    return NoData(pair.empty_ml, searched_ml + sum(pair.empty_ml))
 
 
 def _centres_of(shown: ShownLesions) -> np.ndarray:

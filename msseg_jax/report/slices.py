@@ -38,6 +38,9 @@ class PageSlice:
     pixels: tuple[int, int]  # columns and rows
     pixel_mm: tuple[float, float]  # width and height of a pixel
     outlines: tuple[LesionOutline, ...]
+    # SVG paths of the part of the brain that one visit lacks: its area in mm, and its outline in
+    # pixels. None if the slice has no such part.
+    no_data: tuple[str, str] | None = None
 
     @property
     def size_mm(self) -> tuple[float, float]:
@@ -50,21 +53,33 @@ def make_slices(
     visits: tuple[np.ndarray, np.ndarray],
     brain: np.ndarray,
     lesions: dict[str, np.ndarray],
+    no_data: np.ndarray | None = None,
 ) -> tuple[list[PageSlice], dict[str, int]]:
     """Draw the slices of a pair that show its lesions, from the highest to the lowest.
+
+    If a part of the brain has no data at a visit, a slice shows it, too.
 
     Args:
       visits: the images of the first and the second visit, (D, H, W) each.
       brain: (D, H, W) bool.
       lesions: {'reference' or 'prediction': numbered lesions, (D, H, W) int}.
+      no_data: (D, H, W), the code of the visit in the part of the brain that it lacks, and 0
+        elsewhere; None if no visit lacks a part.
 
     Returns:
       The slices, and {name of a lesion: number of the slice that shows it best}.
     """
     brain = view(brain)
     labels = {kind: view(array) for kind, array in lesions.items()}
+    codes = np.zeros(brain.shape, np.uint8) if no_data is None else view(no_data)
+    lacking = codes > 0
     chosen, shown_in = choose_slices(labels, brain)
-    box = _with_margin(bounding_box(brain | np.any([a > 0 for a in labels.values()], axis=0)), view)
+    for code in np.unique(codes[lacking]):
+        areas = (codes == code).sum(axis=(1, 2))
+        if not any(areas[number] >= SHOWN_SHARE * areas.max() for number in chosen):
+            chosen.add(int(areas.argmax()))
+    everything = brain | lacking | np.any([array > 0 for array in labels.values()], axis=0)
+    box = _with_margin(bounding_box(everything), view)
     viewed = [view(visit) for visit in visits]
     windows = [np.percentile(visit[brain], WINDOW) for visit in viewed]
     row_mm, column_mm = view.pixel_mm
@@ -79,11 +94,13 @@ def make_slices(
             for kind, array in labels.items()
             for outline in _outlines(kind, array[number][box[1:]])
         ]
+        part = lacking[number][box[1:]]
         rows, columns = first.shape
         slices.append(
             PageSlice(
                 number + 1, view.height_mm(number), (_jpeg(first), _jpeg(second)),
                 (columns, rows), (column_mm, row_mm), tuple(outlines),
+                (area_path(part, (column_mm, row_mm)), outline_path(part)) if part.any() else None,
             )
         )  # fmt: skip
     return slices, {name: number + 1 for name, number in shown_in.items()}
@@ -135,6 +152,21 @@ def outline_path(mask: np.ndarray) -> str:
     return "".join(
         f"M{left} {top}H{right}" if top == bottom else f"M{left} {top}V{bottom}"
         for left, top, right, bottom in outline_edges(mask)
+    )
+
+
+def area_path(mask: np.ndarray, pixel_mm: tuple[float, float]) -> str:
+    """Return the area of a mask (rows, columns) as an SVG path in mm: a box for each run of pixels.
+
+    Args:
+      pixel_mm: width and height of a pixel.
+    """
+    width_mm, height_mm = pixel_mm
+    return "".join(
+        f"M{start * width_mm:.2f} {row * height_mm:.2f}h{(stop - start) * width_mm:.2f}"
+        f"v{height_mm:.2f}H{start * width_mm:.2f}z"
+        for row in np.flatnonzero(mask.any(axis=1))
+        for start, stop in _runs(mask[row])
     )
 
 

@@ -32,4 +32,7 @@ def reason_of(error: Exception) -> str:
     The message of an InputError is enough. Any other error comes from the code or a library, so
     its type is added.
     """
+    if isinstance(error, MemoryError):
+        advice = "Close other programs, or use a machine with more memory."
+        return f"memory ran out. {advice} {error}".strip()
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

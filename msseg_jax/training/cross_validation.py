@@ -15,6 +15,7 @@ from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
+from msseg_jax.system.words import count_of
 from msseg_jax.training import held_out, work_folder
 from msseg_jax.training.batches import check_patients, prepare_data
 from msseg_jax.training.devices import check_batch_size
@@ -62,8 +63,8 @@ def _train_and_score(
         if is_main():
             none = "" if data.held_out_lesions else ", none with new lesions"
             print(
-                f"fold {fold} of {len(runs)} (numbered from 0), {len(names)} patients held out"
-                f"{none}: {run.path}"
+                f"fold {fold} of {len(runs)} (numbered from 0), "
+                f"{count_of(len(names), 'patient')} held out{none}: {run.path}"
             )
         train(own, run, data, initial[fold])
         main_first(f"fold {fold}", partial(_predict_fold, run, root, names, outputs))
@@ -144,5 +145,5 @@ def _recorded(record: Path) -> object:
 def _score_folds(folds: Folds, root: Path, patients: list[list[str]]) -> None:
     """Score the predictions of all folds together and print the table."""
     everyone = sorted(name for names in patients for name in names)
-    print(f"{len(everyone)} patients, each predicted by the run that held it out:")
+    print(f"{count_of(len(everyone), 'patient')}, each predicted by the run that held it out:")
     held_out.print_scores(root, folds, everyone)

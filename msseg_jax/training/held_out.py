@@ -29,9 +29,9 @@ def predict(ensemble: Ensemble, root: Path, names: list[str], outputs: Outputs) 
     patients = [patient for patient in find_patients(root, targets=0) if patient.name in names]
     for folder in outputs.paths:
         folder.mkdir(exist_ok=True)
-    failures = predict_patients(ensemble, patients, ensemble.options(), outputs, overwrite=True)
-    if failures:
-        lines = [f"{name}: {reason}" for name, reason in failures.items()]
+    tally = predict_patients(ensemble, patients, ensemble.options(), outputs, overwrite=True)
+    if tally.failures:
+        lines = [f"{name}: {reason}" for name, reason in tally.failures.items()]
         raise InputError("these held-out patients could not be predicted:\n" + "\n".join(lines))
 
 

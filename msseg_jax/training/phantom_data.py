@@ -8,6 +8,7 @@ from msseg_jax.simulate.phantom import write_phantoms
 from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
+from msseg_jax.system.words import count_of
 from msseg_jax.training.processes import is_main, main_first
 
 RECORD = "phantoms.json"  # marks a folder as made by a run, and lists its settings
@@ -49,7 +50,7 @@ def _make_phantoms(config: Configuration, root: Path) -> None:
             f"{root}: this folder was not made by this run, and phantoms would replace it. Move it "
             "away, or choose another --workdir."
         )
-    print(f"making {data.phantom_patients} phantom patients in {root}")
+    print(f"making {count_of(data.phantom_patients, 'phantom patient')} in {root}")
     # Phantoms that are replaced belong to an earlier configuration that was never trained.
     with whole_folder(root, replace=True) as new:
         write_phantoms(new, data.phantom_patients, config.seed, spacing_mm=data.phantom_spacing_mm)

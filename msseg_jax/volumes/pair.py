@@ -18,6 +18,7 @@ from msseg_jax.volumes.nifti import read_checked, read_volume
 from msseg_jax.volumes.volume import Volume
 
 MOST_EMPTY_SHARE = 0.9  # of the brain, without data in one visit
+CODES = (1, 2)  # in `Pair.no_data`, of the first and the second visit
 MAX_BRAIN_SHARE = 0.9  # of a volume; if the "brain" is larger, the image was never masked
 
 
@@ -30,6 +31,8 @@ class Pair:
     brain: np.ndarray  # (D, H, W) bool, without the parts where one visit has no data
     targets: np.ndarray  # (T, D, H, W) uint8, 0 or 1; 0 outside the brain
     empty_ml: tuple[float, float] = (0.0, 0.0)  # brain where only this visit has no data
+    # (D, H, W) uint8: 1 where only the first visit has no data, 2 where only the second; or None
+    no_data: np.ndarray | None = None
     warnings: tuple[str, ...] = ()  # about the brain mask
 
 
@@ -68,15 +71,28 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
         mask = read_checked(patient.brain_mask, time01, problems, read)
     if mask and (problem := brain_mask_problem(mask, (time01, time02))):
         problems.append(problem)
+    known = None
+    if patient.no_data:
+        known = read_checked(patient.no_data, time01, problems, read)
+    if known and not np.isin(np.rint(known.array), (0, *CODES)).all():
+        problems.append(
+            f"{known.path}: has other values than 0, 1 and 2. Expected the file that `msseg "
+            "prepare` wrote. Prepare the scans again, or delete the file."
+        )
     targets = {path: _read_target(path, time01, problems) for path in patient.targets}
     if problems:
         raise InputError("\n".join(problems))
     assert time01 is not None  # if it were None, a problem would have been raised above
     assert time02 is not None
 
-    brain = _brain(patient, time01, time02, mask)
-    warnings = () if mask is None else _check_place(mask.path, brain, time01, time02)
-    brain, empty_ml = _without_empty_parts(brain, time01, time02)
+    whole = _brain(patient, time01, time02, mask)
+    warnings = () if mask is None else _check_place(mask.path, whole, time01, time02)
+    no_data = _no_data(whole, time01, time02)
+    brain = whole & (no_data == 0)
+    if known is not None:  # the preparation has left these parts out of the mask
+        no_data = np.where(whole, no_data, np.rint(known.array).astype(np.uint8))
+    counts = [int((no_data == code).sum()) for code in CODES]
+    first_ml, second_ml = (count * voxel_mm3(time01.spacing_mm) / 1000 for count in counts)
     maps = []
     for path, target in targets.items():
         assert target is not None  # as above
@@ -90,7 +106,10 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
             target *= brain
         maps.append(target)
     stacked = np.stack(maps) if maps else np.zeros((0, *brain.shape), dtype=np.uint8)
-    return Pair(time01, time02, brain, stacked, empty_ml, warnings)
+    return Pair(
+        time01, time02, brain, stacked, (first_ml, second_ml),
+        no_data if any(counts) else None, warnings,
+    )  # fmt: skip
 
 
 def _check_place(mask: Path, brain: np.ndarray, time01: Volume, time02: Volume) -> tuple[str, ...]:
@@ -114,10 +133,8 @@ def _check_place(mask: Path, brain: np.ndarray, time01: Volume, time02: Volume) 
     return (misfit.message,)
 
 
-def _without_empty_parts(
-    brain: np.ndarray, time01: Volume, time02: Volume
-) -> tuple[np.ndarray, tuple[float, float]]:
-    """Return the brain without the parts where one visit has no data, and their volumes in ml."""
+def _no_data(brain: np.ndarray, time01: Volume, time02: Volume) -> np.ndarray:
+    """Return the parts of the brain where one visit has no data, as in `Pair.no_data`."""
     volume_mm3 = voxel_mm3(time01.spacing_mm)
     # Preparation and masking leave 0, and padding is negative.
     empty = [
@@ -135,8 +152,7 @@ def _without_empty_parts(
                 f"{visit.path}: has no data in most of the brain, only zeros or padding. Expected "
                 "a FLAIR image. Check the file and the brain mask."
             )
-    first_ml, second_ml = (float(part.sum() * volume_mm3 / 1000) for part in parts)
-    return brain & ~parts[0] & ~parts[1], (first_ml, second_ml)
+    return (CODES[0] * parts[0] + CODES[1] * parts[1]).astype(np.uint8)
 
 
 def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.ndarray | None:

@@ -86,12 +86,12 @@ def test_a_file_of_several_networks_predicts_exactly_as_the_ensemble(
     page = tmp_path / "page.html"
     assert_equal(predicted([file], flags, tmp_path, f"--report={page}"), together)
     assert reads == [file]  # only once for all networks
-    stated = [
-        f"All 2 ({file}), network {k} of 3 (numbered from 0), last checkpoint (step 4)"
-        for k in range(3)
-    ]
-    assert capsys.readouterr().out.splitlines()[:3] == [f"model: {line}" for line in stated]
-    assert all(line in page.read_text() for line in stated)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f'weights: {file}, "All 2", 3 networks; for research, not for clinical use'
+    html = page.read_text()
+    for k in range(3):  # the details are in the report
+        stated = f"All 2 ({file}), network {k} of 3 (numbered from 0), last checkpoint (step 4)"
+        assert stated in html
     # Files and runs can be mixed.
     pair = tmp_path / "pair.safetensors"
     assert export([*models(runs[:2]), f"--output={pair}"]) == 0
@@ -162,7 +162,9 @@ def test_networks_with_different_thresholds_need_an_explicit_one(
     mixed = [*models([runs[0], other]), f"--output={file}"]
     assert export(mixed) == 1
     error = capsys.readouterr().err
-    assert re.search("--threshold: .*one has 0.3, .*other has 0.4. .*Give --threshold", error)
+    assert re.search(
+        "threshold: .*one has 0.3, .*other has 0.4. .*Give a value for threshold", error
+    )
     assert not file.exists()
     assert export([*mixed, "--threshold=0.35", "--min_lesion_mm3=2"]) == 0
     predicts = [network.config.predict for network in read_model_file(file).networks]
@@ -191,10 +193,11 @@ def test_a_file_is_replaced_only_with_overwrite(runs, tmp_path, capsys):
 def test_show_prints_the_description_of_a_file(runs, shipped, capsys):
     texts = ["--licence=CC0", "--attribution=nobody", "--training_data=none", "--description=a\nb"]
     assert export([f"--model={shipped}", f"--output={shipped}", "--overwrite", *texts]) == 0
-    written = capsys.readouterr().out
+    *written, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"model file: {re.escape(str(shipped))} \(3 networks\), [\d.]+ s", last)
     assert export(["--show", str(shipped)]) == 0
     shown = capsys.readouterr().out
-    assert shown == written
+    assert shown.splitlines() == written
     assert export(["--show"]) == 0
     assert capsys.readouterr().out == shown  # the file stands in for the released weights
     lines = [re.split(" {2,}", line) for line in shown.splitlines()]
@@ -316,19 +319,13 @@ def test_the_released_weights_are_the_default_and_the_first_line_names_them(
     probability = tmp_path / "probability.nii.gz"
     outputs = [f"--probability={probability}", f"--uncertainty={apart}", f"--report={page}"]
     assert predict([*flags, *outputs]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == (
-        f"no --model given: using the released weights, Open 1.0 ({shipped}); for research, not "
-        "for clinical use"
-    )
-    stated = f"Open 1.0 ({shipped}), network 0 of 3 (numbered from 0), last checkpoint (step 4)"
-    assert lines[1] == f"model: {stated}"
+    first = 'weights: released, "Open 1.0", 3 networks; for research, not for clinical use'
+    assert capsys.readouterr().out.splitlines()[0] == first
     written = [tmp_path / "new.nii.gz", probability, apart]
     assert_equal([np.asarray(nib.load(path).dataobj) for path in written], together)
     assert f"Open 1.0 ({shipped}), network 2 of 3 (numbered from 0)" in page.read_text()
-    # If they are given by name, the line about the default is not printed.
     assert predict(["--model=weights", *flags]) == 0
-    assert capsys.readouterr().out.startswith("model: Open 1.0")
+    assert capsys.readouterr().out.splitlines()[0] == first
 
 
 def test_uncertainty_of_a_single_network_is_refused(runs, flags, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """launch.py, started in a process as a user starts it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,22 @@ def test_describe_prints_the_number_of_parameters_of_the_paper():
     done = launch("--config=configs/msseg2.py", "--mode=describe")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["convolutions: 28", "parameters: 40465"]
+
+
+def test_a_missing_library_is_named_with_the_remedy(tmp_path):
+    """Run launch.py with a Python that finds the package, but not the libraries that it needs."""
+    (tmp_path / "launch.py").write_text((ROOT / "launch.py").read_text())
+    (tmp_path / "msseg_jax").symlink_to(ROOT / "msseg_jax")
+    done = subprocess.run(
+        [sys.executable, "-S", "launch.py"], cwd=tmp_path, capture_output=True, text=True,
+        env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"launch.py: the Python library \w+ is missing. Run `make install` and then `. "
+        r".venv/bin/activate`, or install the package with `pip install .`.\n",
+        done.stderr,
+    )
 
 
 def test_overrides_reach_the_configuration():

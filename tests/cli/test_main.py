@@ -1,5 +1,6 @@
 """The command `msseg`: what all its commands have in common."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from msseg_jax import __version__
-from msseg_jax.cli.command_line import build_parser
+from msseg_jax.cli.command_line import build_parser, parse
 from msseg_jax.cli.main import COMMANDS, PROGRAM, main
 from msseg_jax.cli.main import run as run_command
 from msseg_jax.system.interruption import EXIT_STATUS, Stopped
@@ -253,11 +254,80 @@ def test_a_command_can_run_outside_the_main_thread():
     assert statuses == [0]
 
 
-def test_closing_the_output_early_causes_no_error_message():
-    command = f"{sys.executable} -m msseg_jax export --show | head -n 1"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+def shell(command: str) -> subprocess.CompletedProcess:
+    """Run a command line in bash, with msseg as `$msseg`."""
+    environment = os.environ | {"msseg": f"{sys.executable} -m msseg_jax"}
+    return subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+
+
+@pytest.mark.parametrize("arguments", ["export --show", "describe --config=demo", "--version"])
+def test_closing_the_output_early_ends_a_command_quietly_with_141(arguments):
+    # `true` reads nothing, and the pipe is closed when the command begins to write.
+    done = shell(f"(sleep 0.2; $msseg {arguments}) | true; echo ${{PIPESTATUS[0]}}")
+    assert done.stderr == ""
+    assert done.stdout == "141\n"
+
+
+def test_the_lines_that_are_read_before_the_output_is_closed_are_complete():
+    done = shell("$msseg export --show | head -n 1")
     assert done.stderr == ""
     assert done.stdout.startswith("file ")
+    assert done.stdout.endswith("written by msseg_jax 0.1.0\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("arguments", "program"),
+    [
+        ("--help", "msseg"), ("--version", "msseg"), ("predict --help", "msseg predict"),
+        ("export --show", "msseg export"), ("describe --config=demo", "msseg describe"),
+    ],
+)  # fmt: skip
+def test_an_output_that_cannot_be_written_gives_one_line_and_status_1(arguments, program):
+    done = shell(f"$msseg {arguments} > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{program}: the output cannot be written: [Errno 28] No space left on device\n"
+    )
+
+
+def test_an_error_is_no_second_error_if_nobody_reads_it():
+    done = shell("$msseg describe --config=nope 2> /dev/full")
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("predict -o a.nii.gz --threshold=0.3 --threshold=0.4", "--threshold: is given twice."),
+        ("predict --output a --dataset b -o c", "-o/--output: is given twice. Give it once."),
+        ("predict -t1 a --time01 b -t2 c -o d", "-t1/--time01: is given twice. Give it once."),
+        ("predict --dataset a --output=", "-o/--output: the value is empty. Expected OUT."),
+        ("prepare --dataset= -o a", "--dataset: the value is empty. Expected ROOT."),
+        ("predict --dataset a -o b --model=", "--model: the value is empty. Expected MODEL."),
+        ("train --config=demo --workdir=", "--workdir: the value is empty. Expected DIR."),
+    ],
+)
+def test_a_flag_has_one_value_that_is_not_empty(capsys, arguments, message):
+    command, *flags = arguments.split(" ")
+    with pytest.raises(SystemExit, match="2"):
+        main([command, *flags])
+    assert capsys.readouterr().err.startswith(f"msseg {command}: error: {message}")
+
+
+def test_flags_that_may_be_repeated_are_collected_and_a_text_may_be_empty():
+    flags = parse("export", ["--model=a", "--model=b", "-o", "c", "--description="], "msseg export")
+    assert [path.name for path in flags.model] == ["a", "b"]
+    assert flags.description == ""
+    assert parse("predict", ["--dataset=a", "-o", "."], "msseg predict").output == Path()
+
+
+def test_a_field_of_the_configuration_is_given_once(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["describe", "--config=demo", "--config.seed=1", "--config.seed", "2"])
+    assert "config.seed is given twice; expected one value." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argument", ["-output=new.nii.gz", "-output", "-mask=x", "-report"])

@@ -75,6 +75,10 @@ def copy_scans(scans, folder):
         shutil.copy(scans / f"{visit}.nii.gz", folder)
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def voxels(path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
 
@@ -95,8 +99,13 @@ def test_a_pair_is_prepared_and_the_mask_lies_on_the_grid_of_the_scan(
     ]
     assert predict([*flags, f"--probability={probability}"]) == 0
     printed = capsys.readouterr().out
-    assert "prepared before" in printed
-    assert [printed.count(f"\n{path}: ") for path in (output, in_middle)] == [1, 1]
+    lines = printed.splitlines()
+    assert f"prepared before: {prepared / 'prepare.png'} shows whether the visits match" in lines
+    ml = round(voxels(output).sum() * np.prod(nib.load(output).header.get_zooms()))
+    lesions = ndimage.label(voxels(output))[1]
+    counted = f"{lesions} lesion{'' if lesions == 1 else 's'}, {ml} mm3"
+    assert re.fullmatch(rf"mask: {re.escape(str(output))} \({counted}\), [\d.]+ s", lines[-1])
+    assert printed.count("mm3)") == 1  # one count
     scan = nib.load(scans / "time02.nii.gz")
     np.testing.assert_allclose(nib.load(output).affine, scan.affine)
     assert nib.load(output).shape == nib.load(probability).shape == scan.shape
@@ -116,7 +125,7 @@ def test_masks_of_a_data_set_can_be_scored_on_the_grid_of_the_prepared_pairs(
     shutil.copytree(prepared, pairs / "anna")  # the default folder of prepared pairs
     flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
     assert predict(flags) == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["anna.nii.gz"]
+    assert names_in(tmp_path / "out") == ["anna.json", "anna.nii.gz"]
     assert [path.name for path in masks.iterdir()] == ["anna.nii.gz"]
     shutil.copy(masks / "anna.nii.gz", pairs / "anna" / layout.CONSENSUS)
     capsys.readouterr()
@@ -126,10 +135,10 @@ def test_masks_of_a_data_set_can_be_scored_on_the_grid_of_the_prepared_pairs(
 
     # A patient is skipped only if both masks exist.
     assert predict(flags) == 0
-    assert "done before, skipped" in capsys.readouterr().out
+    assert "mm3), done before\n" in capsys.readouterr().out
     (masks / "anna.nii.gz").unlink()
     assert predict(flags) == 0
-    assert "done before, skipped" not in capsys.readouterr().out
+    assert "done before" not in capsys.readouterr().out
     assert (masks / "anna.nii.gz").is_file()
 
 
@@ -140,7 +149,7 @@ def test_default_folders_are_named_after_the_working_folder(
     monkeypatch.chdir(tmp_path / "here")
     shutil.copytree(prepared, tmp_path / "here_prepared" / "anna")
     assert predict([f"--model={run}", f"--dataset={root}", "--output=.", "--prepare"]) == 0
-    assert [path.name for path in (tmp_path / "here").iterdir()] == ["anna.nii.gz"]
+    assert names_in(tmp_path / "here") == ["anna.json", "anna.nii.gz"]
     assert (tmp_path / "here_on_middle_space" / "anna.nii.gz").is_file()
 
 
@@ -304,7 +313,7 @@ def test_the_grid_of_a_scan_is_read_only_when_its_patient_is_processed(
         shutil.copytree(prepared, tmp_path / "pairs" / name)
     flags = [f"--model={run}", f"--dataset={root}", f"--output={output}"]
     assert predict([*flags, f"--prepare={tmp_path / 'pairs'}"]) == 0
-    assert there == {"anna": [], "bert": ["anna.nii.gz"]}
+    assert there == {"anna": [], "bert": ["anna.json", "anna.nii.gz"]}
 
 
 # ------------------------------------------------------------------------------- refused input
@@ -335,7 +344,7 @@ def test_flags_that_contradict_each_other_are_refused(scans, capsys, more, messa
             "new_on_middle_space.nii.gz, the same as --probability; expected different paths",
         ),
         (["-o", "pair/new.nii.gz", "--prepare=pair"], "pair/new.nii.gz: lies in pair, the folder"),
-        (["-o", "new.nii.gz", "--prepare=."], "new.nii.gz: lies in ., the folder of --prepare"),
+        (["-o", "new.nii.gz", "--prepare=."], "new.nii.gz: lies in ., the folder of "),
         (["-o", "new.nii.gz", "--prepare=pair", "-t1", "pair/a.nii"], "pair/a.nii: is an input, "),
     ],
 )
@@ -344,7 +353,10 @@ def test_unsuitable_paths_for_a_pair_are_refused(run, tmp_path, capsys, monkeypa
     (tmp_path / "pair").mkdir()
     first = tmp_path / layout.TIME01
     first.write_bytes(b"years of work")
-    flags = [f"--model={run}", "-t1", first.name, "-t2", "b.nii.gz", "--prepare", *more]
+    given = " ".join(more)
+    first_scan = [] if "-t1" in more else ["-t1", first.name]
+    prepare = [] if "--prepare" in given else ["--prepare"]
+    flags = [f"--model={run}", *first_scan, "-t2", "b.nii.gz", *prepare, *more]
     assert predict(flags) == 1
     assert message in capsys.readouterr().err
     assert first.read_bytes() == b"years of work"
@@ -356,7 +368,7 @@ def test_unsuitable_paths_for_a_pair_are_refused(run, tmp_path, capsys, monkeypa
         (["--prepare=scans/pairs"], "scans/pairs: lies among the patients of --dataset"),
         (["--prepare=scans"], "scans: lies among the patients of --dataset"),
         (["--prepare", "-o", "scans/out"], "scans/out: lies among the patients of --dataset"),
-        (["--prepare=out"], "out: lies in out, the folder of --prepare"),
+        (["--prepare=out"], "out: lies in out, the folder of the prepared pair"),
         (["--prepare=pairs", "--report=pairs/pages"], "pairs/pages: lies in pairs, the folder"),
         (
             ["--prepare", "--uncertainty=out_on_middle_space"],
@@ -370,7 +382,8 @@ def test_unsuitable_paths_for_a_data_set_are_refused(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    assert predict([f"--model={run}", "--dataset=scans", "--output=out", *more]) == 1
+    output = [] if "-o" in more else ["--output=out"]
+    assert predict([f"--model={run}", "--dataset=scans", *output, *more]) == 1
     assert message in capsys.readouterr().err
     assert [path.name for path in root.iterdir()] == ["anna"]
 
@@ -419,7 +432,7 @@ def test_a_pair_that_cannot_be_prepared_does_not_stop_the_others(
     shutil.copytree(prepared, tmp_path / "out_prepared" / "anna")
     flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}", "--prepare"]
     assert predict(flags) == 1
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["anna.nii.gz"]
+    assert names_in(tmp_path / "out") == ["anna.json", "anna.nii.gz"]
     assert capsys.readouterr().err.endswith(
         "3 of 4 patients failed:\n"
         "  adam: RuntimeError: Exception thrown in SimpleITK\n"

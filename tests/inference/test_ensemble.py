@@ -36,9 +36,10 @@ def test_the_outputs_are_the_mean_and_deviation_of_the_maps_of_the_members(
     capsys.readouterr()
     together = [*models(runs), *flags, f"--probability={mean}", f"--uncertainty={apart}"]
     assert predict(together) == 0
-    lines = capsys.readouterr().out.splitlines()
-    for line, run in zip(lines, runs, strict=False):
-        assert line == f"model: {run}, last checkpoint (step 4)"
+    names = " + ".join(map(str, runs))
+    assert capsys.readouterr().out.splitlines()[0] == (
+        f"weights: {names}, 3 networks; for research, not for clinical use"
+    )
 
     np.testing.assert_allclose(read(mean), np.mean(single, axis=0), atol=1e-6)
     np.testing.assert_allclose(read(apart), np.std(single, axis=0), atol=1e-6)
@@ -102,7 +103,7 @@ def test_different_options_for_the_mean_are_refused_unless_one_is_given(
     first = small_config.predict[name]
     small_config.predict[name] = value
     ensemble = Ensemble([*runs, save_run(tmp_path / "other", small_config)])
-    message = f"--{name}: .*one has {first:g}, .*other has {value:g}. .*Give --{name}"
+    message = f"^{name}: .*one has {first:g}, .*other has {value:g}. .*Give a value for {name}"
     with pytest.raises(InputError, match=message):
         ensemble.options()
     assert getattr(ensemble.options(**{name: value}), name) == value
@@ -111,9 +112,9 @@ def test_different_options_for_the_mean_are_refused_unless_one_is_given(
 def test_tiles_must_be_valid_for_every_member(runs, small_config, tmp_path):
     small_config.data.patch_size = 4
     ensemble = Ensemble([*runs, save_run(tmp_path / "small", small_config)])
-    with pytest.raises(InputError, match=r"--overlap is 4; expected 0 to 3 voxels.*small"):
+    with pytest.raises(InputError, match=r"overlap is 4; expected 0 to 3 voxels.*small"):
         ensemble.options(overlap=4)
-    with pytest.raises(InputError, match=r"--tile is 4; expected 8 .*one"):
+    with pytest.raises(InputError, match=r"tile is 4; expected 8 .*one"):
         ensemble.options(tile=4)
 
 
@@ -127,12 +128,11 @@ def test_the_folder_of_a_cross_validation_is_the_ensemble_of_its_folds(
     apart, page = tmp_path / "apart.nii.gz", tmp_path / "page.html"
     outputs = [f"--uncertainty={apart}", f"--report={page}"]
     assert predict([f"--model={folds.path}", *flags, *outputs]) == 0
-    output = capsys.readouterr().out
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f"weights: {folds.path}, 2 networks; for research, not for clinical use"
     html = page.read_text()
     for fold in range(2):
-        stated = f"{folds.run(fold)}, last checkpoint (step 4)"
-        assert output.splitlines()[fold] == f"model: {stated}"
-        assert stated in html
+        assert f"{folds.run(fold)}, last checkpoint (step 4)" in html
     assert "mean of the 2 models" in html
     assert read(apart).max() > 0.01
 
@@ -149,7 +149,9 @@ def test_patients_are_skipped_only_if_every_requested_output_exists(
     (tmp_path / "apart" / names[2]).unlink()
     capsys.readouterr()
     assert predict(flags) == 0
-    assert capsys.readouterr().out.count("done before") == 3
+    output = capsys.readouterr().out
+    assert output.count("mm3), done before\n") == 3
+    assert "(4 patients, 3 done before)" in output
     assert (tmp_path / "apart" / names[2]).is_file()
 
 
@@ -158,7 +160,7 @@ def test_patients_are_skipped_only_if_every_requested_output_exists(
     [
         (1, "--uncertainty={out}", "is only one network. Expected several"),
         (2, "--uncertainty={new}", "the same as --output; expected different paths"),
-        (2, "--model={first}", "one is given twice. Give each model only once."),
+        (2, "--model={first}", "one: this model is given twice. Give each model only once."),
         (2, "--uncertainty={page}", "expected a name that ends in .nii"),
     ],
 )

@@ -36,7 +36,7 @@ def test_for_a_patient_only_the_run_that_held_it_out_is_returned(folds, tmp_path
 
 
 def test_a_run_given_twice_is_refused(folds):
-    with pytest.raises(InputError, match="fold_2 is given twice"):
+    with pytest.raises(InputError, match="fold_2: this model is given twice"):
         runs_of([folds.path, folds.path / ".." / "cv" / "fold_2"])
 
 

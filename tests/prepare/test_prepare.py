@@ -20,7 +20,7 @@ from msseg_jax.prepare import libraries, threads
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.record import find_warnings
 from msseg_jax.prepare.registration import compose, on_grid, points_of
-from msseg_jax.volumes import layout
+from msseg_jax.volumes import coverage, layout
 from msseg_jax.volumes.alignment import Alignment
 from msseg_jax.volumes.layout import patient_in
 from msseg_jax.volumes.pair import read_pair
@@ -273,6 +273,48 @@ def test_overwrite_does_not_delete_files_of_other_programs(scans, prepared, tmp_
     assert (folder / layout.CONSENSUS).read_text() == "a week of an expert's work"
 
 
+def test_the_last_line_names_the_picture(scans, prepared, capsys):
+    assert main(flags_of(scans, prepared)) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    content = f"brain of {record_of(prepared)['brain']['ml']:.0f} ml"
+    picture = re.escape(str(prepared / "prepare.png"))
+    assert re.fullmatch(rf"picture: {picture} \({content}\), [\d.]+ s", last)
+
+
+def test_a_part_without_data_at_one_visit_is_stored_and_left_out_of_the_mask(
+    scans, prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(patient_module, "register_visits", heads.known_registration(scans))
+    image = heads.read(scans / "time01.nii.gz")
+    array = sitk.GetArrayFromImage(image)
+    brain = sitk.GetArrayFromImage(heads.read(scans / "brain01.nii.gz")) > 0
+    low, high = np.percentile(np.argwhere(brain), (20, 45), axis=0).astype(int)
+    box = tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))
+    array[box] = 0
+    empty_ml = brain[box].sum() * 8 / 1000
+    changed = sitk.GetImageFromArray(array)
+    changed.CopyInformation(image)
+    sitk.WriteImage(changed, str(tmp_path / "time01.nii.gz"))
+    folder = tmp_path / "anna"
+    visits = ["-t1", str(tmp_path / "time01.nii.gz"), "-t2", str(scans / "time02.nii.gz")]
+    assert main([*visits, "-o", str(folder), *quick(scans)]) == 0
+    assert {path.name for path in folder.iterdir()} == FILES | {layout.NO_DATA}
+    codes = np.asarray(nib.load(folder / layout.NO_DATA).dataobj)
+    assert set(np.unique(codes)) == {0, 1}  # only the first visit
+    pair = read_pair(patient_in(folder))
+    np.testing.assert_array_equal(pair.no_data, codes)
+    assert not pair.brain[codes > 0].any()
+    lost_ml = (codes == 1).sum() * 8 / 1000
+    assert lost_ml == pytest.approx(empty_ml, rel=0.1)  # on another grid
+    assert pair.empty_ml == (pytest.approx(lost_ml), 0.0)
+    (warning,) = (one for one in record_of(folder)["warnings"] if "no data" in one)
+    assert warning.startswith(f"{lost_ml:.0f} ml of the brain have no data in the first visit")
+    assert warning in coverage.empty_warnings(pair.empty_ml)  # so that it is said only once
+    # Prepared again with a whole scan, the file is gone.
+    assert main(flags_of(scans, folder, "--overwrite", *quick(scans))) == 0
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
 def test_a_failed_run_leaves_no_files(scans, tmp_path, monkeypatch, capsys):
     def full_disk(*_):
         raise OSError("No space left on device")
@@ -334,6 +376,8 @@ def test_a_data_set_continues_after_a_patient_that_fails(scans, prepared, tmp_pa
         (root / name).mkdir(parents=True)
         for visit in ("time01", "time02"):
             shutil.copy(scans / f"{visit}.nii.gz", root / name / f"flair_{visit}.nii.gz")
+    (root / "carl").mkdir()
+    shutil.copy(scans / "time01.nii.gz", root / "carl")
     broken = root / "bert" / "flair_time02.nii.gz"
     image = nib.load(broken)
     voxels = np.asarray(image.dataobj, dtype=np.float32)
@@ -351,6 +395,13 @@ def test_a_data_set_continues_after_a_patient_that_fails(scans, prepared, tmp_pa
     rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert rows["anna"].endswith("done before")
     assert rows["bert"].endswith("failed")
+    assert rows["carl"].endswith("failed")
+    assert "  carl: " in done.stderr
+    assert "with a name that begins with time02" in done.stderr
+    last = done.stdout.splitlines()[-1]
+    picture = re.escape(str(output / "*" / "prepare.png"))
+    counted = "3 patients, 2 failed, 1 done before"
+    assert re.fullmatch(rf"pictures: {picture} \({counted}\), [\d.]+ s", last)
     assert f"bert: {broken}: 1 voxels are NaN or infinite" in done.stderr
     progress = [line for line in done.stdout.splitlines() if line.endswith(" of 2)")]
     assert sorted(line[:6] for line in progress) == ["anna: ", "bert: "]

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,8 @@ def test_the_scans_of_each_patient_may_be_files_or_folders(tmp_path):
         "c/t1_time01.nii.gz",
         ".hidden/time01.nii.gz", ".DS_Store", "README.txt",
     )  # fmt: skip
-    found = find_scans(tmp_path)
+    found, problems = find_scans(tmp_path)
+    assert problems == {}
     assert list(found) == ["Müller 3", "a", "b", "c"]
     assert {
         name: tuple(path.relative_to(tmp_path / name).as_posix() for path in paths)
@@ -152,7 +154,7 @@ def test_the_scans_of_each_patient_may_be_files_or_folders(tmp_path):
     }
 
 
-def test_one_message_lists_the_problems_of_all_patients(tmp_path):
+def test_the_good_patients_are_found_and_the_problems_of_the_others_are_listed(tmp_path):
     make(
         tmp_path,
         "good/time01.nii", "good/time02.nii",
@@ -160,36 +162,52 @@ def test_one_message_lists_the_problems_of_all_patients(tmp_path):
         "three/time01.nii.gz", "three/time01/", "three/flair_time02.nii", "three/time02_b.nii",
         "void/",
     )  # fmt: skip
+    found, problems = find_scans(tmp_path)
+    assert list(found) == ["good"]
+    expected = "expected a NIfTI file or DICOM folder with a name that begins with"
+    one, three, void = (tmp_path / name for name in ("one", "three", "void"))
+    assert problems == {
+        "one": f"{one}: {expected} time02 or flair_time02. The folder contains: mask.nii.gz, "
+        "time01.nii.gz, time02.mgz",
+        "three": f"{three}: 2 names begin with time01 or flair_time01 (time01, time01.nii.gz); "
+        f"expected exactly one\n{three}: 2 names begin with time02 or flair_time02 "
+        "(flair_time02.nii, time02_b.nii); expected exactly one",
+        "void": f"{void}: {expected} time01 or flair_time01. The folder contains: nothing\n"
+        f"{void}: {expected} time02 or flair_time02. The folder contains: nothing",
+    }
+
+
+def test_a_folder_without_a_usable_patient_is_refused_with_all_problems(tmp_path):
+    make(tmp_path, "void/", "half/time01.nii")
     with pytest.raises(InputError) as error:
         find_scans(tmp_path)
-    assert str(error.value).splitlines() == [
-        f"{tmp_path / name}: {said}"
-        for name, said in (
-            (
-                "one",
-                "expected a NIfTI file or DICOM folder with a name that begins with time02 or "
-                "flair_time02. The folder contains: mask.nii.gz, time01.nii.gz, time02.mgz",
-            ),
-            (
-                "three",
-                "2 names begin with time01 or flair_time01 (time01, time01.nii.gz); "
-                "expected exactly one",
-            ),
-            (
-                "three",
-                "2 names begin with time02 or flair_time02 (flair_time02.nii, time02_b.nii); "
-                "expected exactly one",
-            ),
-            *(
-                (
-                    "void",
-                    f"expected a NIfTI file or DICOM folder with a name that begins with {visit} "
-                    f"or flair_{visit}. The folder contains: nothing",
-                )
-                for visit in ("time01", "time02")
-            ),
-        )
+    assert [line.partition(": ")[0] for line in str(error.value).splitlines()] == [
+        str(tmp_path / name) for name in ("half", "void", "void")
     ]
+
+
+def test_entries_that_the_system_cannot_follow_or_name_are_listed(tmp_path, monkeypatch):
+    make(tmp_path, "good/time01.nii", "good/time02.nii", "closed/time01.nii", "notes.txt")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "data.tsv").symlink_to(tmp_path / "nowhere")  # a file that was not fetched
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    iterdir = Path.iterdir
+
+    def refused(folder):
+        if folder.name == "closed":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    found, problems = find_scans(tmp_path)
+    assert list(found) == ["good"]
+    assert sorted(problems) == ["caf\\udce9", "closed", "gone", "loop"]
+    assert "a name that is not UTF-8. Rename the folder" in problems["caf\\udce9"]
+    assert problems["closed"].endswith("cannot be read (Permission denied). Check the permissions.")
+    for name in ("gone", "loop"):
+        assert problems[name].endswith(f"{name}: is a link to nothing or to itself. Expected a "
+                                       "folder.")  # fmt: skip
 
 
 def test_refuses_a_folder_that_is_missing_or_holds_no_patient(tmp_path):

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from msseg_jax.report.page import write_page
 from msseg_jax.report.section import PatientSection, ShownLesions, add_pictures, side_of
 from msseg_jax.report.slices import MOST_SLICES, choose_slices, make_slices, outline_path
 from msseg_jax.report.view import AxialView
+from msseg_jax.volumes.coverage import empty_warnings
 from msseg_jax.volumes.lesions import describe_lesions
 from msseg_jax.volumes.pair import Pair
 from msseg_jax.volumes.volume import Volume
@@ -250,6 +252,76 @@ def test_visits_on_another_grid_than_the_masks_are_not_drawn(patients_root, tmp_
     assert "The visits cannot be shown" in page.read_text()
     assert "mm away" in page.read_text()
     assert "<svg" not in page.read_text()
+
+
+def pair_without_data(codes):
+    """Return a pair in which a visit has no data where its code is set, and the affine."""
+    affine, shape = grid_of("LPS", size_mm=(1.0, 2.0, 3.0), shape=codes.shape)
+    brain = np.zeros(shape, bool)
+    brain[5:55, 5:65, 1:11] = True
+    image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+    ml = [float((codes == code).sum() * 6 / 1000) for code in (1, 2)]
+    pair = pair_of(image, brain & (codes == 0), affine)
+    return replace(pair, no_data=codes, empty_ml=(ml[0], ml[1])), affine
+
+
+def page_of(path, pair):
+    warnings = [*empty_warnings(pair.empty_ml), "Another warning."]
+    section = PatientSection("anna", "patient", warnings, [])
+    none = ShownLesions(np.zeros(pair.brain.shape, int), [])
+    section = add_pictures(section, pair, {"prediction": none})
+    write_page(path, "prediction.html", section=section, total_mm3=0.0)
+    return section, path.read_text()
+
+
+def test_a_part_that_one_visit_lacks_is_stated_with_its_volume_and_hatched(tmp_path):
+    codes = np.zeros((60, 70, 12), np.uint8)
+    codes[5:25, 5:30, 2:4] = 2  # 20 x 25 x 2 voxels of 6 mm3: 6 ml of 180 ml
+    pair, _ = pair_without_data(codes)
+    section, html = page_of(tmp_path / "page.html", pair)
+    check_self_contained(html)
+    assert section.no_data.brain_ml == pytest.approx(180)
+    text = " ".join(html.split())
+    assert (
+        "<strong>6 ml of the brain (3.3 %) were not searched</strong>, because the second visit "
+        "has no data there (zeros or padding)."
+    ) in text
+    assert text.count("ml of the brain") == 1  # the warning about it is not repeated
+    assert "Another warning." in html
+    assert "not searched: no data in one visit" in html  # the legend
+    hatched = [one for one in section.slices if one.no_data]
+    assert {one.number for one in hatched} <= {3, 4}
+    area, outline = hatched[0].no_data
+    boxes = re.findall(r"M([\d.]+) ([\d.]+)h([\d.]+)v([\d.]+)H([\d.]+)z", area)
+    width_mm, height_mm = hatched[0].size_mm
+    covered = sum(float(width) * float(height) for _, _, width, height, _ in boxes)
+    assert covered == pytest.approx(20 * 25 * 2)  # mm2
+    assert all(float(x) + float(w) <= width_mm + 0.01 for x, _, w, _, _ in boxes)
+    assert all(float(y) + float(h) <= height_mm + 0.01 for _, y, _, h, _ in boxes)
+    assert outline.count("M") == 4  # the four sides of a box
+    assert html.count('class="no-data area"') == 2 * len(hatched)  # in both visits
+
+
+def test_a_slice_shows_the_part_that_each_visit_lacks(tmp_path):
+    codes = np.zeros((60, 70, 12), np.uint8)
+    codes[5:25, 5:30, 2] = 2
+    codes[5:20, 5:20, 9] = 1
+    pair, _ = pair_without_data(codes)
+    section, html = page_of(tmp_path / "page.html", pair)
+    assert {3, 10} <= {one.number for one in section.slices if one.no_data}
+    assert "the first visit has no data in 1 ml, and the second visit in 3 ml" in " ".join(
+        html.split()
+    )
+
+
+def test_a_page_of_a_complete_pair_says_nothing_about_missing_data(tmp_path):
+    codes = np.zeros((60, 70, 12), np.uint8)
+    pair, _ = pair_without_data(codes)
+    section, html = page_of(tmp_path / "page.html", replace(pair, no_data=None))
+    assert section.no_data is None
+    body = html.partition("</style>")[2]
+    assert "no-data" not in body
+    assert "searched" not in body
 
 
 @pytest.mark.parametrize("degrees", [0, 15, 25, -25])

@@ -5,6 +5,7 @@ The voxels are 4 mm wide, so that a patient takes only about two seconds.
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from msseg_jax.cli.main import main
 from msseg_jax.simulate.phantom import write_phantoms, writer
+from msseg_jax.volumes import layout
 from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, TIME01, TIME02
 from tests.support.patients import PATIENT_FILES
 
@@ -106,6 +109,16 @@ def test_an_output_that_cannot_be_written_is_named_in_the_error(tmp_path):
         write_phantoms(tmp_path / "file", 1, 0)
 
 
+@pytest.mark.parametrize("place", ["anna", "anna/phantoms"])
+def test_phantoms_are_not_written_into_the_folder_of_a_patient(tmp_path, capsys, place):
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / layout.TIME01).touch()
+    assert main(["phantom", "-o", str(tmp_path / place), "--patients=1"]) == 1
+    error = capsys.readouterr().err
+    assert f"--output={tmp_path / place}: {tmp_path / 'anna'} is the folder of a patient" in error
+    assert [path.name for path in (tmp_path / "anna").iterdir()] == [layout.TIME01]
+
+
 def test_the_command_line_prints_a_table_and_does_not_import_jax(tmp_path):
     code = (
         "import sys, runpy\n"
@@ -117,7 +130,8 @@ def test_the_command_line_prints_a_table_and_does_not_import_jax(tmp_path):
     flags = [f"--output={tmp_path}", "--patients=1", "--seed=0", "--jobs=1", "--spacing_mm=4"]
     run = [sys.executable, "-c", code, "phantom", *flags]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
-    header, row = done.stdout.splitlines()
+    header, row, last = done.stdout.splitlines()
+    assert re.fullmatch(rf"patients: {tmp_path} \(1 patient\), [\d.]+ s", last)
     assert header.split() == ["patient", "voxel,", "mm", "shape", "new", "lesions", "voxels", "mm3"]
     assert row.startswith("phantom_001  4 x 4 x 4")
     assert (tmp_path / "phantom_001" / BRAIN_MASK).exists()

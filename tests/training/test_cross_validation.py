@@ -53,7 +53,10 @@ def test_every_patient_is_scored_by_the_run_that_held_it_out(
     with pytest.raises(KeyboardInterrupt):
         cross_validate(typed(config), folds.path)
     first, predicted = files(folds.run(0) / "checkpoints"), files(folds.predictions)
-    assert sorted(path.name for path in predicted) == [f"{n}.nii.gz" for n in folds.load()[0]]
+    names = folds.load()[0]
+    assert {path.name for path in predicted} == {
+        f"{name}{suffix}" for name in names for suffix in (".nii.gz", ".json")
+    }
 
     def count(own, *rest):
         trained.append(own.data.fold)

@@ -71,6 +71,50 @@ def test_a_part_of_the_brain_without_data_in_one_visit_is_left_out(
     assert pair.empty_ml[1 - visit] == 0
     assert pair.targets[:, ~expected].sum() == 0
     assert whole.empty_ml == (0.0, 0.0)
+    assert whole.no_data is None
+    np.testing.assert_array_equal(pair.no_data, (whole.brain & ~expected) * (visit + 1))
+
+
+def test_parts_without_data_that_the_preparation_found_are_read(patients_root, caplog):
+    folder = patients_root / "patient_0"
+    mask = nib.load(folder / layout.BRAIN_MASK).get_fdata()
+    codes = np.zeros(SHAPE, np.uint8)
+    codes[:, :, 3:5] = mask[:, :, 3:5] * 2
+    codes[:, :, 5] = mask[:, :, 5]
+    save_nifti(folder / layout.BRAIN_MASK, (mask * (codes == 0)).astype(np.uint8))
+    save_nifti(folder / layout.NO_DATA, codes)
+    pair = read_pair(first(patients_root, 0))
+    np.testing.assert_array_equal(pair.no_data, codes)
+    voxel_ml = np.prod(SPACING_MM) / 1000
+    counts = [(codes == code).sum() * voxel_ml for code in (1, 2)]
+    assert pair.empty_ml == (pytest.approx(counts[0]), pytest.approx(counts[1]))
+    assert pair.brain.sum() == (mask * (codes == 0)).sum()
+    save_nifti(folder / layout.NO_DATA, codes * 2)
+    with pytest.raises(InputError, match=r"no_data.nii.gz: has other values than 0, 1 and 2"):
+        read_pair(first(patients_root, 0))
+
+
+def test_patients_with_both_visits_are_found_and_the_others_are_listed(patients_root, monkeypatch):
+    (patients_root / "patient_1" / layout.TIME02).unlink()
+    (patients_root / "patient_9").symlink_to(patients_root / "patient_9")
+    (patients_root / "patient_0.nii.gz").touch()  # a mask beside the patients
+    patient_in = layout.patient_in
+
+    def closed(folder, targets=0):
+        if folder.name == "patient_2":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return patient_in(folder, targets)
+
+    monkeypatch.setattr(layout, "patient_in", closed)
+    patients, problems = layout.find_pairs(patients_root, "--dataset")
+    assert [patient.name for patient in patients] == ["patient_0", "patient_3"]
+    assert problems == {
+        "patient_1": f"{patients_root}/patient_1/{layout.TIME02}: no such file.",
+        "patient_2": f"{patients_root}/patient_2: cannot be read (Permission denied). Check the "
+        "permissions.",
+        "patient_9": f"{patients_root}/patient_9: is a link to nothing or to itself. Expected a "
+        "folder.",
+    }
 
 
 def test_a_visit_without_data_in_the_brain_is_refused(patients_root, monkeypatch):

@@ -79,7 +79,8 @@ def _add_output(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "-o", "--output", required=True, type=Path, metavar="OUT",
         help="Mask of the new lesions to write (.nii.gz). An existing file is replaced. With "
-        "--dataset, the folder for the masks, <patient>.nii.gz. Required.",
+        "--dataset, the folder for the masks, <patient>.nii.gz, and for a record of each patient, "
+        "<patient>.json. Required.",
     )  # fmt: skip
     group.add_argument(
         "--probability", type=Path, metavar="OUT",
@@ -114,8 +115,9 @@ def _add_output(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--overwrite", action="store_true",
         help="With --dataset, predict all patients again, even if their results exist. With "
-        "--prepare, prepare all pairs again, even if they exist. Default: skip patients with "
-        "results, and keep prepared pairs.",
+        "--prepare, prepare all pairs again, even if they exist. Default: keep prepared pairs, and "
+        "skip patients with results from the same files, networks and options. Other results are "
+        "an error.",
     )  # fmt: skip
 
 

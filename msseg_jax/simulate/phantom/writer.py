@@ -26,7 +26,15 @@ from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.machine import processors
 from msseg_jax.system.processes import do_each
-from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, EXPERT, TIME01, TIME02
+from msseg_jax.system.words import count_of
+from msseg_jax.volumes.layout import (
+    BRAIN_MASK,
+    CONSENSUS,
+    EXPERT,
+    TIME01,
+    TIME02,
+    check_not_in_patient,
+)
 from msseg_jax.volumes.nifti import write_array
 
 
@@ -148,6 +156,7 @@ def check_request(
             f"--spacing_mm={spacing_mm}: expected a voxel size from 0.5 to 4 mm. Omit this flag to "
             "use the planned voxel size of each patient."
         )
+    check_not_in_patient("--output", output)
     try:
         output.mkdir(parents=True, exist_ok=True)
         probe = output / ".phantom_probe"
@@ -162,9 +171,9 @@ def check_request(
     taken = [name for name in names if (output / name).exists()]
     if taken and not overwrite:
         raise FileExistsError(
-            f"--output={output}: the folder already contains {len(taken)} of the {patients} "
-            f"patients; the first is {taken[0]}. Name another folder, or add --overwrite to "
-            "replace these patients."
+            f"--output={output}: the folder already contains {len(taken)} of the "
+            f"{count_of(patients, 'patient')}; the first is {taken[0]}. Name another folder, or "
+            "add --overwrite to replace these patients."
         )
 
 

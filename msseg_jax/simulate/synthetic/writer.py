@@ -23,7 +23,7 @@ from msseg_jax.system.json_files import read_json
 from msseg_jax.system.machine import processors
 from msseg_jax.system.paths import check_outside, has_suffix
 from msseg_jax.system.processes import do_each
-from msseg_jax.volumes.layout import SYNTHETIC
+from msseg_jax.volumes.layout import SYNTHETIC, check_not_in_patient
 from msseg_jax.volumes.names import READABLE, stem
 from msseg_jax.volumes.nifti import write_array
 
@@ -169,6 +169,7 @@ def _check_output(request: SyntheticRequest, pairs: dict[str, dict]) -> None:
     for scans in request.scans:
         problem = f"lies in --scans={scans}, so the next run would read the pairs as scans"
         check_outside(request.output, scans, problem)
+    check_not_in_patient("--output", request.output)
     try:
         request.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
