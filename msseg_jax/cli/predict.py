@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -38,11 +37,10 @@ def _predict_pair(flags: argparse.Namespace, models: list[Path], outputs: Output
     _check_no_folder(flags.time01, flags.time02)
     name = ", ".join(_short(path) for path in (flags.time01, flags.time02))
     patient = Patient(name, flags.time01, flags.time02, flags.mask)
-    began_s = time.perf_counter()
     pair = read_pair(patient)  # before the networks are loaded, because the pair may be unusable
     ensemble, options = load_networks(flags, models)
     bar = partial(followed, name="batches of tiles")
-    prediction = replace(predict_pair(ensemble, patient, pair, options, bar), began_s=began_s)
+    prediction = predict_pair(ensemble, patient, pair, options, bar)
     write_pair(prediction, outputs)
     print(describe_pair(prediction, outputs, time.perf_counter() - flags.began_s))
     return 0
