@@ -18,6 +18,8 @@ from msseg_jax.system.errors import InputError
 
 Tree = Any  # pytree of arrays, or of their shapes
 
+_UNFINISHED = ".orbax-checkpoint-tmp"  # part of the names of checkpoints that orbax ignores
+
 logger = logging.getLogger(__name__)
 
 
@@ -51,7 +53,7 @@ class Checkpoints:
         process = jax.process_index()
         writes = process == 0
         options = ocp.CheckpointManagerOptions(
-            read_only=not writes, max_to_keep=keep if writes else None,
+            read_only=not writes, max_to_keep=None,  # `save` deletes the old ones
             save_interval_steps=1 if writes else 0,  # other values make orbax warn about read_only
             create=False, enable_async_checkpointing=False,
             multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -59,6 +61,7 @@ class Checkpoints:
                 barrier_sync_key_prefix=str(process),
             ),
         )  # fmt: skip
+        self._keep = keep
         self._manager = ocp.CheckpointManager(
             folder, options=options, item_names=("model", "optimiser", "progress")
         )
@@ -81,6 +84,8 @@ class Checkpoints:
     def save(self, step: int, model: Tree, optimiser: Tree, progress: Progress) -> None:
         """Write a checkpoint, and delete those of this step or later. Return when it is complete.
 
+        Then delete the oldest ones, so that `keep` are left.
+
         There are later checkpoints if a run was continued from an earlier one and repeats those
         steps. They are deleted, because orbax does not write a step that is earlier than the
         newest.
@@ -92,9 +97,7 @@ class Checkpoints:
         folder = Path(self._manager.directory)
         try:
             with without_tracebacks():
-                for later in self.steps():
-                    if later >= step:
-                        self._manager.delete(later)
+                self._delete([later for later in self.steps() if later >= step])
                 saved = self._manager.save(
                     step,
                     args=ocp.args.Composite(
@@ -108,11 +111,23 @@ class Checkpoints:
                 # Orbax synchronises only the arrays, neither its other files nor the rename.
                 sync_tree(folder / str(step))
                 sync_folder(folder)
+                self._delete(self.steps()[self._keep :])
         except Exception as error:  # orbax has no specific error for a full disk
             _delete_unfinished(folder)  # it takes space that is scarce
             raise InputError(self._not_saved(step, reason_of_failure(error))) from error
         if not saved:
             raise InputError(self._not_saved(step, "orbax gave no reason"))
+
+    def _delete(self, steps: list[int]) -> None:
+        """Delete checkpoints, each completely or not at all.
+
+        Orbax would delete one file after the other, so a killed process could leave a half.
+        """
+        for step in steps:
+            place = Path(self._manager.directory) / str(step)
+            shutil.rmtree(place.rename(place.with_name(f"{step}{_UNFINISHED}-deleted")))
+        if steps:
+            self._manager.reload()
 
     def set_progress(self, step: int, progress: Progress) -> None:
         """Replace the progress in the checkpoint of a step, if there is such a checkpoint.
@@ -188,8 +203,8 @@ class Checkpoints:
 
 
 def _delete_unfinished(folder: Path) -> None:
-    """Delete the checkpoints that were not completed, in a folder that no other process writes."""
-    for path in folder.glob("*.orbax-checkpoint-tmp*"):
+    """Delete checkpoints that are not complete, in a folder that no other process writes."""
+    for path in folder.glob(f"*{_UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 

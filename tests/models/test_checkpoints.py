@@ -77,6 +77,31 @@ def test_only_a_training_deletes_checkpoints_that_were_not_completed(tmp_path):
     assert not unfinished.exists()
 
 
+def test_a_checkpoint_is_deleted_completely_or_not_at_all(tmp_path, monkeypatch):
+    """Let a process die in the middle of a deletion."""
+
+    def die(path):
+        raise KeyboardInterrupt
+
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, MODEL, OPTIMISER, Progress())
+        monkeypatch.setattr(module.shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(3, MODEL, OPTIMISER, Progress())
+        monkeypatch.undo()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["1.orbax-checkpoint-tmp-deleted", "2", "3"]
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.steps() == [3, 2]
+        checkpoints.save(2, MODEL, OPTIMISER, Progress())  # deletes this step and the later one
+        assert checkpoints.steps() == [2]
+        for step in (3, 4, 5):
+            checkpoints.save(step, MODEL, OPTIMISER, Progress())
+        assert checkpoints.steps() == [5, 4]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
+
+
 def test_a_checkpoint_is_on_the_disk_when_it_is_stored(tmp_path, monkeypatch):
     synchronised = []
     monkeypatch.setattr(module, "sync_tree", lambda path: synchronised.append(path))
