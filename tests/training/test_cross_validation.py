@@ -53,9 +53,8 @@ def test_every_patient_is_scored_by_the_run_that_held_it_out(
     with pytest.raises(KeyboardInterrupt):
         cross_validate(typed(config), folds.path)
     first, predicted = files(folds.run(0) / "checkpoints"), files(folds.predictions)
-    names = folds.load()[0]
     assert {path.name for path in predicted} == {
-        f"{name}{suffix}" for name in names for suffix in (".nii.gz", ".json")
+        f"{name}{suffix}" for name in folds.load()[0] for suffix in (".nii.gz", ".json")
     }
 
     def count(own, *rest):
@@ -86,7 +85,7 @@ def test_every_patient_is_scored_by_the_run_that_held_it_out(
         flags = [
             f"--model={run}",
             f"--dataset={config.data.root}",
-            f"--output={tmp_path / 'masks'}",
+            f"--output={tmp_path / f'masks_{fold}'}",
         ]
         assert main(["predict", *flags, f"--probability={tmp_path / run.name}"]) == 0
         for name in held_out:
