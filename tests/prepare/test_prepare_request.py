@@ -69,6 +69,17 @@ def test_a_series_is_given_for_both_visits_or_for_each(flags, series):
     assert request_for(*flags).series == series
 
 
+def test_an_acquisition_is_given_for_both_visits_or_for_each():
+    assert request_for().acquisitions == (None, None)
+    assert request_for("--acquisition=2").acquisitions == ("2", "2")
+    assert request_for("--acquisition=2", "--acquisition=#1").acquisitions == ("2", "#1")
+
+
+def test_reversed_visits_are_allowed_only_on_request():
+    assert not request_for().allow_reversed
+    assert request_for("--allow_reversed").allow_reversed
+
+
 @pytest.mark.parametrize(
     ("flags", "masks"),
     [
@@ -94,6 +105,7 @@ OF_ONE_PAIR = "--brain_mask01 and --brain_mask02 are for one pair"
     ("flags", "message"),
     [
         (["--series=1"] * 3, "--series is given 3 times. Give it once, or once per visit"),
+        (["--acquisition=1"] * 3, "--acquisition is given 3 times. Give it once, or once per"),
         (["--brain_mask_command=x", "--brain_mask01=m"], EXCLUDE),
         (["--brain_mask_command=x", "--brain_mask02=m"], EXCLUDE),
         (["--dataset=d", "--brain_mask01=m"], OF_ONE_PAIR),

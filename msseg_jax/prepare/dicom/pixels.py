@@ -1,10 +1,10 @@
 """Read the voxels of a checked stack of DICOM files as one image.
 
 ITK's reader (GDCM) decodes the voxels, because it knows all usual ways to compress them. It sees
-only copies with the few elements that an image needs, which pydicom has read and checked. In original
-files whose lengths are misread, because of a wrong length or transfer syntax, GDCM can reserve
-gigabytes and take minutes. Where the voxels are compressed, GDCM believes the size in the compressed
-data, so that is checked too.
+only copies with the few elements that an image needs, which pydicom has read and checked. In
+original files whose lengths are misread, because of a wrong length or transfer syntax, GDCM can
+reserve gigabytes and take minutes. Where the voxels are compressed, GDCM believes the size in the
+compressed data, so that is checked too.
 """
 
 from io import BytesIO
@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
@@ -117,9 +117,13 @@ def _reduced(source: pydicom.FileDataset) -> bytes:
     reduced.file_meta.TransferSyntaxUID = syntax
     if syntax.is_encapsulated:
         expected = EncodedSize(source.Rows, source.Columns, samples=1)
-        found = encoded_size(next(generate_frames(source.PixelData, number_of_frames=1)))
+        frame = next(generate_frames(source.PixelData, number_of_frames=1))
+        found = encoded_size(frame)
         if found not in (None, expected):
             raise ValueError(f"the compressed image is {found}, and the header says {expected}")
+        # Written again, because GDCM also believes the lengths of the fragments.
+        reduced.PixelData = encapsulate([frame])
+        reduced["PixelData"].is_undefined_length = True
     with BytesIO() as content:
         reduced.save_as(content, enforce_file_format=True)
         return content.getvalue()

@@ -70,7 +70,7 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> np.ndarray:
       DamagedSliceError: The value is missing or malformed.
     """
     value = _value(dataset, keyword)
-    parts = value if hasattr(value, "__len__") and not isinstance(value, str) else [value]
+    parts = value if hasattr(value, "__len__") and not isinstance(value, str | bytes) else [value]
     # If a part is not a number, pydicom returns it as text.
     if len(parts) == count and all(isinstance(part, int | float) for part in parts):
         found = np.array(parts, float)
