@@ -98,11 +98,14 @@ class TrainingLog:
         self.restart_clock()
         if self._path is None:
             return
-        if self._path.is_file():
-            lines = self._path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if _stays(line, first_step, validated)]
-            write_beside(self._path, lambda path: path.write_text("".join(kept)))
-        self._file = self._path.open("a", buffering=1)  # line-buffered
+        try:
+            if self._path.is_file():
+                lines = self._path.read_bytes().splitlines(keepends=True)
+                kept = [line for line in lines if _stays(line, first_step, validated)]
+                write_beside(self._path, lambda path: path.write_bytes(b"".join(kept)))
+            self._file = self._path.open("a", buffering=1)  # line-buffered
+        except OSError as error:
+            raise self._not_written(error) from error
         if self._events is not None:
             self._events.begin(first_step)
         self._bar = tqdm(
@@ -213,11 +216,14 @@ class TrainingLog:
             if self._events is not None:
                 self._events.write(line)
         except OSError as error:
-            raise InputError(
-                f"{self._path} or the event files next to it cannot be written ({error}). Free "
-                "some disk space and check the write permissions. Then run the same command again "
-                "to resume from the last checkpoint."
-            ) from error
+            raise self._not_written(error) from error
+
+    def _not_written(self, error: OSError) -> InputError:
+        return InputError(
+            f"{self._path} or the event files next to it cannot be written ({error}). Free some "
+            "disk space and check the write permissions. Then run the same command again to resume "
+            "from the last checkpoint."
+        )
 
     def restart_clock(self) -> None:
         """Restart the measurement of times, to exclude work that is not a step."""
@@ -236,13 +242,17 @@ def _require_finite(metrics: list[tuple[int, dict[str, np.ndarray]]]) -> None:
                 )
 
 
-def _stays(line: str, first_step: int, validated: bool) -> bool:
+def _stays(line: bytes, first_step: int, validated: bool) -> bool:
     """Return whether a line is complete and will not be written again by the continued run."""
     try:
         content = json.loads(line)
-    except ValueError:  # the line is incomplete
+    except (ValueError, RecursionError):  # the line is incomplete or damaged
         return False
-    step = content["step"]
+    if not line.endswith(b"\n") or not isinstance(content, dict):
+        return False
+    step = content.get("step")
+    if not isinstance(step, int):
+        return False
     return step < first_step or (step == first_step and (validated or "validation" not in content))
 
 
