@@ -60,7 +60,7 @@ class Preprocessing(Section):
         Raises:
           InputError: The file is missing or damaged.
         """
-        return cls.of(read_json(path), str(path))
+        return cls.of(read_json(path), str(path), complete=True)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from msseg_jax.models.released import WEIGHTS, released
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
+from msseg_jax.system.shown import shortened
 
 _Names = TypeAdapter(dict[str, list[str]])  # names of patients, by the name of the run
 
@@ -53,8 +54,8 @@ class Folds:
             return [patients[self.run(fold).name] for fold in range(len(patients))]
         except (ValidationError, KeyError) as error:
             raise InputError(
-                f"{self.file}: is damaged ({error}); expected the patients of each fold. Restore "
-                "it from a copy."
+                f"{self.file}: is damaged ({shortened(error)}); expected the patients of each "
+                "fold. Restore it from a copy."
             ) from error
 
     def save(self, folds: list[list[str]]) -> None:

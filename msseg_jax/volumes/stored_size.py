@@ -15,7 +15,8 @@ from msseg_jax.system.errors import InputError
 GZIP = b"\x1f\x8b"  # first bytes of a compressed file
 MOST_PACKED = 1032  # bytes in a byte: the limit of deflate (https://zlib.net/zlib_tech.html)
 PLAUSIBLY_PACKED = 200  # scans reach about 3, masks a few hundred
-MOST_BYTES = 8 * 10**8  # of memory, if the file is packed more than plausible
+# Of memory, if the file is packed more than plausible. Unpacking needs up to 0.3 GB in addition.
+MOST_BYTES = 7 * 10**8
 AFTER_VOXELS = 2**28  # bytes that may follow the voxels in a compressed file
 
 
