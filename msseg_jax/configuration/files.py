@@ -13,6 +13,7 @@ A ConfigDict is used only to write a configuration. All other code uses the type
 `read` returns.
 """
 
+import contextlib
 import re
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ from msseg_jax.system.errors import InputError
 _PACKAGE = Path(__file__).parents[1]
 _IN_PACKAGE = _PACKAGE / "configs"
 _FOLDER = _IN_PACKAGE if _IN_PACKAGE.is_dir() else _PACKAGE.parent / "configs"
+
+LONGEST_VALUE = 10_000  # characters of a text, or items of a tuple
 
 
 def default() -> ConfigDict:
@@ -59,11 +62,12 @@ def find(name: str) -> Path:
     if name in names():
         return _FOLDER / f"{name}.py"
     path = Path(name)
-    if path.is_file():
-        return path
+    with contextlib.suppress(OSError):  # such as a name that is too long
+        if path.is_file():
+            return path
     raise InputError(
-        f"--config={name}: no such file; expected the path of a configuration file, or the name of "
-        f"a shipped configuration: {', '.join(names())}"
+        f"--config={name:.300}: no such file; expected the path of a configuration file, or the "
+        f"name of a shipped configuration: {', '.join(names())}"
     )
 
 
@@ -116,7 +120,22 @@ def _run(file: Path) -> ConfigDict:
         raise InputError(
             f"--config={file}: get_config() returned {config!r:.80}; expected a ConfigDict"
         )
+    _check_fields(config, default(), f"--config={file}: config")
     return config
+
+
+def _check_fields(config: ConfigDict, like: ConfigDict, name: str) -> None:
+    """Raise InputError if fields are missing, or if a value is too long to be handled."""
+    if missing := [key for key in like if key not in config]:
+        raise InputError(f"{name}.{missing[0]} is missing; start from default() or shipped(NAME)")
+    for key, value in config.items(preserve_field_references=True):
+        if isinstance(value, str | list | tuple) and len(value) > LONGEST_VALUE:
+            raise InputError(
+                f"{name}.{key} has {len(value)} characters or items; expected at most "
+                f"{LONGEST_VALUE}"
+            )
+        if isinstance(value, ConfigDict) and isinstance(like.get(key), ConfigDict):
+            _check_fields(value, like[key], f"{name}.{key}")
 
 
 def _as_config_dict(section: Section) -> ConfigDict:

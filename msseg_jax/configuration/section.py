@@ -1,13 +1,15 @@
 """The base class of configuration sections: frozen, typed, and checked on creation."""
 
 import json
-from typing import Any, Self, get_args
+from types import UnionType
+from typing import Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.shown import shown, shown_lines
 
 
 class Section(BaseModel):
@@ -31,9 +33,11 @@ class Section(BaseModel):
           InputError: values are invalid or missing. The message has one line for each of them.
         """
         if complete and (missing := _missing(cls, fields)):
-            raise InputError("\n".join(f"{name}.{field} is missing" for field in missing))
+            raise InputError(shown_lines([f"{name}.{field} is missing" for field in missing]))
         try:
             return cls.model_validate_json(json.dumps(fields))
+        except RecursionError as error:
+            raise InputError(f"{name} is nested too deeply: {shown(fields)}") from error
         except ValidationError as error:
             problems = error.errors()
             # If items of a tuple are invalid, pydantic also reports that the tuple is too short.
@@ -43,7 +47,7 @@ class Section(BaseModel):
                 for problem in problems
                 if problem["type"] != "too_short" or problem["loc"] not in wrong_items
             ]
-            raise InputError("\n".join(lines)) from error
+            raise InputError(shown_lines(lines)) from error
 
 
 def setting(
@@ -102,8 +106,9 @@ def _missing(section: type[BaseModel], fields: object) -> list[str]:
         parts = {name: value}
         if isinstance(value, list):
             parts = {f"{name}[{number}]": item for number, item in enumerate(value)}
-        # The types of a tuple's items, or else the type of the field.
-        kinds = get_args(field.annotation) if isinstance(value, list) else (field.annotation,)
+        # The types of a tuple's items, or those of a union, or else the type of the field.
+        inside = isinstance(value, list) or get_origin(field.annotation) in (Union, UnionType)
+        kinds = get_args(field.annotation) if inside else (field.annotation,)
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 for place, part in parts.items():
@@ -136,6 +141,8 @@ def _in_words(section: type[BaseModel], problem: ErrorDetails, name: str) -> str
             return f"{place} is not a field"
         case "too_short":
             allowed = f"{problem['ctx']['min_length']} or more values"
+        case "too_long":
+            allowed = f"at most {problem['ctx']['max_length']} values"
         case "greater_than_equal":
             allowed = f"{problem['ctx']['ge']:g} or more"
         case "greater_than":
@@ -149,4 +156,4 @@ def _in_words(section: type[BaseModel], problem: ErrorDetails, name: str) -> str
     if field and problem["type"].startswith(("less_than", "greater_than")):
         allowed = expected(field)
     value = problem["input"]
-    return f"{place} is {value!r}; expected {allowed}"
+    return f"{place} is {shown(value)}; expected {allowed}"

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from msseg_jax.configuration.section import Section, setting
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Width = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=4096)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 # If no control point of a cubic B-spline moves further than this along an axis, in cells of the
@@ -30,17 +30,22 @@ class NetworkSettings(Section):
 
     widths: tuple[Width, ...] = setting(
         (6, 7, 8, 8), "feature maps at each depth, from full resolution down: two or more numbers, "
-        "each 1 or more. The default gives the paper's 40,465 parameters; not from the paper",
-        min_length=2,
+        "each 1 to 4096. The default gives the paper's 40,465 parameters; not from the paper",
+        min_length=2, max_length=12,
     )  # fmt: skip
-    node_convolutions: int = setting(2, "3x3x3 convolutions in each node of the U-Net++", ge=1)
+    node_convolutions: int = setting(
+        2, "3x3x3 convolutions in each node of the U-Net++", ge=1, le=32
+    )
     refinement_width: int = setting(
-        5, "feature maps of the refinement block; not from the paper", ge=1
+        5, "feature maps of the refinement block; not from the paper", ge=1, le=4096
     )
-    refinement_convolutions: int = setting(4, "3x3x3 convolutions in the refinement block", ge=1)
+    refinement_convolutions: int = setting(
+        4, "3x3x3 convolutions in the refinement block", ge=1, le=32
+    )
     targets: int = setting(
-        5, "number of output maps: the first is the consensus, the others are one per expert", ge=1
-    )
+        5, "number of output maps: the first is the consensus, the others are one per expert",
+        ge=1, le=64,
+    )  # fmt: skip
     initial_probability: float = setting(
         0.5,
         "probability of a new lesion that the initial bias of the output layer gives in every "
@@ -80,13 +85,14 @@ class PreprocessingSettings(Section):
     percentiles: tuple[Percent, ...] = setting(
         (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0),
         "percentiles that are the landmarks of Nyul's intensity normalisation: two or more "
-        "numbers from 0 to 100, ascending; not from the paper", min_length=2,
+        "numbers from 0 to 100, ascending; not from the paper", min_length=2, max_length=101,
     )  # fmt: skip
     patch_size: int = setting(
         56,
         "side of a patch, voxels. It must be a multiple of 8 with the default config.model.widths, "
         "and no larger than any side of a brain's bounding box",
         ge=1,
+        le=1024,
     )
 
     @model_validator(mode="after")

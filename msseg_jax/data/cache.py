@@ -8,11 +8,13 @@ CACHE/format-<n>/<patient>-<key>/        images.npy        (2, D, H, W) int16, n
                                          brain.npy         (D, H, W) bool
                                          lesion_voxels.npy (L, 3) int32, where the consensus is 1
                                          affine.npy        (4, 4), voxel indices to scanner mm
+                                         checksums.json    CRC-32 of these files
 
 See `packing` for the packed formats. A key is a hash of the input files (path, size,
-modification time) and of every setting, so an entry that exists is correct and has passed the
-checks. An entry is written under a temporary name next to its final path, and then renamed. Runs
-can therefore share a cache, and an interrupted run leaves no incomplete entry under a final name.
+modification time) and of every setting, so an entry with the right checksums is correct and has
+passed the checks. Other entries are made again. An entry is written under a temporary name next to
+its final path, and then renamed. Runs can therefore share a cache, and an interrupted run leaves no
+incomplete entry under a final name.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ import hashlib
 import json
 import shutil
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,8 +47,12 @@ from msseg_jax.system.words import count_of
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair, read_pair
 
-FORMAT = 4  # increase it when the meaning of an entry changes
+FORMAT = 5  # increase it when the meaning of an entry changes
 ABANDONED_S = 3600.0  # writing takes seconds, so a partial entry this old is from a killed run
+
+
+FIELDS = ("images", "targets", "brain", "lesion_voxels", "affine")  # files of an entry
+CHECKSUMS = "checksums.json"
 
 
 class Entry(NamedTuple):
@@ -87,14 +94,58 @@ def open_patient(name: str, folder: Path) -> CachedPatient:
     Raises:
       InputError: The entry is damaged.
     """
-    fields = ("images", "targets", "brain", "lesion_voxels", "affine")
     try:
-        return CachedPatient(name, *(np.load(folder / f"{f}.npy", mmap_mode="r") for f in fields))
-    except (OSError, EOFError, ValueError) as error:
+        arrays = [np.load(folder / f"{field}.npy", mmap_mode="r") for field in FIELDS]
+        patient = CachedPatient(name, *arrays)
+        if problem := _problem(patient):
+            raise ValueError(problem)
+    except Exception as error:  # NumPy has no specific error for a damaged file
         raise InputError(
             f"{folder}: this cache entry is damaged ({error}). Delete the folder, and run the same "
             "command again to create the entry again."
         ) from error
+    return patient
+
+
+def _problem(patient: CachedPatient) -> str | None:
+    """Return which array of an entry has the wrong type or shape; None if all are right."""
+    shape = patient.brain.shape
+    maps = patient.targets.shape[:1]
+    expected = {
+        "images": (np.int16, (2, *shape)),
+        "targets": (np.uint8, (*maps, *shape)),
+        "brain": (np.bool_, shape),
+        "lesion_voxels": (np.int32, (len(patient.lesion_voxels), 3)),
+        "affine": (np.float64, (4, 4)),
+    }
+    for field, (dtype, size) in expected.items():
+        array = getattr(patient, field)
+        if array.dtype != dtype or array.shape != size:
+            return f"{field} is {array.shape} {array.dtype}"
+    voxels = patient.lesion_voxels
+    if len(shape) != 3 or (voxels < 0).any() or (voxels >= shape).any() or not patient.brain.any():
+        return "brain or lesion_voxels"
+    return None
+
+
+def is_intact(folder: Path) -> bool:
+    """Return whether a cache entry exists, and has the bytes that were written."""
+    try:
+        stored = read_json(folder / CHECKSUMS)
+        return bool(stored == _checksums(folder))
+    except (InputError, OSError):
+        return False
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    sums = {}
+    for field in FIELDS:
+        with (folder / f"{field}.npy").open("rb") as file:
+            total = 0
+            while part := file.read(2**20):
+                total = zlib.crc32(part, total)
+        sums[field] = total
+    return sums
 
 
 def open_cache(folder: Path) -> Path:
@@ -159,14 +210,14 @@ def measure(
 def build(
     patients: list[Patient], measures: list[Measures], preprocessing: Preprocessing, cache: Path
 ) -> list[Path]:
-    """Return the cache folders of the patients. Create those that are missing.
+    """Return the cache folders of the patients. Create those that are missing or damaged.
 
     Raises:
       InputError: The disk has too little space for all missing entries (then none is written), or
         an entry cannot be written.
     """
     entries = [cache / f"{p.name}-{_key(p, preprocessing)}" for p in patients]
-    missing = [k for k, entry in enumerate(entries) if not entry.is_dir()]
+    missing = [k for k, entry in enumerate(entries) if not is_intact(entry)]
     if missing:
         needed = sum(_entry_bytes(measures[k], len(patients[k].targets)) for k in missing)
         free = shutil.disk_usage(cache).free
@@ -205,7 +256,7 @@ def _measured(
     entry = cache / f"measures-{_key(patient, settings)}.json"
     if entry.is_file():
         with contextlib.suppress(InputError):  # a damaged file is written again below
-            return Measures.of(read_json(entry), str(entry))
+            return Measures.of(read_json(entry), str(entry), complete=True)
     try:
         pair = read_pair(patient)
         resampled = preprocess.resample(patient, pair, settings)
@@ -220,12 +271,18 @@ def _measured(
         shape=(depth, height, width),
         digest=_digest(pair),
     )
-    write_beside(entry, lambda path: path.write_text(measures.model_dump_json()))
+    try:
+        write_beside(entry, lambda path: path.write_text(measures.model_dump_json()))
+    except OSError as error:
+        return InputError(
+            f"{entry}: cannot be written ({error}). Check the disk space and the permission to "
+            "write, and delete what lies there."
+        )
     return measures
 
 
 def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
-    if entry.is_dir():
+    if is_intact(entry):  # another run was faster
         return
     resampled = preprocess.resample(patient, read_pair(patient), preprocessing.settings)
     arrays = {
@@ -236,11 +293,12 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
         "affine": resampled.affine,
     }
     try:
-        with whole_folder(entry) as new:
+        with whole_folder(entry, replace=True) as new:
             for field, array in arrays.items():
                 np.save(new / f"{field}.npy", array)
+            (new / CHECKSUMS).write_text(json.dumps(_checksums(new)) + "\n")
     except OSError as error:
-        if not entry.is_dir():  # if it exists, another run was faster and wrote the same bytes
+        if not is_intact(entry):  # if it exists, another run was faster and wrote the same bytes
             raise InputError(
                 f"{entry}: cannot be written ({error}). Check the disk space and the permission to "
                 "write. Complete entries are kept: run the same command again to resume."

@@ -60,7 +60,7 @@ class Preprocessing(Section):
         Raises:
           InputError: The file is missing or damaged.
         """
-        return cls.of(read_json(path), str(path))
+        return cls.of(read_json(path), str(path), complete=True)
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,17 @@ def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> R
     Images are interpolated linearly. Masks are taken from the nearest voxel.
 
     Raises:
-      InputError: The brain is smaller than a patch along some axis.
+      InputError: The brain is smaller than a patch along some axis, or the voxels are so large
+        that the isotropic grid would not fit into memory.
     """
     reordering = Reordering(pair.time01.affine, pair.brain.shape)
     brain = reordering.forward(pair.brain)
-    resampling = resampling_to(settings.spacing_mm, brain.shape, reordering.canonical_spacing_mm)
+    try:
+        resampling = resampling_to(
+            settings.spacing_mm, brain.shape, reordering.canonical_spacing_mm
+        )
+    except InputError as error:
+        raise InputError(f"{patient.time01}: {error}") from error
     brain = resampling.forward_labels(brain)
     box = bounding_box(brain)  # empty if a brain of a few voxels falls between the new voxels
     sides = [s.stop - s.start for s in box]

@@ -1,5 +1,6 @@
 """Save and restore the checkpoints of a run, with orbax."""
 
+import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from msseg_jax.configuration.section import Section
@@ -15,6 +17,7 @@ from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.durability import sync_folder, sync_tree
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.shown import shortened
 
 Tree = Any  # pytree of arrays, or of their shapes
 
@@ -37,9 +40,10 @@ class Progress(Section):
 class Checkpoints:
     """The checkpoints in one folder of a run, `last` or `best`.
 
-    Each checkpoint has three items: `model`, `optimiser` and `progress`. They are separate, so that
-    inference reads only the model. Orbax writes a checkpoint under a temporary name and renames it
-    when it is complete.
+    Each checkpoint has four items: `model`, `optimiser`, `progress` and `digests`. They are
+    separate, so that inference reads only the model. The digests show whether the numbers that were
+    read are those that were stored, because orbax does not notice damaged numbers. Orbax writes a
+    checkpoint under a temporary name and renames it when it is complete.
     """
 
     def __init__(self, folder: Path, keep: int = 1, create: bool = True):
@@ -62,9 +66,15 @@ class Checkpoints:
             ),
         )  # fmt: skip
         self._keep = keep
-        self._manager = ocp.CheckpointManager(
-            folder, options=options, item_names=("model", "optimiser", "progress")
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                folder, options=options, item_names=("model", "optimiser", "progress", "digests")
+            )
+        except Exception as error:  # orbax has no specific error for damaged files
+            raise CheckpointError(
+                f"{folder}: cannot be opened ({_reason(error)}). Restore it from a copy, or train "
+                "again in another --workdir."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +114,9 @@ class Checkpoints:
                         model=ocp.args.StandardSave(model),
                         optimiser=ocp.args.StandardSave(optimiser),
                         progress=ocp.args.JsonSave(progress.model_dump()),
+                        digests=ocp.args.JsonSave(
+                            {"model": _digest(step, model), "optimiser": _digest(step, optimiser)}
+                        ),
                     ),
                 )
                 self._manager.wait_until_finished()
@@ -187,11 +200,11 @@ class Checkpoints:
         failures = []
         for step in self.steps():
             try:
-                return step, self._manager.restore(step, args=ocp.args.Composite(**items))
+                return step, self._restored(step, items)
             except Exception as error:  # orbax has no specific error for damaged files
-                failures.append(f"step {step}: {type(error).__name__}: {error}")
+                failures.append(f"step {step}: {_reason(error)}")
                 logger.warning(
-                    "%s: step %d cannot be read: %s", self._manager.directory, step, error
+                    "%s: step %d cannot be read: %s", self._manager.directory, step, _reason(error)
                 )
         if failures:
             raise CheckpointError(
@@ -200,6 +213,34 @@ class Checkpoints:
                 "--workdir.\n" + "\n".join(failures)
             )
         return None
+
+    def _restored(self, step: int, items: dict[str, Any]) -> Any:
+        """Return items of a checkpoint.
+
+        Raises:
+          ValueError: the numbers are not those that were stored.
+          Exception: orbax cannot read the files.
+        """
+        items = items | {"digests": ocp.args.JsonRestore()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        for name in items.keys() & {"model", "optimiser"}:
+            if restored["digests"].get(name) != _digest(step, restored[name]):
+                raise ValueError(f"the numbers of its {name} are not those that were stored")
+        return restored
+
+
+def _digest(step: int, tree: Tree) -> str:
+    """Return a hash of the numbers of a tree, and of the step that they belong to."""
+    digest = hashlib.sha256(str(step).encode())
+    for leaf in map(np.asarray, jax.tree.leaves(tree)):
+        digest.update(f"{leaf.dtype} {leaf.shape}".encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """Return an error as text. Those of orbax may have hundreds of lines."""
+    return shortened(f"{type(error).__name__}: {error}")
 
 
 def _delete_unfinished(folder: Path) -> None:

@@ -19,6 +19,7 @@ from msseg_jax.models.released import WEIGHTS, released
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
+from msseg_jax.system.shown import shortened
 
 _Names = TypeAdapter(dict[str, list[str]])  # names of patients, by the name of the run
 
@@ -51,10 +52,10 @@ class Folds:
         try:
             patients = _Names.validate_python(read_json(self.file))
         except ValidationError as error:
-            raise self._damaged(str(error)) from error
+            raise self._damaged(shortened(error)) from error
         names = [self.run(fold).name for fold in range(self._count() or len(patients))]
         if patients.keys() != set(names):
-            listed = ", ".join(patients) or "no fold"
+            listed = shortened(", ".join(patients) or "no fold")
             raise self._damaged(f"it lists {listed}, but the folds are {', '.join(names)}")
         return [patients[name] for name in names]
 

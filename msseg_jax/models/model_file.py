@@ -35,6 +35,7 @@ from msseg_jax.network.model import SiameseMPUNet, variable_shapes
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_output
+from msseg_jax.system.shown import shortened, shown
 
 SUFFIX = ".safetensors"
 FORMAT = "msseg_jax"
@@ -230,8 +231,8 @@ def read_model_file(path: Path | str) -> ModelFile:
         raise InputError(f"{path}: cannot be read ({error}); {_EXPECTED}") from error
     except SafetensorError as error:
         raise InputError(
-            f"{path}: is not a complete safetensors file ({error}); {_EXPECTED}. If it was one, it "
-            "is truncated or damaged. Copy or download it again."
+            f"{path}: is not a complete safetensors file ({shortened(error)}); {_EXPECTED}. If it "
+            "was one, it is truncated or damaged. Copy or download it again."
         ) from error
     except _Damage as error:
         raise InputError(
@@ -263,10 +264,10 @@ def _document(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _Damage(f"its description is not JSON ({error})") from error
+        raise _Damage(f"its description is not JSON ({shortened(error)})") from error
     version = document.get("format_version") if isinstance(document, dict) else None
     if type(version) is not int or version < 1:
-        raise _Damage(f"its format version is {version!r}")
+        raise _Damage(f"its format version is {shown(version)}")
     if version > FORMAT_VERSION:
         raise InputError(
             f"{path}: was written by a newer version of this program: its format version is "
@@ -307,7 +308,9 @@ def _variables(file: Any, models: list[SiameseMPUNet]) -> list[dict[str, Any]]:
         ("missing", expected.keys() - found), ("unknown", found - expected.keys())
     ):  # fmt: skip
         if names:
-            raise _Damage(f"tensors are {word} ({len(names)} in all), such as {min(names)}")
+            raise _Damage(
+                f"tensors are {word} ({len(names)} in all), such as {shortened(min(names))}"
+            )
     for name, leaf in expected.items():
         tensor = file.get_slice(name)
         dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())

@@ -33,7 +33,7 @@ def trained_networks(model: Path | str) -> list[TrainedNetwork]:
     variables, kind, step = restore_for_inference(run, shapes)
     return [
         TrainedNetwork(
-            str(model), config.trained, preprocessing, variables, kind, step, _started_from(run),
+            str(model), config.trained, preprocessing, variables, kind, step, started_from(run),
             config.model_dump(mode="json"),
         )
     ]  # fmt: skip
@@ -50,7 +50,7 @@ def preprocessings(model: Path) -> list[Preprocessing]:
     return [RunFolder(model).load()[1]]
 
 
-def _started_from(run: RunFolder) -> About | None:
+def started_from(run: RunFolder) -> About | None:
     """Return the description of the model file from which a run was started, if there was one."""
     if not run.initial_file.is_file():
         return None

@@ -93,7 +93,7 @@ class RunFolder:
           InputError: the folder is not writable, or its run has another configuration.
         """
         self.create()
-        if self.begun and (changed := differences(config, self._config())):
+        if self.begun and (changed := differences(config, self.configuration())):
             raise InputError(
                 f"--workdir={self.path} contains a run with another configuration:\n"
                 + "\n".join(changed)
@@ -153,7 +153,7 @@ class RunFolder:
                 f"{self.path}: this folder does not contain a trained run (config.json, "
                 f"preprocessing.json and checkpoints). {_EXPECTED}"
             )
-        config, preprocessing = self._config(), Preprocessing.load(self.preprocessing_file)
+        config, preprocessing = self.configuration(), Preprocessing.load(self.preprocessing_file)
         if preprocessing.settings != config.data.preprocessing:
             raise InputError(
                 f"{self.preprocessing_file}: its settings are not those of "
@@ -162,7 +162,12 @@ class RunFolder:
             )
         return config, preprocessing
 
-    def _config(self) -> Configuration:
+    def configuration(self) -> Configuration:
+        """Return the stored configuration.
+
+        Raises:
+          InputError: the file is missing or damaged.
+        """
         name = f"{self.config_file}: config"
         return Configuration.of(read_json(self.config_file), name, complete=True)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.shown import shortened
 
 
 def read_json(path: Path) -> Any:
@@ -18,4 +19,6 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}). Restore it from a copy.") from error
     except (ValueError, RecursionError) as error:  # not JSON, or not even text
-        raise InputError(f"{path}: is damaged ({error}). Restore it from a copy.") from error
+        raise InputError(
+            f"{path}: is damaged ({shortened(error)}). Restore it from a copy."
+        ) from error

@@ -103,9 +103,9 @@ class TrainingLog:
             return
         with self._reporting():
             if self._path.is_file():
-                lines = self._path.read_text(errors="replace").splitlines(keepends=True)
-                kept = "".join(line for line in lines if _stays(line, first_step, validated))
-                write_beside(self._path, lambda path: path.write_text(kept))
+                lines = self._path.read_bytes().splitlines(keepends=True)
+                kept = b"".join(line for line in lines if _stays(line, first_step, validated))
+                write_beside(self._path, lambda path: path.write_bytes(kept))
             self._file = self._path.open("a", buffering=1)  # line-buffered
             if self._events is not None:
                 self._events.begin(first_step)
@@ -225,11 +225,14 @@ class TrainingLog:
         try:
             yield
         except OSError as error:
-            raise InputError(
-                f"{self._path} or the event files next to it cannot be written ({error}). Free "
-                "some disk space and check the write permissions. Then run the same command again "
-                "to resume from the last checkpoint."
-            ) from error
+            raise self._not_written(error) from error
+
+    def _not_written(self, error: OSError) -> InputError:
+        return InputError(
+            f"{self._path} or the event files next to it cannot be written ({error}). Free some "
+            "disk space and check the write permissions. Then run the same command again to resume "
+            "from the last checkpoint."
+        )
 
     def sync(self) -> None:
         """Wait until the lines are on the disk. Call this before a checkpoint is stored.
@@ -269,12 +272,16 @@ def _require_finite(metrics: list[tuple[int, dict[str, np.ndarray]]]) -> None:
                 )
 
 
-def _stays(line: str, first_step: int, validated: bool) -> bool:
+def _stays(line: bytes, first_step: int, validated: bool) -> bool:
     """Return whether a line is complete and will not be written again by the continued run."""
     try:
         content = json.loads(line)
-        step = int(content["step"])
-    except (ValueError, TypeError, KeyError, RecursionError):  # the line is incomplete or damaged
+    except (ValueError, RecursionError):  # the line is incomplete or damaged
+        return False
+    if not line.endswith(b"\n") or not isinstance(content, dict):
+        return False
+    step = content.get("step")
+    if not isinstance(step, int):
         return False
     return step < first_step or (step == first_step and (validated or "validation" not in content))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.system.paths import check_folder
+from msseg_jax.system.shown import shown
 
 TIME01 = "flair_time01_on_middle_space.nii.gz"
 TIME02 = "flair_time02_on_middle_space.nii.gz"
@@ -172,8 +173,8 @@ def scan_of(patient: Patient) -> str | None:
     scan = record.get("source") if isinstance(record, dict) else None
     if not isinstance(scan, str):
         raise InputError(
-            f"{patient.synthetic}: its source is {scan!r}. Expected the name of the scan that the "
-            "pair was made from, because all pairs of one scan must be in the same fold. Restore "
-            "the file from a copy, or make the pairs again."
+            f"{patient.synthetic}: its source is {shown(scan)}. Expected the name of the scan that "
+            "the pair was made from, because all pairs of one scan must be in the same fold. "
+            "Restore the file from a copy, or make the pairs again."
         )
     return scan

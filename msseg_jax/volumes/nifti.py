@@ -1,5 +1,6 @@
 """Read and write NIfTI files."""
 
+import contextlib
 import gzip
 import logging
 from collections.abc import Callable
@@ -20,7 +21,10 @@ from msseg_jax.volumes.geometry import (
 )
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.names import SUFFIXES, stem
+from msseg_jax.volumes.stored_size import check_stored_size, check_to_end, is_gzip
 from msseg_jax.volumes.volume import Volume
+
+LAST_CODE = 5  # of NIfTI's spaces: template
 
 _EXPECTED = "Expected a 3-D NIfTI image (.nii, .nii.gz, or .hdr with .img)."
 
@@ -60,34 +64,69 @@ def read_volume(path: Path | str) -> Volume:
 
 
 def _read(path: Path) -> Volume:
-    try:
+    with contextlib.ExitStack() as files:
+        image, places, streams = _open(path, files)
+        # nibabel silently corrects a zero or negative size, a missing offset and an unknown code,
+        # so these are read from the file.
+        of_header = image.file_map.get("header", image.file_map["image"])
+        with of_header.get_prepare_fileobj("rb") as file:
+            stored = type(image.header).from_fileobj(file, check=False)
+        _check_codes(path, stored)
+        _check_kind(path, image)
+        _check_offset(path, image, int(stored["vox_offset"]))
+        check_stored_size(path, image, places["image"], int(stored["vox_offset"]))
+        volume = volume_of(image, path, stored["pixdim"][1:4])
+        for stream in streams:
+            check_to_end(path, stream)
+    return volume
+
+
+def _open(
+    path: Path, files: contextlib.ExitStack
+) -> tuple[nib.Nifti1Pair, dict[str, Path], list[gzip.GzipFile]]:
+    """Open an image, but do not read its voxels.
+
+    Args:
+      files: closes the compressed files.
+
+    Returns:
+      The image, its files ('image', and for a pair of files also 'header'), and the streams of
+      those that are compressed.
+    """
+    suffix = path.name.removeprefix(stem(path))
+    kind: type[nib.Nifti1Pair] | None = None
+    places = {"image": path}
+    if suffix in (suffix.lower(), suffix.upper()):
         image = _load(path)
+        if not isinstance(image, nib.Nifti1Pair):  # the other classes of NIfTI are subclasses
+            raise InputError(f"{path}: is {type(image).__name__}. {_EXPECTED} Convert it.")
+        kind = type(image)
+        places = {key: Path(str(holder.filename)) for key, holder in image.file_map.items()}
+        if not any(map(is_gzip, places.values())):
+            return image, places, []
+    # nibabel does not read a compressed file to its end, where the checksum is, so the streams are
+    # opened here. It does not find the file of a name such as A.Nii.Gz, either.
+    streams = {
+        key: files.enter_context((gzip.GzipFile if is_gzip(place) else open)(place, "rb"))
+        for key, place in places.items()
+    }
+    if kind is None:
+        start = streams["image"].read(7)
+        kind = nib.Nifti2Image if start[4:7] == b"n+2" else nib.Nifti1Image
+    holders = {key: nib.FileHolder(fileobj=stream) for key, stream in streams.items()}
+    packed = [stream for stream in streams.values() if isinstance(stream, gzip.GzipFile)]
+    return kind.from_file_map(holders), places, packed
+
+
+def _load(path: Path) -> nib.filebasedimages.FileBasedImage:
+    try:
+        return nib.load(path)
     except ValueError as error:
         if "w2 should be positive" not in str(error):  # nibabel's words for a long quaternion
             raise
         with nib.openers.ImageOpener(str(path)) as file:
             with_valid_quaternion(nib.Nifti1Header.from_fileobj(file, check=False), path)
-        image = _LenientImage.from_filename(path)
-    if not isinstance(image, nib.Nifti1Pair):  # the other classes of NIfTI are subclasses
-        raise InputError(f"{path}: is {type(image).__name__}. {_EXPECTED} Convert it.")
-    # nibabel silently corrects a zero or negative size and a missing offset, so both are read from
-    # the file.
-    of_header = image.file_map.get("header", image.file_map["image"])
-    with of_header.get_prepare_fileobj("rb") as file:
-        stored = type(image.header).from_fileobj(file, check=False)
-    _check_offset(path, image, int(stored["vox_offset"]))
-    return volume_of(image, path, stored["pixdim"][1:4])
-
-
-def _load(path: Path) -> nib.filebasedimages.FileBasedImage:
-    suffix = path.name.removeprefix(stem(path))
-    if suffix in (suffix.lower(), suffix.upper()):
-        return nib.load(path)
-    # nibabel does not find the files of a name such as A.Nii.Gz.
-    content = path.read_bytes()
-    content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    kind = nib.Nifti2Image if content[4:7] == b"n+2" else nib.Nifti1Image
-    return kind.from_bytes(content)
+        return _LenientImage.from_filename(path)
 
 
 class _LenientHeader(nib.Nifti1Header):
@@ -163,6 +202,17 @@ def _check_offset(path: Path, image: nib.Nifti1Pair, offset: int) -> None:
             f"{path}: vox_offset is {offset}, so the voxels would start inside the header. "
             f"Expected at least {first}. Correct the header, or write the file again."
         )
+
+
+def _check_codes(path: Path, stored: nib.Nifti1Header) -> None:
+    """Raise InputError if a code of the geometry is unknown. nibabel would ignore that geometry."""
+    for name in ("qform_code", "sform_code"):
+        code = int(stored[name])
+        if not 0 <= code <= LAST_CODE:
+            raise InputError(
+                f"{path}: {name} of its header is {code}. Expected 0 to {LAST_CODE}. Correct the "
+                "header, or write the file again."
+            )
 
 
 def check_finite(volume: Volume) -> None:

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msseg_jax.system.errors import InputError
+
+# A grid with more voxels than both allow is due to wrong voxel sizes, and would fill the memory.
+PLAUSIBLE_VOXELS = 2**25  # 256 mm along each axis with voxels of 0.8 mm
+MOST_FINER = 100  # ratio of the numbers of voxels; slices of 6 mm to 0.5 mm: 48
+
 # ---------------------------------------------------------------------------- resampling
 
 
@@ -92,9 +98,21 @@ def resampling_to(
     """Return the resampling from a grid of `shape` voxels to isotropic voxels of `spacing_mm`.
 
     The new grid has the same centre and the fewest voxels that cover the old field of view.
+
+    Raises:
+      InputError: the new grid would be implausibly large. The message does not name the file.
     """
     extent_mm = np.asarray(shape) * old_spacing_mm
     new_shape = np.ceil(extent_mm / spacing_mm - 1e-6)  # 1e-6: 56.0000001 voxels are 56
+    count = float(np.prod(np.maximum(new_shape, 1)))  # a side may be 0, if voxels are tiny
+    if count > max(PLAUSIBLE_VOXELS, MOST_FINER * float(np.prod(shape))):
+        sides = ", ".join(f"{mm:.6g}" for mm in old_spacing_mm)
+        raise InputError(
+            f"{tuple(shape)} voxels of ({sides}) mm would become "
+            f"{count:.3g} voxels of {spacing_mm:g} mm. Expected at most "
+            f"{MOST_FINER} times as many, or {PLAUSIBLE_VOXELS}. Check the voxel size in the "
+            "header, and the spacing."
+        )
     return Resampling(
         tuple(int(n) for n in shape),
         tuple(int(n) for n in new_shape),

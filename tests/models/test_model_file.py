@@ -220,6 +220,10 @@ DAMAGED = "is damaged: .*expected a model file, as .*export` writes it. Copy or 
         ),
         (
             set_to(*CONFIG, "model", "widths", [1] * 99),
+            "config.model.widths is .1, 1, .*; expected at most 12 values",
+        ),
+        (
+            set_to(*CONFIG, "model", "widths", [1] * 12),
             "config.data.patch_size: patch side 8 is",
         ),
         (

@@ -1,0 +1,1 @@
+"""The targets of fuzzing, one per module. `benchmarks.fuzz` describes their interface."""
