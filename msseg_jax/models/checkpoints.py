@@ -17,6 +17,7 @@ from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.durability import sync_folder, sync_tree
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.json_files import read_json
 from msseg_jax.system.shown import shortened
 
 Tree = Any  # pytree of arrays, or of their shapes
@@ -221,12 +222,20 @@ class Checkpoints:
           ValueError: the numbers are not those that were stored.
           Exception: orbax cannot read the files.
         """
-        items = items | {"digests": ocp.args.JsonRestore()}
+        has_digests = self._has_digests(step)
+        if has_digests:
+            items = items | {"digests": ocp.args.JsonRestore()}
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        for name in items.keys() & {"model", "optimiser"}:
+        for name in items.keys() & {"model", "optimiser"} if has_digests else ():
             if restored["digests"].get(name) != _digest(step, restored[name]):
                 raise ValueError(f"the numbers of its {name} are not those that were stored")
         return restored
+
+    def _has_digests(self, step: int) -> bool:
+        """Return whether a checkpoint was stored with digests. The first ones had none."""
+        # The list that orbax stores, and not the folder, which could be missing due to damage.
+        stored = read_json(Path(self._manager.directory) / str(step) / "_CHECKPOINT_METADATA")
+        return "digests" in stored["item_handlers"]
 
 
 def _digest(step: int, tree: Tree) -> str:

@@ -1,5 +1,7 @@
 """Test that checkpoints are stored completely or not at all, and that failures are said briefly."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -7,12 +9,12 @@ import numpy as np
 import pytest
 
 from msseg_jax.models import checkpoints as module
-from msseg_jax.models.checkpoints import Checkpoints, Progress
+from msseg_jax.models.checkpoints import CheckpointError, Checkpoints, Progress
 from tests.support.runs import assert_trees_equal
 from tests.support.session import ROOT
 
-MODEL = {"a": np.arange(24.0).reshape(4, 6), "b": np.ones(3)}
-OPTIMISER = {"m": np.full(3, 0.5)}
+MODEL = {"a": np.arange(24, dtype=np.float32).reshape(4, 6), "b": np.ones(3, np.float32)}
+OPTIMISER = {"m": np.full(3, 0.5, np.float32)}
 
 # No file may exceed the limit, as if the disk were full. Small limits hit orbax's small files.
 FULL = """
@@ -59,6 +61,22 @@ def test_a_full_disk_gives_one_message_without_traceback_and_loses_nothing(tmp_p
         assert "File too large" in line
         assert line.endswith("it resumes from the last complete checkpoint (1).")
     assert sorted(path.name for path in (tmp_path / "last").iterdir()) == ["1", "2"]
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_digests_and_is_read(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(6, MODEL, OPTIMISER, Progress())
+    shutil.rmtree(tmp_path / "6" / "digests")
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match="step 6"):
+        checkpoints.restore_newest(MODEL, OPTIMISER)  # they are missing due to damage
+    described = tmp_path / "6" / "_CHECKPOINT_METADATA"
+    content = json.loads(described.read_text())
+    del content["item_handlers"]["digests"]
+    described.write_text(json.dumps(content))
+    with Checkpoints(tmp_path) as checkpoints:
+        step, model, _, _ = checkpoints.restore_newest(MODEL, OPTIMISER)
+    assert step == 6
+    assert_trees_equal(model, MODEL)
 
 
 def test_only_a_training_deletes_checkpoints_that_were_not_completed(tmp_path):
