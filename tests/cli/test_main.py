@@ -94,7 +94,9 @@ def test_the_help_of_predict_is_grouped_by_purpose():
         "input": ["time01", "time02", "mask", "dataset"],
         "model": ["model"],
         "preparation": [
-            "prepare", "series", "brain_mask01", "brain_mask02", "brain_mask_command",
+            "prepare", "series",
+            "acquisition", "brain_mask01", "brain_mask02", "brain_mask_command",
+            "allow_reversed",
         ],
         "output": [
             "output", "probability", "uncertainty", "report", "threshold", "min_lesion_mm3",

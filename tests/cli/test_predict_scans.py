@@ -323,6 +323,8 @@ def test_the_grid_of_a_scan_is_read_only_when_its_patient_is_processed(
     ("more", "message"),
     [
         (["--brain_mask01=a.nii.gz"], "--brain_mask01 needs --prepare"),
+        (["--acquisition=2"], "--acquisition needs --prepare"),
+        (["--allow_reversed"], "--allow_reversed needs --prepare"),
         (["--prepare", "--mask=a.nii.gz"], "--mask is for a pair on one grid"),
     ],
 )
