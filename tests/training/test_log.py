@@ -33,3 +33,19 @@ def test_steps_that_a_continued_run_repeats_are_logged_once(tmp_path):
     with TrainingLog(path, 4, 9, lambda step: RATE) as log:
         log.begin(4)
     assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
+
+
+def test_damaged_lines_are_dropped_and_the_others_stay(tmp_path):
+    path = tmp_path / "log.jsonl"
+    damaged = [b"\xff\xfe", b"[1]", b'{"step": "2"}', b'{"loss": 1}', b"[" * 10**5, b"null", b""]
+    path.write_bytes(b"\n".join([b'{"step": 1}', *damaged, b'{"step": 3}', b'{"step": 4}']))
+    with TrainingLog(path, 4, 9, lambda step: RATE) as log:
+        log.begin(4)
+    assert path.read_text() == '{"step": 1}\n{"step": 3}\n'  # the last line has no end
+
+
+def test_a_folder_in_the_place_of_the_log_is_named(tmp_path):
+    (tmp_path / "log.jsonl").mkdir()
+    log = TrainingLog(tmp_path / "log.jsonl", 4, 9, lambda step: RATE)
+    with pytest.raises(InputError, match=r"log.jsonl or the event files"):
+        log.begin(0)
