@@ -37,7 +37,7 @@ def test_steps_that_a_continued_run_repeats_are_logged_once(tmp_path):
 
 def test_damaged_lines_are_dropped_and_the_others_stay(tmp_path):
     path = tmp_path / "log.jsonl"
-    damaged = [b"\xff\xfe", b"[1]", b'{"step": "2"}', b'{"loss": 1}', b"[" * 10**5, b"null", b""]
+    damaged = [b"\xff\xfe", b"[1]", b'{"step": "x"}', b'{"loss": 1}', b"[" * 10**5, b"null", b""]
     path.write_bytes(b"\n".join([b'{"step": 1}', *damaged, b'{"step": 3}', b'{"step": 4}']))
     with TrainingLog(path, 4, 9, lambda step: RATE) as log:
         log.begin(4)
