@@ -95,7 +95,7 @@ def _remove_second(folder: Path) -> None:
 def _rewrite(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
     def rewrite(folder: Path) -> None:
         image = nib.load(folder / name)
-        array = change(np.array(image.dataobj))
+        array = change(np.asarray(image.dataobj).copy())
         nib.save(nib.Nifti1Image(array, image.affine), folder / name)
 
     return rewrite

@@ -10,6 +10,7 @@ from msseg_jax.configuration import files
 from msseg_jax.configuration.comparison import differences, what_must_agree
 from msseg_jax.configuration.files import default, find, names, read, shipped, typed
 from msseg_jax.configuration.listing import list_fields
+from msseg_jax.configuration.section import Section
 from msseg_jax.configuration.sections import Configuration, PreprocessingSettings, TrainedSettings
 from msseg_jax.network.model import SiameseMPUNet, initial_variables
 from msseg_jax.system.errors import InputError
@@ -337,3 +338,57 @@ def test_initial_weights_depend_only_on_the_seed(small_config):
     )
     assert (one == same).all()
     assert (one != other).all()
+
+
+class Inner(Section):
+    a: int
+    b: str = "default"
+
+
+class Outer(Section):
+    inner: Inner | None
+    items: tuple[float, ...] = ()
+
+
+def test_a_field_that_an_optional_section_lacks_is_missing():
+    assert Outer.of({"inner": None, "items": []}, "x", complete=True).inner is None
+    with pytest.raises(InputError, match=r"^x.inner.b is missing$"):
+        Outer.of({"inner": {"a": 1}, "items": []}, "x", complete=True)
+
+
+def test_messages_about_long_values_are_short():
+    with pytest.raises(InputError) as error:
+        Outer.of({"inner": {"a": "y" * 10**6}, "items": ["x"] * 5000}, "x")
+    lines = str(error.value).split("\n")
+    assert lines[0].startswith("x.inner.a is 'yyyy")
+    assert lines[-1] == "and 4981 more problems"
+    assert len(str(error.value)) < 4000
+
+
+def test_a_section_that_is_nested_too_deeply_is_refused():
+    deep: list = []
+    for _ in range(10**5):
+        deep = [deep]
+    with pytest.raises(InputError, match="x is nested too deeply"):
+        Outer.of({"inner": None, "items": deep}, "x")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("config.model.widths = (3,) * 10**6", "config.model.widths has 1000000 characters or"),
+        ("config = config.model", "config.augmentation is missing; start from default"),
+    ],
+)
+def test_a_configuration_file_with_unusable_fields_is_refused_at_once(tmp_path, line, message):
+    (tmp_path / "own.py").write_text(
+        "from msseg_jax.configuration.files import default\n"
+        f"def get_config():\n    config = default()\n    {line}\n    return config\n"
+    )
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "own.py", ["--config.seed=1"])
+
+
+def test_the_name_of_a_configuration_may_be_too_long_for_the_system():
+    with pytest.raises(InputError, match=r"--config=xxxx.*: no such file"):
+        find("x" * 10_000)

@@ -333,3 +333,34 @@ def test_runs_that_start_together_share_a_cache(patients_root, cache_folder):
     place = cache.open_cache(cache_folder)
     assert len([p for p in place.iterdir() if p.is_dir()]) == 4
     assert not list(place.glob(".partial-*"))
+
+
+@pytest.mark.parametrize("name", [*cache.FIELDS, "checksums"])
+def test_a_damaged_entry_is_made_again_with_the_same_content(patients_root, cache_folder, name):
+    (entry,) = prepared(patients_root, cache_folder).validation
+    (file,) = entry.folder.glob(f"{name}.*")
+    right = file.read_bytes()
+    file.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    assert not cache.is_intact(entry.folder)
+    assert prepared(patients_root, cache_folder).validation == [entry]
+    assert file.read_bytes() == right
+
+
+@pytest.mark.parametrize(
+    ("field", "array", "problem"),
+    [
+        ("brain", np.zeros((12, 13, 14), bool), "brain"),
+        ("images", np.zeros((2, 3, 4, 5), np.int16), r"images is \(2, 3, 4, 5\) int16"),
+        ("lesion_voxels", np.full((1, 3), 99, np.int32), "brain or lesion_voxels"),
+        ("affine", np.eye(4, dtype=np.float32), "affine is .4, 4. float32"),
+    ],
+)
+def test_an_entry_whose_arrays_disagree_is_refused(
+    patients_root, cache_folder, field, array, problem
+):
+    ((name, folder),) = prepared(patients_root, cache_folder).validation
+    if field == "brain":
+        array = np.zeros_like(np.load(folder / "brain.npy"))
+    np.save(folder / f"{field}.npy", array)
+    with pytest.raises(InputError, match=rf"this cache entry is damaged \({problem}"):
+        cache.open_patient(name, folder)

@@ -22,3 +22,12 @@ def test_a_run_with_contradicting_settings_is_refused(small_config, tmp_path, na
     message = r"settings are not those of config.json, so one of the two was changed"
     with pytest.raises(InputError, match=message):
         run.load()
+
+
+def test_a_setting_that_preprocessing_json_lacks_gets_no_default(small_config, tmp_path):
+    run = RunFolder(save_run(tmp_path / "run", small_config))
+    content = json.loads(run.preprocessing_file.read_text())
+    del content["settings"]["percentiles"]
+    run.preprocessing_file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"preprocessing.json.settings.percentiles is missing"):
+        run.load()

@@ -45,7 +45,7 @@ def test_steps_that_a_continued_run_repeats_are_logged_once(tmp_path):
 
 def test_damaged_lines_are_removed_when_the_run_continues(tmp_path):
     path = tmp_path / "log.jsonl"
-    damaged = [b"null", b"[1]", b'{"loss": 1}', b'{"step": null}', b"\0\0\xff\xfe", b"[" * 5000]
+    damaged = [b"null", b"[1]", b'{"loss": 1}', b'{"step": null}', b"\0\0\xff\xfe", b"[" * 10**5]
     path.write_bytes(b'{"step": 2}\n' + b"\n".join(damaged) + b'\n{"step": 4}\n')
     with TrainingLog(path, 4, 9, lambda step: RATE) as log:
         log.begin(4)
@@ -86,3 +86,10 @@ def test_the_log_is_synchronised_with_the_disk_before_a_checkpoint(tmp_path, mon
         log.write()
         log.sync()
     assert synchronised == [len((tmp_path / "log.jsonl").read_bytes())]
+
+
+def test_a_folder_in_the_place_of_the_log_is_named(tmp_path):
+    (tmp_path / "log.jsonl").mkdir()
+    log = TrainingLog(tmp_path / "log.jsonl", 4, 9, lambda step: RATE)
+    with pytest.raises(InputError, match=r"log.jsonl or the event files"):
+        log.begin(0)

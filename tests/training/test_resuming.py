@@ -1,5 +1,6 @@
 """A training that was stopped in any way is resumed in the same process, with the same results."""
 
+import json
 import math
 import shutil
 import signal
@@ -226,3 +227,23 @@ def test_a_finished_run_has_nothing_to_do(small_config, tmp_path, monkeypatch, c
     train_run(small_config, run)
     assert "nothing to do" in capsys.readouterr().out
     assert run.log_file.read_text() == before
+
+
+def test_changed_numbers_of_a_checkpoint_are_noticed(small_config, whole, tmp_path, caplog):
+    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    file = next((run.checkpoints / "last" / "6" / "digests").rglob("metadata"))
+    digests = json.loads(file.read_text())
+    file.write_text(json.dumps(digests | {"model": digests["optimiser"]}))
+    state, _ = final_state(small_config, run)
+    assert int(state.step) == 3
+    assert "step 6 cannot be read" in caplog.text
+    assert "the numbers of its model are not those that were stored" in caplog.text
+
+
+def test_a_damaged_folder_of_checkpoints_is_named(small_config, whole, tmp_path):
+    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    shutil.rmtree(run.checkpoints / "best", ignore_errors=True)
+    for file in run.checkpoints.rglob("_CHECKPOINT_METADATA"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"item_handlers": 3}))
+    with pytest.raises(InputError, match=f"{run.checkpoints / 'last'}: cannot be opened"):
+        restore_for_inference(run, shapes_of(small_config))

@@ -240,3 +240,80 @@ def test_resampled_labels_keep_their_values_and_type():
     assert result.dtype == np.uint8
     assert result.sum() == 8 * labels.sum()  # each voxel becomes 2 x 2 x 2
     assert result[6:14, 6:14, 6:14].all()
+
+
+def _uncompressed(path, array=None):
+    """Write a volume, and return its bytes before compression."""
+    array = np.arange(60, dtype="i2").reshape(3, 4, 5) if array is None else array
+    return bytearray(gzip.decompress(save_nifti(path, array).read_bytes()))
+
+
+def test_a_compressed_file_with_a_wrong_checksum_is_refused(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    content = _uncompressed(path, np.arange(1000, dtype="i2").reshape(10, 10, 10))
+    packed = bytearray(gzip.compress(bytes(content), 0))  # stored, not deflated
+    path.write_bytes(packed)
+    assert read_volume(path).array[9, 9, 9] == 999
+    packed[-20] ^= 1  # a voxel
+    path.write_bytes(packed)
+    with pytest.raises(
+        InputError, match=r"a\.nii\.gz: cannot be read to its end \(CRC check failed"
+    ):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "A.Nii.Gz"])
+def test_a_file_that_cannot_hold_its_voxels_is_refused_before_they_are_read(tmp_path, name):
+    path = tmp_path / name
+    content = _uncompressed(tmp_path / "a.nii.gz")
+    content[42:48] = np.array([20_000, 20_000, 300], "<i2").tobytes()
+    path.write_bytes(gzip.compress(bytes(content)))
+    message = r"announces \(20000, 20000, 300\) voxels of type int16, which take 240000000352 bytes"
+    with pytest.raises(InputError, match=message):
+        read_volume(path)
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
+    path = tmp_path / "bomb.nii.gz"
+    content = _uncompressed(path)
+    content[42:48] = np.array([1000, 1000, 400], "<i2").tobytes()
+    path.write_bytes(gzip.compress(bytes(content)) + gzip.compress(bytes(10**6)) * 800)
+    with pytest.raises(InputError, match=r"bytes, and its \(1000, 1000, 400\) voxels would need"):
+        read_volume(path)
+
+
+def test_an_empty_mask_of_a_fine_grid_is_read(tmp_path):
+    path = tmp_path / "empty.nii.gz"
+    save_nifti(path, np.zeros((512, 512, 160), np.uint8))
+    assert path.stat().st_size < 50_000 + 512 * 512 * 160 // 200
+    assert not read_volume(path).array.any()
+
+
+def test_a_volume_without_voxels_is_refused(tmp_path):
+    path = tmp_path / "none.nii.gz"
+    content = _uncompressed(path)
+    content[44:46] = np.int16(0).tobytes()
+    path.write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(InputError, match=r"has \(3, 0, 5\) voxels. Expected at least one"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize(("name", "place"), [("qform_code", 252), ("sform_code", 254)])
+def test_an_unknown_code_of_the_geometry_is_refused(tmp_path, name, place):
+    path = tmp_path / "code.nii.gz"
+    content = _uncompressed(path)
+    content[place : place + 2] = np.int16(544).tobytes()
+    path.write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(InputError, match=f"{name} of its header is 544. Expected 0 to 5"):
+        read_volume(path)
+
+
+def test_voxels_that_are_kilometres_long_are_refused_before_resampling():
+    message = r"\(4, 5, 6\) voxels of \(1, 1, 1e\+06\) mm would become 1.2e\+08 voxels of 1 mm"
+    with pytest.raises(InputError, match=message):
+        resampling_to(1.0, (4, 5, 6), np.array([1.0, 1.0, 1e6]))
+    assert resampling_to(0.5, (256, 256, 30), np.array([1.0, 1.0, 6.0])).new_shape == (
+        512,
+        512,
+        360,
+    )

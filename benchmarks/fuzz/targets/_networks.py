@@ -51,15 +51,19 @@ def variables(seed: int) -> Variables:
     )
 
 
-def write_run(folder: Path, checkpoints: dict[tuple[str, int], int]) -> None:
+def write_run(
+    folder: Path, checkpoints: dict[tuple[str, int], int], folds: int = 0, fold: int = 0
+) -> None:
     """Write the folder of a run.
 
     Args:
       checkpoints: {(kind, step): seed of the variables}.
+      folds, fold: of the cross-validation to which the run belongs; 0: none.
     """
     run = RunFolder(folder)
     run.path.mkdir(parents=True)
-    _write_json(run.config_file, CONFIG.model_dump(mode="json"))
+    config = CONFIG.with_data(folds=folds, fold=fold)
+    _write_json(run.config_file, config.model_dump(mode="json"))
     PREPROCESSING.save(run.preprocessing_file)
     _write_json(run.split_file, {"training": {"a": "0" * 16}, "validation": {"b": "1" * 16}})
     beginning = Beginning(network="released", about=About(name="n", licence="CC-BY"))

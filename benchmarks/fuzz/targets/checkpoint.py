@@ -1,12 +1,12 @@
 """Checkpoints of a run (orbax, OCDBT), restored to predict and to continue a training."""
 
 import contextlib
+import json
 import random
 import shutil
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from benchmarks.fuzz.case import WrongReading
 from benchmarks.fuzz.mutations import mutate_bytes, mutate_json, mutate_place
@@ -22,6 +22,7 @@ from msseg_jax.models.run_folder import RunFolder
 
 NAME = "checkpoint"
 
+PROGRESS = "progress/metadata"  # in a checkpoint
 SEEDS = {("best", 2): 2, ("last", 3): 3, ("last", 4): 4}
 
 
@@ -74,18 +75,23 @@ def _damage(rng: random.Random, path: Path, files: list[Path]) -> None:
 
 def use(case: Path) -> None:
     """Restore the checkpoint, and compare the numbers with those that were stored."""
+    optimiser = OPTIMISER
     if (case / "for_training").exists():
         with Checkpoints(case / "checkpoints" / "last", create=False) as place:
             found = place.restore_newest(shapes(), jax.tree.map(jax.typeof, OPTIMISER))
         if found is None:
             return
-        step, model, optimiser, progress = found
         kind = "last"
-        if not np.array_equal(optimiser["moments"], OPTIMISER["moments"]):
-            raise WrongReading(f"step {step}: another state of the optimiser")
-        if (progress.best_dice, progress.validated) != (0.5, step):
-            raise WrongReading(f"step {step}: {progress}")
+        step, model, optimiser, progress = found
+        content = json.loads((case / "checkpoints" / kind / str(step) / PROGRESS).read_text())
+        if progress.model_dump() != content:
+            raise WrongReading(f"step {step}: {progress}, not {content}")
     else:
         model, kind, step = restore_for_inference(RunFolder(case), shapes())
+    described = case / "checkpoints" / kind / str(step) / "_CHECKPOINT_METADATA"
+    if described.is_file() and b"digests" not in described.read_bytes():
+        return  # taken for a checkpoint of an early version, which had none
     if not are_equal(model, variables(SEEDS[kind, step])):
         raise WrongReading(f"{kind} step {step}: other numbers")
+    if not are_equal(optimiser, OPTIMISER):
+        raise WrongReading(f"{kind} step {step}: another state of the optimiser")

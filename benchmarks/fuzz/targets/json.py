@@ -132,7 +132,7 @@ def _text(value: Any) -> str:
         return "{" + ",".join(sorted(f"{key!r}:{_text(one)}" for key, one in value.items())) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_text, value)) + "]"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return repr(float(value))
     return repr(value)
 

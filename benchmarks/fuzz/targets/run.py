@@ -28,7 +28,7 @@ def make(folder: Path) -> None:
     """Write a run, and a cross-validation of two runs."""
     write_run(folder / "run", {("last", 4): 4})
     for number, name in enumerate(FOLDS):
-        write_run(folder / "folds" / name, {("last", 4): 4 + number})
+        write_run(folder / "folds" / name, {("last", 4): 4 + number}, len(FOLDS), number)
     (folder / "folds" / "folds.json").write_text(json.dumps(FOLDS))
 
 
