@@ -16,7 +16,7 @@ from msseg_jax.models.folds import Folds, runs_of
 from msseg_jax.models.model_file import About, Beginning
 from msseg_jax.models.networks import started_from
 from msseg_jax.models.run_folder import RunFolder
-from msseg_jax.prepare.record import PairRecord, read_record
+from msseg_jax.prepare.record import read_record
 from msseg_jax.system.json_files import read_json
 from msseg_jax.system.shown import shown
 from msseg_jax.training.log import TrainingLog
@@ -171,8 +171,13 @@ def _measures(path: Path) -> Measures:
     return Measures.of(read_json(path), str(path))
 
 
-def _pair_record(path: Path) -> PairRecord:
-    return read_record(path)
+def _pair_record(path: Path) -> None:
+    found, content = read_record(path).model_dump(), _content(path)
+    for visit in ("time01", "time02"):  # a record of an early version has no dates
+        for name in found[visit].keys() - content[visit].keys():
+            if found[visit][name] is None and name in ("acquired_on", "acquired_at"):
+                del found[visit][name]
+    _expect(found, content, path)
 
 
 def _log(path: Path) -> None:
@@ -190,7 +195,7 @@ def _log(path: Path) -> None:
 
 
 _READERS: dict[str, Callable[[Path], None]] = {
-    "prepare.json": _section(_pair_record),
+    "prepare.json": _pair_record,
     "predicted.json": _plain,
     "folds.json": _folds,
     "split.json": _plain,
