@@ -24,6 +24,9 @@ from msseg_jax.volumes.pair import Pair
 # two phantom pairs with `python -m benchmarks.alignment PATIENT_FOLDER`.
 MOST_DISPLACEMENT_MM = 1.0  # these pairs have 0.1 to 0.7 mm
 LEAST_CORRELATION = 0.7  # these pairs have 0.95 to 0.99; shifted by 8 mm, they have 0.2 to 0.4
+# Six pairs of scans of different patients, registered to each other, have 0.63 to 0.78. See "Two
+# patients" in docs/explanation/preparation.md.
+ONE_PATIENT_CORRELATION = 0.85
 BRAIN_ML = (800.0, 2000.0)  # of adults, including cerebellum, brain stem and ventricles
 SWAPPED_ML, SWAPPED_RATIO = 0.5, 3.0  # of these pairs, exchanged, one has 1.4 ml, the others 0
 LEAST_SURFACE = 0.985  # FLAIRs reach 1.02 and more: `python -m benchmarks.contrast`
@@ -83,6 +86,8 @@ class Quality:
                 f"{MOST_DISPLACEMENT_MM:.0f} mm). Edges may look like new lesions. Register the "
                 "visits again."
             )
+        if LEAST_CORRELATION <= correlation < ONE_PATIENT_CORRELATION:
+            found.append(one_patient_warning(correlation))
         at_first_ml, at_second_ml = self.bright_only_ml
         if at_first_ml >= SWAPPED_ML and at_first_ml > SWAPPED_RATIO * at_second_ml:
             found.append(
@@ -107,6 +112,15 @@ class Quality:
                     "protocol may be different. The result is less reliable."
                 )
         return found
+
+
+def one_patient_warning(correlation: float) -> str:
+    """Return the warning that two visits match less well than those of one patient do."""
+    return (
+        f"The visits match less well inside the brain than two scans of one patient usually do "
+        f"(correlation of edges {correlation:.2f}, expected at least {ONE_PATIENT_CORRELATION}). "
+        "Are both of one patient?"
+    )
 
 
 def assess(

@@ -19,7 +19,7 @@ ROUGH_MM = 6.0  # voxel side of the rough fit, which is enough for registrations
 
 
 def correct_bias(image: sitk.Image, mask: sitk.Image, rough: bool = False) -> sitk.Image:
-    """Divide an image by its bias field, which is fitted inside the mask: float32.
+    """Divide an image by its bias field, which is fitted inside the mask: float64.
 
     Outside the mask, the field is clipped to the range of its values inside. Its geometric mean
     inside the mask is 1.

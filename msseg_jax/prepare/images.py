@@ -67,7 +67,8 @@ def volume_ml(mask: sitk.Image) -> float:
 def without_peaks(image: sitk.Image) -> sitk.Image:
     """Scale an image to the range from 0 to 1, and clip its brightest voxels, for registrations."""
     peak = float(np.percentile(_bright(image), PEAK_PERCENTILE, overwrite_input=True))
-    return sitk.Clamp(image, sitk.sitkFloat32, 0.0, peak) / peak
+    image = sitk.Clamp(image, sitk.sitkFloat32, 0.0, peak)  # the other one may be freed now
+    return image / peak
 
 
 def by_usual(image: sitk.Image) -> sitk.Image:

@@ -27,7 +27,7 @@ from msseg_jax.prepare.folder import (
 from msseg_jax.prepare.given_mask import check_command, check_fit, read_mask, run_command
 from msseg_jax.prepare.images import volume_ml, write_image
 from msseg_jax.prepare.middle import Middle, bring_to_middle, check_match
-from msseg_jax.prepare.picture import draw_pair
+from msseg_jax.prepare.picture import draw_pair, view_of
 from msseg_jax.prepare.record import (
     PairRecord,
     describe_bias,
@@ -175,24 +175,25 @@ def _register_in(
 
 
 def _correct_in(folder: Path, title: str, middle: Middle, clock: Stopwatch) -> tuple[float, ...]:
-    """Correct the bias of both visits, and write images and picture into a folder.
+    """Correct the bias of both visits, and write images, mask and picture into a folder.
 
     Returns:
       The largest over the smallest value of the bias field, for each visit.
     """
 
-    def correct(image: sitk.Image) -> tuple[sitk.Image, float]:
+    def correct(name: str, image: sitk.Image) -> tuple[float, np.ndarray]:
+        # Written here, so that only the picture's view of it stays in memory.
         corrected = correct_bias(image, middle.brain)
-        return corrected, field_range(image, corrected, middle.brain)
+        write_image(folder / name, corrected, np.int16)
+        return field_range(image, corrected, middle.brain), view_of(corrected, middle.brain)
 
     with clock.step("correcting bias"):
-        (first, first_range), (second, second_range) = at_once(
-            *(partial(correct, image) for image in middle.images),
+        (first_range, first), (second_range, second) = at_once(
+            partial(correct, TIME01, middle.images[0]),
+            partial(correct, TIME02, middle.images[1]),
             voxels=middle.brain.GetNumberOfPixels(),
         )
     with clock.step("writing"):
-        write_image(folder / TIME01, first, np.int16)
-        write_image(folder / TIME02, second, np.int16)
         write_image(folder / BRAIN_MASK, middle.brain, np.uint8)
         if any(middle.empty_ml):
             write_image(folder / NO_DATA, middle.no_data, np.uint8)

@@ -26,8 +26,19 @@ PLANES = (
 )
 
 
+def view_of(image: sitk.Image, brain: sitk.Image) -> np.ndarray:
+    """Return a visit as it is drawn: on an upright grid around the brain, from 0 to 1.
+
+    Args:
+      brain: uint8, on the grid of the image.
+    """
+    grid = _upright_grid(brain)
+    mask = _resampled(brain, grid, sitk.sitkNearestNeighbor) > 0
+    return _grey(_resampled(image, grid, sitk.sitkLinear), mask)
+
+
 def draw_pair(
-    path: Path, title: str, images: tuple[sitk.Image, sitk.Image], brain: sitk.Image
+    path: Path, title: str, visits: tuple[np.ndarray, np.ndarray], brain: sitk.Image
 ) -> None:
     """Write a PNG that shows three planes through the middle of the brain.
 
@@ -35,12 +46,10 @@ def draw_pair(
     has the outline of the brain.
 
     Args:
-      images: both visits, on the same grid.
-      brain: uint8, on that grid.
+      visits: both visits, from `view_of`.
+      brain: uint8, on the grid of the visits before `view_of`.
     """
-    grid = _upright_grid(brain)
-    mask = _resampled(brain, grid, sitk.sitkNearestNeighbor) > 0
-    visits = [_grey(_resampled(image, grid, sitk.sitkLinear), mask) for image in images]
+    mask = _resampled(brain, _upright_grid(brain), sitk.sitkNearestNeighbor) > 0
     squares = np.indices(mask.shape) // int(TILE_MM / PIXEL_MM)
     columns = {
         "first visit": visits[0],

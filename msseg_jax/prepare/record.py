@@ -10,7 +10,11 @@ import numpy as np
 
 from msseg_jax import __version__
 from msseg_jax.configuration.section import Section
-from msseg_jax.data.quality import MOST_DISPLACEMENT_MM
+from msseg_jax.data.quality import (
+    MOST_DISPLACEMENT_MM,
+    ONE_PATIENT_CORRELATION,
+    one_patient_warning,
+)
 from msseg_jax.prepare import bias
 from msseg_jax.prepare.folder import PICTURE
 from msseg_jax.prepare.images import volume_ml
@@ -227,6 +231,8 @@ def find_warnings(
             f"The visits are {alignment.displacement_mm:.1f} mm apart inside the brain after "
             f"registration (expected at most {MOST_DISPLACEMENT_MM:g} mm). Look at {PICTURE}."
         )
+    if alignment.correlation < ONE_PATIENT_CORRELATION:
+        found.append(one_patient_warning(alignment.correlation))
     voxels = [np.prod(visit.scan.image.GetSpacing()) for visit in visits]
     if max(voxels) > MOST_COARSER * min(voxels):
         found.append(

@@ -5,6 +5,7 @@ they are far apart. Then the brain is found in each visit with an atlas. Finally
 registered inside the brains only, so that movements of jaw, neck and scalp have no influence.
 """
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,12 @@ from functools import partial
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.data.quality import BRAIN_ML, LEAST_CORRELATION
+from msseg_jax.data.quality import (
+    BRAIN_ML,
+    LEAST_CORRELATION,
+    ONE_PATIENT_CORRELATION,
+    one_patient_warning,
+)
 from msseg_jax.prepare.atlas import (
     Atlas,
     brain_by_atlas,
@@ -51,9 +57,13 @@ LEAST_ATLAS = 0.6  # correlation of a scan with the atlas
 SIZES = (0.8, 1.2)  # size of a brain relative to the atlas, along any direction
 SURE_ATLAS = 0.8  # correlation with the atlas above which the result is accepted at once
 LEAST_VISITS = 0.5  # correlation of the visits inside the brain
-LEAST_EDGES = 0.5  # correlation of edges after a coarse step; later at least LEAST_CORRELATION
+# After a coarse step, the fine ones change a correlation by at most this. If it is further below
+# its bound (LEAST_VISITS, or LEAST_CORRELATION for edges), they are left out.
+MOST_FINE_GAIN = 0.03
 LEAST_GREY_TO_WHITE = 0.95  # ratio of brightness; above 1 in FLAIR, below 1 in T1
 MOST_MIRROR_GAIN = 0.02  # gain of correlation if one visit is mirrored
+
+logger = logging.getLogger(__name__)
 
 GIVE_MASKS = (
     "give brain masks (--brain_mask01, --brain_mask02) or a program that makes them "
@@ -320,12 +330,14 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
             f"{reached:.2f}; expected at least {LEAST_VISITS}. Check that both are FLAIRs of one "
             "patient."
         )
-    if edges < LEAST_EDGES:
+    if edges < LEAST_CORRELATION - MOST_FINE_GAIN:
         raise InputError(
             f"{names}: the visits do not match inside the brain. Their edges have a correlation of "
             f"{edges:.2f}; expected at least {LEAST_CORRELATION}. Check that both are FLAIRs of "
             "one patient."
         )
+    if edges < ONE_PATIENT_CORRELATION:
+        logger.warning("%s: %s", names, one_patient_warning(edges))
     return Registered(visits, transform, reached, mirrored - as_they_are)
 
 
@@ -333,14 +345,18 @@ def _refine_inside(visits: tuple[Visit, Visit], transform: sitk.Transform) -> fl
     """Refine the transform between the visits in-place, inside the first brain.
 
     Returns:
-      The correlation of the edges of both visits after the first, coarser step. If it is too low
-      for visits of one head, the finer steps are left out. They would take long, and fail.
+      The correlation of the edges of both visits after the first, coarser step. If the visits are
+      not of one head, the finer steps are left out. They would take long, and fail.
     """
     first, second = visits
     coarse_mm, *finer_mm = _fine_mm((first.scan, second.scan))
     refine_on(first.flat[coarse_mm], second.flat[coarse_mm], first.brain, transform)
     edges = _correlation_of_edges(visits, transform)
-    if not edges < LEAST_EDGES:
+    reached = _correlation_inside(visits, transform, COMPARE_MM)
+    is_hopeless = (
+        edges < LEAST_CORRELATION - MOST_FINE_GAIN or reached < LEAST_VISITS - MOST_FINE_GAIN
+    )
+    if not is_hopeless:
         for mm in finer_mm:
             refine_on(first.flat[mm], second.flat[mm], first.brain, transform)
     return edges
