@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.fuzz.case import WrongReading
 from benchmarks.fuzz.mutations import mutate_json, mutate_place
 from benchmarks.fuzz.targets._networks import are_equal, variables, write_run
+from benchmarks.fuzz.targets.json import as_text
 from msseg_jax.models.agreed_options import agreed_options
 from msseg_jax.models.folds import runs_of
 from msseg_jax.models.networks import trained_networks
@@ -91,7 +92,7 @@ def use(case: Path) -> None:
             if any(stored[section][name] != value for name, value in found.items()):
                 raise WrongReading(f"{run.config_file.name}: {section} is {found}")
         fitted = read_json(run.preprocessing_file)
-        if network.preprocessing.model_dump(mode="json") != fitted:
+        if as_text(network.preprocessing.model_dump(mode="json")) != as_text(fitted):
             raise WrongReading(f"{run.preprocessing_file.name} is {network.preprocessing}")
         seed = 5 if path.name == "fold_1" else 4
         if not are_equal(network.variables, variables(seed)):
