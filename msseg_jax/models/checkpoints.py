@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from msseg_jax.configuration.section import Section
-from msseg_jax.models.failed_writes import reason_of_failure, without_tracebacks
+from msseg_jax.models.orbax_errors import reason_of_failure, without_tracebacks
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.durability import sync_folder, sync_tree
@@ -225,7 +225,8 @@ class Checkpoints:
         has_digests = self._has_digests(step)
         if has_digests:
             items = items | {"digests": ocp.args.JsonRestore()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        with without_tracebacks():
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         for name in items.keys() & {"model", "optimiser"} if has_digests else ():
             if restored["digests"].get(name) != _digest(step, restored[name]):
                 raise ValueError(f"the numbers of its {name} are not those that were stored")

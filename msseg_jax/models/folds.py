@@ -53,10 +53,12 @@ class Folds:
             patients = _Names.validate_python(read_json(self.file))
         except ValidationError as error:
             raise self._damaged(shortened(error)) from error
-        names = [self.run(fold).name for fold in range(self._count() or len(patients))]
-        if patients.keys() != set(names):
+        names = [self.run(fold).name for fold in range(len(patients))]
+        count = self._count()
+        if patients.keys() != set(names) or len(names) != (count or len(names)):
             listed = shortened(", ".join(patients) or "no fold")
-            raise self._damaged(f"it lists {listed}, but the folds are {', '.join(names)}")
+            expected = f"{count} folds" if count else f"the folds fold_0 to fold_{len(names) - 1}"
+            raise self._damaged(f"it lists {listed}; the runs have {expected}")
         return [patients[name] for name in names]
 
     def _count(self) -> int | None:
@@ -68,7 +70,12 @@ class Folds:
             content = read_json(config)
             try:
                 return int(content["data"]["folds"])
-            except (KeyError, TypeError, ValueError):  # reported when this run is used
+            except (
+                KeyError,
+                TypeError,
+                ValueError,
+                OverflowError,
+            ):  # reported when this run is used
                 continue
         return None
 

@@ -45,7 +45,7 @@ def test_a_run_given_twice_is_refused(folds):
     [
         (
             '{"fold_0": ["a"], "fold_2": ["b"]}',
-            "it lists fold_0, fold_2, but the folds are fold_0, ",
+            "it lists fold_0, fold_2; the runs have the folds fold_0 to fold_1",
         ),
         ('{"fold_0": "a"}', "valid list"),
         ("null", "valid dict"),
@@ -57,9 +57,21 @@ def test_a_damaged_list_of_folds_is_refused(folds, content, why):
     if why is None:
         (folds.path / "fold_1").mkdir()
         (folds.path / "fold_1" / "config.json").write_text('{"data": {"folds": 2}}')
-        why = "it lists no fold, but the folds are fold_0, fold_1"
+        why = "it lists no fold; the runs have 2 folds"
     with pytest.raises(InputError) as error:
         folds.load()
     assert f"{folds.file}: is damaged (" in str(error.value)
     assert why in str(error.value)
     assert "Restore it from a copy, or delete it and run the cross-validation" in str(error.value)
+
+
+@pytest.mark.parametrize("count", ["1e400", "20000000", '"x"'])
+def test_an_absurd_number_of_folds_is_not_counted_up(folds, count):
+    (folds.path / "fold_1").mkdir()
+    (folds.path / "fold_1" / "config.json").write_text(f'{{"data": {{"folds": {count}}}}}')
+    folds.file.write_text('{"fold_0": ["a"], "fold_1": ["b"]}')
+    if count == "20000000":
+        with pytest.raises(InputError, match="it lists fold_0, fold_1; the runs have 20000000 fol"):
+            folds.load()
+    else:  # the run itself is refused when it is used
+        assert folds.load() == [["a"], ["b"]]

@@ -259,7 +259,7 @@ def test_folds_json_that_lacks_a_fold_gives_no_smaller_ensemble(config, folds):
     assert len(runs_of([folds.path])) == 2
     names = json.loads(folds.file.read_text())
     folds.file.write_text(json.dumps({"fold_0": names["fold_0"]}))
-    message = r"folds.json: is damaged \(it lists fold_0, but the folds are fold_0, fold_1\)"
+    message = r"folds.json: is damaged \(it lists fold_0; the runs have 2 folds\)"
     with pytest.raises(InputError, match=message):
         runs_of([folds.path])
     with pytest.raises(InputError, match=message):

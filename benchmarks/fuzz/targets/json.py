@@ -12,6 +12,7 @@ from benchmarks.fuzz.mutations import mutate_json, mutate_place
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.data.cache import Measures
 from msseg_jax.data.preprocess import Preprocessing
+from msseg_jax.inference.record import earlier_record
 from msseg_jax.models.folds import Folds, runs_of
 from msseg_jax.models.model_file import About, Beginning
 from msseg_jax.models.networks import started_from
@@ -49,6 +50,14 @@ _PAIR = {
     "warnings": ["The visits differ."],
     "seconds": {"read": 0.1},
 }  # fmt: skip
+_PREDICTION = {
+    "format": 1, "made_by": {"msseg_jax": "0.1.0"}, "patient": "anna", "finished": True,
+    "networks": [{"source": "weights", "checkpoint": "best, step 436", "sha256": "0" * 64}],
+    "options": {"threshold": 0.5, "overlap": None, "batch_size": 4},
+    "inputs": {"first visit": {"path": "first.nii.gz", "sha256": "1" * 64}}, "scans": None,
+    "outputs": {"mask": "anna.nii.gz"}, "lesions": 4, "volume_mm3": 2405.5,
+    "warnings": ["The visits differ."], "seconds": 9.5,
+}  # fmt: skip
 _LOG = [
     {"step": 20, "loss": 0.5, "seconds": 1.25},
     {"step": 40, "loss": 0.25, "validation": {"dice": 0.5, "per_patient": {"a": 0.5}}},
@@ -61,6 +70,7 @@ def make(folder: Path) -> None:
     config = Configuration()
     records = {
         "prepare.json": _PAIR,
+        "anna.json": _PREDICTION,
         "predicted.json": {"kind": "best", "step": 436},
         "folds.json": {"fold_0": ["a", "b"], "fold_1": ["c"], "fold_2": ["d", "e"]},
         "split.json": {"training": {"a": "0123456789abcdef", "b": "f" * 16}, "validation": {}},
@@ -175,6 +185,12 @@ def _measures(path: Path) -> Measures:
     return Measures.of(read_json(path), str(path))
 
 
+def _prediction(path: Path) -> None:
+    record = earlier_record(path)
+    found = None if record is None else record.model_dump(mode="json")
+    _expect(found, _content(path) if path.exists() else None, path)
+
+
 def _pair_record(path: Path) -> None:
     found, content = read_record(path).model_dump(mode="json"), _content(path)
     for visit in ("time01", "time02"):  # a record of an early version has no dates
@@ -200,6 +216,7 @@ def _log(path: Path) -> None:
 
 _READERS: dict[str, Callable[[Path], None]] = {
     "prepare.json": _pair_record,
+    "anna.json": _prediction,
     "predicted.json": _plain,
     "folds.json": _folds,
     "split.json": _plain,

@@ -1,4 +1,4 @@
-"""Let orbax fail to write without printing tracebacks."""
+"""Let orbax fail without printing tracebacks."""
 
 import contextlib
 import logging
@@ -13,17 +13,17 @@ from typing import Any
 
 import absl.logging
 
-ENDING_S = 10.0  # longest wait for the threads of orbax, after it has failed to write
+ENDING_S = 10.0  # longest wait for the threads of orbax, after it has failed
 
 
 @contextlib.contextmanager
 def without_tracebacks() -> Iterator[None]:
     """Keep the tracebacks of orbax's threads off the terminal, until the block ends.
 
-    If a file cannot be written, several threads log the same error. The caller gets it as an
-    exception, which says everything. It is raised when these threads have ended. Threads of
+    If a file cannot be written or read, several threads log the same error. The caller gets it as
+    an exception, which says everything. It is raised when these threads have ended. Threads of
     TensorStore and the garbage collector report even later, so after an error, what they report
-    about given-up writes stays hidden.
+    about given-up work stays hidden.
     """
     before = threading.enumerate()
     orbax, tasks = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
@@ -52,7 +52,7 @@ def _is_no_given_up_task(record: logging.LogRecord) -> bool:
 
 
 def _report_unless_given_up(report: Callable[[Any], object], what: Any) -> None:
-    """Report an exception that nobody can handle, unless orbax no longer waits for its write."""
+    """Report an exception that nobody can handle, unless orbax no longer waits for it."""
     if str(what.exc_value) != "Event loop is closed":
         report(what)
 
