@@ -112,7 +112,7 @@ def _small(array: np.ndarray) -> np.ndarray:
 
 
 def _write_text(folder: Path) -> None:
-    (folder / TIME02).write_text("see the archive for this scan\n")
+    (folder / TIME02).write_text("see the archive for this scan\n", encoding="utf-8")
 
 
 def _link_to_itself(folder: Path) -> None:
@@ -243,7 +243,7 @@ def main() -> int:
         errors,
     )
     seconds = time.monotonic() - start
-    failures = listed_failures(errors.read_text())
+    failures = listed_failures(errors.read_text(encoding="utf-8"))
     problems = problems_of(root, masks, faults, failures)
     if status != bool(faults):
         problems.append(f"the exit status is {status}, not {int(bool(faults))}")

@@ -77,7 +77,9 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         self._phase_file.write_bytes(b"\0")
         self._phase = Phase(self._phase_file)
-        lines = self._record.read_text().splitlines() if self._record.is_file() else []
+        lines = (
+            self._record.read_text(encoding="utf-8").splitlines() if self._record.is_file() else []
+        )
         self.kills = [json.loads(line) for line in lines]
 
     def make_patients(self):
@@ -112,8 +114,8 @@ class Bench:
             # The first process compiles. The durations are those of a second one.
             self._complete(self.folder / "first", stop_after="stepping")
             measured = self._complete(self.whole)
-            durations.write_text(json.dumps(measured, indent=1) + "\n")
-        self.durations_s = json.loads(durations.read_text())
+            durations.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        self.durations_s = json.loads(durations.read_text(encoding="utf-8"))
 
     def _complete(self, workdir: Path, stop_after: str | None = None) -> dict[str, float]:
         """Run a process to its end, and return the median duration of each phase in seconds.
@@ -217,7 +219,7 @@ class Bench:
         print(f"temporary files were left by {with_left} kills")
         lived_s = [kill["lived_s"] for kill in self.kills]
         print(f"life of a process: {min(lived_s):.1f} to {max(lived_s):.1f} s")
-        output = (self.folder / "killed.txt").read_text()
+        output = (self.folder / "killed.txt").read_text(encoding="utf-8")
         for text in ("Traceback", "cannot be read", "WARNING", "ERROR"):
             print(f"lines with {text!r} in the output of all processes: {output.count(text)}")
 
@@ -282,7 +284,10 @@ def _different_arrays(one: Path, other: Path, checkpoint: str) -> list[str]:
         ):
             if np.asarray(ours).tobytes() != np.asarray(theirs).tobytes():
                 problems.append(f"{checkpoint}/{item}{jax.tree_util.keystr(place)} differs")
-    progress = [(run / checkpoint / "progress" / "metadata").read_text() for run in (one, other)]
+    progress = [
+        (run / checkpoint / "progress" / "metadata").read_text(encoding="utf-8")
+        for run in (one, other)
+    ]
     if json.loads(progress[0]) != json.loads(progress[1]):
         problems.append(f"{checkpoint}/progress: {progress[0]} and {progress[1]}")
     return problems
@@ -290,7 +295,7 @@ def _different_arrays(one: Path, other: Path, checkpoint: str) -> list[str]:
 
 def _log(run: Path) -> list[dict]:
     """Return the lines of the log, without times."""
-    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    lines = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
 
 

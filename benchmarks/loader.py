@@ -152,7 +152,10 @@ def print_memory(batches, steps: int, batch_size: int):
 
 def memory_mib() -> tuple[float, float]:
     """Return the resident memory of this process on Linux: its own, and that of mapped files."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(
+        line.split(":", 1)
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    )
     own, mapped = (int(status[name].split()[0]) / 2**10 for name in ("RssAnon", "RssFile"))  # in kB
     return own, mapped
 

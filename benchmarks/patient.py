@@ -67,7 +67,10 @@ def peak_gib() -> float:
 
     `getrusage` is not used, because it can report the peak of the parent process.
     """
-    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(
+        line.split(":")
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    )
     return int(status["VmHWM"].split()[0]) / 2**20  # in kB
 
 
@@ -115,7 +118,7 @@ def prepare_torchio(run: Path, folder: Path):
 
     from benchmarks.peers import Peer
 
-    config = ConfigDict(json.loads((run / "config.json").read_text()))
+    config = ConfigDict(json.loads((run / "config.json").read_text(encoding="utf-8")))
     patch_size, predict = config.data.patch_size, config.predict
     peer = Peer(config.model)
     weights = np.load(run / "torchio.npz")

@@ -72,12 +72,12 @@ def measure(scans: list[Path], output: Path) -> list[tuple[str, float, int]]:
         command = [sys.executable, "-m", "msseg_jax", "prepare", *flags]
         process = subprocess.Popen(command, stderr=log)
         while process.poll() is None:
-            for line in said.read_text().splitlines()[len(steps) - 1 :]:
+            for line in said.read_text(encoding="utf-8").splitlines()[len(steps) - 1 :]:
                 steps.append([line.removeprefix("preparing: "), time.perf_counter(), 0])
             steps[-1][2] = max(steps[-1][2], _resident_bytes(process.pid))
             time.sleep(EVERY_S)
     if process.returncode:
-        sys.exit(said.read_text())
+        sys.exit(said.read_text(encoding="utf-8"))
     ends_s = [step[1] for step in steps[1:]] + [time.perf_counter()]
     begins_s = [start_s] + [step[1] for step in steps[1:]]
     return [

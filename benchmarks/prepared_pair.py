@@ -41,7 +41,7 @@ def main():
     flags = parser.parse_args()
     for name, value in compare(flags.prepared, flags.raw, flags.published).items():
         print(f"{name:>30}  {value:.4g}")
-    seconds = json.loads((flags.prepared / RECORD).read_text())["seconds"]
+    seconds = json.loads((flags.prepared / RECORD).read_text(encoding="utf-8"))["seconds"]
     print(f"{'seconds':>30}  {sum(seconds.values()):.0f}")
 
 

@@ -27,28 +27,28 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("page", ["commands.md", "configuration.md"])
 def test_the_generated_reference_pages_are_up_to_date(page):
     expected = runpy.run_path(str(GENERATE))["pages"]()[page]
-    found = (GENERATE.parent / page).read_text()
+    found = (GENERATE.parent / page).read_text(encoding="utf-8")
     assert found == expected, "run: python docs/reference/generate.py"
 
 
 def test_the_reference_lists_every_command_flag_and_field():
-    commands = (GENERATE.parent / "commands.md").read_text()
+    commands = (GENERATE.parent / "commands.md").read_text(encoding="utf-8")
     for name in COMMANDS:
         for action in build_parser(name, name)._actions:
             for flag in action.option_strings:
                 assert f"`{flag}`" in commands or flag in ("-h", "--help"), (name, flag)
-    fields = (GENERATE.parent / "configuration.md").read_text()
+    fields = (GENERATE.parent / "configuration.md").read_text(encoding="utf-8")
     for field in ("seed", "batch_size", "patch_size", "percentiles", "min_lesion_mm3"):
         assert f"| `{field}` |" in fields
 
 
 def test_the_readme_has_at_most_120_lines():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_to_files_and_pictures_lead_somewhere(page):
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http:", "https:", "#")):
             file = page.parent / target.partition("#")[0]
@@ -60,7 +60,7 @@ def commands_in(page: Path) -> list[list[str]]:
 
     Each begins with the name of the command, such as 'predict'.
     """
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.S)
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
     found = []
     for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
         line = re.sub(r"^\s*([A-Z_]+=\S+ )*(time )?", "", line)  # variables of the environment
@@ -93,7 +93,7 @@ def test_commands_are_found_in_pages():
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_to_headings_lead_somewhere(page):
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = target.partition("#")
         if target.startswith(("http:", "https:")) or not anchor:
@@ -104,5 +104,5 @@ def test_links_to_headings_lead_somewhere(page):
 
 def anchors_of(page: Path) -> set[str]:
     """Return the anchors of the headings of a page, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -106,7 +106,7 @@ def limit_memory() -> None:
 def _reset_peak_mb() -> float:
     """Let the system measure the peak of the memory from now on; return the current memory, MB."""
     if _CLEAR.exists():
-        _CLEAR.write_text("5")  # see `man 5 proc_pid_clear_refs`
+        _CLEAR.write_text("5", encoding="utf-8")  # see `man 5 proc_pid_clear_refs`
     return _memory_mb("VmRSS")
 
 
@@ -114,7 +114,7 @@ def _memory_mb(field: str) -> float:
     """Return a field of the status of this process in MB, or 0 on a system without /proc."""
     if not _STATUS.exists():
         return 0.0
-    for line in _STATUS.read_text().splitlines():
+    for line in _STATUS.read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024 / 1e6
     return 0.0

@@ -109,4 +109,4 @@ def _escape(text: str) -> str:
 
 if __name__ == "__main__":
     for file, text in pages().items():
-        (HERE / file).write_text(text)
+        (HERE / file).write_text(text, encoding="utf-8")

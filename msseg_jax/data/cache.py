@@ -272,7 +272,9 @@ def _measured(
         digest=_digest(pair),
     )
     try:
-        write_beside(entry, lambda path: path.write_text(measures.model_dump_json()))
+        write_beside(
+            entry, lambda path: path.write_text(measures.model_dump_json(), encoding="utf-8")
+        )
     except OSError as error:
         return InputError(
             f"{entry}: cannot be written ({error}). Check the disk space and the permission to "
@@ -296,7 +298,7 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
         with whole_folder(entry, replace=True) as new:
             for field, array in arrays.items():
                 np.save(new / f"{field}.npy", array)
-            (new / CHECKSUMS).write_text(json.dumps(_checksums(new)) + "\n")
+            (new / CHECKSUMS).write_text(json.dumps(_checksums(new)) + "\n", encoding="utf-8")
     except OSError as error:
         if not is_intact(entry):  # if it exists, another run was faster and wrote the same bytes
             raise InputError(

@@ -51,7 +51,7 @@ class Preprocessing(Section):
 
     def save(self, path: Path) -> None:
         """Write the values as JSON."""
-        path.write_text(self.model_dump_json(indent=1) + "\n")
+        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Self:

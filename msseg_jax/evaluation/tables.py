@@ -37,7 +37,10 @@ def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
         "left_out": evaluation.left_out,
     }
     path = output / "evaluation.json"
-    write_beside(path, lambda file: file.write_text(json.dumps(everything, indent=1) + "\n"))
+    write_beside(
+        path,
+        lambda file: file.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8"),
+    )
     return [*written, path]
 
 

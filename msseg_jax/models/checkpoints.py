@@ -156,7 +156,9 @@ class Checkpoints:
             return
         file = Path(self._manager.directory) / str(step) / "progress" / "metadata"  # by JsonSave
         try:
-            write_beside(file, lambda path: path.write_text(progress.model_dump_json()))
+            write_beside(
+                file, lambda path: path.write_text(progress.model_dump_json(), encoding="utf-8")
+            )
         except OSError as error:
             raise InputError(self._not_saved(step, str(error))) from error
 

@@ -88,7 +88,10 @@ class Folds:
     def save(self, folds: list[list[str]]) -> None:
         """Write the names of the patients of each fold to the file."""
         patients = {self.run(fold).name: names for fold, names in enumerate(folds)}
-        write_beside(self.file, lambda path: path.write_text(json.dumps(patients, indent=1)))
+        write_beside(
+            self.file,
+            lambda path: path.write_text(json.dumps(patients, indent=1), encoding="utf-8"),
+        )
 
 
 def runs_of(models: Sequence[Path], patient: str | None = None) -> list[Path]:

@@ -173,4 +173,7 @@ class RunFolder:
 
 
 def _write_json(path: Path, content: object) -> None:
-    write_beside(path, lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n"))
+    write_beside(
+        path,
+        lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"),
+    )

@@ -145,7 +145,13 @@ def _library() -> ctypes.CDLL:
         raise _Unavailable(
             "there is no C++ compiler. Install one (Debian and Ubuntu: apt install g++)."
         )
-    for part in (SOURCE.read_text(), repr(FLAGS), _cpu(), version("jaxlib"), compiler):
+    for part in (
+        SOURCE.read_text(encoding="utf-8"),
+        repr(FLAGS),
+        _cpu(),
+        version("jaxlib"),
+        compiler,
+    ):
         key.update(part.encode())
     name = f"convolution-{key.hexdigest()[:20]}"
     folder = _cache_folder()
@@ -159,7 +165,7 @@ def _library() -> ctypes.CDLL:
 def _cpu() -> str:
     """Return a text that differs for CPUs with different instruction sets."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return platform.platform() + platform.processor()
     fields = ("model name", "flags", "Features", "CPU part")
@@ -203,7 +209,7 @@ def _compile(compiler: str, folder: Path, name: str) -> Path:
             raise _Unavailable(f"{compiler} failed: {reasons[-1][:300]}")
         digest = hashlib.sha256(partial.read_bytes()).hexdigest()
         os.replace(partial, library)
-        partial.write_text(digest)
+        partial.write_text(digest, encoding="utf-8")
         os.replace(partial, library.with_suffix(".sha256"))
     except (OSError, subprocess.SubprocessError) as error:
         raise _Unavailable(f"{compiler} could not be run: {error}") from error
@@ -217,7 +223,11 @@ def _cached(folder: Path, name: str) -> Path | None:
     library = folder / f"{name}.so"
     try:
         digest = hashlib.sha256(library.read_bytes()).hexdigest()
-        return library if digest == library.with_suffix(".sha256").read_text() else None
+        return (
+            library
+            if digest == library.with_suffix(".sha256").read_text(encoding="utf-8")
+            else None
+        )
     except OSError:
         return None
 

@@ -122,7 +122,7 @@ def prepare_patient(
         record = PairRecord(
             asked_for=asked_for, seconds=clock.seconds, bias_field=describe_bias(ranges), **fields
         )
-        (new / RECORD).write_text(record.model_dump_json(indent=1) + "\n")
+        (new / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return Prepared(folder, record, was_there=False)
 
 

@@ -23,7 +23,7 @@ def write_page(path: Path, template: str, **content: object) -> None:
         autoescape=True, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     html = environment.get_template(template).render(
-        style=files("msseg_jax.report").joinpath("templates/style.css").read_text(),
+        style=files("msseg_jax.report").joinpath("templates/style.css").read_text(encoding="utf-8"),
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
         edges=EDGES,
         window=WINDOW,

@@ -96,7 +96,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def _owner(path: Path) -> str:
     """Return the process that holds the lock, in words."""
     try:
-        owner: Any = json.loads(path.read_text())
+        owner: Any = json.loads(path.read_text(encoding="utf-8"))
         return f"process {owner['process']} on {owner['host']} (since {owner['since']})"
     except (OSError, ValueError, TypeError, KeyError):  # it has not been written yet
         return "another process"

@@ -15,7 +15,7 @@ def read_json(path: Path) -> Any:
       InputError: the file cannot be read, or is damaged. The message names it.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}). Restore it from a copy.") from error
     except (ValueError, RecursionError) as error:  # not JSON, or not even text

@@ -40,7 +40,7 @@ def _cgroup_limits() -> Iterator[int]:
     then that of the root. There are no control groups on other systems than Linux.
     """
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -56,7 +56,7 @@ def _cgroup_limits() -> Iterator[int]:
             if folder == root.parent:
                 break
             with contextlib.suppress(OSError, ValueError):  # 'max' is no limit
-                yield int((folder / name).read_text())
+                yield int((folder / name).read_text(encoding="utf-8"))
 
 
 def limit_threads(threads: int) -> None:

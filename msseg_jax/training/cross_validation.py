@@ -122,7 +122,9 @@ def _predict_fold(run: RunFolder, root: Path, names: list[str], outputs: Outputs
         return
     record.unlink(missing_ok=True)
     held_out.predict(ensemble, root, names, outputs)
-    write_beside(record, lambda path: path.write_text(json.dumps(checkpoint) + "\n"))
+    write_beside(
+        record, lambda path: path.write_text(json.dumps(checkpoint) + "\n", encoding="utf-8")
+    )
 
 
 def _recorded(record: Path) -> object:

@@ -106,7 +106,7 @@ class TrainingLog:
                 lines = self._path.read_bytes().splitlines(keepends=True)
                 kept = b"".join(line for line in lines if _stays(line, first_step, validated))
                 write_beside(self._path, lambda path: path.write_bytes(kept))
-            self._file = self._path.open("a", buffering=1)  # line-buffered
+            self._file = self._path.open("a", buffering=1, encoding="utf-8")  # line-buffered
             if self._events is not None:
                 self._events.begin(first_step)
         self._bar = tqdm(

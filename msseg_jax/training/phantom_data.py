@@ -54,4 +54,4 @@ def _make_phantoms(config: Configuration, root: Path) -> None:
     # Phantoms that are replaced belong to an earlier configuration that was never trained.
     with whole_folder(root, replace=True) as new:
         write_phantoms(new, data.phantom_patients, config.seed, spacing_mm=data.phantom_spacing_mm)
-        (new / RECORD).write_text(json.dumps(requested) + "\n")
+        (new / RECORD).write_text(json.dumps(requested) + "\n", encoding="utf-8")

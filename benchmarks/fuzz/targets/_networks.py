@@ -68,14 +68,14 @@ def write_run(
     _write_json(run.split_file, {"training": {"a": "0" * 16}, "validation": {"b": "1" * 16}})
     beginning = Beginning(network="released", about=About(name="n", licence="CC-BY"))
     _write_json(run.initial_file, beginning.model_dump(mode="json"))
-    run.log_file.write_text('{"step": 2, "loss": 0.5}\n')
+    run.log_file.write_text('{"step": 2, "loss": 0.5}\n', encoding="utf-8")
     for (kind, step), seed in checkpoints.items():
         with Checkpoints(run.checkpoints / kind, keep=3) as place:
             place.save(step, variables(seed), OPTIMISER, Progress(best_dice=0.5, validated=step))
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def are_equal(one: Variables, other: Variables) -> bool:

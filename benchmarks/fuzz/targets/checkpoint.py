@@ -68,7 +68,7 @@ def _damage(rng: random.Random, path: Path, files: list[Path]) -> None:
                 folder.rename(folder.with_name(folder.name + "x"))
         case 3 | 4 if path.name in ("_METADATA", "_CHECKPOINT_METADATA", "metadata"):
             with contextlib.suppress(ValueError):  # it is damaged already
-                path.write_bytes(mutate_json(rng, path.read_text()))
+                path.write_bytes(mutate_json(rng, path.read_text(encoding="utf-8")))
         case _:
             path.write_bytes(mutate_bytes(rng, path.read_bytes()))
 
@@ -83,7 +83,9 @@ def use(case: Path) -> None:
             return
         kind = "last"
         step, model, optimiser, progress = found
-        content = json.loads((case / "checkpoints" / kind / str(step) / PROGRESS).read_text())
+        content = json.loads(
+            (case / "checkpoints" / kind / str(step) / PROGRESS).read_text(encoding="utf-8")
+        )
         if progress.model_dump() != content:
             raise WrongReading(f"step {step}: {progress}, not {content}")
     else:

@@ -90,15 +90,17 @@ def make(folder: Path) -> None:
         SYNTHETIC: {"source": "scan_1", "number": 3, "lesions": [{"mm3": 30.5}], "seed": 0},
     }  # fmt: skip
     for name, record in records.items():
-        (folder / name).write_text(json.dumps(record, indent=1) + "\n")
-    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in _LOG))
+        (folder / name).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / "log.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in _LOG), encoding="utf-8"
+    )
 
 
 def mutate(rng: random.Random, seeds: Path, case: Path) -> None:
     """Write one damaged record."""
     source = rng.choice(sorted(seeds.iterdir()))
     path = case / source.name
-    text = source.read_text()
+    text = source.read_text(encoding="utf-8")
     if source.suffix == ".jsonl":
         lines = [line.encode() for line in text.splitlines()]
         at = rng.randrange(len(lines))
@@ -126,7 +128,7 @@ def _section(read: Callable[[Path], Any]) -> Callable[[Path], None]:
 
 
 def _content(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _expect(found: object, content: object, path: Path) -> None:

@@ -79,18 +79,18 @@ _LINES = (
 
 def make(folder: Path) -> None:
     """Write a configuration file."""
-    (folder / "own.py").write_text(_FILE)
+    (folder / "own.py").write_text(_FILE, encoding="utf-8")
 
 
 def mutate(rng: random.Random, seeds: Path, case: Path) -> None:
     """Write the flags, and in a third of the cases a damaged configuration file."""
     with_file = rng.random() < 0.35
     if with_file:
-        _write_file(rng, (seeds / "own.py").read_text(), case / "own.py")
+        _write_file(rng, (seeds / "own.py").read_text(encoding="utf-8"), case / "own.py")
     count = rng.choice((0, 0, 1)) if with_file else rng.choice((1, 1, 2, 3))
     flags = [_flag(rng) for _ in range(count)]
     record = {"file": with_file, "flags": flags}
-    (case / "flags.json").write_text(json.dumps(record))
+    (case / "flags.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def _flag(rng: random.Random) -> str:
@@ -124,14 +124,14 @@ def _write_file(rng: random.Random, text: str, path: Path) -> None:
             lines.insert(rng.randrange(len(lines)), "# coding: " + rng.choice(("x", "utf-16", "")))
         case _:
             lines.insert(rng.randrange(5, 11), "    " + rng.choice(_LINES))
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if rng.random() < 0.03:
         mutate_place(rng, path)
 
 
 def use(case: Path) -> None:
     """Parse the flags as `msseg train` does, read the configuration, and check what was set."""
-    record = json.loads((case / "flags.json").read_text())
+    record = json.loads((case / "flags.json").read_text(encoding="utf-8"))
     name = str(case / "own.py") if record["file"] else "msseg2"
     arguments = [f"--config={name}", "--workdir=run", *record["flags"]]
     try:
@@ -157,7 +157,7 @@ def use(case: Path) -> None:
 
 
 def _is_intact(file: Path) -> bool:
-    return file.read_text() == _FILE
+    return file.read_text(encoding="utf-8") == _FILE
 
 
 def _name_of(flag: str) -> str:

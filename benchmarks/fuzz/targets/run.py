@@ -30,7 +30,7 @@ def make(folder: Path) -> None:
     write_run(folder / "run", {("last", 4): 4})
     for number, name in enumerate(FOLDS):
         write_run(folder / "folds" / name, {("last", 4): 4 + number}, len(FOLDS), number)
-    (folder / "folds" / "folds.json").write_text(json.dumps(FOLDS))
+    (folder / "folds" / "folds.json").write_text(json.dumps(FOLDS), encoding="utf-8")
 
 
 def mutate(rng: random.Random, seeds: Path, case: Path) -> None:
@@ -41,7 +41,7 @@ def mutate(rng: random.Random, seeds: Path, case: Path) -> None:
     if name == "folds":
         if rng.random() < 0.5:
             path = run / "folds.json"
-            path.write_bytes(mutate_json(rng, path.read_text()))
+            path.write_bytes(mutate_json(rng, path.read_text(encoding="utf-8")))
             return
         run = run / rng.choice(list(FOLDS))
     for _ in range(rng.choice((0, 1, 1, 1, 2))):
@@ -67,13 +67,13 @@ def _damage(rng: random.Random, run: Path) -> None:
             extra = run / rng.choice(("folds.json", "checkpoints/best", "checkpoints/last/7", "x"))
             if not extra.exists():
                 extra.parent.mkdir(exist_ok=True, parents=True)
-                rng.choice((extra.mkdir, lambda: extra.write_text("{}")))()
+                rng.choice((extra.mkdir, lambda: extra.write_text("{}", encoding="utf-8")))()
         case 4:
             shutil.rmtree(run)
             rng.choice((lambda: None, lambda: run.mkdir(), lambda: run.write_bytes(b"x")))()
         case _ if path.is_file() and path.suffix == ".json":
             with contextlib.suppress(ValueError):  # it is damaged already
-                path.write_bytes(mutate_json(rng, path.read_text()))
+                path.write_bytes(mutate_json(rng, path.read_text(encoding="utf-8")))
         case _:
             pass
 

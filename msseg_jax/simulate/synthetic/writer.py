@@ -236,4 +236,4 @@ def write_pair(folder: Path, pair: SyntheticPair) -> None:
     with whole_folder(folder, replace=True) as new:
         for name, volume in pair.volumes.items():
             write_array(new / name, volume, pair.affine, time_unit="sec")
-        (new / SYNTHETIC).write_text(json.dumps(pair.record, indent=1) + "\n")
+        (new / SYNTHETIC).write_text(json.dumps(pair.record, indent=1) + "\n", encoding="utf-8")
