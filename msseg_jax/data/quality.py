@@ -49,11 +49,12 @@ class Quality:
     surface_to_depth: tuple[float, float] = (math.nan, math.nan)  # see `volumes.contrast`
     bright_only_ml: tuple[float, float] = (0.0, 0.0)  # bright only at this visit
 
-    def warnings(self, apart: bool = True) -> list[str]:
+    def warnings(self, apart: bool = True, one_patient: bool = True) -> list[str]:
         """Return warnings for the reader of the result, as sentences; an empty list if all is well.
 
         Args:
           apart: whether to include the warning that the visits are some mm apart.
+          one_patient: whether to ask if both visits are of one patient.
         """
         found: list[str] = []
         moved, correlation = self.alignment.displacement_mm, self.alignment.correlation
@@ -86,7 +87,7 @@ class Quality:
                 f"{MOST_DISPLACEMENT_MM:.0f} mm). Edges may look like new lesions. Register the "
                 "visits again."
             )
-        if LEAST_CORRELATION <= correlation < ONE_PATIENT_CORRELATION:
+        if one_patient and LEAST_CORRELATION <= correlation < ONE_PATIENT_CORRELATION:
             found.append(one_patient_warning(correlation))
         at_first_ml, at_second_ml = self.bright_only_ml
         if at_first_ml >= SWAPPED_ML and at_first_ml > SWAPPED_RATIO * at_second_ml:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from msseg_jax.configuration.options import Options
-from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, Quality
+from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, ONE_PATIENT_CORRELATION, Quality
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.forward import Progress, no_bar
 from msseg_jax.inference.new_lesions import find_new_lesions
@@ -127,8 +127,10 @@ def warnings_of(record: PairRecord, quality: Quality) -> list[str]:
       record: record of the preparation.
       quality: quality measures of the prepared pair.
     """
-    # Preparation and prediction both measure how far the visits are apart. If that is too far, the
-    # warning of the preparation is more specific, so that of the prediction is left out.
-    is_reported = record.registration.apart_mm > MOST_DISPLACEMENT_MM
+    # Preparation and prediction both measure how well the visits match. If the preparation warns,
+    # the warning of the prediction is left out.
+    registration = record.registration
+    apart = registration.apart_mm <= MOST_DISPLACEMENT_MM
+    one_patient = registration.edges_correlation >= ONE_PATIENT_CORRELATION
     # Both find the same parts without data, and other faults of the files. Each is said once.
-    return list(dict.fromkeys([*record.warnings, *quality.warnings(apart=not is_reported)]))
+    return list(dict.fromkeys([*record.warnings, *quality.warnings(apart, one_patient)]))

@@ -87,6 +87,7 @@ def test_new_lesions_and_changes_in_both_directions_do_not_look_swapped(bright_m
         ({"displacement_mm": 2.34}, "2.3 mm apart"),
         ({"correlation": 0.41, "displacement_mm": 9.0}, "correlation 0.41"),
         ({"displacement_mm": np.nan, "correlation": np.nan}, "could not be measured"),
+        ({"correlation": 0.76}, "(correlation of edges 0.76, expected at least 0.85)"),
         ({"brain_ml": 2412.0}, "2412 ml"),
         ({"brain_ml": 310.0}, "310 ml"),
         ({"deviations": (3.0, 12.0)}, "The second visit's intensities .* 12 %"),
@@ -106,6 +107,13 @@ def test_the_warning_about_the_distance_can_be_left_out():
     assert "310 ml" in warning
     (warning,) = quality(displacement_mm=9.0, correlation=0.41).warnings(apart=False)
     assert "correlation 0.41" in warning
+
+
+def test_the_question_about_the_patients_can_be_left_out():
+    assert quality(correlation=0.86).warnings() == []
+    (warning,) = quality(correlation=0.84).warnings()
+    assert warning.endswith("Are both of one patient?")
+    assert quality(correlation=0.84).warnings(one_patient=False) == []
 
 
 def test_a_pair_is_measured_on_its_isotropic_grid(head):

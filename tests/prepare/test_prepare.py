@@ -132,6 +132,9 @@ def test_warnings_name_missing_orientation_unseen_brain_motion_and_resolution():
 
     good = visit("a.nii", (1.0, 1.0, 1.0), True), visit("b.nii", (1.0, 1.0, 1.2), True)
     assert warnings(good, 20.0, 0.9) == []
+    (other,) = find_warnings(good, 20.0, 1400.0, Alignment(0.9, 0.78))
+    assert "correlation of edges 0.78" in other
+    assert other.endswith("Are both of one patient?")
     bad = visit("a.nii", (1.0, 1.0, 1.0), False), visit("b.nii", (1.0, 1.0, 3.0), True, ("odd",))
     said = warnings(bad, 60.0, 1.4)
     assert len(said) == 5

@@ -11,7 +11,7 @@ from msseg_jax.prepare import visits
 from msseg_jax.prepare.atlas import brain_by_atlas, fit_atlas, load_atlas, seen
 from msseg_jax.prepare.bias import correct_bias
 from msseg_jax.prepare.brain_mask import find_brain
-from msseg_jax.prepare.registration import compose, matrix_of, on_grid, points_of, rigid
+from msseg_jax.prepare.registration import compose, isotropic, matrix_of, on_grid, points_of, rigid
 from msseg_jax.prepare.scan import read_scan
 from msseg_jax.prepare.visits import look_at, register_visits
 from msseg_jax.system.errors import InputError
@@ -140,6 +140,32 @@ def test_visits_without_similarity_are_refused(found, monkeypatch):
     noise = replace(second, flat=visits.coarser(image, tuple(second.flat)))
     with pytest.raises(InputError, match=r"time01.*time02.*do not match inside the brain"):
         visits._match_brains((found.visits[0], noise), found.transform)
+
+
+def test_the_fine_registration_is_left_out_for_visits_without_similarity(found, monkeypatch):
+    monkeypatch.setattr(visits, "FINE_MM", (4.0, 3.0))
+    refined = []
+    monkeypatch.setattr(
+        visits, "refine_on", lambda fixed, *_: refined.append(fixed.GetSpacing()[0])
+    )
+
+    def with_3_mm(visit, image):
+        return replace(
+            visit, flat={**visit.flat, 4.0: image, 2.0: image, 3.0: isotropic(image, 3.0)}
+        )
+
+    first, second = found.visits
+    good = (with_3_mm(first, first.flat[2.0]), with_3_mm(second, second.flat[2.0]))
+    assert visits._refine_inside(good, found.transform) > 0.85
+    assert refined == [2.0, 3.0]
+    size = second.flat[2.0].GetSize()
+    noise = sitk.GetImageFromArray(
+        np.random.default_rng(0).normal(size=size[::-1]).astype(np.float32)
+    )
+    noise.CopyInformation(second.flat[2.0])
+    refined.clear()
+    assert visits._refine_inside((good[0], with_3_mm(second, noise)), found.transform) < 0.3
+    assert refined == [2.0]
 
 
 def test_a_t1_weighted_image_is_refused(tmp_path):

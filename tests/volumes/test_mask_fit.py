@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes.layout import Patient
+from msseg_jax.volumes.layout import BRAIN_MASK, TIME01, TIME02, Patient
 from msseg_jax.volumes.mask_fit import (
     DOUBTFUL_GAIN,
     TURNED_GAIN,
@@ -17,8 +17,10 @@ from msseg_jax.volumes.mask_fit import (
     find_misfit,
     measure_mask_fit,
 )
+from msseg_jax.volumes.nifti import read_volume
 from msseg_jax.volumes.pair import read_pair
 
+DATA = Path(__file__).parents[3] / "shared" / "data" / "open_ms" / "longitudinal"
 SPACING_MM = np.array([2.0, 1.6, 3.0])
 AFFINE = np.diag([*SPACING_MM, 1.0])  # towards the right, the front and the top
 SHAPE = (100, 130, 70)
@@ -161,6 +163,21 @@ def test_a_pair_with_a_mask_that_lies_elsewhere_is_refused(head, tmp_path, caplo
     ):
         read("wrong")
     assert not caplog.records
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the real scans are missing: {DATA}")
+@pytest.mark.parametrize("name", ["01", "03"])
+def test_the_published_masks_fit_and_moved_ones_do_not(name):
+    brain = read_volume(DATA / name / BRAIN_MASK).array > 0
+    for visit in (TIME01, TIME02):
+        flair = read_volume(DATA / name / visit)
+        fit = measure_mask_fit(flair.array, brain, flair.affine)
+        assert fit.fit > 0.5
+        assert fit.gain < DOUBTFUL_GAIN / 2
+        wrong = np.roll(brain, round(20 / flair.spacing_mm[0]), 0)
+        fit = measure_mask_fit(flair.array, wrong, flair.affine)
+        assert fit.is_wrong
+        assert np.linalg.norm(fit.shift_mm) == pytest.approx(20, abs=4)
 
 
 def test_small_masks_and_images_without_contrast_are_not_judged(head):
