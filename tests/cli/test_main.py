@@ -131,7 +131,7 @@ def test_the_help_of_launch_lists_the_modes_and_the_fields():
         (["predict", "-o", "a.nii.gz"], "expected -t1 and -t2 for one pair, or --dataset"),
         (["train", "--config=msseg2", "--config.seed", "1", "2"], "unexpected argument '2'."),
         (["train", "--config=msseg2", "--mode=sing"], "invalid choice: 'sing'"),
-        (["describe", "--config=msseg2", "--config.seed=-1"], "config.seed is -1; expected 0 or"),
+        (["describe", "--config=msseg2", "--config.seed=-1"], "config.seed is -1; expected 0 to"),
         (["describe", "--config=mseg2"], "--config=mseg2: no such file; expected the path"),
         (["export", "--show", "--threshold=0.5"], "--show excludes --threshold"),
     ],

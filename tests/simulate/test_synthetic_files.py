@@ -251,7 +251,9 @@ def test_an_unusable_scan_does_not_stop_the_others(scans, masks, tmp_path, monke
     arguments = [f"--scans={scans}", f"--masks={masks}", f"--output={tmp_path / 'root'}"]
     assert main([*arguments, "--pairs=1", "--jobs=1"]) == 1
     out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()] == ["bea:", "carl_000"]
+    *lines, last = out.splitlines()
+    assert [line.split()[0] for line in lines] == ["bea:", "carl_000"]
+    assert last.startswith(f"pairs: {tmp_path / 'root'} (1 pair)")
     assert "1 of 2 scans failed:\n  bea: " in err
     assert f"{scans / 'bea.nii.gz'}: no head was found in it" in err
 
@@ -322,9 +324,10 @@ def test_the_command_line_checks_its_flags_and_uses_them(
             find_brains=True, least_contrast=0.3,
         )
     ]  # fmt: skip
+    capsys.readouterr()
     assert main([*arguments, "--pairs=1", "--jobs=1", "--seed=3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["bea_000", "carl_000"]
+    assert [line.split()[0] for line in lines] == ["bea_000", "carl_000", "pairs:"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from msseg_jax.data import cache
 from msseg_jax.cli.main import main
 from msseg_jax.configuration.files import typed
 from msseg_jax.models.folds import Folds, runs_of
@@ -187,7 +188,7 @@ def test_a_fold_without_new_lesions_is_scored_by_its_false_lesions(
     config.predict.threshold = 0.999  # nothing is predicted, so Dice is undefined
     cross_validate(typed(config), folds.path)
     output = capsys.readouterr().out
-    assert output.count("1 patients held out, none with new lesions: ") == 2
+    assert output.count("1 patient held out, none with new lesions: ") == 2
     assert output.count("validation: Dice -, new lesions detected 0, missed 0, false 0") == 2 * 2
     names = folds.load()
     lesion_free = [k for k, (name,) in enumerate(names) if name in ("patient_1", "patient_2")]
@@ -229,7 +230,7 @@ def test_a_refused_start_leaves_no_empty_folder(config, folds, patients_root):
     left = sorted(str(p.relative_to(place)) for p in place.rglob("*"))
     measures = [name for name in left if "measures-" in name]
     assert len(measures) == 3
-    assert set(left) - set(measures) == {"cache", "cache/format-4"}
+    assert set(left) - set(measures) == {"cache", f"cache/format-{cache.FORMAT}"}
     config.data.patch_size = 2000
     with pytest.raises(InputError, match="smaller than a patch"):
         cross_validate(typed(config), folds.path / "other")

@@ -4,6 +4,7 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def use(case: Path) -> None:
 
 def _section(read: Callable[[Path], Any]) -> Callable[[Path], None]:
     def check(path: Path) -> None:
-        _expect(read(path).model_dump(mode="json"), _content(path), path)
+        _expect(read(path).model_dump(), _content(path), path)
 
     return check
 
@@ -150,6 +151,8 @@ def as_text(value: Any) -> str:
         return "[" + ",".join(map(as_text, value)) + "]"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return repr(float(value))
+    if isinstance(value, date | time):
+        return repr(value.isoformat())
     return repr(value)
 
 
@@ -189,12 +192,12 @@ def _measures(path: Path) -> Measures:
 
 def _prediction(path: Path) -> None:
     record = earlier_record(path)
-    found = None if record is None else record.model_dump(mode="json")
+    found = None if record is None else record.model_dump()
     _expect(found, _content(path) if path.exists() else None, path)
 
 
 def _pair_record(path: Path) -> None:
-    found, content = read_record(path).model_dump(mode="json"), _content(path)
+    found, content = read_record(path).model_dump(), _content(path)
     for visit in ("time01", "time02"):  # a record of an early version has no dates
         for name in found[visit].keys() - content[visit].keys():
             if found[visit][name] is None and name in ("acquired_on", "acquired_at"):
