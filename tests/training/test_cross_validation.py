@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msseg_jax.data import cache
 from msseg_jax.cli.main import main
 from msseg_jax.configuration.files import typed
+from msseg_jax.data import cache
 from msseg_jax.models.folds import Folds, runs_of
 from msseg_jax.system.errors import InputError
 from msseg_jax.training import cross_validation, phantom_data
@@ -231,7 +231,7 @@ def test_a_refused_start_leaves_no_empty_folder(config, folds, patients_root):
     measures = [name for name in left if "measures-" in name]
     assert len(measures) == 3
     assert set(left) - set(measures) == {"cache", f"cache/format-{cache.FORMAT}"}
-    config.data.patch_size = 2000
+    config.data.patch_size = 1000
     with pytest.raises(InputError, match="smaller than a patch"):
         cross_validate(typed(config), folds.path / "other")
     assert not (folds.path / "other").exists()
