@@ -54,9 +54,7 @@ def bring_to_middle(registered: Registered) -> Middle:
         sitk.Resample(scanned[0], grid, to_visits[0], sitk.sitkLinear, 0.0, sitk.sitkFloat32),
         sitk.Resample(scanned[1], grid, to_visits[1], sitk.sitkLinear, 0.0, sitk.sitkFloat32),
     )
-    empty = _empty_regions(brain, images, (first, second), to_visits)
-    brain = brain & (empty[0] == 0) & (empty[1] == 0)
-    empty_ml = volume_ml(empty[0]), volume_ml(empty[1])
+    brain, empty_ml = _without_empty_parts(brain, images, (first, second), to_visits)
     return Middle(images, brain, unseen_ml, empty_ml, to_visits)
 
 
@@ -76,16 +74,16 @@ def _brain_on(
     return brain
 
 
-def _empty_regions(
+def _without_empty_parts(
     brain: sitk.Image,
     images: tuple[sitk.Image, sitk.Image],
     visits: tuple[Visit, Visit],
     to_visits: tuple[sitk.Transform, sitk.Transform],
-) -> list[sitk.Image]:
-    """Return, for each visit, the parts of the brain where only this visit has no data: uint8."""
-    inside, voxel_mm3 = is_set(brain), float(np.prod(brain.GetSpacing()))
-    box = bounding_box(inside)
-    inside = inside[box]
+) -> tuple[sitk.Image, tuple[float, float]]:
+    """Return the brain without the parts where one visit has no data, and their volumes in ml."""
+    voxel_mm3 = float(np.prod(brain.GetSpacing()))
+    box = bounding_box(is_set(brain))  # the brain fills less than half of the image
+    inside = is_set(brain)[box].copy()
     empty = [
         is_set(on_grid(visit.scan.empty, brain, to_visit))[box].copy()
         if visit.scan.empty is not None
@@ -93,14 +91,17 @@ def _empty_regions(
         for visit, to_visit in zip(visits, to_visits, strict=True)
     ]
     arrays = [sitk.GetArrayViewFromImage(image).T[box] for image in images]
-    regions = []
-    for one, other in ((0, 1), (1, 0)):
-        found = np.zeros(brain.GetSize()[::-1], np.uint8)
-        found.T[box] = empty_parts(empty[one], empty[other], arrays[other], inside, voxel_mm3)
-        region = sitk.GetImageFromArray(found)
-        region.CopyInformation(brain)
-        regions.append(region)
-    return regions
+    first, second = (
+        empty_parts(empty[one], empty[other], arrays[other], inside, voxel_mm3)
+        for one, other in ((0, 1), (1, 0))
+    )
+    first_ml, second_ml = (float(part.sum() * voxel_mm3 / 1000) for part in (first, second))
+    if first.any() or second.any():
+        voxels = sitk.GetArrayFromImage(brain)
+        voxels.T[box] = inside & ~first & ~second
+        grid, brain = brain, sitk.GetImageFromArray(voxels)
+        brain.CopyInformation(grid)
+    return brain, (first_ml, second_ml)
 
 
 def _unseen_ml(visit: Visit, other: Visit, transform: sitk.Transform) -> float:
