@@ -15,6 +15,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
 from msseg_jax.volumes.coverage import empty_parts
 from msseg_jax.volumes.grids import bounding_box
+from msseg_jax.volumes.pair import CODES
 
 # Largest distance that may be left between the visits after registration, mean over the brain. From
 # 1 mm on, `data.quality` warns. In thick, noisy slices the measured distance itself is uncertain by
@@ -30,7 +31,7 @@ class Middle:
     brain: sitk.Image  # uint8, union of both brain masks, limited to where both visits have data
     unseen_ml: float  # volume of brain that only one visit has in its field of view
     empty_ml: tuple[float, float]  # volume of brain in view where only this visit has no data
-    no_data: sitk.Image  # uint8, these parts: 1 for the first visit, 2 for the second
+    no_data: sitk.Image | None  # uint8, these parts: CODES for each visit; None if there are none
     to_visits: tuple[sitk.Transform, sitk.Transform]  # from the middle space to each visit
 
 
@@ -55,10 +56,9 @@ def bring_to_middle(registered: Registered) -> Middle:
         sitk.Resample(scanned[0], grid, to_visits[0], sitk.sitkLinear, 0.0, sitk.sitkFloat32),
         sitk.Resample(scanned[1], grid, to_visits[1], sitk.sitkLinear, 0.0, sitk.sitkFloat32),
     )
-    empty = _empty_regions(brain, images, (first, second), to_visits)
-    brain = brain & (empty[0] == 0) & (empty[1] == 0)
-    empty_ml = volume_ml(empty[0]), volume_ml(empty[1])
-    no_data = empty[0] + 2 * empty[1]
+    no_data, empty_ml = _find_no_data(brain, images, (first, second), to_visits)
+    if no_data is not None:
+        brain = brain & (no_data == 0)
     return Middle(images, brain, unseen_ml, empty_ml, no_data, to_visits)
 
 
@@ -78,16 +78,20 @@ def _brain_on(
     return brain
 
 
-def _empty_regions(
+def _find_no_data(
     brain: sitk.Image,
     images: tuple[sitk.Image, sitk.Image],
     visits: tuple[Visit, Visit],
     to_visits: tuple[sitk.Transform, sitk.Transform],
-) -> list[sitk.Image]:
-    """Return, for each visit, the parts of the brain where only this visit has no data: uint8."""
-    inside, voxel_mm3 = is_set(brain), float(np.prod(brain.GetSpacing()))
-    box = bounding_box(inside)
-    inside = inside[box]
+) -> tuple[sitk.Image | None, tuple[float, float]]:
+    """Return the parts of the brain where one visit has no data, and their volumes in ml.
+
+    Returns:
+      The parts as in `Middle.no_data`, and the volume for each visit.
+    """
+    voxel_mm3 = float(np.prod(brain.GetSpacing()))
+    box = bounding_box(is_set(brain))  # the brain fills less than half of the image
+    inside = is_set(brain)[box].copy()
     empty = [
         is_set(on_grid(visit.scan.empty, brain, to_visit))[box].copy()
         if visit.scan.empty is not None
@@ -95,14 +99,18 @@ def _empty_regions(
         for visit, to_visit in zip(visits, to_visits, strict=True)
     ]
     arrays = [sitk.GetArrayViewFromImage(image).T[box] for image in images]
-    regions = []
-    for one, other in ((0, 1), (1, 0)):
-        found = np.zeros(brain.GetSize()[::-1], np.uint8)
-        found.T[box] = empty_parts(empty[one], empty[other], arrays[other], inside, voxel_mm3)
-        region = sitk.GetImageFromArray(found)
-        region.CopyInformation(brain)
-        regions.append(region)
-    return regions
+    first, second = (
+        empty_parts(empty[one], empty[other], arrays[other], inside, voxel_mm3)
+        for one, other in ((0, 1), (1, 0))
+    )
+    first_ml, second_ml = (float(part.sum() * voxel_mm3 / 1000) for part in (first, second))
+    if not (first.any() or second.any()):
+        return None, (0.0, 0.0)
+    codes = np.zeros(brain.GetSize()[::-1], np.uint8)
+    codes.T[box] = CODES[0] * first + CODES[1] * second
+    no_data = sitk.GetImageFromArray(codes)
+    no_data.CopyInformation(brain)
+    return no_data, (first_ml, second_ml)
 
 
 def _unseen_ml(visit: Visit, other: Visit, transform: sitk.Transform) -> float:

@@ -195,7 +195,7 @@ def _correct_in(folder: Path, title: str, middle: Middle, clock: Stopwatch) -> t
         )
     with clock.step("writing"):
         write_image(folder / BRAIN_MASK, middle.brain, np.uint8)
-        if any(middle.empty_ml):
+        if middle.no_data is not None:
             write_image(folder / NO_DATA, middle.no_data, np.uint8)
         draw_pair(folder / PICTURE, title, (first, second), middle.brain)
     return first_range, second_range
