@@ -55,7 +55,7 @@ def test_overrides_reach_the_configuration():
             ["--config.data.patch_size=50", "--mode=describe"],
             "patch side 50 is not a multiple of 8",
         ),
-        (["--config.seed=-1"], "config.seed is -1; expected 0 or more"),
+        (["--config.seed=-1"], "config.seed is -1; expected 0 to 4294967295"),
         (["--config.model.initial_probability=1.0", "--mode=describe"], "between 0 and 1"),
         (
             ["--config.data.phantom_patients=4", "--config.data.validation_patients=4"],
