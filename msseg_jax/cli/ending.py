@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import indent
 
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.failures import reason_of
 from msseg_jax.system.interruption import INTERRUPTED
 from msseg_jax.system.words import count_of, duration
 
@@ -23,8 +24,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk or a quota
 def run_command(program: str, work: Callable[[], int], *, owns_process: bool = False) -> int:
     """Do `work` and return its exit status.
 
-    It is 1 after an InputError, an OSError or Ctrl-C, and 141 if the reader of the output, such as
-    `head`, has closed it.
+    It is 1 after an InputError, an OSError, a MemoryError or Ctrl-C, and 141 if the reader of the
+    output, such as `head`, has closed it.
 
     Args:
       program: how the user calls the command. Messages on standard error begin with it.
@@ -49,6 +50,9 @@ def run_command(program: str, work: Callable[[], int], *, owns_process: bool = F
     except BrokenPipeError:
         _drop_output()
         return BROKEN_PIPE
+    except MemoryError as error:
+        _say(f"{program}: {reason_of(error)}")
+        return 1
     except (InputError, OSError) as error:
         _drop_broken_output()
         full = isinstance(error, OSError) and error.errno in FULL and error.filename is None

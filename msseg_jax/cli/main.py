@@ -68,7 +68,7 @@ def run(name: str, arguments: Sequence[str], program: str, *, owns_process: bool
 def _run(name: str, arguments: Sequence[str], program: str, began_s: float) -> int:
     flags = parse(name, arguments, program)
     flags.began_s = began_s
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    show_warnings()
     if name in RUNS_A_NETWORK:
         keep_freed_memory()
     if getattr(flags, "threads", None):
@@ -78,6 +78,23 @@ def _run(name: str, arguments: Sequence[str], program: str, began_s: float) -> i
     with ended_by_signals(f"{program}: {INTERRUPTED}", status):
         work = importlib.import_module(f"msseg_jax.cli.{flags.work}")
     return work.run(flags)
+
+
+def show_warnings() -> None:
+    """Print warnings that are logged, each once. A file that is read again gives them again."""
+    handler, printed = logging.StreamHandler(), set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if message in printed:
+            return False
+        printed.add(message)
+        return True
+
+    handler.addFilter(is_new)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler]
+    )
 
 
 def _parse_without_command(arguments: Sequence[str]) -> NoReturn:

@@ -74,7 +74,8 @@ class Ensemble:
         # Before the networks, which take long. The reader can stop a run that makes no sense.
         quality = assess(pair, resampled, fitted)
         for warning in quality.warnings():
-            logger.warning("%s: %s", patient.name, warning)
+            if warning not in quality.contradictions:  # those were logged when the pair was read
+                logger.warning("%s: %s", patient.name, warning)
         mean = np.zeros(pair.brain.shape, np.float32)
         squares = np.zeros(pair.brain.shape, np.float32)
         for count, member in enumerate(self.members, start=1):

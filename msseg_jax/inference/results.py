@@ -32,10 +32,14 @@ def write_results(prediction: Prediction, outputs: Outputs) -> None:
 
 
 def describe_pair(prediction: Prediction, outputs: Outputs, seconds: float) -> str:
-    """Return the warnings, and then a line about the result; see `what_to_open`."""
-    delivered = prediction.delivered
+    """Return further warnings, and then a line about the result; see `what_to_open`.
+
+    Warnings about the pair were logged before the networks were applied, so they are left out.
+    """
+    delivered, logged = prediction.delivered, prediction.segmentation.quality.warnings()
     line = what_to_open(outputs, delivered.count, delivered.volume_mm3, duration(seconds))
-    return "\n".join([*(f"warning: {warning}" for warning in prediction.warnings), line])
+    more = [warning for warning in prediction.warnings if warning not in logged]
+    return "\n".join([*(f"warning: {warning}" for warning in more), line])
 
 
 def what_to_open(outputs: Outputs, lesions: int, volume_mm3: float, ending: str) -> str:

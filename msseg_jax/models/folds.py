@@ -70,13 +70,8 @@ class Folds:
             content = read_json(config)
             try:
                 return int(content["data"]["folds"])
-            except (
-                KeyError,
-                TypeError,
-                ValueError,
-                OverflowError,
-            ):  # reported when this run is used
-                continue
+            except (KeyError, TypeError, ValueError, OverflowError):
+                continue  # reported when this run is used
         return None
 
     def _damaged(self, why: str) -> InputError:

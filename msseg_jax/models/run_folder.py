@@ -14,7 +14,6 @@ RUN/predictions/, RUN/probabilities/, RUN/evaluation/    results of the held-out
 """
 
 import json
-import os
 from pathlib import Path
 
 from msseg_jax.configuration.comparison import differences
@@ -53,24 +52,18 @@ class RunFolder:
         return any(path.name.isdigit() for path in (self.checkpoints / "last").glob("*"))
 
     def create(self) -> None:
-        """Create the folder if it does not exist, and check that it can be written.
+        """Create the folder if it does not exist, and check what lies in it.
 
         Raises:
-          InputError: the folder is not writable, or a path in it is of the wrong kind.
+          InputError: the folder cannot be made, or a path in it is of the wrong kind.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            writable = os.access(self.path, os.W_OK)
         except OSError as error:
             raise InputError(
                 f"--workdir={self.path}: {error}; expected a folder to write in. Choose another "
                 "--workdir."
             ) from error
-        if not writable:
-            raise InputError(
-                f"--workdir={self.path}: is not writable; expected a folder to write in. Change "
-                "its permissions, or choose another --workdir."
-            )
         for path in (self.config_file, self.preprocessing_file, self.initial_file, self.split_file,
                      self.log_file):  # fmt: skip
             if path.is_dir():
@@ -90,7 +83,7 @@ class RunFolder:
         """Create the folder of a new run, or check that its run has this configuration.
 
         Raises:
-          InputError: the folder is not writable, or its run has another configuration.
+          InputError: the folder cannot be used, or its run has another configuration.
         """
         self.create()
         if self.begun and (changed := differences(config, self.configuration())):

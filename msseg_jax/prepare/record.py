@@ -21,7 +21,7 @@ from msseg_jax.prepare.images import volume_ml
 from msseg_jax.prepare.libraries import LIBRARIES
 from msseg_jax.prepare.middle import Middle
 from msseg_jax.prepare.registration import centre_of, motion_of
-from msseg_jax.prepare.request import VISITS, Request
+from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.visit_facts import VisitFacts
 from msseg_jax.prepare.visits import Registered, Visit
 from msseg_jax.system.errors import InputError
@@ -98,26 +98,12 @@ def read_record(path: Path) -> PairRecord:
       InputError: The file is damaged, or another version of this program wrote it.
     """
     try:
-        fields = read_json(path)
-        _add_dates(fields)
-        return PairRecord.of(fields, "record", complete=True)
+        return PairRecord.of(read_json(path), "record", complete=True)
     except InputError as error:
         raise InputError(
             f"{path}: is damaged, or was written by another version of this program ({error}). "
             "Choose another folder, or use --overwrite."
         ) from error
-
-
-def _add_dates(fields: Any) -> None:
-    """Add empty dates to a record without any, as this program wrote it earlier.
-
-    The prepared images do not depend on the dates, so such a pair is still good.
-    """
-    for visit in VISITS:
-        about = fields.get(visit) if isinstance(fields, dict) else None
-        if isinstance(about, dict):
-            for name in ("acquired_on", "acquired_at"):
-                about.setdefault(name, None)
 
 
 def with_facts(

@@ -5,7 +5,6 @@ they are far apart. Then the brain is found in each visit with an atlas. Finally
 registered inside the brains only, so that movements of jaw, neck and scalp have no influence.
 """
 
-import logging
 import math
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,12 +12,7 @@ from functools import partial
 import numpy as np
 import SimpleITK as sitk
 
-from msseg_jax.data.quality import (
-    BRAIN_ML,
-    LEAST_CORRELATION,
-    ONE_PATIENT_CORRELATION,
-    one_patient_warning,
-)
+from msseg_jax.data.quality import BRAIN_ML, LEAST_CORRELATION
 from msseg_jax.prepare.atlas import (
     Atlas,
     brain_by_atlas,
@@ -62,8 +56,6 @@ LEAST_VISITS = 0.5  # correlation of the visits inside the brain
 MOST_FINE_GAIN = 0.03
 LEAST_GREY_TO_WHITE = 0.95  # ratio of brightness; above 1 in FLAIR, below 1 in T1
 MOST_MIRROR_GAIN = 0.02  # gain of correlation if one visit is mirrored
-
-logger = logging.getLogger(__name__)
 
 GIVE_MASKS = (
     "give brain masks (--brain_mask01, --brain_mask02) or a program that makes them "
@@ -336,8 +328,6 @@ def _match_brains(visits: tuple[Visit, Visit], start: sitk.Transform) -> Registe
             f"{edges:.2f}; expected at least {LEAST_CORRELATION}. Check that both are FLAIRs of "
             "one patient."
         )
-    if edges < ONE_PATIENT_CORRELATION:
-        logger.warning("%s: %s", names, one_patient_warning(edges))
     return Registered(visits, transform, reached, mirrored - as_they_are)
 
 

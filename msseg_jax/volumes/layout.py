@@ -39,9 +39,7 @@ class Patient:
     brain_mask: Path | None  # None: voxels that are non-zero in either visit are brain
     targets: tuple[Path, ...] = ()  # consensus, then experts; empty for inference
     synthetic: Path | None = None  # record of a pair made from a scan; None for a real pair
-    no_data: Path | None = (
-        None  # parts of the brain that the mask leaves out; None if there are none
-    )
+    no_data: Path | None = None  # parts that the mask leaves out; None if there are none
 
     @property
     def files(self) -> tuple[Path, ...]:

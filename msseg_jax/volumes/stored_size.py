@@ -52,8 +52,10 @@ def check_stored_size(path: Path, image: nib.Nifti1Pair, voxels: Path, offset: i
             f"{dtype}, which take {needed} bytes. The file has {size} bytes"
             f"{', compressed' if packed > 1 else ''}. Copy it again."
         )
-    # The bytes of the file, the float32 voxels, and float64 voxels during scaling.
-    memory = needed + count * (4 + 8 * (image.header.get_slope_inter()[0] is not None))
+    # The bytes of the file, the float32 voxels, and float64 voxels during scaling. Many programs
+    # write a slope of 1, which nibabel does not apply.
+    is_scaled = image.header.get_slope_inter() not in ((None, None), (1, 0))
+    memory = needed + count * (4 + 8 * is_scaled)
     if packed > 1 and memory > max(MOST_BYTES, PLAUSIBLY_PACKED * size):
         raise InputError(
             f"{path}: has {size} bytes, and its {image.shape} voxels would need {memory} bytes of "

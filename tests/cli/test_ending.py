@@ -34,6 +34,11 @@ def test_the_exit_status_is_that_of_the_work(capsys, status):
     [
         (InputError("a.nii: no scan"), "a.nii: no scan"),
         (OSError("No space left on device"), "No space left on device"),
+        (
+            MemoryError("Unable to allocate 9 GiB"),
+            "memory ran out. Close other programs, or use a machine with more memory. Unable to "
+            "allocate 9 GiB",
+        ),
         (KeyboardInterrupt(), "Interrupted. Run the same command again to resume."),
     ],
 )

@@ -1,5 +1,6 @@
 """The command `msseg`: what all its commands have in common."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from msseg_jax import __version__
 from msseg_jax.cli.command_line import build_parser, parse
-from msseg_jax.cli.main import COMMANDS, PROGRAM, main
+from msseg_jax.cli.main import COMMANDS, PROGRAM, main, show_warnings
 from msseg_jax.cli.main import run as run_command
 from msseg_jax.system.interruption import EXIT_STATUS, Stopped
 from msseg_jax.training import experiment
@@ -351,3 +352,11 @@ def test_scans_in_the_spelling_of_other_programs_get_advice(capsys, arguments, a
     with pytest.raises(SystemExit):
         main(["predict", *arguments, "-o", "new.nii.gz"])
     assert advice in capsys.readouterr().err
+
+
+def test_a_warning_is_printed_once_in_a_process(monkeypatch, capsys):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    show_warnings()
+    for name in ("a.nii", "b.nii", "a.nii"):
+        logging.getLogger("msseg_jax.volumes").warning("%s: is odd", name)
+    assert capsys.readouterr().err == "WARNING: a.nii: is odd\nWARNING: b.nii: is odd\n"

@@ -300,6 +300,21 @@ def test_warnings_appear_before_the_network_is_applied(pair_flags, caplog, monke
     assert any("Expected 800 to 2000 ml for an adult." in warning for warning in warned)
 
 
+def test_each_warning_is_given_once(pair_flags, tmp_path, capsys, caplog):
+    visit = tmp_path / "two_geometries.nii.gz"
+    image = nib.load(pair_flags[2])
+    image.set_sform(image.affine, code=1)
+    image.set_qform(image.affine, code=1)
+    image.header["qoffset_x"] += 15
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), visit)
+    pair_flags[2] = str(visit)
+    assert predict(pair_flags) == 0
+    logged = "".join(f"{record.getMessage()}\n" for record in caplog.records)
+    said = logged + capsys.readouterr().out
+    assert said.count("Expected 800 to 2000 ml for an adult.") == 1
+    assert said.count(f"{visit}: qform and sform") == 1, said
+
+
 @pytest.mark.usefixtures("no_network")
 def test_missing_scans_and_folders_are_refused_before_any_work(pair_flags, tmp_path, capsys):
     pair_flags[2], pair_flags[4] = str(tmp_path / "first.nii.gz"), str(tmp_path / "second.nii.gz")

@@ -1,5 +1,7 @@
 """Test the choice of a series without a number, and of one of several stacks in a series."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -26,6 +28,35 @@ def write_stack(folder, factor, slices=12, first=0, **values):
 def factor_of(found) -> int:
     """Return the factor of the stack that was read."""
     return int(sitk.GetArrayFromImage(found.image)[0, 0, 1])
+
+
+# ------------------------------------------------------------------- damage in other series
+
+
+@pytest.fixture
+def with_derived(tmp_path):
+    """Write a good series, and another one of which one image has no position."""
+    write_series(tmp_path / "flair", make_image(), "1.2.1", number="5", description="flair")
+    other = write_series(tmp_path / "mip", make_image() * 2, "1.2.2", number="6", description="mip")
+    set_raw(other / "IM004", ImagePositionPatient=None)
+    return tmp_path
+
+
+def test_a_damaged_file_of_another_series_does_not_matter_if_a_series_is_chosen(with_derived):
+    assert factor_of(read_series(with_derived, "flair")) == 1
+
+
+@pytest.mark.parametrize("pick", [None, "mip", "nothing"])
+def test_a_damaged_file_that_may_be_needed_is_named(with_derived, pick):
+    said = message(with_derived, pick)
+    assert f"cut off or damaged: {Path('mip', 'IM004')}; expected complete files" in said
+    assert "ImagePositionPatient is missing" in said
+    assert "choose yours with --series" in said
+
+
+def test_a_damaged_file_without_a_series_may_belong_to_the_chosen_one(with_derived):
+    set_raw(with_derived / "mip" / "IM004", SeriesInstanceUID=None)
+    assert "IM004; expected complete files" in message(with_derived, "flair")
 
 
 # ------------------------------------------------------------------ series without a number

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from msseg_jax.cli.main import main
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.record import read_record
+from msseg_jax.system.errors import InputError
 from tests.support import heads
 from tests.support.dicom import set_raw, write_series
 from tests.support.runs import save_run
@@ -119,20 +120,19 @@ def test_the_report_shows_both_dates_and_the_interval(scans, prepared, small_con
     )
 
 
-def test_a_pair_of_an_earlier_version_without_dates_is_kept_and_gets_them(
-    scans, prepared, tmp_path, capsys, monkeypatch
+def test_a_pair_of_an_earlier_version_without_dates_is_refused_with_the_reason(
+    scans, prepared, tmp_path
 ):
     folder = tmp_path / "anna"
     shutil.copytree(prepared, folder)
     record = json.loads((folder / "prepare.json").read_text())
     for visit in VISITS:
         del record[visit]["acquired_on"], record[visit]["acquired_at"]
+    record["asked_for"]["format"] -= 1
     (folder / "prepare.json").write_text(json.dumps(record))
-    monkeypatch.setattr(patient_module, "register_visits", never)
     request = patient_module.Request(scans / "time01", scans / "time02")
-    found = patient_module.prepare_patient(request, folder)
-    assert found.was_there
-    assert [str(one.acquired_on) for one in (found.record.time01, found.record.time02)] == [*DATES]
+    with pytest.raises(InputError, match="was written by another version of this program"):
+        patient_module.prepare_patient(request, folder)
 
 
 def test_a_pair_that_contradicts_itself_is_reported_also_if_it_was_prepared_before(

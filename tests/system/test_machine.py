@@ -47,7 +47,9 @@ def test_the_memory_limit_of_a_container_is_respected(
     monkeypatch.setattr(
         machine.Path,
         "read_text",
-        lambda path: f"{group}\n" if str(path) == "/proc/self/cgroup" else read_text(path),
+        lambda path, **how: (
+            f"{group}\n" if str(path) == "/proc/self/cgroup" else read_text(path, **how)
+        ),
     )
     assert machine.memory_bytes() == expected
 

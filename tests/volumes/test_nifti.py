@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 
 import nibabel as nib
@@ -9,6 +10,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.nifti import check_finite, read_volume, write_volume
 from msseg_jax.volumes.resampling import Resampling, resampling_to
+from msseg_jax.volumes.stored_size import check_stored_size
 from tests.support.patients import save_nifti
 
 
@@ -280,6 +282,19 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
     path.write_bytes(gzip.compress(bytes(content)) + gzip.compress(bytes(10**6)) * 800)
     with pytest.raises(InputError, match=r"bytes, and its \(1000, 1000, 400\) voxels would need"):
         read_volume(path)
+
+
+@pytest.mark.parametrize(("slope", "is_allowed"), [(np.nan, True), (1, True), (2, False)])
+def test_memory_for_scaling_counts_only_if_the_voxels_are_scaled(tmp_path, slope, is_allowed):
+    """Check the empty mask of a head at 0.5 mm. Many programs write a slope of 1."""
+    path = tmp_path / "empty.nii.gz"
+    path.write_bytes(gzip.compress(bytes(512 * 512 * 320)))
+    image = nib.Nifti1Image(np.broadcast_to(np.uint8(0), (512, 512, 320)), np.eye(4))
+    image.header["scl_slope"] = slope
+    image.header["scl_inter"] = 0
+    refusal = pytest.raises(InputError, match="would need 1090519392 bytes of memory")
+    with contextlib.nullcontext() if is_allowed else refusal:
+        check_stored_size(path, image, path, 352)
 
 
 def test_an_empty_mask_of_a_fine_grid_is_read(tmp_path):

@@ -117,8 +117,9 @@ def read_slice(path: Path) -> DicomSlice | None:
             if kind.startswith(ENHANCED):
                 return _enhanced_slice(path, dataset)
             return _plain_slice(path, dataset, voxels)
-        except DamagedSliceError:
+        except DamagedSliceError as error:
             if is_mr or kind == MR_IMAGE:
+                error.uid = text_of(dataset, "SeriesInstanceUID")
                 raise
             return None
 

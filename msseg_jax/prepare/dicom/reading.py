@@ -35,7 +35,7 @@ def read_series(
       InputError: There is no series, or there are several. Slices are missing or occur twice, the
         gantry is tilted, or files are damaged.
     """
-    chosen = choose_series(folder, list_series(folder), series)
+    chosen = choose_series(folder, list_series(folder, series), series)
     ordered, which = choose_acquisition(f"{folder}, {chosen}", chosen.slices, acquisition)
     said = f"{chosen}, {which}" if which else str(chosen)
     return DicomImage(read_pixels(f"{folder}, {said}", ordered), said, _facts_of(ordered))

@@ -39,41 +39,58 @@ class Series:
         return f"  {self}{hint}"
 
 
-def list_series(folder: Path) -> list[Series]:
+def list_series(folder: Path, pick: str | None = None) -> list[Series]:
     """List the series in a folder and its subfolders, sorted by number.
 
     Files that are not DICOM images are skipped.
+
+    Args:
+      pick: which series is going to be chosen; see `choose_series`. Damaged files of others are
+        then skipped, too.
 
     Raises:
       InputError: There is no series, or a file is an MR image that cannot be read.
     """
     found: dict[str, list[DicomSlice]] = defaultdict(list)
-    damaged: dict[str, str] = {}
+    damaged: dict[Path, DamagedSliceError] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
             slice_ = read_slice(path)
         except DamagedSliceError as error:
-            damaged[str(path.relative_to(folder))] = str(error)
+            damaged[path.relative_to(folder)] = error
             continue
         if slice_ is not None:
             found[slice_.labels.uid].append(slice_)
-    if damaged:
-        names = list(damaged)
-        more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-        raise InputError(
-            f"{folder}: these MR images are cut off or damaged: {', '.join(names[:MOST_LISTED])}"
-            f"{more}; expected complete files. In {names[0]}, {damaged[names[0]]}. Copy the files "
-            "again, or move them elsewhere if they belong to another series."
-        )
-    if not found:
+    ordered = sorted(found.values(), key=lambda slices: _order(slices[0].labels))
+    series = [
+        Series(slices[0].labels, place, slices) for place, slices in enumerate(ordered, start=1)
+    ]
+    _check_damaged(folder, damaged, [] if pick is None else _meant_by(pick, series))
+    if not series:
         raise InputError(
             f"{folder}: contains no DICOM image; expected the files of a FLAIR series. Instead of "
             "a folder, you can give a NIfTI file."
         )
-    ordered = sorted(found.values(), key=lambda slices: _order(slices[0].labels))
-    return [
-        Series(slices[0].labels, place, slices) for place, slices in enumerate(ordered, start=1)
-    ]
+    return series
+
+
+def _check_damaged(
+    folder: Path, damaged: dict[Path, DamagedSliceError], meant: list[Series]
+) -> None:
+    """Raise InputError if files are damaged, unless they belong to other series than the chosen."""
+    if len(meant) == 1:
+        uids = ("", meant[0].labels.uid)  # if it is unknown, it may be that of the chosen series
+        damaged = {path: error for path, error in damaged.items() if error.uid in uids}
+    if not damaged:
+        return
+    names = [str(path) for path in damaged]
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    raise InputError(
+        f"{folder}: these MR images are cut off or damaged: {', '.join(names[:MOST_LISTED])}"
+        f"{more}; expected complete files. In {names[0]}, {next(iter(damaged.values()))}. Copy the "
+        "files again. If they belong to another series, choose yours with --series, or move them "
+        "elsewhere."
+    )
 
 
 def _order(labels: SliceLabels) -> tuple[bool, int, str]:
@@ -91,9 +108,7 @@ def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series
     """
     listed = "\n".join(series.in_list for series in found)
     if pick is not None:
-        meant = [s for s in found if pick and pick in (s.labels.uid, s.labels.number)]
-        meant = meant or [s for s in found if pick == f"#{s.place}"]
-        meant = meant or [s for s in found if pick.lower() in s.labels.description.lower()]
+        meant = _meant_by(pick, found)
         if len(meant) != 1:
             raise InputError(
                 f"{folder}: --series={pick} matches {len(meant)} of the series; expected the "
@@ -111,3 +126,10 @@ def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series
         "(or its UID, or a part of its description), or give a folder with only the FLAIR:\n"
         f"{listed}"
     )
+
+
+def _meant_by(pick: str, found: list[Series]) -> list[Series]:
+    """Return the series that a choice of the user names."""
+    meant = [s for s in found if pick and pick in (s.labels.uid, s.labels.number)]
+    meant = meant or [s for s in found if pick == f"#{s.place}"]
+    return meant or [s for s in found if pick.lower() in s.labels.description.lower()]

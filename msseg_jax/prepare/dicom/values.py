@@ -31,6 +31,8 @@ LONGEST_TEXT = 200  # characters of a value in messages
 class DamagedSliceError(Exception):
     """A file is an MR image, but cannot be used. The message says why."""
 
+    uid = ""  # of its series, if that could be read
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
