@@ -168,7 +168,7 @@ def test_a_single_tile_gives_the_output_of_the_network(run, patients_root):
     assert np.abs(small - found).max() > 1e-4  # by default, tiles have borders in the brain
 
 
-def test_the_report_lists_the_lesions_of_the_mask_first(pair_flags, tmp_path, capsys):
+def test_the_report_lists_the_lesions_of_the_mask_first(pair_flags, tmp_path, capsys, caplog):
     page = tmp_path / "page.html"
     assert predict([*pair_flags, f"--report={page}"]) == 0
     html = page.read_text()
@@ -178,7 +178,7 @@ def test_the_report_lists_the_lesions_of_the_mask_first(pair_flags, tmp_path, ca
     assert ", last checkpoint (step 4)" in html
     assert str(pair_flags[2]) in html
     # A brain of a few ml gives a warning on the terminal and in the report.
-    assert "ml. Expected 800 to 2000 ml for an adult." in printed
+    assert "ml. Expected 800 to 2000 ml for an adult." in caplog.text
     assert "ml. Expected 800 to 2000 ml for an adult." in html
     assert predict([*pair_flags, f"--report={tmp_path / 'page.pdf'}"]) == 1
     assert "page.pdf: expected a name that ends in .html" in capsys.readouterr().err
