@@ -10,6 +10,7 @@ LEAST_EMPTY_ML = 1.0  # a part without data is larger; fluid may have single vox
 LEAST_SCATTERED = 0.005  # of the brain; smaller parts count only if there are many of them
 LEAST_BOTH = 0.05  # of the brain; large ventricles without any signal are smaller
 LEAST_SPREAD = 0.25  # of the other visit where one visit is constant, relative to its whole range
+MOST_CONSTANT = 0.9  # of the brain; what is constant beyond that is not an image at all
 BORDER_VOXELS = 2  # from data; interpolation reaches one voxel along each axis
 PADDING_GAP = 0.5  # smallest distance of padding from all other values, relative to their range
 
@@ -75,7 +76,8 @@ def constant_parts(
       brain: (D, H, W) bool.
     """
     values, counts = np.unique(image[brain], return_counts=True)
-    if not counts.size or counts.max() * voxel_mm3 < 1000 * LEAST_EMPTY_ML:
+    most = counts.max(initial=0)
+    if most * voxel_mm3 < 1000 * LEAST_EMPTY_ML or most > MOST_CONSTANT * brain.sum():
         return np.zeros(brain.shape, bool)
     labels, count = ndimage.label(brain & (image == values[counts.argmax()]))
     volumes_ml = np.bincount(labels.ravel(), minlength=count + 1) * voxel_mm3 / 1000
