@@ -1,7 +1,7 @@
 """Read the volumes of one patient and check that they agree."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,17 @@ class Pair:
     # (D, H, W) uint8: 1 where only the first visit has no data, 2 where only the second; or None
     no_data: np.ndarray | None = None
     warnings: tuple[str, ...] = ()  # about the brain mask
+
+    @property
+    def filled(self) -> tuple[np.ndarray, np.ndarray]:
+        """The voxels of both visits, with borders of missing parts filled, for interpolation."""
+        if self.no_data is None:
+            return self.time01.array, self.time02.array
+        first, second = (
+            with_borders_filled(visit.array, self.no_data == code, self.brain)
+            for visit, code in zip((self.time01, self.time02), CODES, strict=True)
+        )
+        return first, second
 
 
 def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) -> Pair:
@@ -118,10 +129,6 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
             )
             target *= brain
         maps.append(target)
-    time01, time02 = (
-        replace(visit, array=with_borders_filled(visit.array, no_data == code, brain))
-        for visit, code in zip((time01, time02), CODES, strict=True)
-    )
     stacked = np.stack(maps) if maps else np.zeros((0, *brain.shape), dtype=np.uint8)
     return Pair(
         time01, time02, brain, stacked, (first_ml, second_ml),
