@@ -59,6 +59,11 @@ def read_scan(path: Path, series: str | None = None, acquisition: str | None = N
     if path.is_dir():
         found = read_series(path, series, acquisition)
         image, said, facts = found.image, found.said, found.facts
+    elif path.is_file() and _is_dicom(path):
+        raise InputError(
+            f"{path}: is one DICOM file, which holds only a slice; expected the folder of the "
+            f"whole series. Give {path.parent} instead."
+        )
     elif path.is_file() and not has_suffix(path, (*READABLE, ".img")):
         raise InputError(
             f"{path}: is neither a NIfTI file nor a folder; expected a NIfTI file (.nii or "
@@ -93,6 +98,12 @@ def read_scan(path: Path, series: str | None = None, acquisition: str | None = N
     empty = _like(image, zeroed.is_empty.view(np.uint8))
     warnings = (*warnings, *zeroed.warnings)
     return Scan(path, image, said, digest, is_oriented, other_affine, warnings, empty, facts)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Return whether a file begins as DICOM files do: "DICM" follows 128 bytes of any content."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _like(image: sitk.Image, array: np.ndarray) -> sitk.Image:
