@@ -29,8 +29,8 @@ def continuing_after(name: str, failures: dict[str, str], note: str = "") -> Ite
 def reason_of(error: Exception) -> str:
     """Return what went wrong as text.
 
-    The message of an InputError is enough, and what the system says of a disk. Any other error comes from the code or a library, so
-    its type is added.
+    The message of an InputError is enough, and so is what the system says of a disk. Any other
+    error comes from the code or a library, so its type is added.
     """
     if isinstance(error, MemoryError):
         advice = "Close other programs, or use a machine with more memory."
