@@ -108,7 +108,7 @@ def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> R
             f"{settings.spacing_mm} mm, which is smaller than a patch. It must measure at least "
             f"{settings.patch_size} voxels along each axis. Check the mask and the voxel spacing."
         )
-    visits = [reordering.forward(visit.array) for visit in (pair.time01, pair.time02)]
+    visits = [reordering.forward(visit) for visit in pair.filled]
     images = [resampling.forward(visit)[box] for visit in visits]
     labels = [reordering.forward(target) for target in pair.targets]
     targets = [resampling.forward_labels(label)[box] for label in labels]

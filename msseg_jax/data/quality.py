@@ -7,12 +7,14 @@ differ from those of the training patients.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data.intensity import histogram_deviation, measure_percentiles
 from msseg_jax.data.preprocess import Preprocessing, Resampled
+from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.alignment import Alignment, measure_alignment
 from msseg_jax.volumes.contrast import surface_to_depth
 from msseg_jax.volumes.coverage import empty_warnings
@@ -145,7 +147,7 @@ def assess(
     return Quality(
         measure_alignment(time01, time02, first.brain, np.full(3, settings.spacing_mm)),
         float(pair.brain.sum() * voxel_mm3(pair.time01.spacing_mm) / 1000),
-        _deviations(resampled, fitted),
+        _deviations((pair.time01.path, pair.time02.path), resampled, fitted),
         pair.time01.is_oriented,
         (*pair.time01.warnings, *pair.time02.warnings, *pair.warnings),
         pair.empty_ml,
@@ -161,14 +163,21 @@ def assess(
 
 
 def _deviations(
-    resampled: dict[PreprocessingSettings, Resampled], fitted: Sequence[Preprocessing]
+    paths: tuple[Path, Path],
+    resampled: dict[PreprocessingSettings, Resampled],
+    fitted: Sequence[Preprocessing],
 ) -> tuple[Deviation, Deviation] | None:
     """Return the deviations of both visits; None without a network."""
     if not fitted:
         return None
 
     def furthest(visit: int) -> Deviation:
-        return max((_deviation(resampled[one.settings], visit, one) for one in fitted), key=_beyond)
+        try:
+            return max(
+                (_deviation(resampled[one.settings], visit, one) for one in fitted), key=_beyond
+            )
+        except InputError as error:
+            raise InputError(f"{paths[visit]}: {error} Export it again.") from error
 
     return furthest(0), furthest(1)
 

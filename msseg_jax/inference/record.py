@@ -6,7 +6,9 @@ A later run with `--dataset` reads it to decide whether the patient is done.
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
 
 from msseg_jax import __version__
 from msseg_jax.configuration.options import Options
@@ -51,10 +53,16 @@ class PredictionRecord(Section):
     inputs: dict[str, FileRecord]  # by their role, such as 'first visit'
     scans: dict[str, Any] | None  # what the pair was prepared from; None without --prepare
     outputs: dict[str, str]  # by their kind, relative to the folder of the record
-    lesions: int | None = None
-    volume_mm3: float | None = None
+    lesions: NonNegativeInt | None = None
+    volume_mm3: NonNegativeFloat | None = None
     warnings: tuple[str, ...] = ()
     seconds: float | None = None  # duration of preparation, prediction and writing
+
+    @model_validator(mode="after")
+    def _check_results(self) -> Self:
+        if self.finished and (self.lesions is None or self.volume_mm3 is None):
+            raise ValueError("finished is true, but lesions or volume_mm3 is missing")
+        return self
 
     def changes(self, now: "PredictionRecord") -> list[str]:
         """Return how the inputs, networks and options of another record differ, as phrases."""
@@ -150,7 +158,12 @@ def earlier_record(path: Path, replace: bool = False) -> PredictionRecord | None
     """
     if not path.exists():
         return None
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except InputError as error:
+        raise InputError(
+            f"{error} Or delete it, and add --overwrite to predict the patient again."
+        ) from error
     made_by = content.get("made_by") if isinstance(content, dict) else None
     if not isinstance(made_by, dict) or PROGRAM not in made_by:
         raise InputError(

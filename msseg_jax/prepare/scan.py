@@ -9,7 +9,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from msseg_jax.prepare.dicom.reading import read_series
-from msseg_jax.prepare.dicom.stack import TILT_TOLERANCE_DEGREES
 from msseg_jax.prepare.images import image_of
 from msseg_jax.prepare.visit_facts import NO_FACTS, VisitFacts
 from msseg_jax.prepare.zero_level import with_natural_zero
@@ -18,6 +17,7 @@ from msseg_jax.system.paths import has_suffix
 from msseg_jax.volumes.extent import MOST_EXTENT_MM
 from msseg_jax.volumes.names import READABLE
 from msseg_jax.volumes.nifti import check_finite, read_volume
+from msseg_jax.volumes.right_angles import right_angle_problem
 
 EXTENT_MM = (60.0, MOST_EXTENT_MM)  # field of view along each axis; at least a slab of a head
 MOST_SPACING_MM = 8.0  # coarsest voxel spacing; a much finer one already hides lesions of 3 mm
@@ -59,6 +59,11 @@ def read_scan(path: Path, series: str | None = None, acquisition: str | None = N
     if path.is_dir():
         found = read_series(path, series, acquisition)
         image, said, facts = found.image, found.said, found.facts
+    elif path.is_file() and _is_dicom(path):
+        raise InputError(
+            f"{path}: is one DICOM file, which holds only a slice; expected the folder of the "
+            f"whole series. Give {path.parent} instead."
+        )
     elif path.is_file() and not has_suffix(path, (*READABLE, ".img")):
         raise InputError(
             f"{path}: is neither a NIfTI file nor a folder; expected a NIfTI file (.nii or "
@@ -67,7 +72,8 @@ def read_scan(path: Path, series: str | None = None, acquisition: str | None = N
     else:
         volume = read_volume(path)
         check_finite(volume)
-        _check_right_angles(path, volume.affine)
+        if problem := right_angle_problem(volume):
+            raise InputError(problem)
         image, is_oriented = image_of(volume.array, volume.affine), volume.is_oriented
         other_affine, warnings = volume.other_affine, volume.warnings
         del volume  # the image is a copy of its voxels, and both are large
@@ -92,6 +98,12 @@ def read_scan(path: Path, series: str | None = None, acquisition: str | None = N
     empty = _like(image, zeroed.is_empty.view(np.uint8))
     warnings = (*warnings, *zeroed.warnings)
     return Scan(path, image, said, digest, is_oriented, other_affine, warnings, empty, facts)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Return whether a file begins as DICOM files do: "DICM" follows 128 bytes of any content."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _like(image: sitk.Image, array: np.ndarray) -> sitk.Image:
@@ -122,18 +134,6 @@ def _sum_of_bits(array: np.ndarray) -> int:
     """
     planes = ((plane + np.float32(0)).view(np.uint32) for plane in array)  # + 0 turns -0 into 0
     return sum(int(plane.sum(dtype=np.uint64)) for plane in planes)
-
-
-def _check_right_angles(path: Path, affine: np.ndarray) -> None:
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    cosines = np.abs(axes.T @ axes - np.eye(3)).max()
-    lean = float(np.degrees(np.arcsin(min(1.0, cosines))))
-    if lean > TILT_TOLERANCE_DEGREES:
-        raise InputError(
-            f"{path}: its axes are {lean:.1f} degrees away from right angles (a tilted gantry, or "
-            "an affine registration written into the header); expected right angles. Resample it "
-            "to such a grid."
-        )
 
 
 def _check_extent(path: Path, image: sitk.Image) -> None:

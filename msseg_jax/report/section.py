@@ -83,11 +83,14 @@ def add_pictures(
       lesions: {kind: lesions of this kind}; the kinds are 'reference' and 'prediction'.
     """
     affine, brain = pair.time01.affine, pair.brain
+    affine, brain = pair.time01.affine, pair.brain
     view = AxialView.of(affine, brain.shape)
     labels = {kind: shown.labels for kind, shown in lesions.items()}
     visits = pair.time01.array, pair.time02.array
     slices, shown_in = make_slices(view, visits, brain, labels, pair.no_data)
-    middle = apply_affine(affine, np.argwhere(brain).mean(axis=0))
+    # With the parts that one visit lacks. If these lie on one side, the middle is still there.
+    whole = brain if pair.no_data is None else brain | (pair.no_data > 0)
+    middle = apply_affine(affine, np.argwhere(whole).mean(axis=0))
     # The horizontal direction of the pictures, so that the stated side matches the pictures on an
     # oblique grid, too.
     to_right = -view.affine[:3, 2] / np.linalg.norm(view.affine[:3, 2])

@@ -29,10 +29,12 @@ def continuing_after(name: str, failures: dict[str, str], note: str = "") -> Ite
 def reason_of(error: Exception) -> str:
     """Return what went wrong as text.
 
-    The message of an InputError is enough. Any other error comes from the code or a library, so
-    its type is added.
+    The message of an InputError is enough, and so is what the system says of a disk. Any other
+    error comes from the code or a library, so its type is added.
     """
     if isinstance(error, MemoryError):
         advice = "Close other programs, or use a machine with more memory."
         return f"memory ran out. {advice} {error}".strip()
+    if isinstance(error, OSError) and error.filename is None and error.strerror:
+        return f"reading or writing a file failed ({error.strerror}). Check the disk."
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

@@ -66,11 +66,15 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
     """Return the path of a file to write. Create its folder, and check that it can be written.
 
     Raises:
-      InputError: the name ends in none of the suffixes or is too long, the path is a folder, or
-        nothing can be written into its folder.
+      InputError: the name ends in none of the suffixes, is only a suffix, or is too long. The path
+        is a folder, or nothing can be written into its folder.
     """
     if not has_suffix(path, suffixes):
         raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}.")
+    if path.name.lower() in suffixes:  # a hidden file that no viewer recognises
+        raise InputError(
+            f"{path}: is only a suffix. Expected a name before it, such as new{path.name.lower()}."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():

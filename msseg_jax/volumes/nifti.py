@@ -25,6 +25,7 @@ from msseg_jax.volumes.stored_size import check_stored_size, check_to_end, is_gz
 from msseg_jax.volumes.volume import Volume
 
 LAST_CODE = 5  # of NIfTI's spaces: template
+LARGEST = 1e12  # of voxels; sums of squares of larger ones overflow in single precision
 
 _EXPECTED = "Expected a 3-D NIfTI image (.nii, .nii.gz, or .hdr with .img)."
 
@@ -52,6 +53,12 @@ def read_volume(path: Path | str) -> Volume:
         raise InputError(
             f"{path}: is not a readable NIfTI image ({error}). {_EXPECTED} Check whether it is a "
             "file of another kind, or a damaged copy."
+        ) from error
+    except FileNotFoundError as error:
+        other = Path(error.filename or path)
+        raise InputError(
+            f"{other}: no such file. {path.name} is one of two files, .hdr and .img, and needs the "
+            "other. Copy both into one folder."
         ) from error
     except Exception as error:  # a damaged file makes nibabel fail in many ways
         raise InputError(
@@ -216,12 +223,17 @@ def _check_codes(path: Path, stored: nib.Nifti1Header) -> None:
 
 
 def check_finite(volume: Volume) -> None:
-    """Raise InputError if a voxel is NaN or infinite."""
+    """Raise InputError if a voxel is NaN, infinite, or too large to compute with."""
     wrong = int(volume.array.size - np.isfinite(volume.array).sum())
     if wrong:
         raise InputError(
             f"{volume.path}: {wrong} voxels are NaN or infinite. Expected finite numbers. "
             "Set them to 0, or export the image again."
+        )
+    if (largest := float(np.abs(volume.array).max())) > LARGEST:
+        raise InputError(
+            f"{volume.path}: the largest value is {largest:.3g}. Expected at most {LARGEST:g}. "
+            "Export the image again, or scale its values down."
         )
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes.coverage import empty_parts
+from msseg_jax.volumes.coverage import (
+    LEAST_BOTH,
+    constant_parts,
+    empty_parts,
+    is_padding,
+    with_borders_filled,
+)
 from msseg_jax.volumes.extent import extent_problem
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, logger
@@ -15,9 +21,11 @@ from msseg_jax.volumes.lesions import voxel_mm3
 from msseg_jax.volumes.mask_fit import find_misfit, measure_mask_fit
 from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
 from msseg_jax.volumes.nifti import read_checked, read_volume
+from msseg_jax.volumes.right_angles import right_angle_problem
 from msseg_jax.volumes.volume import Volume
 
-MOST_EMPTY_SHARE = 0.9  # of the brain, without data in one visit
+MOST_EMPTY_SHARE = 0.9  # of the brain, without data in one visit, or in one or the other
+MOST_BRAIN_ML = 3000.0  # brains have up to 2000 ml; whole heads have more than this
 CODES = (1, 2)  # in `Pair.no_data`, of the first and the second visit
 MAX_BRAIN_SHARE = 0.9  # of a volume; if the "brain" is larger, the image was never masked
 
@@ -34,6 +42,17 @@ class Pair:
     # (D, H, W) uint8: 1 where only the first visit has no data, 2 where only the second; or None
     no_data: np.ndarray | None = None
     warnings: tuple[str, ...] = ()  # about the brain mask
+
+    @property
+    def filled(self) -> tuple[np.ndarray, np.ndarray]:
+        """The voxels of both visits, with borders of missing parts filled, for interpolation."""
+        if self.no_data is None:
+            return self.time01.array, self.time02.array
+        first, second = (
+            with_borders_filled(visit.array, self.no_data == code, self.brain)
+            for visit, code in zip((self.time01, self.time02), CODES, strict=True)
+        )
+        return first, second
 
 
 def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) -> Pair:
@@ -54,8 +73,7 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
             "bring them onto one grid."
         )
     for visit in filter(None, (time01, time02)):
-        if problem := extent_problem(visit):
-            problems.append(problem)
+        problems += filter(None, (extent_problem(visit), right_angle_problem(visit)))
         if np.ptp(visit.array) == 0:
             problems.append(
                 f"{visit.path}: every voxel is {visit.array.flat[0]:g}. Expected a FLAIR image. "
@@ -87,12 +105,18 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
 
     whole = _brain(patient, time01, time02, mask)
     warnings = () if mask is None else _check_place(mask.path, whole, time01, time02)
-    no_data = _no_data(whole, time01, time02)
-    brain = whole & (no_data == 0)
+    no_data, at_none = _no_data(whole, time01, time02)
+    brain = whole & (no_data == 0) & ~at_none
+    volume_mm3 = voxel_mm3(time01.spacing_mm)
+    if at_none.any():
+        warnings += (
+            f"{at_none.sum() * volume_mm3 / 1000:.0f} ml of the brain have no data in either visit "
+            "(zeros or padding). They are left out. Check the brain mask.",
+        )
     if known is not None:  # the preparation has left these parts out of the mask
         no_data = np.where(whole, no_data, np.rint(known.array).astype(np.uint8))
     counts = [int((no_data == code).sum()) for code in CODES]
-    first_ml, second_ml = (count * voxel_mm3(time01.spacing_mm) / 1000 for count in counts)
+    first_ml, second_ml = (count * volume_mm3 / 1000 for count in counts)
     maps = []
     for path, target in targets.items():
         assert target is not None  # as above
@@ -133,8 +157,16 @@ def _check_place(mask: Path, brain: np.ndarray, time01: Volume, time02: Volume) 
     return (misfit.message,)
 
 
-def _no_data(brain: np.ndarray, time01: Volume, time02: Volume) -> np.ndarray:
-    """Return the parts of the brain where one visit has no data, as in `Pair.no_data`."""
+def _no_data(brain: np.ndarray, time01: Volume, time02: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Return the parts of the brain where one visit has no data, and where none has any.
+
+    Returns:
+      (D, H, W) uint8, as in `Pair.no_data`; and (D, H, W) bool. Both visits may lack fluid, so what
+      none has is left empty if it is small.
+
+    Raises:
+      InputError: most of the brain has no data.
+    """
     volume_mm3 = voxel_mm3(time01.spacing_mm)
     # Preparation and masking leave 0, and padding is negative.
     empty = [
@@ -146,13 +178,29 @@ def _no_data(brain: np.ndarray, time01: Volume, time02: Volume) -> np.ndarray:
         empty_parts(empty[one], empty[1 - one], arrays[1 - one], brain, volume_mm3)
         for one in (0, 1)
     ]
+    for part, array in zip(parts, arrays, strict=True):
+        part |= is_padding(array, brain)
+    for one in (0, 1):
+        if not parts[one].any():
+            parts[one] = constant_parts(arrays[one], arrays[1 - one], brain, volume_mm3)
     for visit, part in zip((time01, time02), parts, strict=True):
         if part.sum() > MOST_EMPTY_SHARE * brain.sum():
             raise InputError(
                 f"{visit.path}: has no data in most of the brain, only zeros or padding. Expected "
                 "a FLAIR image. Check the file and the brain mask."
             )
-    return (CODES[0] * parts[0] + CODES[1] * parts[1]).astype(np.uint8)
+    at_none = brain & (empty[0] | parts[0]) & (empty[1] | parts[1])
+    if at_none.sum() < LEAST_BOTH * brain.sum():
+        at_none &= parts[0] | parts[1]  # only padding
+    share = float((brain & ~(parts[0] | parts[1] | at_none)).sum() / brain.sum())
+    if share < 1 - MOST_EMPTY_SHARE:
+        raise InputError(
+            f"{time01.path} and {time02.path}: both have data in only {100 * share:.1f} % of the "
+            f"brain. Expected at least {100 * (1 - MOST_EMPTY_SHARE):.0f} %, so that there is "
+            "something to compare. Check both files and the brain mask."
+        )
+    codes = CODES[0] * (parts[0] & ~at_none) + CODES[1] * (parts[1] & ~at_none)
+    return codes.astype(np.uint8), at_none
 
 
 def _read_target(path: Path, like: Volume | None, problems: list[str]) -> np.ndarray | None:
@@ -185,5 +233,11 @@ def _brain(patient: Patient, time01: Volume, time02: Volume, mask: Volume | None
         raise InputError(
             f"{source}: the brain would be {extent}. Expected more than 0 % and at most "
             f"{100 * MAX_BRAIN_SHARE:.0f} % of the volume. {advice}"
+        )
+    brain_ml = brain.sum() * voxel_mm3(time01.spacing_mm) / 1000
+    if brain_ml > MOST_BRAIN_ML:
+        raise InputError(
+            f"{source}: the brain would have {brain_ml:.0f} ml, as much as a whole head. Expected "
+            f"at most {MOST_BRAIN_ML:.0f} ml. {advice}"
         )
     return brain

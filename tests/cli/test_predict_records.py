@@ -230,6 +230,25 @@ def test_a_record_of_another_version_is_replaced_only_with_overwrite(flags, out,
     assert "new_field" not in record_of(out)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lesions": -5}, "record.lesions is -5"),
+        ({"lesions": None}, "finished is true, but lesions or volume_mm3 is missing"),
+        (None, "Or delete it, and add --overwrite to predict the patient again"),
+    ],
+)
+def test_a_record_that_was_changed_by_hand_is_refused(flags, out, changes, message, capsys):
+    assert predict(flags) == 0
+    path = out / "patient_0.json"
+    record = json.loads(path.read_text())
+    path.write_text("" if changes is None else json.dumps(record | changes))
+    assert predict(flags) == 1
+    error = capsys.readouterr().err
+    assert f"patient_0: {path}: is damaged" in error
+    assert message in error
+
+
 def test_a_single_pair_that_replaces_a_mask_deletes_its_record(flags, patients_root, out, capsys):
     assert predict(flags) == 0
     folder = patients_root / "patient_0"

@@ -7,6 +7,7 @@ import SimpleITK as sitk
 
 from msseg_jax.prepare.dicom.reading import read_series
 from msseg_jax.prepare.dicom.series import list_series
+from msseg_jax.prepare.scan import read_scan
 from msseg_jax.system.errors import InputError
 from tests.support.dicom import (
     TURNED,
@@ -389,3 +390,10 @@ def test_refuses_a_folder_without_slices_and_names_it(tmp_path, fill):
     folder = re.escape(str(fill(tmp_path)))
     with pytest.raises(InputError, match=f"^{folder}: contains no DICOM image"):
         read_series(tmp_path)
+
+
+def test_a_dicom_file_instead_of_its_folder_is_refused_with_the_folder(tmp_path):
+    folder = write_series(tmp_path / "visit", make_image(), name="IM{:03}.dcm")
+    expected = rf"IM003\.dcm: is one DICOM file.*Give {re.escape(str(folder))} instead"
+    with pytest.raises(InputError, match=expected):
+        read_scan(folder / "IM003.dcm")

@@ -314,6 +314,22 @@ def test_a_slice_shows_the_part_that_each_visit_lacks(tmp_path):
     )
 
 
+def test_the_side_of_a_lesion_does_not_depend_on_the_part_that_one_visit_lacks():
+    codes = np.zeros((60, 70, 12), np.uint8)
+    pair, affine = pair_without_data(codes)
+    labels = np.zeros(codes.shape, int)
+    labels[34:37, 30:33, 5:7] = 1  # the middle of the brain is at 29.5
+    lesions = {"prediction": ShownLesions(labels, describe_lesions(labels, affine, (1, 2, 3)))}
+    lacking = codes.copy()
+    lacking[5:25, 5:65, 1:11] = 2  # the right part
+    section = PatientSection("anna", "patient", [], [])
+    sides = [
+        add_pictures(section, one, lesions).lesions[0]["side"]
+        for one in (pair, pair_without_data(lacking)[0])
+    ]
+    assert sides == ["left", "left"]
+
+
 def test_a_page_of_a_complete_pair_says_nothing_about_missing_data(tmp_path):
     codes = np.zeros((60, 70, 12), np.uint8)
     pair, _ = pair_without_data(codes)

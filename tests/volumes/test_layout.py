@@ -249,3 +249,73 @@ def test_a_probability_map_is_refused_as_a_brain_mask(patients_root):
     save_nifti(path, np.full(SHAPE, 0.3, np.float32))
     with pytest.raises(InputError, match=r"brain_mask.nii.gz: has values that are not integers"):
         read_pair(find_patients(patients_root, 0)[0])
+
+
+def change(path, **changes):
+    """Replace the affine or voxels of a file."""
+    image = nib.load(path)
+    array = image.get_fdata(dtype=np.float32)
+    save = nib.Nifti1Image(changes.get("array", array), changes.get("affine", image.affine))
+    nib.save(save, path)
+
+
+def test_visits_with_hardly_any_data_in_common_are_refused(patients_root, monkeypatch):
+    monkeypatch.setattr(coverage, "LEAST_EMPTY_ML", 0.1)
+    for name, lost in ((layout.TIME01, np.s_[:, :, :10]), (layout.TIME02, np.s_[:, :, 10:])):
+        path = patients_root / "patient_0" / name
+        array = nib.load(path).get_fdata(dtype=np.float32)
+        array[lost] = 0
+        save_nifti(path, array)
+    with pytest.raises(InputError, match=r"flair_time02.*both have data in only 0\.0 % of the"):
+        read_pair(first(patients_root))
+
+
+def test_a_large_part_without_data_in_either_visit_is_left_out_with_a_warning(patients_root):
+    whole = read_pair(first(patients_root)).brain
+    for name in (layout.TIME01, layout.TIME02):
+        path = patients_root / "patient_0" / name
+        array = nib.load(path).get_fdata(dtype=np.float32)
+        array[:, :, :8] = 0
+        save_nifti(path, array)
+    pair = read_pair(first(patients_root))
+    expected = whole.copy()
+    expected[:, :, :8] = False
+    np.testing.assert_array_equal(pair.brain, expected)
+    assert pair.empty_ml == (0.0, 0.0)
+    (warning,) = pair.warnings
+    assert "ml of the brain have no data in either visit" in warning
+
+
+def test_scattered_padding_is_left_out_and_does_not_blur_into_tissue(patients_root):
+    path = patients_root / "patient_0" / layout.TIME02
+    whole = read_pair(first(patients_root))
+    array = nib.load(path).get_fdata(dtype=np.float32)
+    scattered = whole.brain & (np.random.default_rng(0).random(SHAPE) < 0.01)
+    array[scattered] = -32768
+    save_nifti(path, array)
+    pair = read_pair(first(patients_root))
+    np.testing.assert_array_equal(pair.brain, whole.brain & ~scattered)
+    np.testing.assert_array_equal(pair.no_data, 2 * scattered)
+    assert pair.empty_ml[1] == pytest.approx(scattered.sum() * 0.8 / 1000)
+    first_visit, second_visit = pair.filled
+    assert second_visit[whole.brain].min() > 0
+    np.testing.assert_array_equal(second_visit[~scattered], whole.time02.array[~scattered])
+    np.testing.assert_array_equal(first_visit, whole.time01.array)
+    np.testing.assert_array_equal(pair.time02.array, array)  # as the report shows it
+
+
+def test_a_mask_of_a_whole_head_is_refused(patients_root):
+    for path in (patients_root / "patient_0").glob("*.nii.gz"):
+        change(path, affine=np.diag([12.5, 12.5, 12.5, 1.0]))
+    expected = r"brain_mask.*the brain would have 3\d+ ml, as much as a whole head.*at most 3000 ml"
+    with pytest.raises(InputError, match=expected):
+        read_pair(first(patients_root))
+
+
+def test_a_pair_with_sheared_axes_is_refused(patients_root):
+    affine = np.eye(4)
+    affine[0, 1] = 0.1
+    for path in (patients_root / "patient_0").glob("*.nii.gz"):
+        change(path, affine=affine)
+    with pytest.raises(InputError, match=r"flair_time01.*axes are 5\.7 degrees away from right"):
+        read_pair(first(patients_root))

@@ -332,3 +332,17 @@ def test_voxels_that_are_kilometres_long_are_refused_before_resampling():
         512,
         360,
     )
+
+
+def test_a_pair_of_files_that_lacks_one_is_refused_with_its_name(tmp_path):
+    nib.save(nib.Nifti1Pair(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / "A.hdr")
+    (tmp_path / "A.img").unlink()
+    expected = r"A\.img: no such file\. A\.hdr is one of two files, \.hdr and \.img"
+    with pytest.raises(InputError, match=expected):
+        read_volume(tmp_path / "A.hdr")
+
+
+def test_values_that_are_too_large_to_compute_with_are_refused(tmp_path):
+    path = save_nifti(tmp_path / "a.nii.gz", np.full((4, 5, 6), 1e30, np.float32))
+    with pytest.raises(InputError, match=r"the largest value is 1e\+30\. Expected at most 1e\+12"):
+        check_finite(read_volume(path))

@@ -57,8 +57,8 @@ def choose_acquisition(
     if len(meant) != 1:
         raise InputError(
             f"{name}: --acquisition={pick} matches {len(meant)} of its stacks; expected the value "
-            "or a part of the description of exactly one, or its place in this list, such as "
-            f"#1:\n{listed}"
+            "or a part of the description of exactly one, or its place in this list, such as #1. "
+            f"If the visits need different ones, give the flag twice:\n{listed}"
         )
     chosen = meant[0]
     if len(found) == 1:

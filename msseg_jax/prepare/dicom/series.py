@@ -113,7 +113,8 @@ def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series
             raise InputError(
                 f"{folder}: --series={pick} matches {len(meant)} of the series; expected the "
                 "number, the UID or a part of the description of exactly one, or its place in "
-                f"this list, such as #1:\n{listed}"
+                "this list, such as #1. If the visits need different ones, give the flag twice:\n"
+                f"{listed}"
             )
         return meant[0]
     stacks = [series for series in found if series.frames >= LEAST_SLICES]
