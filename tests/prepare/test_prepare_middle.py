@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,19 @@ def test_visits_that_are_not_aligned_are_refused():
     apart = bring_to_middle(registered(noise, shifted, rigid(np.eye(3), (0, 0, 0))))
     with pytest.raises(InputError, match=r"a and b: the visits are not aligned after registration"):
         check_match(apart, "a and b")
+
+
+def test_a_part_without_data_in_one_visit_is_left_out_and_measured():
+    array = np.full((20, 22, 30), 100, np.float32)
+    array[4:16, 5:17, 10:22] = 0  # z, y, x
+    image, whole = (sitk.GetImageFromArray(voxels) for voxels in (array, np.full_like(array, 100)))
+    brain = sitk.Image(image.GetSize(), sitk.sitkUInt8)
+    brain[2:28, 2:20, 2:18] = 1
+    found = registered(image, whole, rigid(np.eye(3), (0, 0, 0)), (brain, brain))
+    first, second = found.visits
+    empty = sitk.Cast(image == 0, sitk.sitkUInt8)
+    first = replace(first, scan=replace(first.scan, empty=empty))
+    middle = bring_to_middle(replace(found, visits=(first, second)))
+    assert middle.empty_ml == (pytest.approx(12**3 / 1000), 0.0)
+    expected = sitk.GetArrayFromImage(brain) & (array > 0)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(middle.brain), expected)
