@@ -83,7 +83,6 @@ def add_pictures(
       lesions: {kind: lesions of this kind}; the kinds are 'reference' and 'prediction'.
     """
     affine, brain = pair.time01.affine, pair.brain
-    affine, brain = pair.time01.affine, pair.brain
     view = AxialView.of(affine, brain.shape)
     labels = {kind: shown.labels for kind, shown in lesions.items()}
     visits = pair.time01.array, pair.time02.array
