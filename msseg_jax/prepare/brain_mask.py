@@ -17,20 +17,26 @@ RIM_MM = 1.0  # dilation beyond NECK_MM, which restores brain that the erosion r
 SULCUS_MM = 8.0  # half the width of the gaps that are closed: sulci, fissures, ventricles
 
 
+def for_edges(image: sitk.Image) -> sitk.Image:
+    """Return an image on the voxels on which the edge of the brain is searched for: float32."""
+    return regrid(image, np.maximum(image.GetSpacing(), LEAST_SPACING_MM))
+
+
 def find_brain(image: sitk.Image, prior: sitk.Image) -> sitk.Image:
-    """Find the brain, including its fluid, on the grid of the image: uint8.
+    """Find the brain, including its fluid, on the grid of the prior: uint8.
 
     Args:
-      image: a FLAIR, roughly corrected for bias.
-      prior: uint8, on the same grid: the brain mask of an atlas, correct to about ZONE_MM.
+      image: a FLAIR, roughly corrected for bias, from `for_edges`.
+      prior: uint8, the brain mask of an atlas, correct to about ZONE_MM.
     """
-    coarse = regrid(image, np.maximum(image.GetSpacing(), LEAST_SPACING_MM))
-    prior = on_grid(prior, coarse)
-    spacing_mm = coarse.GetSpacing()[::-1]  # in the order of the arrays' axes
-    found = _find(sitk.GetArrayFromImage(coarse), sitk.GetArrayFromImage(prior) > 0, spacing_mm)
+    prior_there = on_grid(prior, image)
+    spacing_mm = image.GetSpacing()[::-1]  # in the order of the arrays' axes
+    found = _find(
+        sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(prior_there) > 0, spacing_mm
+    )
     mask = sitk.GetImageFromArray(found.astype(np.uint8))
-    mask.CopyInformation(coarse)
-    return on_grid(mask, image)
+    mask.CopyInformation(image)
+    return on_grid(mask, prior)
 
 
 def _find(image: np.ndarray, prior: np.ndarray, spacing_mm: tuple) -> np.ndarray:

@@ -22,7 +22,7 @@ from msseg_jax.prepare.atlas import (
     seen,
 )
 from msseg_jax.prepare.bias import correct_bias
-from msseg_jax.prepare.brain_mask import find_brain
+from msseg_jax.prepare.brain_mask import find_brain, for_edges
 from msseg_jax.prepare.images import capped, inside_of, is_set, volume_ml, without_peaks
 from msseg_jax.prepare.registration import (
     PROBE_MM,
@@ -246,8 +246,9 @@ def _find_in(
             f"least {LEAST_GREY_TO_WHITE:g} times, as in a FLAIR. This looks like a T1-weighted "
             f"image. If it is a FLAIR, {otherwise}."
         )
-    brain = find_brain(flat, prior)
-    return Visit(scan, coarser(flat, sides_mm), brain, to_atlas, found, ratio)
+    coarse, edges = coarser(flat, sides_mm), for_edges(flat)
+    del flat  # it is large, and finding the brain needs memory
+    return Visit(scan, coarse, find_brain(edges, prior), to_atlas, found, ratio)
 
 
 def coarser(image: sitk.Image, sides_mm: tuple[float, ...]) -> dict[float, sitk.Image]:

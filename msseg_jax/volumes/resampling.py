@@ -83,8 +83,12 @@ def _linear(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
     column = [1, 1, 1]
     column[axis] = -1
     weight = (positions - below).astype(array.dtype).reshape(column)
-    result = np.take(array, above, axis) * weight
-    result += np.take(array, below, axis) * (1 - weight)
+    # In place, because these arrays may be large.
+    result = np.take(array, above, axis)
+    result *= weight
+    lower = np.take(array, below, axis)
+    lower *= 1 - weight
+    result += lower
     return result
 
 
