@@ -171,7 +171,7 @@ def check_match(middle: Middle, names: str) -> Alignment:
     Raises:
       InputError: The motion is so large that the registration has failed.
     """
-    brain = is_set(middle.brain)
+    brain = sitk.GetArrayViewFromImage(middle.brain).T.view(bool)
     first, second = (sitk.GetArrayViewFromImage(image).T for image in middle.images)
     alignment = measure_alignment(first, second, brain, np.array(middle.brain.GetSpacing()))
     if not (alignment.correlation >= LEAST_CORRELATION and alignment.displacement_mm <= FAILED_MM):

@@ -40,7 +40,12 @@ from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan, check_two_visits, read_scan
 from msseg_jax.prepare.threads import at_once
 from msseg_jax.prepare.visit_facts import compare_visits
-from msseg_jax.prepare.visits import Registered, check_volume, register_visits
+from msseg_jax.prepare.visits import (
+    Registered,
+    check_volume,
+    register_visits,
+    without_coarse_images,
+)
 from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_outside, check_there
@@ -163,7 +168,7 @@ def _register_in(
     with clock.step("brain masks"):
         masks, doubts = _given_masks(request, words, scans)
     with clock.step("registering"):
-        registered = register_visits(scans, masks)
+        registered = without_coarse_images(register_visits(scans, masks))
         middle = bring_to_middle(registered)
         check_volume(middle.brain, f"{names}, in the field of view that they share")
         alignment = check_match(middle, names)

@@ -113,6 +113,12 @@ def register_visits(
     return found
 
 
+def without_coarse_images(registered: Registered) -> Registered:
+    """Return registered visits without the images that only the registration needs."""
+    first, second = (replace(visit, flat={}) for visit in registered.visits)
+    return replace(registered, visits=(first, second))
+
+
 def look_at(scan: Scan, otherwise: str = GIVE_MASKS) -> Visit:
     """Find the brain of a single scan with the atlas.
 
