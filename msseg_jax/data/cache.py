@@ -71,6 +71,13 @@ class Measures(Section):
     digest: str  # hash of the grid and of the voxels of all files, but not of their paths
 
 
+class _StoredMeasures(Section):
+    """The content of a file of measurements. The checksum shows whether a number was damaged."""
+
+    measures: Measures
+    sha256: str  # of the measures
+
+
 @dataclass(frozen=True)
 class CachedPatient:
     """The memory-mapped arrays of one patient."""
@@ -256,7 +263,7 @@ def _measured(
     entry = cache / f"measures-{_key(patient, settings)}.json"
     if entry.is_file():
         with contextlib.suppress(InputError):  # a damaged file is written again below
-            return Measures.of(read_json(entry), str(entry), complete=True)
+            return _read_measures(entry)
     try:
         pair = read_pair(patient)
         resampled = preprocess.resample(patient, pair, settings)
@@ -272,8 +279,9 @@ def _measured(
         digest=_digest(pair),
     )
     try:
+        stored = _StoredMeasures(measures=measures, sha256=_checksum(measures))
         write_beside(
-            entry, lambda path: path.write_text(measures.model_dump_json(), encoding="utf-8")
+            entry, lambda path: path.write_text(stored.model_dump_json(), encoding="utf-8")
         )
     except OSError as error:
         return InputError(
@@ -281,6 +289,18 @@ def _measured(
             "write, and delete what lies there."
         )
     return measures
+
+
+def _read_measures(entry: Path) -> Measures:
+    """Read the measurements of a patient. Raise InputError if the file is damaged."""
+    stored = _StoredMeasures.of(read_json(entry), str(entry), complete=True)
+    if stored.sha256 != _checksum(stored.measures):
+        raise InputError(f"{entry}: the checksum is wrong; expected that of its measurements.")
+    return stored.measures
+
+
+def _checksum(measures: Measures) -> str:
+    return hashlib.sha256(measures.model_dump_json().encode()).hexdigest()
 
 
 def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:

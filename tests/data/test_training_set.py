@@ -347,6 +347,25 @@ def test_a_damaged_entry_is_made_again_with_the_same_content(patients_root, cach
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [("shape", [10**400, 1, 1]), ("histograms", [[1.0], [1.0, 2.0]]), ("digest", "")],
+)
+def test_damaged_measurements_are_made_again_with_the_same_content(
+    patients_root, cache_folder, old, new
+):
+    right = prepared(patients_root, cache_folder)
+    files = sorted(cache_folder.rglob("measures-*.json"))
+    contents = [file.read_bytes() for file in files]
+    assert contents
+    for file in files:
+        stored = json.loads(file.read_text())
+        stored["measures"][old] = new
+        file.write_text(json.dumps(stored))
+    assert prepared(patients_root, cache_folder) == right
+    assert [file.read_bytes() for file in files] == contents
+
+
+@pytest.mark.parametrize(
     ("field", "array", "problem"),
     [
         ("brain", np.zeros((12, 13, 14), bool), "brain"),
