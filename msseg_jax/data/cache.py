@@ -75,7 +75,7 @@ class _StoredMeasures(Section):
     """The content of a file of measurements. The checksum shows whether a number was damaged."""
 
     measures: Measures
-    sha256: str  # of the measures
+    sha256: str  # see `_checksum`
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def _measured(
         digest=_digest(pair),
     )
     try:
-        stored = _StoredMeasures(measures=measures, sha256=_checksum(measures))
+        stored = _StoredMeasures(measures=measures, sha256=_checksum(entry, measures))
         write_beside(
             entry, lambda path: path.write_text(stored.model_dump_json(), encoding="utf-8")
         )
@@ -294,13 +294,14 @@ def _measured(
 def _read_measures(entry: Path) -> Measures:
     """Read the measurements of a patient. Raise InputError if the file is damaged."""
     stored = _StoredMeasures.of(read_json(entry), str(entry), complete=True)
-    if stored.sha256 != _checksum(stored.measures):
+    if stored.sha256 != _checksum(entry, stored.measures):
         raise InputError(f"{entry}: the checksum is wrong; expected that of its measurements.")
     return stored.measures
 
 
-def _checksum(measures: Measures) -> str:
-    return hashlib.sha256(measures.model_dump_json().encode()).hexdigest()
+def _checksum(entry: Path, measures: Measures) -> str:
+    """Return a checksum that also depends on the name, so that files cannot be exchanged."""
+    return hashlib.sha256(f"{entry.name} {measures.model_dump_json()}".encode()).hexdigest()
 
 
 def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:

@@ -363,6 +363,9 @@ def test_damaged_measurements_are_made_again_with_the_same_content(
         file.write_text(json.dumps(stored))
     assert prepared(patients_root, cache_folder) == right
     assert [file.read_bytes() for file in files] == contents
+    files[0].write_bytes(contents[1])  # those of another patient
+    assert prepared(patients_root, cache_folder) == right
+    assert [file.read_bytes() for file in files] == contents
 
 
 @pytest.mark.parametrize(
