@@ -26,8 +26,8 @@ from msseg_jax.volumes.pair import Pair
 # two phantom pairs with `python -m benchmarks.alignment PATIENT_FOLDER`.
 MOST_DISPLACEMENT_MM = 1.0  # these pairs have 0.1 to 0.7 mm
 LEAST_CORRELATION = 0.7  # these pairs have 0.95 to 0.99; shifted by 8 mm, they have 0.2 to 0.4
-# Six pairs of scans of different patients, registered to each other, have 0.63 to 0.78. See "Two
-# patients" in docs/explanation/preparation.md.
+# Scans of two patients, registered to each other, have up to 0.78, and pairs of one patient 0.97:
+# `python -m benchmarks.two_patients SCAN SCAN`.
 ONE_PATIENT_CORRELATION = 0.85
 BRAIN_ML = (800.0, 2000.0)  # of adults, including cerebellum, brain stem and ventricles
 SWAPPED_ML, SWAPPED_RATIO = 0.5, 3.0  # of these pairs, exchanged, one has 1.4 ml, the others 0
