@@ -10,6 +10,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -33,10 +34,8 @@ def main():
         folder = Path(name)
         for kind, size in KINDS.items():
             content = random.bytes(size)
-            work = lambda content=content: write_beside(  # noqa: E731
-                folder / "file", lambda path: path.write_bytes(content)
-            )
-            compare(kind, work, flags.repeats)
+            write = partial(Path.write_bytes, data=content)
+            compare(kind, partial(write_beside, folder / "file", write), flags.repeats)
         content = random.bytes(max(ENTRY))
 
         def write_entry():

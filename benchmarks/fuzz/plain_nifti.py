@@ -26,7 +26,7 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class Plain:
-    """What is in a NIfTI file."""
+    """The content of a NIfTI file."""
 
     array: np.ndarray  # (D, H, W) float32
     affine: np.ndarray | None  # by the rule of `volumes.geometry`; None: the header has no form

@@ -60,7 +60,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Fuzzing:
-    """What to run."""
+    """A fuzzing run of one target: its seed and its folder."""
 
     target: str
     seed: int

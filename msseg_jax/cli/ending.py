@@ -13,7 +13,7 @@ from textwrap import indent
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.failures import reason_of
 from msseg_jax.system.interruption import INTERRUPTED
-from msseg_jax.system.words import count_of, duration
+from msseg_jax.system.words import closing_line, count_of, duration
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE: what a shell shows for `cat` and other tools in this case
 
@@ -82,7 +82,7 @@ def _drop_broken_output() -> None:
 
 def _drop_output() -> None:
     """Send standard output to nowhere: Python flushes it at exit, which would fail again."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
 
 
 def status_after(failures: Mapping[str, str], total: int, what: str) -> int:
@@ -110,7 +110,7 @@ def last_line(kind: str, path: Path, content: str, began_s: float) -> str:
       content: what it holds, with one count.
       began_s: time.perf_counter() when the command began.
     """
-    return f"{kind}: {path} ({content}), {duration(time.perf_counter() - began_s)}"
+    return closing_line(kind, path, content, duration(time.perf_counter() - began_s))
 
 
 def patients_in_words(total: int, failed: int, done_before: int = 0) -> str:

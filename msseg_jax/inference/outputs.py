@@ -36,7 +36,7 @@ class Outputs:
 
     @property
     def to_open(self) -> tuple[str, Path]:
-        """What a user opens first, and its path: the report if there is one, or else the mask."""
+        """The kind and path of the file to open first: the report if there is one, or the mask."""
         return ("mask", self.mask) if self.report is None else ("report", self.report)
 
     def of(self, patient: str) -> "Outputs":

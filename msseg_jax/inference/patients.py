@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass
 class Tally:
-    """What became of the patients of a folder."""
+    """The outcomes of the patients of a folder."""
 
     predicted: list[str] = field(default_factory=list)
     done_before: list[str] = field(default_factory=list)

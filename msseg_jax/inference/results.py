@@ -4,7 +4,7 @@ from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
 from msseg_jax.inference.record import forget_record
 from msseg_jax.inference.report import write_report
-from msseg_jax.system.words import count_of, duration
+from msseg_jax.system.words import closing_line, count_of, duration
 from msseg_jax.volumes.nifti import write_volume
 
 
@@ -49,4 +49,5 @@ def what_to_open(outputs: Outputs, lesions: int, volume_mm3: float, ending: str)
       ending: the duration, or another remark.
     """
     kind, path = outputs.to_open
-    return f"{kind}: {path} ({count_of(lesions, 'lesion')}, {volume_mm3:.0f} mm3), {ending}"
+    content = f"{count_of(lesions, 'lesion')}, {volume_mm3:.0f} mm3"
+    return closing_line(kind, path, content, ending)

@@ -30,10 +30,11 @@ def without_tracebacks() -> Iterator[None]:
     hook = sys.unraisablehook
     orbax.addFilter(_is_no_error)
     tasks.addFilter(_is_no_given_up_task)
-    sys.unraisablehook = partial(_report_unless_given_up, hook)
+    if getattr(hook, "func", None) is not _report_unless_given_up:  # an earlier error left it
+        sys.unraisablehook = partial(_report_unless_given_up, hook)
     try:
         yield
-    except Exception:
+    except Exception:  # of any kind; it is raised again for the caller
         _wait_for_others_than(before)
         raise
     else:

@@ -6,7 +6,6 @@ version 2 of hd-bet writes mask_bet.nii.gz. If a program writes only a stripped 
 voxels are the brain.
 """
 
-import logging
 import os
 import shlex
 import subprocess
@@ -20,7 +19,7 @@ from msseg_jax.prepare.images import affine_of, image_of, is_set
 from msseg_jax.prepare.registration import on_grid
 from msseg_jax.prepare.scan import Scan
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes.mask_fit import find_misfit, measure_mask_fit
+from msseg_jax.volumes.mask_fit import heed_misfit, measure_mask_fit
 from msseg_jax.volumes.masks import brain_mask_problem, is_inside
 from msseg_jax.volumes.nifti import check_finite, read_volume
 from msseg_jax.volumes.volume import Volume
@@ -30,8 +29,6 @@ OUTPUT = "mask.nii.gz"
 WRITTEN = ("mask_mask.nii.gz", "mask_bet.nii.gz", OUTPUT)  # the first existing file is the mask
 LEAST_INSIDE = 0.9  # share of the mask that must lie in the scan's field of view
 LINES_SHOWN = 5  # number of output lines that are shown if a program fails
-
-logger = logging.getLogger(__name__)
 
 
 def read_mask(path: Path, scan: Scan) -> sitk.Image:
@@ -62,13 +59,7 @@ def check_fit(mask: sitk.Image, name: str, scan: Scan) -> tuple[str, ...]:
     """
     voxels = sitk.GetArrayViewFromImage(scan.image).T
     fit = measure_mask_fit(voxels, is_set(mask), affine_of(scan.image))
-    misfit = find_misfit(name, {scan.path: fit})
-    if misfit is None:
-        return ()
-    if misfit.is_certain:
-        raise InputError(misfit.message)
-    logger.warning("%s", misfit.message)
-    return (misfit.message,)
+    return heed_misfit(name, {scan.path: fit})
 
 
 def check_command(command: str) -> list[str]:

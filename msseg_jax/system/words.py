@@ -1,5 +1,7 @@
 """Write counts and durations in words."""
 
+from pathlib import Path
+
 
 def count_of(number: int, noun: str) -> str:
     """Return a number with its noun: '1 patient', '3 patients'."""
@@ -14,3 +16,15 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def closing_line(kind: str, path: Path, content: str, ending: str) -> str:
+    """Return the line that says what to open, such as 'report: new.html (4 lesions), 73 s'.
+
+    Args:
+      kind: what to open.
+      path: where it is.
+      content: what it holds.
+      ending: the duration, or another remark.
+    """
+    return f"{kind}: {path} ({content}), {ending}"

@@ -9,6 +9,7 @@ than the opposite one. Blocks of about 4 mm are enough. All shifts are tried at 
 transforms.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import fft, ndimage
+
+from msseg_jax.system.errors import InputError
 
 BLOCK_MM = 4.0  # side of the blocks that are compared, approximately
 LAYER_MM = 8.0  # thickness of the layers inside and outside of the surface
@@ -32,10 +35,12 @@ WRONG_GAIN = 0.2
 TURNED_GAIN = 0.25
 LEAST_FIT = 0.4  # after a shift or turn; if less, the mask has another fault, such as its width
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class MaskFit:
-    """How well a brain mask fits an image, and how it would fit better."""
+    """The fit of a brain mask to an image, as it is and after the best shift or turn."""
 
     fit: float  # correlation, 1 at best
     gain: float  # by the best shift; 0 if the mask is where it belongs
@@ -95,6 +100,24 @@ def find_misfit(mask: Path | str, fits: Mapping[Path, MaskFit | None]) -> Misfit
         "mask that was made from this image. Look at both, and check the geometry in their headers."
     )
     return Misfit(message, fit.is_wrong)
+
+
+def heed_misfit(mask: Path | str, fits: Mapping[Path, MaskFit | None]) -> tuple[str, ...]:
+    """Return and log a warning if it is in doubt that a brain mask lies where the brain is.
+
+    Args:
+      mask, fits: as for `find_misfit`.
+
+    Raises:
+      InputError: It lies elsewhere.
+    """
+    misfit = find_misfit(mask, fits)
+    if misfit is None:
+        return ()
+    if misfit.is_certain:
+        raise InputError(misfit.message)
+    logger.warning("%s", misfit.message)
+    return (misfit.message,)
 
 
 def _in_words(shift_mm: tuple[float, float, float]) -> str:

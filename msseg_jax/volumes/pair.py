@@ -18,7 +18,7 @@ from msseg_jax.volumes.extent import extent_problem
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, logger
 from msseg_jax.volumes.lesions import voxel_mm3
-from msseg_jax.volumes.mask_fit import find_misfit, measure_mask_fit
+from msseg_jax.volumes.mask_fit import heed_misfit, measure_mask_fit
 from msseg_jax.volumes.masks import brain_mask_problem, is_inside, mask_problem
 from msseg_jax.volumes.nifti import read_checked, read_volume
 from msseg_jax.volumes.right_angles import right_angle_problem
@@ -104,7 +104,13 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
     assert time02 is not None
 
     whole = _brain(patient, time01, time02, mask)
-    warnings = () if mask is None else _check_place(mask.path, whole, time01, time02)
+    warnings: tuple[str, ...] = ()
+    if mask is not None:
+        fits = {
+            visit.path: measure_mask_fit(visit.array, whole, visit.affine)
+            for visit in (time01, time02)
+        }
+        warnings = heed_misfit(mask.path, fits)
     no_data, at_none = _no_data(whole, time01, time02)
     brain = whole & (no_data == 0) & ~at_none
     volume_mm3 = voxel_mm3(time01.spacing_mm)
@@ -134,27 +140,6 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
         time01, time02, brain, stacked, (first_ml, second_ml),
         no_data if any(counts) else None, warnings,
     )  # fmt: skip
-
-
-def _check_place(mask: Path, brain: np.ndarray, time01: Volume, time02: Volume) -> tuple[str, ...]:
-    """Check that a brain mask lies where the brain is. Return a warning if this is in doubt.
-
-    Raises:
-      InputError: It lies elsewhere.
-    """
-    misfit = find_misfit(
-        mask,
-        {
-            visit.path: measure_mask_fit(visit.array, brain, visit.affine)
-            for visit in (time01, time02)
-        },
-    )
-    if misfit is None:
-        return ()
-    if misfit.is_certain:
-        raise InputError(misfit.message)
-    logger.warning("%s", misfit.message)
-    return (misfit.message,)
 
 
 def _no_data(brain: np.ndarray, time01: Volume, time02: Volume) -> tuple[np.ndarray, np.ndarray]:

@@ -350,7 +350,7 @@ def _parsed(path: Path) -> pydicom.FileDataset | None:
     try:
         with quiet():
             return pydicom.dcmread(path)
-    except Exception:
+    except Exception:  # pydicom raises errors of many classes for damaged files
         return None
 
 
@@ -361,7 +361,7 @@ def _save(path: Path, dataset: pydicom.FileDataset) -> None:
         with quiet():
             dataset.save_as(copy)
         copy.replace(path)
-    except Exception:
+    except Exception:  # pydicom raises errors of many classes for odd values
         copy.unlink(missing_ok=True)
 
 

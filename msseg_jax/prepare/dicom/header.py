@@ -57,7 +57,7 @@ DEFLATED = DeflatedExplicitVRLittleEndian.encode()
 
 @dataclass(frozen=True)
 class SliceLabels:
-    """What a header says about a slice in words. Whatever is missing or malformed is ''."""
+    """The texts in the header of a slice. A text that is missing or malformed is ''."""
 
     uid: str  # of the series, as are the number and the description
     number: str
