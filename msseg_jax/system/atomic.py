@@ -95,7 +95,8 @@ def whole_folder(place: Path, *, replace: bool = False) -> Iterator[Path]:
         sync_folder(place.parent)
     finally:
         if old.exists() and not place.exists():
-            old.rename(place)
+            with contextlib.suppress(FileExistsError):  # then the other folder is newer
+                _rename_to_free_place(old, place)
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
 
