@@ -85,8 +85,8 @@ def whole_folder(place: Path, *, replace: bool = False) -> Iterator[Path]:
         new.mkdir()
         yield new
         sync_tree(new)
-        if replace and place.exists():
-            with contextlib.suppress(FileNotFoundError):  # another process has just moved it
+        if replace:
+            with contextlib.suppress(FileNotFoundError):  # it is new, or was just moved away
                 place.rename(old)
         elif place.exists():
             # Checked here, because a rename would replace an empty folder silently.
