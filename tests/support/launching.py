@@ -1,8 +1,9 @@
-"""Start launch.py in a process, as a user does."""
+"""Start launch.py in a process, as a user does, and read what processes print."""
 
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from tests.support.session import COMPILED, ROOT
@@ -52,3 +53,27 @@ class Launch:
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def rest_of_output(process: subprocess.Popen, timeout_s: float) -> tuple[str, str]:
+    """Wait until a process has ended, and return the rest of its output and of its errors.
+
+    Use it after `process.stdout.readline()`, which may read more than the line that it returns.
+  XX
+
+    Args:
+      process: was started with `text=True`.
+      timeout_s: a process that still runs after this time is killed.
+
+    Returns:
+      (rest of standard output, rest of standard error). A stream without a pipe gives "".
+    """
+    killer = threading.Timer(timeout_s, process.kill)
+    killer.start()
+    try:
+        streams = (process.stdout, process.stderr)
+        output, errors = ("" if stream is None else stream.read() for stream in streams)
+        process.wait()
+    finally:
+        killer.cancel()
+    return output, errors

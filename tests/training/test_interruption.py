@@ -21,7 +21,7 @@ from msseg_jax.system.interruption import (
     Interruption,
     sigterm_as_ctrl_c,
 )
-from tests.support.launching import Launch
+from tests.support.launching import Launch, rest_of_output
 from tests.support.patients import make_patients
 from tests.support.runs import logged, newest_step, stored
 
@@ -77,7 +77,7 @@ def test_a_signal_stores_the_state_and_ends_with_status_75(launch, whole, tmp_pa
     process = launch.start(tmp_path / "run", *TRAINING)
     follow(process, 3)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=300)
+    output, _ = rest_of_output(process, timeout_s=300)
     assert process.returncode == EXIT_STATUS == 75, output
     step, _ = stored(tmp_path / "run")
     assert 0 < step < STEPS
@@ -115,7 +115,7 @@ def test_a_full_disk_ends_the_training_with_a_message_and_loses_nothing(launch, 
     follow(process, 1)
     # From now on no file can exceed 8 kB, as if the disk were full. The log reaches that later.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (8192, 8192))
-    output, _ = process.communicate(timeout=300)
+    output, _ = rest_of_output(process, timeout_s=300)
     assert process.returncode not in (0, EXIT_STATUS)
     expected = rf"{tmp_path / 'run'}.* (could not be stored|cannot be written) \(.*File too large"
     assert re.search(expected, output), output
@@ -130,7 +130,7 @@ def test_before_the_training_a_signal_ends_with_the_same_status(launch, tmp_path
     assert "is not used" in process.stdout.readline()  # config.data.root
     assert "making 99 phantom patients" in process.stdout.readline()
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = rest_of_output(process, timeout_s=60)
     assert process.returncode == EXIT_STATUS, output
     assert INTERRUPTED in output
     assert "Traceback" not in output
@@ -207,7 +207,7 @@ def test_the_second_signal_ends_the_process_even_during_a_library_call(second):
         assert "Asked to stop: storing the state after this step" in process.stderr.readline()
         time.sleep(2 * ONE_S)
         process.send_signal(second)
-        _, errors = process.communicate(timeout=20)
+        _, errors = rest_of_output(process, timeout_s=20)
         assert process.returncode == 128 + second
         assert errors == f"\n{ENDED}\n"
 
@@ -215,7 +215,7 @@ def test_the_second_signal_ends_the_process_even_during_a_library_call(second):
 def test_two_signals_at_nearly_the_same_time_count_as_one():
     twice = "for _ in range(2): signal.raise_signal(signal.SIGTERM)"
     with interruptible(twice) as process:
-        output, errors = process.communicate(timeout=20)
+        output, errors = rest_of_output(process, timeout_s=20)
         assert process.returncode == 0, errors
         assert output == "asked: True\n"
         assert errors.count("Asked to stop") == 1

@@ -11,7 +11,7 @@ import pytest
 
 from msseg_jax.models.model_file import read_model_file
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED
-from tests.support.launching import Launch
+from tests.support.launching import Launch, rest_of_output
 from tests.support.runs import logged, stored
 from tests.support.session import DATA
 
@@ -128,7 +128,7 @@ def test_a_signal_before_the_training_ends_its_process_at_once_and_then_the_othe
     while "making 999 phantom patients" not in (line := processes[0].stdout.readline()):
         assert line, "process 0 has ended"
     processes[first].send_signal(signal.SIGTERM)
-    output, _ = processes[first].communicate(timeout=15)
+    output, _ = rest_of_output(processes[first], timeout_s=15)
     assert processes[first].returncode == EXIT_STATUS, output
     assert f"ends: {INTERRUPTED}" in output
     processes[1 - first].communicate(timeout=60)
