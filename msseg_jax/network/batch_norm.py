@@ -121,12 +121,8 @@ def _over_devices(means: jax.Array, axis_name: str | None) -> jax.Array:
 def _sums(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return the sums of x and of x * y in each channel, (2, C)."""
     if native.available():
-        return lax.platform_dependent(x, y, cpu=_native_sums, default=_plain_sums)
+        return lax.platform_dependent(x, y, cpu=native.channel_sums, default=_plain_sums)
     return _plain_sums(x, y)
-
-
-def _native_sums(x: jax.Array, y: jax.Array) -> jax.Array:
-    return native.channel_sums(x.astype(jnp.float32), y.astype(jnp.float32))
 
 
 def _plain_sums(x: jax.Array, y: jax.Array) -> jax.Array:

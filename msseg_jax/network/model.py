@@ -112,13 +112,6 @@ def max_pool(x: jax.Array) -> jax.Array:
     return jnp.maximum(x[:, :, :, 0::2], x[:, :, :, 1::2])
 
 
-def upsample(x: jax.Array) -> jax.Array:
-    """Repeat each voxel in a 2x2x2 block: (B, D, H, W, C) -> (B, 2D, 2H, 2W, C)."""
-    b, d, h, w, c = x.shape
-    x = x[:, :, None, :, None, :, None, :]
-    return jnp.broadcast_to(x, (b, d, 2, h, 2, w, 2, c)).reshape(b, 2 * d, 2 * h, 2 * w, c)
-
-
 class Node(nn.Module):
     """A node X(i, j) of the U-Net++ triangle: a few convolutions, then dropout."""
 
@@ -193,7 +186,9 @@ class SegmentationBlock(nn.Module):
         maps = []
         for j in range(1, depths):
             for i in range(depths - j):
-                rows[i].append(node(i, j, (*rows[i], upsample(rows[i + 1][j - 1]))))
+                rows[i].append(
+                    node(i, j, (*rows[i], rows[i + 1][j - 1]))
+                )  # which upsamples the last
             head = self.unit(1, kernel_size=1, activation=nn.sigmoid, name=f"decoder_{j}")
             maps.append(head((rows[0][j],), train))
         return jnp.concatenate(maps, axis=-1)

@@ -126,6 +126,49 @@ def test_several_inputs_act_like_their_concatenation():
 
 
 @pytest.mark.usefixtures("conv3d")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("sides", "channels", "c_out", "k"),  # `channels` of full and half size
+    [
+        ((8, 4, 6), (2, 3), 4, 3),
+        ((2, 2, 2), (1, 1), 1, 3),
+        ((10, 6, 40), (9, 10), 11, 3),  # more channels than one block has
+        ((20, 36, 58), (1, 2), 2, 3),  # several tasks and chunks
+        ((4, 6, 8), (2, 3), 4, 1),
+    ],
+)
+def test_inputs_of_half_size_act_like_upsampled_ones(sides, channels, c_out, k, dtype):
+    half_sides = tuple(side // 2 for side in sides)
+    whole, half, kernel, dy = (
+        array.astype(dtype)
+        for array in arrays(
+            (2, *sides, channels[0]),
+            (2, *half_sides, channels[1]),
+            (k, k, k, sum(channels), c_out),
+            (2, *sides, c_out),
+        )
+    )
+
+    def in_place(x, kernel):
+        return convolution.conv3d(x, kernel)
+
+    def upsampled(x, kernel):
+        # The result does not depend on `upsample` of the package.
+        large = x[1].repeat(2, 1).repeat(2, 2).repeat(2, 3)
+        return reference(jnp.concatenate([x[0], large], -1), kernel)
+
+    found = value_and_gradients(in_place)((whole, half), kernel, dy)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), ((whole, half), kernel, dy))
+    expected = value_and_gradients(upsampled)(*wide)
+    tolerance = 1e-4 if dtype == "float32" else 2**-7
+    for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert f.dtype == dtype
+        assert f.shape == e.shape
+        atol = tolerance * float(jnp.abs(e).max())
+        np.testing.assert_allclose(f.astype(jnp.float32), e, rtol=tolerance, atol=atol)
+
+
+@pytest.mark.usefixtures("conv3d")
 @pytest.mark.parametrize("relu", [False, True])
 def test_bias_and_relu_are_applied_in_the_same_pass(relu):
     x, kernel, bias = arrays((2, 5, 6, 7, 3), (3, 3, 3, 3, 10), (10,))

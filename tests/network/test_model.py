@@ -5,13 +5,13 @@ import pytest
 
 from msseg_jax.configuration.files import shipped, typed
 from msseg_jax.configuration.sections import NetworkSettings
+from msseg_jax.network.convolution.upsampling import upsample
 from msseg_jax.network.layer_table import layer_table
 from msseg_jax.network.model import (
     drop_maps,
     dropout_draws,
     initial_variables,
     max_pool,
-    upsample,
 )
 from tests.support.runs import build_model, with_random_output
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msseg_jax.network import native
+from msseg_jax.network.native import library
 from tests.support.session import HAS_NATIVE
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_a_library_that_cannot_be_loaded_is_reported(tmp_path):
     ["x86-64", *(pytest.param(cpu, marks=pytest.mark.slow) for cpu in ("x86-64-v2", "haswell"))],
 )
 def test_older_cpus_are_supported(tmp_path, cpu):
-    compiler = native.find_compiler()
+    compiler = library.find_compiler()
     output, _ = finish(start_with_compiler(tmp_path, f'exec {compiler} "$@" -march={cpu}'))
     assert output.startswith("True compiled")
 
@@ -103,22 +103,22 @@ def test_two_processes_may_compile_at_once_and_a_truncated_library_is_replaced(t
         output, errors = finish(process)
         assert output.startswith("True compiled")
         assert errors == ""
-    (library,) = (tmp_path / "msseg_jax").glob("*.so")
-    assert len(list((tmp_path / "msseg_jax").iterdir())) == 2  # the library and its digest
-    whole = library.read_bytes()
-    library.write_bytes(whole[: len(whole) // 2])
+    (compiled,) = (tmp_path / "msseg_jax").glob("*.so")
+    assert len(list((tmp_path / "msseg_jax").iterdir())) == 2  # the compiled and its digest
+    whole = compiled.read_bytes()
+    compiled.write_bytes(whole[: len(whole) // 2])
     output, _ = finish(start(tmp_path))
     assert output.startswith("True compiled")
-    assert library.stat().st_size == len(whole)
+    assert compiled.stat().st_size == len(whole)
 
 
 def test_a_user_without_a_home_folder_has_no_cache(monkeypatch):
     def no_home():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(native.Path, "home", no_home)
+    monkeypatch.setattr(library.Path, "home", no_home)
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert native._cache_folder() is None  # it is then compiled for this process only
+    assert library._cache_folder() is None  # it is then compiled for this process only
 
 
 @needs_compiler

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from msseg_jax.network import native
+from msseg_jax.network.native import library
 
 ROOT = Path(__file__).parents[2]  # folder of the repository
 DATA = ROOT / "tests" / "support" / "files"
@@ -28,11 +28,11 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_compilation_cache_dir", COMPILED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-os.environ.pop(native.SWITCH, None)  # as for users, who do not set it
+os.environ.pop(library.SWITCH, None)  # as for users, who do not set it
 # If a shell starts the tests in the background, they and their child processes ignore SIGINT, which
 # some tests send. This restores Python's handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # If this is true, the native convolution must be available, or tests fail. If not, users get the
 # plain form, so only that is tested.
-HAS_NATIVE = native.find_compiler() is not None and jax.default_backend() == "cpu"
+HAS_NATIVE = library.find_compiler() is not None and jax.default_backend() == "cpu"

@@ -11,8 +11,8 @@ from msseg_jax.network import native
 from msseg_jax.network.convolution import native_form
 from msseg_jax.network.convolution.blocked import BLOCKED
 from msseg_jax.network.convolution.form import Form, Inputs
-from msseg_jax.network.convolution.native_form import NATIVE
 from msseg_jax.network.convolution.plain import PLAIN
+from msseg_jax.network.convolution.upsampling import full_sides, is_half, upsampled
 
 
 def conv3d(inputs: Iterable[jax.Array], kernel: jax.Array) -> jax.Array:
@@ -20,7 +20,8 @@ def conv3d(inputs: Iterable[jax.Array], kernel: jax.Array) -> jax.Array:
 
     Args:
       inputs: (B, D, H, W, C_i) each, to be concatenated along the channels. D, H and W may have any
-        size. The C_i add up to Cin.
+        size. The C_i add up to Cin. Inputs with half as many voxels along each axis, (B, D/2, H/2,
+        W/2, C_i), are upsampled: each of their voxels stands for a block of 2x2x2.
       kernel: (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout).
 
     Returns:
@@ -53,7 +54,7 @@ def conv3d_bias(
 
     def with_bias(form: Form) -> Callable[[Inputs, jax.Array, jax.Array], jax.Array]:
         def run(inputs: Inputs, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-            y = form.forward(inputs, kernel) + bias[None, None, None, None]
+            y = form.forward(upsampled(inputs), kernel) + bias[None, None, None, None]
             return jnp.maximum(y, 0) if relu else y
 
         return run
@@ -67,11 +68,12 @@ def conv3d_bias(
 
 def _check(inputs: Inputs, kernel: jax.Array) -> None:
     """Raise ValueError unless the shapes and dtypes of inputs and kernel match."""
+    full = full_sides(inputs)
     for x in inputs:
-        if x.ndim != 5 or x.shape[:4] != inputs[0].shape[:4]:
+        if x.ndim != 5 or not (x.shape[:4] == full or is_half(x, full)):
             raise ValueError(
                 f"conv3d: inputs have shapes {[x.shape for x in inputs]}; expected (B, D, H, W, C) "
-                "each, the same except for C"
+                "each, the same except for C, or half of D, H and W"
             )
     if kernel.ndim != 5 or kernel.shape[:3] not in ((3, 3, 3), (1, 1, 1)):
         raise ValueError(
@@ -95,35 +97,40 @@ def _is_native(dtype: jax.typing.DTypeLike) -> bool:
     return dtype in (jnp.float32, jnp.bfloat16) and native.available()
 
 
-def _cpu_form(dtype: jax.typing.DTypeLike) -> Form:
-    return NATIVE if _is_native(dtype) else BLOCKED
+def _upsampling(form: Form) -> Callable[[Inputs, jax.Array], jax.Array]:
+    """Return the forward pass of a form that reads inputs of one size."""
+    return lambda inputs, kernel: form.forward(upsampled(inputs), kernel)
 
 
 @jax.custom_vjp
 def _convolve(inputs: Inputs, kernel: jax.Array) -> jax.Array:
-    cpu = _cpu_form(kernel.dtype).forward
-    return lax.platform_dependent(inputs, kernel, cpu=cpu, default=PLAIN.forward)
+    cpu = native_form.forward if _is_native(kernel.dtype) else _upsampling(BLOCKED)
+    return lax.platform_dependent(inputs, kernel, cpu=cpu, default=_upsampling(PLAIN))
 
 
 def _forward(inputs: Inputs, kernel: jax.Array) -> tuple[jax.Array, tuple[Inputs, jax.Array]]:
     return _convolve(inputs, kernel), (inputs, kernel)
 
 
+Gradients = Callable[[Inputs, jax.Array, jax.Array], tuple[Inputs, jax.Array]]
+
+
+def _gradients(form: Form) -> Gradients:
+    """Return the function (inputs, kernel, dy) -> (gradients of the inputs, of the kernel)."""
+
+    def run(inputs: Inputs, kernel: jax.Array, dy: jax.Array) -> tuple[Inputs, jax.Array]:
+        full, to_inputs = jax.vjp(lambda *inputs: upsampled(inputs), *inputs)
+        d_full = form.input_gradient(dy, kernel, tuple(x.shape[-1] for x in inputs))
+        d_kernel = form.kernel_gradient(full, dy, kernel.shape[0])
+        return to_inputs(d_full), d_kernel.astype(kernel.dtype)
+
+    return run
+
+
 def _backward(residuals: tuple[Inputs, jax.Array], dy: jax.Array) -> tuple[Inputs, jax.Array]:
     inputs, kernel = residuals
-    channels = tuple(x.shape[-1] for x in inputs)
-    size = kernel.shape[0]
-    cpu = _cpu_form(kernel.dtype)
-
-    def by_inputs(form: Form) -> Callable[[jax.Array, jax.Array], Inputs]:
-        return lambda dy, kernel: form.input_gradient(dy, kernel, channels)
-
-    def by_kernel(form: Form) -> Callable[[Inputs, jax.Array], jax.Array]:
-        return lambda inputs, dy: form.kernel_gradient(inputs, dy, size)
-
-    d_inputs = lax.platform_dependent(dy, kernel, cpu=by_inputs(cpu), default=by_inputs(PLAIN))
-    dkernel = lax.platform_dependent(inputs, dy, cpu=by_kernel(cpu), default=by_kernel(PLAIN))
-    return d_inputs, dkernel.astype(kernel.dtype)
+    cpu = native_form.gradients if _is_native(kernel.dtype) else _gradients(BLOCKED)
+    return lax.platform_dependent(inputs, kernel, dy, cpu=cpu, default=_gradients(PLAIN))
 
 
 _convolve.defvjp(_forward, _backward)

@@ -1,31 +1,48 @@
-"""The native form for CPUs. It computes in float32; other dtypes are converted and back."""
+"""The native form for CPUs. Kernels and biases are converted to float32 and back."""
 
 import jax
 import jax.numpy as jnp
 
 from msseg_jax.network import native
-from msseg_jax.network.convolution.form import Form, Inputs, input_gradient_of
+from msseg_jax.network.convolution.form import Inputs
+from msseg_jax.network.convolution.upsampling import full_sides, is_half, upsampled
+from msseg_jax.network.native import Output
 
 
 def forward(inputs: Inputs, kernel: jax.Array) -> jax.Array:
-    """Convolve (B, D, H, W, C_i) to (B, D, H, W, Cout)."""
+    """Convolve (B, D, H, W, C_i) to (B, D, H, W, Cout). Inputs may have half as many voxels."""
     return forward_bias(inputs, kernel, jnp.zeros(kernel.shape[-1], kernel.dtype), relu=False)
 
 
 def forward_bias(inputs: Inputs, kernel: jax.Array, bias: jax.Array, *, relu: bool) -> jax.Array:
     """Convolve, add the bias (Cout,), and apply a ReLU if `relu`, in one pass."""
-    inputs, wide_kernel, bias = jax.tree.map(_wide, (inputs, kernel, bias))
-    return native.convolve(inputs, wide_kernel, bias, relu=relu).astype(kernel.dtype)
+    if kernel.shape[0] == 1:  # these kernels read inputs of one size
+        inputs = upsampled(inputs)
+    return native.convolve(inputs, _wide(kernel), _wide(bias), relu=relu)[0]
 
 
-def kernel_gradient(inputs: Inputs, dy: jax.Array, kernel_size: int) -> jax.Array:
-    """Return the gradient with respect to the kernel, (K, K, K, Cin, Cout)."""
-    inputs, wide_dy = jax.tree.map(_wide, (inputs, dy))
-    return native.kernel_gradient(inputs, wide_dy, kernel_size=kernel_size).astype(dy.dtype)
+def gradients(inputs: Inputs, kernel: jax.Array, dy: jax.Array) -> tuple[Inputs, jax.Array]:
+    """Return the gradients with respect to the inputs and the kernel."""
+    if kernel.shape[0] == 1:
+        full, to_inputs = jax.vjp(lambda *inputs: upsampled(inputs), *inputs)
+        d_full, d_kernel = _gradients(full, kernel, dy)
+        return to_inputs(d_full), d_kernel
+    return _gradients(inputs, kernel, dy)
+
+
+def _gradients(inputs: Inputs, kernel: jax.Array, dy: jax.Array) -> tuple[Inputs, jax.Array]:
+    full = full_sides(inputs)
+    outputs = [Output(x.shape[-1], is_half(x, full)) for x in inputs]
+    # The gradient with respect to the inputs is a 'same' convolution, too. Its kernel is the
+    # mirrored kernel, with input and output channels swapped. That of an upsampled voxel is the sum
+    # over its block.
+    mirrored = _wide(jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4))
+    d_inputs = native.convolve(
+        (dy,), mirrored, jnp.zeros(mirrored.shape[-1], mirrored.dtype), outputs=outputs
+    )
+    d_kernel = native.kernel_gradient(inputs, dy, kernel_size=kernel.shape[0])
+    return d_inputs, d_kernel.astype(kernel.dtype)
 
 
 def _wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32)
-
-
-NATIVE = Form("native", forward, input_gradient_of(forward), kernel_gradient)

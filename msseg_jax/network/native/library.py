@@ -1,12 +1,9 @@
-"""The native convolution for CPUs: compiles `convolution.cc` and calls it through XLA.
+"""Compile the native convolution on first use, keep it in a cache, and load it.
 
-The file is compiled on first use with the system's C++ compiler. The library is kept in the user's
-cache folder, $XDG_CACHE_HOME/msseg_jax or ~/.cache/msseg_jax. If there is no compiler, or if
-anything fails, a slower convolution in plain JAX is used, and a warning gives the reason. The
-environment variable MSSEG_JAX_NATIVE=0 turns the native convolution off.
-
-For JAX, arrays have the shape (B, D, H, W, C). XLA is asked to store them with the channels before
-the voxels.
+The kernels are compiled with the system's C++ compiler. The library is kept in the user's cache
+folder, $XDG_CACHE_HOME/msseg_jax or ~/.cache/msseg_jax. If there is no compiler, or if anything
+fails, a slower convolution in plain JAX is used, and a warning gives the reason. The environment
+variable MSSEG_JAX_NATIVE=0 turns the native convolution off.
 """
 
 import ctypes
@@ -18,20 +15,17 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
-SOURCE = Path(__file__).with_name("convolution.cc")
+SOURCE = Path(__file__).parent / "kernels" / "library.cc"  # includes the other files of its folder
 SWITCH = "MSSEG_JAX_NATIVE"
 COMPILERS = ("c++", "g++", "clang++")  # tried in this order, after $CXX
 FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w")
 MACHINE_FLAGS = ("-march=native", "-mcpu=native", "")  # the first accepted one is used
 TIMEOUT_S = 300
-PLANAR = (0, 4, 1, 2, 3)  # axes of (B, D, H, W, C) from slowest to fastest: (B, C, D, H, W)
 SYMBOLS = ("msseg_convolve", "msseg_kernel_gradient", "msseg_channel_sums")
 
 logger = logging.getLogger(__name__)
@@ -55,7 +49,7 @@ def state() -> tuple[bool, str]:
             "the native convolution is not available, so a slower convolution is used: %s", error
         )
         return False, str(error)
-    return True, f"compiled from {SOURCE.name} for this CPU"
+    return True, "compiled for this CPU"
 
 
 def available() -> bool:
@@ -76,59 +70,6 @@ def find_compiler() -> str | None:
     return found
 
 
-def convolve(
-    inputs: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array, *, relu: bool
-) -> jax.Array:
-    """Return the 'same' convolution of the concatenated inputs, plus a bias, then a ReLU if `relu`.
-
-    Args:
-      inputs: (B, D, H, W, C_i) float32 each; the C_i add up to Cin.
-      kernel: (K, K, K, Cin, Cout) float32, K = 1 or 3.
-      bias: (Cout,) float32.
-
-    Returns:
-      (B, D, H, W, Cout) float32.
-    """
-    shape = jax.ShapeDtypeStruct((*inputs[0].shape[:4], kernel.shape[-1]), jnp.float32)
-    call = jax.ffi.ffi_call(
-        "msseg_convolve", shape, vmap_method="sequential",
-        input_layouts=[None, None, *[PLANAR] * len(inputs)], output_layouts=PLANAR,
-    )  # fmt: skip
-    return call(kernel, bias, *inputs, relu=relu)
-
-
-def kernel_gradient(inputs: Sequence[jax.Array], dy: jax.Array, kernel_size: int) -> jax.Array:
-    """Return the gradient with respect to the kernel, (K, K, K, Cin, Cout) float32.
-
-    Args:
-      inputs: as in `convolve`.
-      dy: (B, D, H, W, Cout) float32, the gradient with respect to the output.
-    """
-    channels = sum(x.shape[-1] for x in inputs)
-    shape = jax.ShapeDtypeStruct((kernel_size,) * 3 + (channels, dy.shape[-1]), jnp.float32)
-    call = jax.ffi.ffi_call(
-        "msseg_kernel_gradient", shape, vmap_method="sequential",
-        input_layouts=[PLANAR] * (1 + len(inputs)),
-    )  # fmt: skip
-    return call(dy, *inputs)
-
-
-def channel_sums(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return the sums of x and of x * y in each channel, (2, C).
-
-    Args:
-      x, y: (B, D, H, W, C) float32.
-    """
-    shape = jax.ShapeDtypeStruct((2, x.shape[-1]), jnp.float32)
-    call = jax.ffi.ffi_call(
-        "msseg_channel_sums", shape, vmap_method="sequential", input_layouts=[PLANAR, PLANAR]
-    )
-    return call(x, y)
-
-
-# ---------------------------------------------------------------------------- build
-
-
 class _Unavailable(Exception):
     """The library is not available. The message gives the reason and says what to do."""
 
@@ -145,8 +86,9 @@ def _library() -> ctypes.CDLL:
         raise _Unavailable(
             "there is no C++ compiler. Install one (Debian and Ubuntu: apt install g++)."
         )
+    sources = sorted(SOURCE.parent.glob("*.*"))
     for part in (
-        SOURCE.read_text(encoding="utf-8"),
+        *(source.read_text(encoding="utf-8") for source in sources),
         repr(FLAGS),
         _cpu(),
         version("jaxlib"),
