@@ -146,4 +146,4 @@ def test_a_pair_that_contradicts_itself_is_reported_also_if_it_was_prepared_befo
     said = capsys.readouterr().out
     assert "done before" in said  # the voxels are the same
     assert "warning: Both visits have the same date, 2019-03-04" in said
-    assert "contradict each other about the patient: PatientSex differ" in said
+    assert "contradict each other about the patient: PatientSex differs." in said
