@@ -78,8 +78,8 @@ def main():
             f"{time.perf_counter() - start:>9.1f}  {result}", flush=True,
         )  # fmt: skip
     print(
-        f"{count_of(flags.count, 'case')}; misaligned by more than {MISALIGNED_MM:g} mm: "
-        f"{misaligned}, not detected: {undetected}; refused in total: {refused}"
+        f"{count_of(flags.count, 'case')}: {misaligned} misaligned by more than "
+        f"{MISALIGNED_MM:g} mm, of these {undetected} not detected; {refused} refused in total"
     )
 
 
