@@ -153,18 +153,38 @@ def test_default_folders_are_named_after_the_working_folder(
     assert (tmp_path / "here_on_middle_space" / "anna.nii.gz").is_file()
 
 
+OUTSIDE = "57 ml of the brain lie outside one visit's field of view."
+
+
+def test_warnings_of_the_preparation_name_the_patient_of_a_data_set(
+    run, root, prepared, tmp_path, capsys
+):
+    pairs = tmp_path / "pairs"
+    for name in ("anna", "berta"):
+        shutil.copytree(prepared, pairs / name)
+    copy_scans(root / "anna", root / "berta")
+    file = pairs / "berta" / "prepare.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"warnings": [OUTSIDE]}))
+    flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}"]
+    assert predict([*flags, f"--prepare={pairs}"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if "57 ml" in line] == [f"WARNING: berta: {OUTSIDE}"]
+
+
 def test_warnings_of_the_preparation_are_printed_and_reported_once(
     run, scans, prepared, tmp_path, capsys
 ):
     folder, page = tmp_path / "anna", tmp_path / "page.html"
     shutil.copytree(prepared, folder)
     record = json.loads((folder / "prepare.json").read_text())
-    record["warnings"] = ["57 ml of the brain lie outside one visit's field of view."]
+    record["warnings"] = [OUTSIDE]
     record["registration"]["correlation"] = 0.8768
     (folder / "prepare.json").write_text(json.dumps(record))
     flags = [f"--model={run}", *heads.flags_of(scans), f"--output={tmp_path / 'new.nii.gz'}"]
     assert predict([*flags, f"--prepare={folder}", f"--report={page}"]) == 0
-    assert capsys.readouterr().out.count("57 ml of the brain lie outside") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("57 ml of the brain lie outside") == 1
+    assert "WARNING: anna: 57 ml of the brain lie outside" in printed
     html = page.read_text()
     assert html.count("57 ml of the brain lie outside") == 1
     assert f"{scans / 'time01.nii.gz'} and {scans / 'time02.nii.gz'}" in html
