@@ -253,7 +253,7 @@ def test_the_report_describes_the_mask_on_the_grid_of_the_scan(
 
 
 def test_lesions_are_drawn_in_the_middle_space_at_their_listed_positions(scans, prepared):
-    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
+    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz")
     pair = nib.load(prepared / layout.BRAIN_MASK)
     middle = np.array(pair.shape) // 2
     blob, speck = middle + np.array([(10, -8, 6), (-12, -9, -7)])
@@ -295,7 +295,7 @@ def test_the_distance_between_the_visits_is_reported_once(prepared, apart_mm, wa
 
 def test_a_scanner_grid_holds_no_voxels_of_the_scan(scans, prepared):
     scan = nib.load(scans / "time02.nii.gz")
-    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
+    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz")
     assert grid.like.array.shape == scan.shape
     assert grid.like.array.strides == (0, 0, 0)  # a single number, broadcast
     np.testing.assert_array_equal(grid.like.affine, scan.affine)
@@ -312,7 +312,7 @@ def test_an_identity_transform_returns_a_map_of_a_dicom_series_unchanged(tmp_pat
     (tmp_path / "transforms").mkdir()
     still = sitk.Euler3DTransform()
     sitk.WriteTransform(still, str(tmp_path / "transforms" / "middle_to_time02.txt"))
-    grid = ScannerGrid.of(tmp_path, series, None)
+    grid = ScannerGrid.of(tmp_path, series)
     np.testing.assert_allclose(grid.like.affine, affine_of(image), atol=1e-4)
     there = grid.bring(array_of(image), affine_of(image))
     np.testing.assert_allclose(there[:-1, :-1, :-1], array_of(image)[:-1, :-1, :-1], atol=0.01)
