@@ -34,6 +34,7 @@ from msseg_jax.prepare.registration import (
 from msseg_jax.prepare.scan import Scan, read_scan
 from msseg_jax.prepare.visits import register_visits
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.words import count_of
 
 MOST_DEGREES, MOST_SHIFT_MM = 30.0, 40.0
 SLICE_MM, PIXEL_MM = 4.0, 0.9
@@ -77,8 +78,8 @@ def main():
             f"{time.perf_counter() - start:>9.1f}  {result}", flush=True,
         )  # fmt: skip
     print(
-        f"{flags.count} cases: {misaligned} misaligned by more than {MISALIGNED_MM:g} mm, and "
-        f"{undetected} of these were not detected; {refused} cases were refused in total"
+        f"{count_of(flags.count, 'case')}: {misaligned} misaligned by more than "
+        f"{MISALIGNED_MM:g} mm, of these {undetected} not detected; {refused} refused in total"
     )
 
 

@@ -99,13 +99,14 @@ def prepare_scans(
       time01: the first visit as the scanner wrote it, a NIfTI file or a folder of DICOM files.
       time02: the second visit, in the same way.
       folder: folder to make for the pair. If it holds this pair already, nothing is done.
-      series: the DICOM series to use, if a folder holds several: one for both visits, or a pair.
+      series: the DICOM series to use, if a folder holds several: one for both visits, or a pair. A
+        place such as '#2' for both is ignored for a visit with only one series.
       brain_masks: brain masks of both visits, in the scanner coordinates of their scans. One of
         them may be None.
       brain_mask_command: a program that makes a brain mask, such as
         "mri_synthstrip -i {input} -m {output}".
       acquisition: the stack of slices to use, if a DICOM series holds several: one for both visits,
-        or a pair.
+        which is ignored for a visit with only one stack, or a pair.
       allow_reversed: accept DICOM scans whose dates say that the first visit is the later one.
       overwrite: prepare again, even if `folder` holds a pair.
       progress: called with the name of each step.

@@ -16,6 +16,7 @@ from msseg_jax.system.interruption import sigterm_as_ctrl_c
 from msseg_jax.system.paths import check_outside
 from msseg_jax.system.progress import steps
 from msseg_jax.system.text_table import text_table
+from msseg_jax.system.words import warning_line
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -66,7 +67,7 @@ def table(names: list[str], prepared: dict[str, Prepared]) -> str:
     for name in names:
         if name in prepared:
             rows.append(_row(name, prepared[name]))
-            warnings += [f"{name}: warning: {w}" for w in prepared[name].record.warnings]
+            warnings += [warning_line(name, one) for one in prepared[name].record.warnings]
         else:
             rows.append((name, *("-",) * 6, "failed"))
     return "\n".join([text_table(rows, "<>>>>>><"), *warnings])

@@ -12,7 +12,7 @@ from msseg_jax.system.paths import check_outside
 from msseg_jax.training.cross_validation import cross_validate
 from msseg_jax.training.experiment import run_experiment
 from msseg_jax.training.joining import join_processes
-from msseg_jax.training.processes import agree_on, leave
+from msseg_jax.training.processes import agree_on, is_main, leave
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -41,9 +41,22 @@ def _train(flags: argparse.Namespace, config: Configuration, workdir: Path) -> N
     try:
         join_processes(flags.coordinator, flags.process_id, flags.num_processes)
         agree_on(f"{flags.mode} {workdir} {what_must_agree(config)}")
+        if is_main():
+            _say_if_not_used(flags)
         work(config, workdir)
     except Stopped:
         raise
     except BaseException as error:
         leave(error)
         raise
+
+
+def _say_if_not_used(flags: argparse.Namespace) -> None:
+    """Say that the folder of patients in a flag is not used, because phantoms are."""
+    data = flags.configuration.data
+    given = {override.partition("=")[0].lstrip("-") for override in flags.overrides}
+    if data.phantom_patients and "config.data.root" in given:
+        print(
+            f"config.data.root={data.root} is not used, because config.data.phantom_patients is "
+            f"{data.phantom_patients}. Set the latter to 0 to train on your own data."
+        )

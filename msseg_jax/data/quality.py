@@ -31,7 +31,7 @@ LEAST_CORRELATION = 0.7  # these pairs have 0.95 to 0.99; shifted by 8 mm, they 
 ONE_PATIENT_CORRELATION = 0.85
 BRAIN_ML = (800.0, 2000.0)  # of adults, including cerebellum, brain stem and ventricles
 SWAPPED_ML, SWAPPED_RATIO = 0.5, 3.0  # of these pairs, exchanged, one has 1.4 ml, the others 0
-LEAST_SURFACE = 0.985  # FLAIRs reach 1.02 and more: `python -m benchmarks.contrast`
+LEAST_SURFACE = 0.985  # FLAIRs reach 1.00 and more, a T1 0.95: `python -m benchmarks.contrast`
 MOST_DEVIATION = 1.5  # times the largest deviation among the training visits
 
 # The deviation of a visit's histogram from the landmarks, and the largest one in training.

@@ -4,7 +4,7 @@ from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
 from msseg_jax.inference.record import forget_record
 from msseg_jax.inference.report import write_report
-from msseg_jax.system.words import closing_line, count_of, duration
+from msseg_jax.system.words import closing_line, count_of, duration, warning_line
 from msseg_jax.volumes.nifti import write_volume
 
 
@@ -39,7 +39,7 @@ def describe_pair(prediction: Prediction, outputs: Outputs, seconds: float) -> s
     delivered, logged = prediction.delivered, prediction.segmentation.quality.warnings()
     line = what_to_open(outputs, delivered.count, delivered.volume_mm3, duration(seconds))
     more = [warning for warning in prediction.warnings if warning not in logged]
-    return "\n".join([*(f"warning: {warning}" for warning in more), line])
+    return "\n".join([*(warning_line(prediction.patient.name, one) for one in more), line])
 
 
 def what_to_open(outputs: Outputs, lesions: int, volume_mm3: float, ending: str) -> str:

@@ -64,7 +64,7 @@ def predict_scan_pair(
     """Find the new lesions of a prepared pair, and bring them to the grid of the second scan."""
     # Read the grid before the prediction. The files may be damaged, and the prediction takes long.
     request = scans.request
-    grid = ScannerGrid.of(scans.folder, request.time02, request.series[1], request.acquisitions[1])
+    grid = ScannerGrid.of(scans.folder, request.time02, request.choice(1))
     prediction = predict(ensemble, patient_in(scans.folder), options, progress)
     return bring_to_scanner(prediction, scans, grid)
 

@@ -140,9 +140,9 @@ def _read_scans(request: Request) -> tuple[Scan, Scan]:
     scans: list[Scan] = []
     problems: dict[str, None] = {}  # as a set that keeps its order
     paths = (request.time01, request.time02)
-    for path, series, acquisition in zip(paths, request.series, request.acquisitions, strict=True):
+    for visit, path in enumerate(paths):
         try:
-            scans.append(read_scan(path, series, acquisition))
+            scans.append(read_scan(path, request.choice(visit)))
         except InputError as error:
             problems[str(error)] = None
     if problems:

@@ -14,6 +14,20 @@ PREFIXES = ("", "flair_")  # allowed before the name of a visit in a patient's f
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which images of a DICOM folder to read, if there are several."""
+
+    series: str | None = None  # number, UID, part of the description, or place such as '#2'
+    acquisition: str | None = None  # the stack of slices, if the series holds several
+    # Whether the choice is that of both visits. One of them may then have nothing to choose.
+    series_for_both: bool = False
+    acquisition_for_both: bool = False
+
+
+THE_ONLY = Choice()  # there must be only one series with one stack
+
+
+@dataclass(frozen=True)
 class Request:
     """One pair of scans, and the options for its preparation."""
 
@@ -24,6 +38,13 @@ class Request:
     brain_mask_command: str | None = None
     acquisitions: tuple[str | None, str | None] = (None, None)  # for series with several stacks
     allow_reversed: bool = False  # accept a first visit that is later than the second
+
+    def choice(self, visit: int) -> Choice:
+        """Return which images of a visit (0 or 1) to read."""
+        return Choice(
+            self.series[visit], self.acquisitions[visit],
+            len(set(self.series)) == 1, len(set(self.acquisitions)) == 1,
+        )  # fmt: skip
 
 
 def find_scans(

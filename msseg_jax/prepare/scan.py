@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from msseg_jax.prepare.dicom.reading import read_series
 from msseg_jax.prepare.images import image_of
+from msseg_jax.prepare.request import THE_ONLY, Choice
 from msseg_jax.prepare.visit_facts import NO_FACTS, VisitFacts
 from msseg_jax.prepare.zero_level import with_natural_zero
 from msseg_jax.system.errors import InputError
@@ -40,12 +41,11 @@ class Scan:
     facts: VisitFacts = NO_FACTS  # from the headers of a DICOM series; empty for NIfTI
 
 
-def read_scan(path: Path, series: str | None = None, acquisition: str | None = None) -> Scan:
+def read_scan(path: Path, choice: Choice = THE_ONLY) -> Scan:
     """Read a NIfTI file, or a series from a folder of DICOM files.
 
     Args:
-      series: number, UID or part of the description. It is needed if the folder has several series.
-      acquisition: which stack of slices. It is needed if the series contains several.
+      choice: is needed if the folder has several series, or the series several stacks of slices.
 
     Raises:
       InputError: The file does not exist or cannot be read. It contains NaN, its grid is sheared,
@@ -57,7 +57,11 @@ def read_scan(path: Path, series: str | None = None, acquisition: str | None = N
     other_affine: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
     if path.is_dir():
-        found = read_series(path, series, acquisition)
+        found = read_series(
+            path, choice.series, choice.acquisition,
+            series_for_both=choice.series_for_both,
+            acquisition_for_both=choice.acquisition_for_both,
+        )  # fmt: skip
         image, said, facts = found.image, found.said, found.facts
     elif path.is_file() and _is_dicom(path):
         raise InputError(

@@ -10,6 +10,7 @@ from nibabel.affines import apply_affine
 
 from msseg_jax.prepare.folder import TRANSFORMS
 from msseg_jax.prepare.images import RAS_TO_LPS, affine_of, array_of, image_of
+from msseg_jax.prepare.request import THE_ONLY, Choice
 from msseg_jax.prepare.scan import read_scan
 from msseg_jax.volumes.nifti import read_volume
 from msseg_jax.volumes.volume import Volume
@@ -23,18 +24,16 @@ class ScannerGrid:
     _to_scan: sitk.Transform  # from points of the middle space to points of the scan
 
     @staticmethod
-    def of(
-        folder: Path, time02: Path, series: str | None, acquisition: str | None = None
-    ) -> "ScannerGrid":
+    def of(folder: Path, time02: Path, choice: Choice = THE_ONLY) -> "ScannerGrid":
         """Return the grid of the second visit of a prepared pair.
 
         Args:
           folder: the folder that `prepare_patient` wrote.
-          time02, series, acquisition: the scan from which the pair was prepared.
+          time02, choice: the scan from which the pair was prepared.
         """
         to_scan = sitk.ReadTransform(str(folder / TRANSFORMS / "middle_to_time02.txt"))
         is_dicom = time02.is_dir()
-        like = _read_dicom_volume(time02, series, acquisition) if is_dicom else read_volume(time02)
+        like = _read_dicom_volume(time02, choice) if is_dicom else read_volume(time02)
         # The scan's voxels are not needed. A single 0 is broadcast to all of them.
         empty = np.broadcast_to(np.float32(0), like.array.shape)
         return ScannerGrid(replace(like, array=empty), to_scan)
@@ -87,8 +86,8 @@ class ScannerGrid:
         return drawn
 
 
-def _read_dicom_volume(path: Path, series: str | None, acquisition: str | None) -> Volume:
-    image = read_scan(path, series, acquisition).image
+def _read_dicom_volume(path: Path, choice: Choice) -> Volume:
+    image = read_scan(path, choice).image
     affine = affine_of(image)
     header = nib.Nifti1Image(np.zeros(image.GetSize(), np.uint8), affine).header
     header.set_xyzt_units("mm")

@@ -80,9 +80,10 @@ def _compare_patients(visits: tuple[VisitFacts, VisitFacts]) -> list[str]:
         if first.get(name) and second.get(name) and first[name] != second[name]
     ]
     if set(differ) & set(PERSON):
+        verb = "differs" if len(differ) == 1 else "differ"
         return [
             f"The DICOM headers contradict each other about the patient: {' and '.join(differ)} "
-            "differ. These are probably scans of two persons. Do not use the result before you "
+            f"{verb}. These are probably scans of two persons. Do not use the result before you "
             "have checked this."
         ]
     if differ:

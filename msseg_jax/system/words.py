@@ -1,4 +1,4 @@
-"""Write counts and durations in words."""
+"""Write counts, durations and lines of the output in words."""
 
 from pathlib import Path
 
@@ -16,6 +16,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def warning_line(name: str, warning: str) -> str:
+    """Return a warning about a patient in the form of those that are logged."""
+    return f"WARNING: {name}: {warning}"
 
 
 def closing_line(kind: str, path: Path, content: str, ending: str) -> str:

@@ -9,7 +9,7 @@ from msseg_jax.system.atomic import whole_folder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.system.words import count_of
-from msseg_jax.training.processes import is_main, main_first
+from msseg_jax.training.processes import main_first
 
 RECORD = "phantoms.json"  # marks a folder as made by a run, and lists its settings
 
@@ -25,12 +25,6 @@ def use_phantoms(config: Configuration, workdir: Path) -> Configuration:
     if not config.data.phantom_patients:
         return config
     root = workdir / "phantoms"
-    if config.data.root and is_main():
-        print(
-            f"config.data.root={config.data.root} is not used, because "
-            f"config.data.phantom_patients is {config.data.phantom_patients}. Set the latter to 0 "
-            "to train on your own data."
-        )
     main_first("phantoms", lambda: _make_phantoms(config, root))
     return config.with_data(root=str(root))
 

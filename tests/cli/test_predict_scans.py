@@ -153,18 +153,38 @@ def test_default_folders_are_named_after_the_working_folder(
     assert (tmp_path / "here_on_middle_space" / "anna.nii.gz").is_file()
 
 
+OUTSIDE = "57 ml of the brain lie outside one visit's field of view."
+
+
+def test_warnings_of_the_preparation_name_the_patient_of_a_data_set(
+    run, root, prepared, tmp_path, capsys
+):
+    pairs = tmp_path / "pairs"
+    for name in ("anna", "berta"):
+        shutil.copytree(prepared, pairs / name)
+    copy_scans(root / "anna", root / "berta")
+    file = pairs / "berta" / "prepare.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"warnings": [OUTSIDE]}))
+    flags = [f"--model={run}", f"--dataset={root}", f"--output={tmp_path / 'out'}"]
+    assert predict([*flags, f"--prepare={pairs}"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if "57 ml" in line] == [f"WARNING: berta: {OUTSIDE}"]
+
+
 def test_warnings_of_the_preparation_are_printed_and_reported_once(
     run, scans, prepared, tmp_path, capsys
 ):
     folder, page = tmp_path / "anna", tmp_path / "page.html"
     shutil.copytree(prepared, folder)
     record = json.loads((folder / "prepare.json").read_text())
-    record["warnings"] = ["57 ml of the brain lie outside one visit's field of view."]
+    record["warnings"] = [OUTSIDE]
     record["registration"]["correlation"] = 0.8768
     (folder / "prepare.json").write_text(json.dumps(record))
     flags = [f"--model={run}", *heads.flags_of(scans), f"--output={tmp_path / 'new.nii.gz'}"]
     assert predict([*flags, f"--prepare={folder}", f"--report={page}"]) == 0
-    assert capsys.readouterr().out.count("57 ml of the brain lie outside") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("57 ml of the brain lie outside") == 1
+    assert "WARNING: anna: 57 ml of the brain lie outside" in printed
     html = page.read_text()
     assert html.count("57 ml of the brain lie outside") == 1
     assert f"{scans / 'time01.nii.gz'} and {scans / 'time02.nii.gz'}" in html
@@ -233,7 +253,7 @@ def test_the_report_describes_the_mask_on_the_grid_of_the_scan(
 
 
 def test_lesions_are_drawn_in_the_middle_space_at_their_listed_positions(scans, prepared):
-    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
+    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz")
     pair = nib.load(prepared / layout.BRAIN_MASK)
     middle = np.array(pair.shape) // 2
     blob, speck = middle + np.array([(10, -8, 6), (-12, -9, -7)])
@@ -275,7 +295,7 @@ def test_the_distance_between_the_visits_is_reported_once(prepared, apart_mm, wa
 
 def test_a_scanner_grid_holds_no_voxels_of_the_scan(scans, prepared):
     scan = nib.load(scans / "time02.nii.gz")
-    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz", None)
+    grid = ScannerGrid.of(prepared, scans / "time02.nii.gz")
     assert grid.like.array.shape == scan.shape
     assert grid.like.array.strides == (0, 0, 0)  # a single number, broadcast
     np.testing.assert_array_equal(grid.like.affine, scan.affine)
@@ -292,7 +312,7 @@ def test_an_identity_transform_returns_a_map_of_a_dicom_series_unchanged(tmp_pat
     (tmp_path / "transforms").mkdir()
     still = sitk.Euler3DTransform()
     sitk.WriteTransform(still, str(tmp_path / "transforms" / "middle_to_time02.txt"))
-    grid = ScannerGrid.of(tmp_path, series, None)
+    grid = ScannerGrid.of(tmp_path, series)
     np.testing.assert_allclose(grid.like.affine, affine_of(image), atol=1e-4)
     there = grid.bring(array_of(image), affine_of(image))
     np.testing.assert_allclose(there[:-1, :-1, :-1], array_of(image)[:-1, :-1, :-1], atol=0.01)

@@ -104,6 +104,18 @@ def test_a_choice_that_fits_no_or_all_series_lists_them(unnumbered, pick):
     assert said.count("series without a number") == 3
 
 
+def test_a_place_for_both_visits_is_ignored_if_only_one_series_has_enough_slices(tmp_path):
+    write_series(tmp_path / "flair", make_image(), "1.2.3", number="5")
+    assert factor_of(read_series(tmp_path, "#3", series_for_both=True)) == 1
+    assert "--series=#3 matches 0 of the series" in message(tmp_path, "#3")
+    write_series(tmp_path / "scout", make_image(3) * 2, "1.2.4", number="1")
+    assert factor_of(read_series(tmp_path, "#3", series_for_both=True)) == 1
+    write_series(tmp_path / "t1", make_image() * 4, "1.2.5", number="6")
+    assert factor_of(read_series(tmp_path, "#3", series_for_both=True)) == 4
+    with pytest.raises(InputError, match="--series=#4 matches 0 of the series"):
+        read_series(tmp_path, "#4", series_for_both=True)
+
+
 # ------------------------------------------------------------------------- several stacks
 
 
@@ -211,6 +223,11 @@ def test_the_only_stack_can_be_chosen_so_that_one_flag_serves_two_visits(tmp_pat
     check_same(read_series(tmp_path, None, "1").image, make_image())
     check_same(read_series(tmp_path, None, "#1").image, make_image())
     assert "--acquisition=2 matches 0 of its stacks" in message(tmp_path, None, "2")
+
+
+def test_an_acquisition_for_both_visits_must_exist_if_there_are_several(twice):
+    with pytest.raises(InputError, match="--acquisition=3 matches 0 of its stacks"):
+        read_series(twice, None, "3", acquisition_for_both=True)
 
 
 def test_files_that_were_copied_twice_are_not_two_stacks(tmp_path):

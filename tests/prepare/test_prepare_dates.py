@@ -87,7 +87,7 @@ def test_reversed_visits_are_prepared_with_a_warning_if_they_are_allowed(scans, 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(patient_module, "register_visits", reversed_registration(scans))
         assert main(["prepare", *reverse, *monkey, "-o", str(folder), "--allow_reversed"]) == 0
-    assert "anna: warning: The visits are in reverse order" in capsys.readouterr().out
+    assert "WARNING: anna: The visits are in reverse order" in capsys.readouterr().out
     (warning,) = read_record(folder / "prepare.json").warnings
     assert "2020-01-02, after the second, of 2019-03-04" in warning
 
@@ -145,5 +145,5 @@ def test_a_pair_that_contradicts_itself_is_reported_also_if_it_was_prepared_befo
     assert main(["prepare", *flags]) == 0
     said = capsys.readouterr().out
     assert "done before" in said  # the voxels are the same
-    assert "warning: Both visits have the same date, 2019-03-04" in said
-    assert "contradict each other about the patient: PatientSex differ" in said
+    assert f"WARNING: {prepared.name}: Both visits have the same date, 2019-03-04" in said
+    assert "contradict each other about the patient: PatientSex differs." in said

@@ -1,5 +1,6 @@
 import gzip
 import re
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -16,9 +17,11 @@ from msseg_jax.prepare.images import (
     without_peaks,
     write_image,
 )
+from msseg_jax.prepare.patient import _read_scans
+from msseg_jax.prepare.request import Choice, Request
 from msseg_jax.prepare.scan import _sum_of_bits, check_two_visits, read_scan
 from msseg_jax.system.errors import InputError
-from tests.support.dicom import TURNED, check_same, make_image, write_series
+from tests.support.dicom import TURNED, check_same, make_image, set_raw, write_series
 
 SHAPE = (10, 12, 14)
 SPACING_MM = (7.0, 6.0, 5.0)  # coarse, so that few voxels cover the field of view of a head
@@ -195,9 +198,33 @@ def test_a_folder_of_dicom_files_is_read_with_the_description_of_the_series(tmp_
 def test_one_of_several_series_in_a_folder_is_chosen(tmp_path):
     write_series(tmp_path, head_sized(), "1.2.3", "3", "t1", "a{}")
     write_series(tmp_path, head_sized() + 1, "1.2.4", "4", "flair", "b{}")
-    scan = read_scan(tmp_path, "flair")
+    scan = read_scan(tmp_path, Choice("flair"))
     assert "UID 1.2.4" in scan.series
     check_same(scan.image, head_sized() + 1)
+
+
+def test_a_choice_for_both_visits_is_used_only_where_there_is_one(tmp_path):
+    """Let the first visit have two series, of which the second has two acquisitions."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_series(first / "a", head_sized(), "1.2.3", "3", "t1")
+    for number in (1, 2):
+        stack = write_series(
+            first / str(number), head_sized() + number, "1.2.4", "4", "flair", first=100 * number
+        )
+        set_raw(stack, AcquisitionNumber=b"%d" % number)
+    set_raw(write_series(second, head_sized() + 3, number="7"), AcquisitionNumber=b"1")
+    request = Request(first, second, series=("#2", "#2"), acquisitions=("2", "2"))
+    scans = _read_scans(request)
+    for scan, image in zip(scans, (head_sized() + 2, head_sized() + 3), strict=True):
+        check_same(scan.image, image)
+    assert scans[0].series.endswith("acquisition number 2")
+    with pytest.raises(InputError, match=r"second: --series=#3 matches 0 of the series"):
+        _read_scans(replace(request, series=("#2", "#3")))
+    with pytest.raises(InputError, match=r"second.*--acquisition=3 matches 0 of its stacks"):
+        _read_scans(replace(request, acquisitions=("2", "3")))
+    # The number of the series may tell that the second scan is the wrong one.
+    with pytest.raises(InputError, match=r"second: --series=4 matches 0 of the series"):
+        _read_scans(replace(request, series=("4", "4")))
     with pytest.raises(InputError, match="contains 2 series"):
         read_scan(tmp_path)
 

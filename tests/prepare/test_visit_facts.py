@@ -54,8 +54,8 @@ def test_one_date_for_both_visits_gets_a_warning_with_the_times_if_they_are_reve
 @pytest.mark.parametrize(
     ("first", "second", "said"),
     [
-        ({"PatientBirthDate": "19800101"}, {"PatientBirthDate": "19800102"}, "BirthDate differ."),
-        ({"PatientSex": "F"}, {"PatientSex": "M"}, "patient: PatientSex differ."),
+        ({"PatientBirthDate": "19800101"}, {"PatientBirthDate": "19800102"}, "BirthDate differs."),
+        ({"PatientSex": "F"}, {"PatientSex": "M"}, "patient: PatientSex differs."),
         (
             {"PatientSex": "F", "PatientBirthDate": "1", "PatientID": "x"},
             {"PatientSex": "M", "PatientBirthDate": "2", "PatientID": "y"},

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from msseg_jax.data.quality import LEAST_SURFACE
 from msseg_jax.simulate.phantom import consensus, plan_patient, render_patient
 from msseg_jax.simulate.phantom.acquisition import image_grid, work_grid
 from msseg_jax.simulate.phantom.experts import count_components
 from msseg_jax.simulate.phantom.head import build_head
+from msseg_jax.volumes.contrast import surface_to_depth
 from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, EXPERT, TIME01, TIME02
 from tests.support.patients import PATIENT_FILES
 
@@ -153,3 +155,11 @@ def test_fluid_is_dark_and_grey_matter_is_brighter_than_white_matter():
     # The tissue shares of each voxel add up to 1.
     total = brain.white + brain.cortex + brain.fluid + sum(brain.nuclei.values())
     np.testing.assert_allclose(total, 1, atol=1e-4)
+
+
+def test_both_visits_look_like_flairs_to_the_check_of_predict(many):
+    _, patient = many
+    brain = patient.volumes[BRAIN_MASK] > 0
+    for name in (TIME01, TIME02):
+        image = patient.volumes[name].astype(np.float32)
+        assert surface_to_depth(image, brain, SPACING_MM) >= LEAST_SURFACE

@@ -59,7 +59,6 @@ def rest_of_output(process: subprocess.Popen, timeout_s: float) -> tuple[str, st
     """Wait until a process has ended, and return the rest of its output and of its errors.
 
     Use it after `process.stdout.readline()`, which may read more than the line that it returns.
-    XX
 
     Args:
       process: was started with `text=True`.

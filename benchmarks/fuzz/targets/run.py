@@ -72,7 +72,8 @@ def _damage(rng: random.Random, run: Path) -> None:
             shutil.rmtree(run)
             rng.choice((lambda: None, lambda: run.mkdir(), lambda: run.write_bytes(b"x")))()
         case _ if path.is_file() and path.suffix == ".json":
-            with contextlib.suppress(ValueError):  # it is damaged already
+            # An earlier damage may have left no JSON, or JSON that is nested too deeply.
+            with contextlib.suppress(ValueError, RecursionError):
                 path.write_bytes(mutate_json(rng, path.read_text(encoding="utf-8")))
         case _:
             pass

@@ -10,15 +10,16 @@ def add_flags(group: "argparse._ArgumentGroup") -> None:
         "--series", action="append", metavar="S",
         help="DICOM series to read if a folder holds several: its number, its UID, a part of its "
         "description, or its place in the list of the error, such as #2. Can be given twice, first "
-        "for the first visit and then for the second; given once, it holds for both. Default: the "
-        "only series with enough slices; if there are several, an error lists them.",
+        "for the first visit and then for the second; given once, it holds for both, but a place "
+        "is ignored for a visit with only one series. Default: the only series with enough slices; "
+        "if there are several, an error lists them.",
     )  # fmt: skip
     group.add_argument(
         "--acquisition", action="append", metavar="A",
         help="Stack of slices to read if a DICOM series holds several (acquisitions, echoes or "
         "repetitions): the acquisition number, or another value or place from the list of the "
-        "error, such as #2. Can be given twice, as --series. Default: the only one; if there are "
-        "several, an error lists them.",
+        "error, such as #2. Can be given twice, as --series; given once, it is ignored for a visit "
+        "with only one stack. Default: the only one; if there are several, an error lists them.",
     )  # fmt: skip
     for number, which in (("01", "first"), ("02", "second")):
         group.add_argument(

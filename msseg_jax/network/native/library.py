@@ -57,6 +57,14 @@ def available() -> bool:
     return state()[0]
 
 
+def multiplies_bfloat16() -> bool:
+    """Return whether the kernels multiply bfloat16 numbers without converting them to float32.
+
+    The compiler must have found instructions for it (AVX512-BF16).
+    """
+    return available() and _library().msseg_multiplies_bfloat16()
+
+
 def find_compiler() -> str | None:
     """Return the path of the C++ compiler to use; None if there is none."""
     chosen = os.environ.get("CXX")
@@ -74,6 +82,7 @@ class _Unavailable(Exception):
     """The library is not available. The message gives the reason and says what to do."""
 
 
+@functools.cache
 def _library() -> ctypes.CDLL:
     """Return the compiled library, from the cache if it is there and undamaged.
 
@@ -175,12 +184,13 @@ def _cached(folder: Path, name: str) -> Path | None:
 
 
 def _load(library: Path) -> ctypes.CDLL:
-    """Load the library.
+    """Load the library, and declare the type of its function for Python.
 
     Raises:
       _Unavailable: It cannot be loaded.
     """
     try:
-        return ctypes.CDLL(str(library))
+        loaded = ctypes.CDLL(str(library))
+        loaded.msseg_multiplies_bfloat16.restype = ctypes.c_bool
     except OSError as error:
         raise _Unavailable(f"{library} cannot be loaded: {error}") from error

@@ -28,7 +28,7 @@ class SliceStack:
 
 
 def choose_acquisition(
-    name: str, slices: list[DicomSlice], pick: str | None
+    name: str, slices: list[DicomSlice], pick: str | None, for_both: bool = False
 ) -> tuple[list[DicomSlice], str]:
     """Return the slices of one stack in order, and words that describe the choice, or ''.
 
@@ -36,13 +36,14 @@ def choose_acquisition(
       name: the series, for messages.
       pick: value of the field that differs, place in the list such as '#2', or a part of the
         description. Without it, there must be only one stack.
+      for_both: `pick` is for both visits, so it is ignored if this one has only one stack.
 
     Raises:
       InputError: There are several stacks, and `pick` does not choose one of them, or the slices
         do not form a regular stack.
     """
     found = _split(name, slices)
-    if len(found) == 1 and pick is None:
+    if len(found) == 1 and (pick is None or for_both):
         return check_stack(name, slices), ""
     listed = "\n".join(f"  {one}" for one in found)
     if pick is None:

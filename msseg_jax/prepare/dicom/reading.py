@@ -23,20 +23,29 @@ class DicomImage:
 
 
 def read_series(
-    folder: Path, series: str | None = None, acquisition: str | None = None
+    folder: Path,
+    series: str | None = None,
+    acquisition: str | None = None,
+    *,
+    series_for_both: bool = False,
+    acquisition_for_both: bool = False,
 ) -> DicomImage:
     """Read the image of a series as float32.
 
     Args:
       series: number, UID or part of the description. It is needed if there are several series.
       acquisition: which stack of slices. It is needed if the series contains several.
+      series_for_both, acquisition_for_both: whether the choice is that of both visits. It is then
+        ignored if there is nothing to choose in this folder.
 
     Raises:
       InputError: There is no series, or there are several. Slices are missing or occur twice, the
         gantry is tilted, or files are damaged.
     """
-    chosen = choose_series(folder, list_series(folder, series), series)
-    ordered, which = choose_acquisition(f"{folder}, {chosen}", chosen.slices, acquisition)
+    chosen = choose_series(folder, list_series(folder, series), series, series_for_both)
+    ordered, which = choose_acquisition(
+        f"{folder}, {chosen}", chosen.slices, acquisition, acquisition_for_both
+    )
     said = f"{chosen}, {which}" if which else str(chosen)
     return DicomImage(read_pixels(f"{folder}, {said}", ordered), said, _facts_of(ordered))
 

@@ -97,18 +97,26 @@ def _order(labels: SliceLabels) -> tuple[bool, int, str]:
     return not labels.number, int(labels.number or 0), labels.uid
 
 
-def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series:
+def choose_series(
+    folder: Path, found: list[Series], pick: str | None, for_both: bool = False
+) -> Series:
     """Return the series that `pick` names. Without `pick`, return the only one.
 
     Args:
       pick: number, UID, place in the list such as '#2', or a part of the description.
+      for_both: `pick` is for both visits. A place is then ignored if this visit has only one series
+        with enough slices, and no such place. A number or a description is not: it may tell that
+        this is the wrong scan.
 
     Raises:
       InputError: Several series match, or none. The message lists all series.
     """
     listed = "\n".join(series.in_list for series in found)
+    stacks = [series for series in found if series.frames >= LEAST_SLICES]
     if pick is not None:
         meant = _meant_by(pick, found)
+        if not meant and for_both and pick.startswith("#") and len(stacks) == 1:
+            return stacks[0]
         if len(meant) != 1:
             raise InputError(
                 f"{folder}: --series={pick} matches {len(meant)} of the series; expected the "
@@ -117,7 +125,6 @@ def choose_series(folder: Path, found: list[Series], pick: str | None) -> Series
                 f"{listed}"
             )
         return meant[0]
-    stacks = [series for series in found if series.frames >= LEAST_SLICES]
     if len(stacks) == 1:
         return stacks[0]
     if not stacks and len(found) == 1:

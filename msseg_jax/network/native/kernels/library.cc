@@ -234,3 +234,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(msseg_kernel_gradient, kernel_gradient_arrays,
                                   .Arg<ffi::AnyBuffer>()  // dy (B, D, H, W, Cout)
                                   .RemainingArgs()        // inputs; their channels add up to Cin
                                   .Ret<FloatArray>());
+
+// Returns whether convolutions multiply bfloat16 numbers without converting them to float32.
+extern "C" bool msseg_multiplies_bfloat16() { return kMultipliesBFloat16; }
