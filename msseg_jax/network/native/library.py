@@ -191,6 +191,7 @@ def _load(library: Path) -> ctypes.CDLL:
     """
     try:
         loaded = ctypes.CDLL(str(library))
-        loaded.msseg_multiplies_bfloat16.restype = ctypes.c_bool
     except OSError as error:
         raise _Unavailable(f"{library} cannot be loaded: {error}") from error
+    loaded.msseg_multiplies_bfloat16.restype = ctypes.c_bool
+    return loaded
