@@ -47,24 +47,13 @@ void filter(const std::vector<Tap<N>>& taps, int64_t p, int64_t size, float* out
     for (int v = 0; v < kVecs; ++v) write(out + o * size + p + v * kLanes, sum[o][v]);
 }
 
-// Filters the last few vectors of a run: kVecs or fewer.
-template <class N, int kOut, int kVecs>
-void filter_rest(const std::vector<Tap<N>>& taps, int64_t p, int64_t vectors, int64_t size,
-                 float* out) {
-  if constexpr (kVecs > 0) {
-    if (vectors == kVecs)
-      filter<N, kOut, kVecs>(taps, p, size, out);
-    else
-      filter_rest<N, kOut, kVecs - 1>(taps, p, vectors, size, out);
-  }
-}
-
 template <class N, int kOut>
 void filter_run(const std::vector<Tap<N>>& taps, int64_t vectors, int64_t size, float* out) {
   constexpr int kVecs = std::max(1, std::min(kMaxVecs, kAccumulators / kOut));
   int64_t v = 0;
   for (; v + kVecs <= vectors; v += kVecs) filter<N, kOut, kVecs>(taps, v * kLanes, size, out);
-  filter_rest<N, kOut, kVecs - 1>(taps, v * kLanes, vectors - v, size, out);
+  for (; v + 2 <= vectors; v += 2) filter<N, kOut, 2>(taps, v * kLanes, size, out);
+  for (; v < vectors; ++v) filter<N, kOut, 1>(taps, v * kLanes, size, out);
 }
 
 // kFilterRun<N>[count] filters a run for `count` output channels.
