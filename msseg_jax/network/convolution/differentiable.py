@@ -1,7 +1,6 @@
 """The convolutions that the network calls. Each device computes them in its own form."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -58,10 +57,10 @@ def conv3d_bias(
 
         return run
 
-    if _is_native(kernel.dtype):
-        cpu = partial(native_form.forward_bias, relu=relu)
-    else:
-        cpu = with_bias(BLOCKED)
+    def native_bias(inputs: Inputs, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        return native_form.forward_bias(inputs, kernel, bias, relu=relu)
+
+    cpu = native_bias if _is_native(kernel.dtype) else with_bias(BLOCKED)
     return lax.platform_dependent(inputs, kernel, bias, cpu=cpu, default=with_bias(PLAIN))
 
 
