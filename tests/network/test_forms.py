@@ -73,7 +73,9 @@ def assert_close(found, expected, dtype):
 
 # bfloat16 differs only in rounding, so one shape is enough.
 @pytest.mark.parametrize(
-    ("shape", "dtype"), [*((shape, "float32") for shape in SHAPES), (SHAPES[0], "bfloat16")], ids=str
+    ("shape", "dtype"),
+    [*((shape, "float32") for shape in SHAPES), (SHAPES[0], "bfloat16")],
+    ids=str,
 )
 @pytest.mark.parametrize("name", FORMS)
 def test_all_passes_agree_with_the_plain_form(name, shape, dtype):

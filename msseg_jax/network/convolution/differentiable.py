@@ -9,7 +9,8 @@ from jax import lax
 from msseg_jax.network import native
 from msseg_jax.network.convolution import native_form
 from msseg_jax.network.convolution.blocked import BLOCKED
-from msseg_jax.network.convolution.form import Form, Inputs
+from msseg_jax.network.convolution.choice import form_for
+from msseg_jax.network.convolution.form import Form, Inputs, LayerShape
 from msseg_jax.network.convolution.native_form import NATIVE
 from msseg_jax.network.convolution.plain import PLAIN
 
@@ -61,7 +62,8 @@ def conv3d_bias(
         return native_form.forward_bias(inputs, kernel, bias, relu=relu)
 
     cpu = native_bias if _is_native(kernel.dtype) else with_bias(BLOCKED)
-    return lax.platform_dependent(inputs, kernel, bias, cpu=cpu, default=with_bias(PLAIN))
+    gpu = with_bias(form_for(_layer(inputs, kernel), "forward"))
+    return lax.platform_dependent(inputs, kernel, bias, cpu=cpu, cuda=gpu, default=with_bias(PLAIN))
 
 
 def _check(inputs: Inputs, kernel: jax.Array) -> None:
@@ -98,10 +100,16 @@ def _cpu_form(dtype: jax.typing.DTypeLike) -> Form:
     return NATIVE if _is_native(dtype) else BLOCKED
 
 
+def _layer(inputs: Inputs, kernel: jax.Array) -> LayerShape:
+    return LayerShape.of(inputs, kernel.shape[-1], kernel.shape[0])
+
+
 @jax.custom_vjp
 def _convolve(inputs: Inputs, kernel: jax.Array) -> jax.Array:
-    cpu = _cpu_form(kernel.dtype).forward
-    return lax.platform_dependent(inputs, kernel, cpu=cpu, default=PLAIN.forward)
+    cpu, gpu = _cpu_form(kernel.dtype), form_for(_layer(inputs, kernel), "forward")
+    return lax.platform_dependent(
+        inputs, kernel, cpu=cpu.forward, cuda=gpu.forward, default=PLAIN.forward
+    )
 
 
 def _forward(inputs: Inputs, kernel: jax.Array) -> tuple[jax.Array, tuple[Inputs, jax.Array]]:
@@ -120,8 +128,15 @@ def _backward(residuals: tuple[Inputs, jax.Array], dy: jax.Array) -> tuple[Input
     def by_kernel(form: Form) -> Callable[[Inputs, jax.Array], jax.Array]:
         return lambda inputs, dy: form.kernel_gradient(inputs, dy, size)
 
-    d_inputs = lax.platform_dependent(dy, kernel, cpu=by_inputs(cpu), default=by_inputs(PLAIN))
-    dkernel = lax.platform_dependent(inputs, dy, cpu=by_kernel(cpu), default=by_kernel(PLAIN))
+    layer = _layer(inputs, kernel)
+    d_inputs = lax.platform_dependent(
+        dy, kernel, cpu=by_inputs(cpu), default=by_inputs(PLAIN),
+        cuda=by_inputs(form_for(layer, "input gradient")),
+    )  # fmt: skip
+    dkernel = lax.platform_dependent(
+        inputs, dy, cpu=by_kernel(cpu), default=by_kernel(PLAIN),
+        cuda=by_kernel(form_for(layer, "kernel gradient")),
+    )  # fmt: skip
     return d_inputs, dkernel.astype(kernel.dtype)
 
 

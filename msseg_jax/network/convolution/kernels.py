@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 
 from msseg_jax.network.convolution.band import band, blocks, of_band
 from msseg_jax.network.convolution.form import Channels, Form, Inputs, mirrored
@@ -209,6 +208,8 @@ def _products(
     Returns:
       (B, D, H, W, F_k) each.
     """
+    from jax.experimental import pallas as pl  # here, because most programs do not need it
+
     _require(taps[0][0].shape[0] == 3, "only for 3x3x3 kernels")
     grid = _Grid.of(inputs[0], block)
     channels = [x.shape[-1] for x in inputs]
@@ -289,6 +290,7 @@ def _call(
     interpret: bool,
 ) -> list[jax.Array]:
     """Run a program on flat arrays."""
+    from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
     call = pl.pallas_call(
@@ -310,6 +312,8 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, block: int, interpret: bool) -
 
     The shapes are (B, D, H, W, C), (B, D, H, W, F) -> (3, 3, 3, C, F) float32.
     """
+    from jax.experimental import pallas as pl
+
     _check_size(x, dy)
     grid = _Grid.of(x, block)
     c, f = x.shape[-1], dy.shape[-1]
