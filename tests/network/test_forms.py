@@ -135,7 +135,6 @@ def on_an_absent_h100():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("form", CANDIDATES, ids=lambda form: form.name)
-@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
 def test_the_passes_are_lowered_for_cuda_at_the_size_of_the_network(form, dtype):
     sides, channels, features = (80, 56, 56, 56), (6, 6, 6, 7), 6
 
