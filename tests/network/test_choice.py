@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 import threading
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from msseg_jax.configuration.sections import NetworkSettings
 from msseg_jax.network.convolution import choice, differentiable, measuring
 from msseg_jax.network.convolution.form import PASSES, Form, LayerShape
 from msseg_jax.network.convolution.kernels import kernels
@@ -23,6 +25,9 @@ from msseg_jax.network.convolution.timing import (
     time_forms,
 )
 from msseg_jax.network.convolution.worker import entry_of, job_of
+from msseg_jax.network.layer_table import layer_table
+from msseg_jax.network.layers import find_layers
+from msseg_jax.network.model import SiameseMPUNet
 
 LAYER = LayerShape(2, (3, 4, 5), (2, 1), 3, 3, "float32")
 JOB = Job(LAYER, "forward")
@@ -277,6 +282,23 @@ def test_a_program_for_a_gpu_contains_the_chosen_form(monkeypatch):
         choice.add({str(Job(layer, which)): FASTER})
         assert lowered("cuda") == (3 - k, 9 * k)
     assert lowered("cpu") == on_cpu
+
+
+@pytest.mark.usefixtures("gpu")
+def test_describe_shows_the_form_of_each_pass(monkeypatch):
+    settings = NetworkSettings(widths=(3, 2), node_convolutions=1, refinement_convolutions=1)
+    first = find_layers(SiameseMPUNet(settings, compute_dtype="bfloat16"), 5, (8, 8, 8))[0]
+    choice.add({str(Job(first.shape, "forward")): FASTER})
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    lines = layer_table(settings, 8, 5, "bfloat16").splitlines()
+    assert re.split("  +", lines[0].strip())[4:7] == list(PASSES)
+    # No gradient of the images is needed.
+    assert re.split("  +", lines[1].strip())[4:7] == ["shifted 4", "-", "not timed yet"]
+    assert lines[-3].endswith("for 5 pairs in bfloat16: timed before the first training")
+    monkeypatch.setattr(choice, "why_not", lambda: "turned off by MSSEG_JAX_GPU_FORMS=0")
+    lines = layer_table(settings, 8, 5, "bfloat16").splitlines()
+    assert re.split("  +", lines[1].strip())[4:7] == ["plain", "-", "plain"]
+    assert lines[-3].endswith("in bfloat16: turned off by MSSEG_JAX_GPU_FORMS=0")
 
 
 # ------------------------------------------------------------------------------------ measuring
