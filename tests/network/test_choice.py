@@ -124,14 +124,22 @@ def test_one_wrong_number_among_many_is_found():
 def test_a_hopeless_form_is_not_timed_to_the_end():
     forms = FakeForms(fast=(0.5, RIGHT), hopeless=(1.5, RIGHT))
     forms.time()
-    assert forms.calls == {"plain": 21, "fast": 21, "hopeless": 5}  # one call, then samples of 4
+    assert forms.calls == {"plain": 6, "fast": 6, "hopeless": 2}  # one to compare, then samples
+
+
+def test_short_calls_are_timed_several_at_a_time():
+    forms = FakeForms(short=(1e-4, RIGHT), shorter=(0.9e-3, RIGHT))
+    assert choice.chosen(forms.time()[JOB]) == "short"
+    assert forms.calls["short"] == 1 + 1 + 4 * 4
+    assert forms.calls["shorter"] == 2, "it is hopeless compared with the other"
+    assert FakeForms(medium=(0.9e-3, RIGHT)).time()[JOB][1].seconds == pytest.approx(0.9e-3)
 
 
 def test_when_the_time_is_used_up_the_jobs_that_are_left_stay_untimed():
     second = JOB._replace(which="kernel gradient")
-    forms = FakeForms(other=(0.5, RIGHT))  # 21 + 10.5 s for a job
-    assert list(forms.time(32, (JOB, second))) == [JOB]
-    assert list(FakeForms(other=(0.5, RIGHT)).time(64, (JOB, second))) == [JOB, second]
+    forms = FakeForms(other=(0.5, RIGHT))  # 6 + 3 s for a job
+    assert list(forms.time(9.5, (JOB, second))) == [JOB]
+    assert list(FakeForms(other=(0.5, RIGHT)).time(18, (JOB, second))) == [JOB, second]
     assert FakeForms(other=(0.5, RIGHT)).time(0) == {}
 
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax
+
 from msseg_jax.network.convolution import choice, worker
 from msseg_jax.network.convolution.timing import Job, Outcome
 
@@ -77,6 +79,8 @@ def _run(
     # The training holds most of the memory already, so take only what is needed.
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # fmt: skip
+    if compiled := jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        environment["JAX_COMPILATION_CACHE_DIR"] = compiled
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(

@@ -18,7 +18,8 @@ from msseg_jax.network.convolution.plain import PLAIN
 # Largest difference from the plain form, relative to the norm of all numbers, and of one number
 # relative to the largest. TF32 rounds each factor by at most 2^-11, bfloat16 the result by 2^-9.
 TOLERANCES = {"float32": (2e-3, 2e-2), "bfloat16": (1e-2, 5e-2)}
-SAMPLES, CALLS = 5, 4  # the time of a form is the median of 5 samples of 4 calls each
+SAMPLES = 5  # the time of a form is their median
+SAMPLE_S, MOST_CALLS = 2e-3, 4  # a sample has several calls if a call is shorter than SAMPLE_S
 HOPELESS = 2  # a form that takes this many times as long as the best so far is not timed further
 
 Run = Callable[..., Inputs]  # takes the arguments of a pass, and returns its results
@@ -129,12 +130,16 @@ def time_forms(
 
     pool = ThreadPoolExecutor(threads)
     try:
-        compiling: list[tuple[Job, list[tuple[Form, Future[Run]]]]] = [
-            (job, [(form, pool.submit(prepare, form, job)) for form in (PLAIN, *forms(job))])
+        compiling = [
+            (
+                job,
+                pool.submit(_compile_arguments, job),
+                [(form, pool.submit(prepare, form, job)) for form in (PLAIN, *forms(job))],
+            )
             for job in jobs
         ]
-        for job, forms_of_job in compiling:
-            outcomes = _time_job(job, forms_of_job, deadline, clock, announce)
+        for job, material, forms_of_job in compiling:
+            outcomes = _time_job(job, material, forms_of_job, deadline, clock, announce)
             if outcomes is None:
                 return
             yield job, outcomes
@@ -144,6 +149,7 @@ def time_forms(
 
 def _time_job(
     job: Job,
+    material: "Future[Material]",
     forms: Sequence[tuple[Form, "Future[Run]"]],
     deadline: float,
     clock: Callable[[], float],
@@ -160,11 +166,13 @@ def _time_job(
         announced = False
         try:
             run = compiling.result(timeout=left_s)
+            draw, poison = material.result(timeout=left_s)
             if arguments is None:
-                arguments = _draw(job)
+                arguments = draw()
             announce(Event(job, form.name, "running"))
             announced = True
-            _poison(job)
+            with contextlib.suppress(Exception):  # no memory left: the form may need less
+                jax.block_until_ready(poison())
             found = jax.block_until_ready(run(*arguments))
             if expected is None:
                 expected = found
@@ -197,13 +205,15 @@ def _seconds(
 ) -> float:
     """Return the median time of a call. The function has already run once."""
     samples: list[float] = []
-    for _ in range(SAMPLES):
+    calls = 1
+    while len(samples) < SAMPLES:
         start = clock()
-        results = [run(*arguments) for _ in range(CALLS)]
+        results = [run(*arguments) for _ in range(calls)]
         jax.block_until_ready(results)
-        samples.append((clock() - start) / CALLS)
+        samples.append((clock() - start) / calls)
         if samples[-1] > HOPELESS * fastest:
             break
+        calls = max(1, min(MOST_CALLS, int(SAMPLE_S / max(samples[-1], 1e-9))))
     return statistics.median(samples)
 
 
@@ -235,19 +245,29 @@ def _shape(shape: tuple[int, ...], dtype: str) -> jax.Array:
     return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[return-value]
 
 
-def _draw(job: Job) -> tuple[Inputs, ...]:
-    """Return random arguments. Zeros could hide mistakes, and can be faster than real numbers."""
+class Material(NamedTuple):
+    """What is needed to run the forms of a job."""
+
+    # Returns random arguments. Zeros could hide mistakes, and can be faster than other numbers.
+    draw: Callable[[], tuple[Inputs, ...]]
+    # Fills memory with NaN that is then freed, in case a form does not write all its results.
+    poison: Callable[[], Inputs]
+
+
+def _compile_arguments(job: Job) -> Material:
     leaves, tree = jax.tree.flatten(job.arguments)
-    key = jax.random.key(0, impl="rbg")  # the fastest one to compile
-    arrays = [
-        jax.random.uniform(jax.random.fold_in(key, k), leaf.shape, jnp.float32, -1, 1)
-        for k, leaf in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(tree, [a.astype(job.layer.dtype) for a in arrays])
 
+    def draw() -> tuple[Inputs, ...]:
+        key = jax.random.key(0, impl="rbg")  # the fastest one to compile
+        arrays = [
+            jax.random.uniform(jax.random.fold_in(key, k), leaf.shape, jnp.float32, -1, 1)
+            for k, leaf in enumerate(leaves)
+        ]
+        return jax.tree.unflatten(tree, [a.astype(job.layer.dtype) for a in arrays])
 
-def _poison(job: Job) -> None:
-    """Fill memory that is then freed with NaN, in case a form does not write all its results."""
-    with contextlib.suppress(Exception):  # no memory left: the form itself may need less
-        results = jax.eval_shape(job.run_by(PLAIN), *job.arguments)
-        jax.block_until_ready([jnp.full(r.shape, jnp.nan, r.dtype) for r in results])
+    results = jax.eval_shape(job.run_by(PLAIN), *job.arguments)
+
+    def poison() -> Inputs:
+        return tuple(jnp.full(r.shape, jnp.nan, r.dtype) for r in results)
+
+    return Material(jax.jit(draw).lower().compile(), jax.jit(poison).lower().compile())
