@@ -14,7 +14,7 @@ def keep_compiled_programs() -> None:
     algorithms are kept, too. On a CPU nothing is kept: compilation is fast there, and programs
     depend on the exact processor. A folder that the user has set (JAX_COMPILATION_CACHE_DIR) stays.
     """
-    given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # no stub
     if given or jax.default_backend() != "gpu":
         return
     folder = cache_folder()

@@ -15,6 +15,7 @@ from msseg_jax.network.convolution.padded import PADDED
 from msseg_jax.network.convolution.plain import PLAIN
 from msseg_jax.network.convolution.shifted import shifted
 from msseg_jax.network.convolution.wide import wide
+from tests.support.convolutions import all_passes, arrays, expected_passes
 
 # On a CPU, Pallas kernels are interpreted.
 FORMS = {
@@ -24,6 +25,9 @@ FORMS = {
         *(kernels(block, interpret=True) for block in (2, 4, 8)),
     )
 }  # fmt: skip
+# Other block sizes are tested at length only.
+SLOW = ("wide 4", "shifted 4", "kernels 2", "kernels 8")
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in FORMS]
 XLA_FORMS = [name for name in FORMS if not name.startswith("kernels")]
 # batch, sides, channels of the inputs, Cout
 SHAPES = [
@@ -34,32 +38,6 @@ SHAPES = [
 ]
 # Relative to the norm of the right result. bfloat16 has 8 bits, so it is rounded by at most 2^-9.
 TOLERANCES = {"float32": 1e-6, "bfloat16": 3e-3}
-
-
-def arrays(batch, sides, channels, features, size, dtype):
-    """Return random inputs, a kernel and a gradient of the output."""
-    rng = np.random.default_rng(0)
-
-    def draw(*shape):
-        return jnp.asarray(rng.standard_normal(shape), dtype)
-
-    inputs = tuple(draw(batch, *sides, c) for c in channels)
-    return inputs, draw(*[size] * 3, sum(channels), features), draw(batch, *sides, features)
-
-
-def all_passes(form, inputs, kernel, dy):
-    """Return the output, the gradient of each input, and the gradient of the kernel."""
-    channels = tuple(x.shape[-1] for x in inputs)
-    y = form.forward(inputs, kernel)
-    d_inputs = form.input_gradient(dy, kernel, channels)
-    return y, *d_inputs, form.kernel_gradient(inputs, dy, kernel.shape[0])
-
-
-def expected_passes(inputs, kernel, dy):
-    with jax.default_matmul_precision("highest"):
-        return all_passes(
-            PLAIN, *jax.tree.map(lambda a: a.astype(jnp.float32), (inputs, kernel, dy))
-        )
 
 
 def assert_close(found, expected, dtype):
@@ -77,7 +55,7 @@ def assert_close(found, expected, dtype):
     [*((shape, "float32") for shape in SHAPES), (SHAPES[0], "bfloat16")],
     ids=str,
 )
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_all_passes_agree_with_the_plain_form(name, shape, dtype):
     given = arrays(*shape, 3, dtype)
     found = jax.jit(lambda *a: all_passes(FORMS[name], *a))(*given)

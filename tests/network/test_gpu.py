@@ -12,12 +12,9 @@ from msseg_jax.network.convolution.candidates import CANDIDATES
 from msseg_jax.network.convolution.form import PASSES, LayerShape
 from msseg_jax.network.convolution.plain import PLAIN
 from msseg_jax.network.convolution.timing import Job, difference
-from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
 from msseg_jax.training.gpu_forms import choose_forms
-from msseg_jax.training.step import create_state
-from tests.network.test_forms import all_passes, arrays, expected_passes
-from tests.support.runs import build_model
-from tests.training.test_step import RATE, on_patches, random_batch
+from tests.support.convolutions import all_passes, arrays, expected_passes
+from tests.support.steps import run_steps
 
 pytestmark = [
     pytest.mark.gpu,
@@ -78,13 +75,7 @@ def test_training_steps_agree_with_the_cpu(small_config, monkeypatch):
     losses = []
     for device in (jax.devices()[0], jax.devices("cpu")[0]):
         with jax.default_device(device):
-            state = create_state(build_model(small_config, AXIS), lambda step: RATE)
-            state = on_every_device(state, [device])
-            step = parallel_step(on_patches, [device])
-            of_device = []
-            for k in range(5):
-                state, metrics, _ = step(state, random_batch(k))
-                of_device.append(float(jax.device_get(metrics["loss"])))
-            losses.append(of_device)
+            _, history = run_steps(small_config, [device], 5)
+        losses.append([float(metrics["loss"]) for metrics in history])
     assert jnp.ptp(jnp.asarray(losses[0])) > 0  # the network learns
     np.testing.assert_allclose(losses[0], losses[1], rtol=2e-2)

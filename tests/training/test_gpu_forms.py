@@ -21,7 +21,7 @@ from msseg_jax.training.gpu_forms import choose_forms, jobs_of
 from msseg_jax.training.step import create_state, train_step
 from tests.support.runs import build_model
 from tests.support.session import ROOT
-from tests.training.test_step import RATE, random_batch, run_steps
+from tests.support.steps import RATE, random_batch, run_steps
 
 JOIN = """
 import sys

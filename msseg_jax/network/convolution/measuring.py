@@ -79,7 +79,7 @@ def _run(
     # The training holds most of the memory already, so take only what is needed.
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # fmt: skip
-    if compiled := jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+    if compiled := jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # no stub
         environment["JAX_COMPILATION_CACHE_DIR"] = compiled
     with (
         tempfile.TemporaryFile() as errors,

@@ -241,8 +241,7 @@ def _errors(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _shape(shape: tuple[int, ...], dtype: str) -> jax.Array:
-    # `lower` takes shapes instead of arrays.
-    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[return-value]
+    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[return-value]  # JAX takes both
 
 
 class Material(NamedTuple):
