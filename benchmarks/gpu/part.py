@@ -24,16 +24,15 @@ class Part(NamedTuple):
 PARTS = {
     "versions": Part("versions", 30),
     "forms-float32": Part("forms", 110, "float32"),
-    "steps-float32": Part("steps", 75, "float32"),
-    "agreement": Part("agreement", 90),
-    "torch-float32": Part("torch_steps", 60, "float32"),
-    "steps-bfloat16": Part("steps", 60, "bfloat16"),
-    "profile": Part("profile", 45, "float32"),
-    "pair": Part("pair", 60),
-    "tests": Part("tests", 75),
-    "torch-bfloat16": Part("torch_steps", 60, "bfloat16"),
+    "steps-float32": Part("steps", 110, "float32"),
+    "torch-float32": Part("torch_steps", 50, "float32"),
+    "agreement": Part("agreement", 80),
     "forms-bfloat16": Part("forms", 60, "bfloat16"),
-    "steps-bfloat16-timed": Part("steps", 45, "bfloat16"),
+    "steps-bfloat16": Part("steps", 80, "bfloat16"),
+    "profile": Part("profile", 45, "float32"),
+    "pair": Part("pair", 45),
+    "tests": Part("tests", 75),
+    "torch-bfloat16": Part("torch_steps", 50, "bfloat16"),
 }
 
 

@@ -118,16 +118,16 @@ def main() -> None:
         "targets": np.repeat(wide, settings.targets, axis=-1).astype(np.uint8),
         "patch_ids": np.arange(batch, dtype=np.int32),
     }  # fmt: skip
-    alone = SiameseMPUNet(settings)
+    single = SiameseMPUNet(settings)
 
     @jax.jit
     def forward(variables, given):
-        return alone.apply(variables, given["time01"], given["time02"], train=False)
+        return single.apply(variables, given["time01"], given["time02"], train=False)
 
     @jax.jit
     def gradient(params, stats, given):
         def loss(params):
-            found, _ = alone.apply(
+            found, _ = single.apply(
                 {"params": params, "batch_stats": stats}, given["time01"], given["time02"],
                 train=True, patch_ids=given["patch_ids"], mutable=["batch_stats"],
                 rngs={"dropout": jax.random.key(0)},

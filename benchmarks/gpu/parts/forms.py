@@ -18,7 +18,7 @@ def run(task):
     jobs = jobs_of(config.model_copy(update={"train": train}))
     start = time.monotonic()
     if on_gpu:
-        measuring.time_missing(jobs, task.left_s - 15)
+        measuring.time_missing(jobs, task.left_s - 25)  # the rest is for its start and its end
         known = choice.known()
         path = choice.path()
         if path and path.exists():

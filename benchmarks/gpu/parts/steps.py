@@ -32,11 +32,11 @@ def run(task):
             start = time.monotonic()
             training = train(place)
             first_s = training.first_s
+            task.report(**{f"{place}_first_step_s": round(first_s, 1)})
             seconds = [training.run(steps) / steps for _ in range(repeats)]
             stats = device.memory_stats() or {}
             task.report(**{
                 f"{place}_step_ms": milliseconds(statistics.median(seconds)),
-                f"{place}_first_step_s": round(first_s, 1),
                 f"{place}_waited": training.waited_share,
                 f"{place}_peak_gib": stats.get("peak_bytes_in_use", 0) / 2**30 or None,
             })  # fmt: skip

@@ -34,16 +34,17 @@ def missing(jobs: Sequence[Job]) -> list[Job]:
 
 
 def time_missing(
-    jobs: Sequence[Job], budget_s: float = BUDGET_S, command: Sequence[str] = COMMAND
+    jobs: Sequence[Job], budget_s: float | None = None, command: Sequence[str] = COMMAND
 ) -> None:
     """Time the forms of these jobs unless they are known, and keep the results.
 
     Whatever goes wrong, this raises no error: the plain form is used for what was not timed.
 
     Args:
+      budget_s: default: BUDGET_S.
       command: starts the process that times.
     """
-    deadline = time.monotonic() + budget_s
+    deadline = time.monotonic() + (BUDGET_S if budget_s is None else budget_s)
     blamed: dict[str, list[Outcome]] = {}  # forms that ended their process, by job
     for _ in range(MOST_STARTS):
         left_s = deadline - time.monotonic()
