@@ -119,7 +119,8 @@ class _Grid(NamedTuple):
         inside = (rows < self.rows) & (z >= 0) & (z < self.d) & (y >= 0) & (y < self.h)
         shifted_line = line + (up - 1) * self.h + along - 1
         number = first + lax.broadcasted_iota(jnp.int32, (1, size), 1)
-        x = (column * self.block - 1)[:, None] * channels + number  # along W and C
+        # Along W and C. Written as a multiple of the block, so that Triton sees the alignment.
+        x = (column * (self.block * channels))[:, None] + (number - channels)
         mask = inside[:, None] & (x >= 0) & (x < width) & (number < (self.block + 2) * channels)
         return _load(ref, shifted_line[:, None] * width + x, mask)
 
