@@ -93,11 +93,17 @@ def test_on_a_gpu_all_passes_are_timed_once(small_config, monkeypatch, tmp_path,
 
 
 def test_training_steps_agree_whatever_form_is_used(small_config, monkeypatch):
-    found = []
+    found, used = [], []
+
+    def noting(form):
+        forward = form.forward
+        return form._replace(forward=lambda *given: used.append(form.name) or forward(*given))
+
     for form in (PLAIN, wide(4), shifted(8)):
-        monkeypatch.setattr(differentiable, "_cpu_form", lambda dtype, form=form: form)
+        monkeypatch.setattr(differentiable, "_cpu_form", lambda _, form=noting(form): form)
         _, history = run_steps(small_config, 1, 3)
         found.append([float(metrics["loss"]) for metrics in history])
+    assert set(used) == {"plain", "wide 4", "shifted 8"}
     assert len(set(found[0])) == 3  # the network learns
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
     np.testing.assert_allclose(found[2], found[0], rtol=1e-4)

@@ -145,10 +145,11 @@ def _divide(x: jax.Array, by: int) -> tuple[jax.Array, jax.Array]:
 
 def _parts(numbers: int) -> list[tuple[int, int]]:
     """Divide the numbers of a wide voxel: (first, size) of each part, with sizes of PART_SIZES."""
+    smallest = PART_SIZES[-1]
+    end = -(-numbers // smallest) * smallest
     parts, first = [], 0
-    while first < numbers:
-        left = numbers - first
-        size = next((size for size in PART_SIZES if size <= left), PART_SIZES[-1])
+    while first < end:
+        size = next(size for size in PART_SIZES if size <= end - first)
         parts.append((first, size))
         first += size
     return parts
