@@ -99,8 +99,8 @@ def test_training_steps_agree_whatever_form_is_used(small_config, monkeypatch):
         forward = form.forward
         return form._replace(forward=lambda *given: used.append(form.name) or forward(*given))
 
-    for form in (PLAIN, wide(4), shifted(8)):
-        monkeypatch.setattr(differentiable, "_cpu_form", lambda _, form=noting(form): form)
+    for form in map(noting, (PLAIN, wide(4), shifted(8))):
+        monkeypatch.setattr(differentiable, "_cpu_form", lambda _, form=form: form)
         _, history = run_steps(small_config, 1, 3)
         found.append([float(metrics["loss"]) for metrics in history])
     assert set(used) == {"plain", "wide 4", "shifted 8"}

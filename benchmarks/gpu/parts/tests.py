@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-FOLDER = "tests/network"  # others need libraries that a lent machine may not have
+FOLDER = "tests/network"  # the others need libraries that may be missing
 
 
 def run(task):
