@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from msseg_jax.network.convolution import kernels as pallas
 from msseg_jax.network.convolution.blocked import BLOCKED
 from msseg_jax.network.convolution.candidates import CANDIDATES
 from msseg_jax.network.convolution.kernels import kernels
@@ -66,6 +67,41 @@ def test_all_passes_agree_with_the_plain_form(name, shape, dtype):
 def test_a_kernel_of_one_voxel_is_a_matrix_product(name):
     given = arrays(2, (5, 6, 7), (3, 2), 4, 1, "float32")
     assert_close(all_passes(FORMS[name], *given), expected_passes(*given), "float32")
+
+
+@pytest.mark.parametrize("block", [2, 4, 8])
+def test_the_pallas_kernels_stay_within_their_arrays(block, monkeypatch):
+    """On a GPU, a wrong position would not raise an error, as it does in NumPy."""
+    monkeypatch.setattr(pallas, "_load", lambda ref, places, mask: (places, mask))
+    batch, d, h, w, channels, features = 2, 3, 4, 13, 3, 5
+    x = jnp.arange(batch * d * h * w * channels).reshape(batch, d, h, w, channels)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (1, block + 1), (0, 0)), constant_values=-1)
+    grid = pallas._Grid.of(x, block)
+    blocks = -(-w // block)
+    written = np.zeros(batch * d * h * w * features, int)
+    for first_row in range(0, (grid.tiles + 1) * pallas.ROWS, pallas.ROWS):  # and one tile more
+        rows = first_row + jnp.arange(pallas.ROWS, dtype=jnp.int32)
+        places, mask = grid.places(features, rows, pallas._power_of_two(block * features))
+        np.add.at(written, np.asarray(places)[np.asarray(mask)], 1)
+        for tap in range(9):
+            for first, size in pallas._parts((block + 2) * channels):
+                places, mask = map(
+                    np.asarray, grid.load(None, channels, rows, jnp.int32(tap), first, size)
+                )
+                for k in range(pallas.ROWS):
+                    if first_row + k >= grid.rows:
+                        assert not mask[k].any()
+                        continue
+                    line, column = divmod(first_row + k, blocks)
+                    volume, y = divmod(line, h)
+                    volume, z = divmod(volume, d)
+                    start = column * block
+                    wide = padded[volume, z + tap // 3, y + tap % 3, start : start + block + 2]
+                    expected = np.full(size, -1)
+                    part = wide.ravel()[first : first + size]
+                    expected[: len(part)] = part
+                    np.testing.assert_array_equal(np.where(mask[k], places[k], -1), expected)
+    assert (written == 1).all(), "each number of the output is written once"
 
 
 def test_the_pallas_kernels_refuse_kernels_of_one_voxel():
