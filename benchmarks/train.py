@@ -187,7 +187,7 @@ def our_trainings(config, data, device, flags) -> dict:
     trainings = {}
     for dtype in flags.dtypes:
         train = config.train.model_copy(update={"compute_dtype": dtype})
-        choose_forms(config.model_copy(update={"train": train}))  # as a training does
+        choose_forms(config.model_copy(update={"train": train}), 10**6)  # as a long training
         for place in RESIDENT:
             name = f"ours, patches cut on the {place}"
             training = OurTraining(config, data, device, dtype, place)

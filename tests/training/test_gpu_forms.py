@@ -64,7 +64,7 @@ def test_the_timed_jobs_are_those_that_the_training_asks_for(
 
 def test_without_a_gpu_nothing_is_timed(small_config, monkeypatch):
     monkeypatch.setattr(measuring, "time_missing", lambda *_: pytest.fail("it was timed"))
-    choose_forms(typed(small_config))
+    choose_forms(typed(small_config), 10**6)
     assert choice.known() == {}
 
 
@@ -74,19 +74,21 @@ def test_on_a_gpu_all_passes_are_timed_once(small_config, monkeypatch, tmp_path,
     monkeypatch.setattr(choice, "_known", None)
     timed = []
 
-    def time_missing(jobs):
-        timed.append(jobs)
+    def time_missing(jobs, budget_s):
+        timed.append((jobs, budget_s))
         choice.add({str(job): [Outcome("plain", 2.0), Outcome("wide 4", 1.0)] for job in jobs})
 
     monkeypatch.setattr(measuring, "time_missing", time_missing)
     config = typed(small_config)
     jobs = jobs_of(config)
+    choose_forms(config, 999)
+    assert timed == [], "a short training does not wait"
     for _ in range(2):
-        choose_forms(config)
+        choose_forms(config, 3000)
         monkeypatch.setattr(choice, "_known", None)  # another process, which reads the file
-    assert timed == [jobs]
+    assert timed == [(jobs, 60.0)]
     assert capsys.readouterr().out == (
-        f"timing {len(set(jobs))} convolutions on this GPU, once, for at most 120 s "
+        f"timing {len(set(jobs))} convolutions on this GPU, once, for at most 60 s "
         "(MSSEG_JAX_GPU_FORMS=0 turns this off)\n"
     )
     assert choice.form_for(*jobs[0]).name == "wide 4"
