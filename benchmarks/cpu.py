@@ -185,8 +185,8 @@ def compare_patients(flags):
         report(f"{title}, TorchIO", *(medians[kind][name] for kind in KINDS))
 
 
-def write_run(folder: Path, patient_folder: Path):
-    """Write an untrained run of `configs/msseg2.py`. It is as fast as a trained one."""
+def write_run(folder: Path, patient_folder: Path, config=None):
+    """Write an untrained run, by default of `configs/msseg2.py`. It is as fast as a trained one."""
     import numpy as np
 
     from msseg_jax.configuration.files import find, read
@@ -197,7 +197,7 @@ def write_run(folder: Path, patient_folder: Path):
     from msseg_jax.volumes.layout import patient_in
     from msseg_jax.volumes.pair import read_pair
 
-    config = read(find("msseg2"))
+    config = config or read(find("msseg2"))
     settings = config.data.preprocessing
     patient = patient_in(patient_folder)
     resampled = preprocess.resample(patient, read_pair(patient), settings)

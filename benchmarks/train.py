@@ -23,6 +23,7 @@ DTYPES = ("float32", "bfloat16")
 RESIDENT = {"host": False, "device": True}  # where patches are cut: config.data.device_resident
 # Memory orders of PyTorch. Which one is faster depends on the device and the dtype.
 TORCH_ORDERS = {"channels last": "channels_last_3d", "channels first": "contiguous_format"}
+SLOW_TORCH = "2.9.0"  # its 3-D convolutions are much slower than those of other versions
 TRACED_STEPS = 3
 PAPER_PATIENTS = 40
 
@@ -181,8 +182,12 @@ def our_trainings(config, data, device, flags) -> dict:
 
     Each has made its first step, so it is compiled.
     """
+    from msseg_jax.training.gpu_forms import choose_forms
+
     trainings = {}
     for dtype in flags.dtypes:
+        train = config.train.model_copy(update={"compute_dtype": dtype})
+        choose_forms(config.model_copy(update={"train": train}), 10**6)  # as a long training
         for place in RESIDENT:
             name = f"ours, patches cut on the {place}"
             training = OurTraining(config, data, device, dtype, place)
@@ -291,6 +296,9 @@ def torch_trainings(config, device, flags) -> dict:
         print(f"PyTorch {torch.__version__} finds no GPU, so only this project is measured.")
         return {}
     torch.set_num_threads(processors())
+    if torch.__version__.startswith(SLOW_TORCH):
+        print(f"PyTorch {torch.__version__} is slow. Install another version to compare with it.")
+        return {}
     print(f"PyTorch {torch.__version__}, {processors()} threads")
     trainings = {}
     for dtype in flags.dtypes:

@@ -2,6 +2,8 @@
 
 import argparse
 
+import jax
+
 from msseg_jax.network.layer_table import layer_table
 from msseg_jax.system.backend import start_backend
 
@@ -10,5 +12,6 @@ def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0."""
     start_backend()
     config = flags.configuration
-    print(layer_table(config.model, config.data.patch_size))
+    share = max(1, config.train.batch_size // jax.device_count())
+    print(layer_table(config.model, config.data.patch_size, share, config.train.compute_dtype))
     return 0

@@ -4,6 +4,7 @@ import os
 
 import jax
 
+from msseg_jax.system.compiled_programs import keep_compiled_programs
 from msseg_jax.system.errors import InputError
 
 
@@ -30,3 +31,4 @@ def start_backend() -> None:
             f"JAX cannot start on this machine ({reason}). To run on the CPU, set the environment "
             "variable JAX_PLATFORMS=cpu."
         ) from error
+    keep_compiled_programs()

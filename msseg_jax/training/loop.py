@@ -20,6 +20,7 @@ from msseg_jax.system.interruption import Interruption, Stopped
 from msseg_jax.training import processes
 from msseg_jax.training.batches import training_batches
 from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
+from msseg_jax.training.gpu_forms import choose_forms
 from msseg_jax.training.log import TrainingLog
 from msseg_jax.training.schedule import Schedule, learning_rate
 from msseg_jax.training.step import TrainState, create_state, loaded_step
@@ -52,6 +53,7 @@ def train(
     state = create_state(model, rate, config.seed, initial.variables if initial else None)
     _keep(config, run, data, initial)
     batches, volumes = training_batches(config, data, schedule.total, devices)
+    choose_forms(config, schedule.total)
     step_on_devices = parallel_step(
         partial(
             loaded_step, seed=config.seed, targets=config.model.targets,

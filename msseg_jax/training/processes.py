@@ -99,6 +99,18 @@ def sum_over_processes(numbers: Mapping[str, int]) -> dict[str, int]:
     return dict(zip(numbers, sums.tolist(), strict=True))
 
 
+def text_of_main(what: str, text: str) -> str:
+    """Return the text of the main process; `what` names it. All processes must call this."""
+    if jax.process_count() == 1:
+        return text
+    wait_for_all(what)  # as in `require_same`; the main process may have worked for minutes
+    content = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    # All processes must give an array of this length. Only that of the main process counts.
+    content = np.resize(content, length)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(content))).decode()
+
+
 def any_process(flag: bool) -> bool:
     """Return whether the flag is set in any process. The result is the same in all processes."""
     return sum_over_processes({"flags": int(flag)})["flags"] > 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from msseg_jax.network.native import library
+from msseg_jax.system.cache_folder import cache_folder
 from tests.support.session import HAS_NATIVE
 
 ROOT = Path(__file__).parents[2]
@@ -116,9 +117,9 @@ def test_a_user_without_a_home_folder_has_no_cache(monkeypatch):
     def no_home():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(library.Path, "home", no_home)
+    monkeypatch.setattr(Path, "home", no_home)
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert library._cache_folder() is None  # it is then compiled for this process only
+    assert cache_folder() is None  # it is then compiled for this process only
 
 
 @needs_compiler

@@ -5,7 +5,10 @@ import argparse
 from msseg_jax.cli.flags.train import add_config, read_config
 
 EXAMPLES = ("--config=msseg2", "--config=demo --config.model.targets=1")
-DESCRIPTION = "Print the layers of the network of a configuration. The network is not run."
+DESCRIPTION = (
+    "Print the layers of the network of a configuration. The network is not run. On an NVIDIA GPU, "
+    "the table shows how each convolution is computed."
+)
 OVERRIDES = True
 
 

@@ -4,7 +4,7 @@ XLA's own 3-D convolution uses the hardware poorly if a layer has as few as 6 ch
 convolution has several forms here. All compute the same function, and one module holds each:
 
     plain         XLA's convolution: the reference, and the form for TPUs
-    native_form   C++ kernels for CPUs (`msseg_jax/network/native.py`)
+    native_form   C++ kernels for CPUs (`msseg_jax/network/native/`)
     blocked       plain JAX for CPUs without a compiler
     padded        XLA's convolution with channels in multiples of 8
     wide          a 2-D convolution of wide voxels: neighbouring voxels become channels

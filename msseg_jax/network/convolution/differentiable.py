@@ -1,7 +1,6 @@
 """The convolutions that the network calls. Each device computes them in its own form."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,8 @@ from jax import lax
 from msseg_jax.network import native
 from msseg_jax.network.convolution import native_form
 from msseg_jax.network.convolution.blocked import BLOCKED
-from msseg_jax.network.convolution.form import Form, Inputs
+from msseg_jax.network.convolution.choice import form_for
+from msseg_jax.network.convolution.form import Form, Inputs, LayerShape, Pass
 from msseg_jax.network.convolution.plain import PLAIN
 from msseg_jax.network.convolution.upsampling import full_sides, is_half, upsampled
 
@@ -59,11 +59,12 @@ def conv3d_bias(
 
         return run
 
-    if _is_native(kernel.dtype):
-        cpu = partial(native_form.forward_bias, relu=relu)
-    else:
-        cpu = with_bias(BLOCKED)
-    return lax.platform_dependent(inputs, kernel, bias, cpu=cpu, default=with_bias(PLAIN))
+    def native_bias(inputs: Inputs, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        return native_form.forward_bias(inputs, kernel, bias, relu=relu)
+
+    cpu = native_bias if _is_native(kernel.dtype) else with_bias(BLOCKED)
+    gpu = with_bias(_gpu_form(inputs, kernel, "forward"))
+    return lax.platform_dependent(inputs, kernel, bias, cpu=cpu, cuda=gpu, default=with_bias(PLAIN))
 
 
 def _check(inputs: Inputs, kernel: jax.Array) -> None:
@@ -102,10 +103,17 @@ def _upsampling(form: Form) -> Callable[[Inputs, jax.Array], jax.Array]:
     return lambda inputs, kernel: form.forward(upsampled(inputs), kernel)
 
 
+def _gpu_form(inputs: Inputs, kernel: jax.Array, which: Pass) -> Form:
+    return form_for(LayerShape.of(inputs, kernel.shape[-1], kernel.shape[0]), which)
+
+
 @jax.custom_vjp
 def _convolve(inputs: Inputs, kernel: jax.Array) -> jax.Array:
     cpu = native_form.forward if _is_native(kernel.dtype) else _upsampling(BLOCKED)
-    return lax.platform_dependent(inputs, kernel, cpu=cpu, default=_upsampling(PLAIN))
+    gpu = _gpu_form(inputs, kernel, "forward")
+    return lax.platform_dependent(
+        inputs, kernel, cpu=cpu, cuda=_upsampling(gpu), default=_upsampling(PLAIN)
+    )
 
 
 def _forward(inputs: Inputs, kernel: jax.Array) -> tuple[jax.Array, tuple[Inputs, jax.Array]]:
@@ -115,13 +123,17 @@ def _forward(inputs: Inputs, kernel: jax.Array) -> tuple[jax.Array, tuple[Inputs
 Gradients = Callable[[Inputs, jax.Array, jax.Array], tuple[Inputs, jax.Array]]
 
 
-def _gradients(form: Form) -> Gradients:
-    """Return the function (inputs, kernel, dy) -> (gradients of the inputs, of the kernel)."""
+def _gradients(by_inputs: Form, by_kernel: Form) -> Gradients:
+    """Return the function (inputs, kernel, dy) -> (gradients of the inputs, of the kernel).
+
+    Args:
+      by_inputs, by_kernel: the forms that compute the two. They read inputs of one size.
+    """
 
     def run(inputs: Inputs, kernel: jax.Array, dy: jax.Array) -> tuple[Inputs, jax.Array]:
         full, to_inputs = jax.vjp(lambda *inputs: upsampled(inputs), *inputs)
-        d_full = form.input_gradient(dy, kernel, tuple(x.shape[-1] for x in inputs))
-        d_kernel = form.kernel_gradient(full, dy, kernel.shape[0])
+        d_full = by_inputs.input_gradient(dy, kernel, tuple(x.shape[-1] for x in inputs))
+        d_kernel = by_kernel.kernel_gradient(full, dy, kernel.shape[0])
         return to_inputs(d_full), d_kernel.astype(kernel.dtype)
 
     return run
@@ -129,8 +141,13 @@ def _gradients(form: Form) -> Gradients:
 
 def _backward(residuals: tuple[Inputs, jax.Array], dy: jax.Array) -> tuple[Inputs, jax.Array]:
     inputs, kernel = residuals
-    cpu = native_form.gradients if _is_native(kernel.dtype) else _gradients(BLOCKED)
-    return lax.platform_dependent(inputs, kernel, dy, cpu=cpu, default=_gradients(PLAIN))
+    cpu = native_form.gradients if _is_native(kernel.dtype) else _gradients(BLOCKED, BLOCKED)
+    gpu = _gradients(
+        _gpu_form(inputs, kernel, "input gradient"), _gpu_form(inputs, kernel, "kernel gradient")
+    )
+    return lax.platform_dependent(
+        inputs, kernel, dy, cpu=cpu, cuda=gpu, default=_gradients(PLAIN, PLAIN)
+    )
 
 
 _convolve.defvjp(_forward, _backward)

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
+from msseg_jax.network.convolution.upsampling import full_sides
+
 Inputs = tuple[jax.Array, ...]  # (B, D, H, W, C_i) each, to be concatenated along the channels
 Channels = tuple[int, ...]  # the C_i of the inputs
 Pass = Literal["forward", "input gradient", "kernel gradient"]
@@ -37,8 +39,8 @@ class LayerShape(NamedTuple):
 
     @classmethod
     def of(cls, inputs: Sequence[jax.Array], features: int, kernel_size: int) -> "LayerShape":
-        """Return the shapes of a convolution of these inputs."""
-        batch, *sides = inputs[0].shape[:4]
+        """Return the shapes of a convolution of these inputs. Small inputs count as upsampled."""
+        batch, *sides = full_sides(inputs)
         channels = tuple(x.shape[-1] for x in inputs)
         depth, height, width = sides
         dtype = str(inputs[0].dtype)

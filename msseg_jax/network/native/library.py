@@ -20,6 +20,8 @@ from pathlib import Path
 
 import jax
 
+from msseg_jax.system.cache_folder import cache_folder
+
 SOURCE = Path(__file__).parent / "kernels" / "library.cc"  # includes the other files of its folder
 SWITCH = "MSSEG_JAX_NATIVE"
 COMPILERS = ("c++", "g++", "clang++")  # tried in this order, after $CXX
@@ -105,7 +107,7 @@ def _library() -> ctypes.CDLL:
     ):
         key.update(part.encode())
     name = f"convolution-{key.hexdigest()[:20]}"
-    folder = _cache_folder()
+    folder = cache_folder()
     if folder is None:  # compile it for this process only
         with tempfile.TemporaryDirectory(prefix="msseg_jax_") as temporary:
             return _load(_compile(compiler, Path(temporary), name))
@@ -121,17 +123,6 @@ def _cpu() -> str:
         return platform.platform() + platform.processor()
     fields = ("model name", "flags", "Features", "CPU part")
     return platform.machine() + "".join(sorted({line for line in lines if line.startswith(fields)}))
-
-
-def _cache_folder() -> Path | None:
-    """Return the folder for compiled libraries, created if necessary; None if not writable."""
-    try:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(root) / "msseg_jax"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: the user has no home folder
-        return None
-    return folder if os.access(folder, os.W_OK) else None
 
 
 def _compile(compiler: str, folder: Path, name: str) -> Path:

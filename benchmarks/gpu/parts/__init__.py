@@ -1,0 +1,1 @@
+"""The parts of the GPU benchmark. Each has a function `run(task)`."""

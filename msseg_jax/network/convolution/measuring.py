@@ -1,0 +1,157 @@
+"""Time the forms of the layers that were not timed before, in a process of its own (`worker`)."""
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+
+from msseg_jax.network.convolution import choice, worker
+from msseg_jax.network.convolution.timing import Job, Outcome
+
+BUDGET_S = 120.0  # longest time for all layers. A machine needs it once
+START_S = 60.0  # for the start of the process, in addition
+MOST_STARTS = 4  # a process that dies is started again without the form that it tried
+COMMAND = (sys.executable, "-P", "-m", worker.__name__)  # -P: not from the current folder
+
+logger = logging.getLogger(__name__)
+
+
+def missing(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs that were not timed on this card yet, each once, the largest first."""
+    known = choice.known()
+    jobs = [job for job in dict.fromkeys(jobs) if str(job) not in known]
+    return sorted(jobs, key=lambda job: job.size, reverse=True)
+
+
+def time_missing(
+    jobs: Sequence[Job], budget_s: float | None = None, command: Sequence[str] = COMMAND
+) -> None:
+    """Time the forms of these jobs unless they are known, and keep the results.
+
+    Whatever goes wrong, this raises no error: the plain form is used for what was not timed.
+
+    Args:
+      budget_s: default: BUDGET_S.
+      command: starts the process that times.
+    """
+    deadline = time.monotonic() + (BUDGET_S if budget_s is None else budget_s)
+    blamed: dict[str, list[Outcome]] = {}  # forms that ended their process, by job
+    for _ in range(MOST_STARTS):
+        left_s = deadline - time.monotonic()
+        todo = missing(jobs)
+        if not todo or left_s <= 0:
+            return
+        task = {
+            "jobs": [worker.entry_of(job) for job in todo],
+            "left_out": [[job, o.form] for job, of_job in blamed.items() for o in of_job],
+            "budget_s": left_s,
+        }
+        try:
+            suspects = _run(command, task, left_s + START_S, blamed)
+        except OSError as error:
+            logger.debug("the process that times convolutions cannot be started: %s", error)
+            return
+        if not suspects:
+            return
+        for job, form in suspects:
+            logger.debug("%s, %s: dropped, because its process ended", job, form)
+            blamed.setdefault(job, []).append(Outcome(form, None, "its process ended"))
+
+
+def _run(
+    command: Sequence[str], task: dict[str, Any], timeout_s: float, blamed: dict
+) -> list[tuple[str, str]]:
+    """Run the process, and keep what it finds.
+
+    Returns:
+      The forms, with their jobs, that it tried when it died; none if it ended as it should or if
+      its time was used up.
+    """
+    # The training holds most of the memory already, so take only what is needed.
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+                   "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # fmt: skip
+    if compiled := jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # no stub
+        environment["JAX_COMPILATION_CACHE_DIR"] = compiled
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+            env=environment,
+        ) as process,
+    ):  # fmt: skip
+        lines: queue.Queue[str | None] = queue.Queue()  # of its output; None at the end
+        reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
+        reader.start()
+        try:
+            _tell(process, task)
+            suspects = _follow(lines, timeout_s, blamed)
+        finally:
+            process.kill()
+            reader.join()
+        if suspects:
+            errors.seek(0)
+            tail = errors.read()[-2000:].decode(errors="replace")
+            logger.debug("it ended with %s: %s", process.wait(), tail)
+    return suspects
+
+
+def _read(output: Iterable[str], lines: "queue.Queue[str | None]") -> None:
+    for line in output:
+        lines.put(line)
+    lines.put(None)
+
+
+def _tell(process: "subprocess.Popen[str]", task: dict[str, Any]) -> None:
+    """Write the task to the process. If it has ended already, `_follow` will notice."""
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):
+        process.stdin.write(json.dumps(task))
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+
+
+def _follow(
+    lines: "queue.Queue[str | None]", timeout_s: float, blamed: dict
+) -> list[tuple[str, str]]:
+    """Read what the process finds, until it ends or the time is used up. See `_run`."""
+    deadline = time.monotonic() + timeout_s
+    active: dict[tuple[str, str], str] = {}  # what happens to a form of a job
+    while True:
+        try:
+            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:  # compilation may be slow, but a kernel that does not end is a suspect
+            return [key for key, what in active.items() if what == "running"]
+        if line is None:
+            return list(active)
+        try:
+            event = json.loads(line)
+        except ValueError:  # a library has printed something
+            continue
+        if "done" in event:
+            return []
+        if "timed" in event:
+            _keep(event["timed"], event["outcomes"], blamed)
+        elif event["event"] in ("compiling", "running"):
+            active[event["job"], event["form"]] = event["event"]
+        else:
+            active.pop((event["job"], event["form"]), None)
+
+
+def _keep(job: str, outcomes: list, blamed: dict[str, list[Outcome]]) -> None:
+    """Keep the outcomes of a job, with the forms that ended the process before."""
+    found = [Outcome(*outcome) for outcome in outcomes]
+    for outcome in found:
+        if outcome.seconds is None:
+            logger.debug("%s, %s: dropped: %s", job, outcome.form, outcome.reason)
+    if found[0].seconds is not None:  # otherwise there was nothing to compare with
+        choice.add({job: [*found, *blamed.get(job, [])]})
