@@ -352,7 +352,8 @@ def fake_worker(tmp_path, body):
 def test_a_form_that_ends_the_process_is_left_out_the_next_time(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     body = """
-print("a library says something")
+sys.stdout.buffer.write(b"a library says \\xff\\n")
+sys.stdout.flush()
 if "kernels 4" not in left_out:
     tell(event="running", job=job, form="plain")
     tell(event="ran", job=job, form="plain")

@@ -28,7 +28,7 @@ import sys
 from msseg_jax.training.joining import join_processes
 join_processes("127.0.0.1:{port}", int(sys.argv[1]), 2)
 from msseg_jax.training.processes import is_main, text_of_main
-print(repr(text_of_main("a text", "größer, from process 0" if is_main() else "short")))
+print(ascii(text_of_main("a text", "größer, from process 0" if is_main() else "short")))
 """
 
 
@@ -126,4 +126,4 @@ def test_all_processes_get_the_text_of_the_main_process():
     for process in started:
         output, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-        assert output.splitlines()[-1] == repr("größer, from process 0")
+        assert output.splitlines()[-1] == ascii("größer, from process 0")

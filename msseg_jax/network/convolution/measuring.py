@@ -85,7 +85,8 @@ def _run(
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            encoding="utf-8", errors="replace",
             env=environment,
         ) as process,
     ):  # fmt: skip
