@@ -62,7 +62,8 @@ def conv3d_bias(
     def native_bias(inputs: Inputs, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         return native_form.forward_bias(inputs, kernel, bias, relu=relu)
 
-    cpu = native_bias if _is_native(kernel.dtype) else with_bias(BLOCKED)
+    form = _cpu_form(kernel.dtype)
+    cpu = with_bias(form) if form else native_bias
     gpu = with_bias(_gpu_form(inputs, kernel, "forward"))
     return lax.platform_dependent(inputs, kernel, bias, cpu=cpu, cuda=gpu, default=with_bias(PLAIN))
 
@@ -93,9 +94,10 @@ def _check(inputs: Inputs, kernel: jax.Array) -> None:
         )
 
 
-def _is_native(dtype: jax.typing.DTypeLike) -> bool:
-    """Return whether a CPU uses the native convolution for this dtype."""
-    return dtype in (jnp.float32, jnp.bfloat16) and native.available()
+def _cpu_form(dtype: jax.typing.DTypeLike) -> Form | None:
+    """Return the form for a CPU; None for the native one, which reads inputs of both sizes."""
+    is_native = dtype in (jnp.float32, jnp.bfloat16) and native.available()
+    return None if is_native else BLOCKED
 
 
 def _upsampling(form: Form) -> Callable[[Inputs, jax.Array], jax.Array]:
@@ -109,7 +111,8 @@ def _gpu_form(inputs: Inputs, kernel: jax.Array, which: Pass) -> Form:
 
 @jax.custom_vjp
 def _convolve(inputs: Inputs, kernel: jax.Array) -> jax.Array:
-    cpu = native_form.forward if _is_native(kernel.dtype) else _upsampling(BLOCKED)
+    form = _cpu_form(kernel.dtype)
+    cpu = _upsampling(form) if form else native_form.forward
     gpu = _gpu_form(inputs, kernel, "forward")
     return lax.platform_dependent(
         inputs, kernel, cpu=cpu, cuda=_upsampling(gpu), default=_upsampling(PLAIN)
@@ -141,7 +144,8 @@ def _gradients(by_inputs: Form, by_kernel: Form) -> Gradients:
 
 def _backward(residuals: tuple[Inputs, jax.Array], dy: jax.Array) -> tuple[Inputs, jax.Array]:
     inputs, kernel = residuals
-    cpu = native_form.gradients if _is_native(kernel.dtype) else _gradients(BLOCKED, BLOCKED)
+    form = _cpu_form(kernel.dtype)
+    cpu = _gradients(form, form) if form else native_form.gradients
     gpu = _gradients(
         _gpu_form(inputs, kernel, "input gradient"), _gpu_form(inputs, kernel, "kernel gradient")
     )
