@@ -4,6 +4,7 @@
 replaced, only this file changes.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from msseg_jax.network import native
 from msseg_jax.system.errors import InputError
 
 AXIS = "devices"  # pmap axis over which batch norm, loss and gradients are reduced
 
 Tree = Any  # pytree of arrays
+
+logger = logging.getLogger(__name__)
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:
@@ -26,6 +30,16 @@ def check_batch_size(batch_size: int, devices: int) -> None:
             f"config.train.batch_size is {batch_size}, but a batch is split evenly over the "
             f"{devices} devices. Use a multiple of {devices}, such as {below or devices} or "
             f"{below + devices}."
+        )
+
+
+def check_compute_dtype(dtype: str) -> None:
+    """Warn if feature maps of this type gain nothing over float32 on this device."""
+    if dtype == "bfloat16" and jax.default_backend() == "cpu" and not native.multiplies_bfloat16():
+        logger.warning(
+            "config.train.compute_dtype is bfloat16. That is not faster than float32 here, because "
+            "this CPU has no instructions that multiply bfloat16 numbers (AVX512-BF16), or the "
+            "native convolution was not compiled for them. Use float32, which is more accurate."
         )
 
 

@@ -13,7 +13,7 @@ from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
 from msseg_jax.training import held_out, work_folder
 from msseg_jax.training.batches import check_patients, prepare_data
-from msseg_jax.training.devices import check_batch_size
+from msseg_jax.training.devices import check_batch_size, check_compute_dtype
 from msseg_jax.training.loop import train
 from msseg_jax.training.phantom_data import use_phantoms
 from msseg_jax.training.processes import main_first
@@ -28,6 +28,7 @@ def run_experiment(config: Configuration, workdir: Path) -> None:
       Stopped: the run was asked to stop, and its state is stored.
     """
     check_batch_size(config.train.batch_size, jax.device_count())
+    check_compute_dtype(config.train.compute_dtype)
     if Folds(workdir).exist:
         raise InputError(
             f"--workdir={workdir} contains a cross-validation. Use --mode=cross_validate to "

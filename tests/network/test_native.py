@@ -127,3 +127,11 @@ def test_works_if_the_cache_folder_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     output, _ = finish(start(tmp_path / "file"))
     assert output.startswith("True compiled")
+
+
+@needs_compiler
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="only Linux lists instructions so")
+def test_bfloat16_numbers_are_multiplied_where_the_cpu_can(tmp_path):
+    has_instructions = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    output, _ = finish(start(tmp_path))
+    assert output.endswith("multiplies bfloat16 and float32") == has_instructions

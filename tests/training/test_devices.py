@@ -19,9 +19,16 @@ from msseg_jax.data.loader import load_batches
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED
+from msseg_jax.training import devices as training_devices
 from msseg_jax.training import joining, processes
 from msseg_jax.training.batches import prepare_data, training_batches
-from msseg_jax.training.devices import AXIS, on_every_device, parallel_step, spread_over_devices
+from msseg_jax.training.devices import (
+    AXIS,
+    check_compute_dtype,
+    on_every_device,
+    parallel_step,
+    spread_over_devices,
+)
 from msseg_jax.training.joining import heeding_signals, join_processes
 from msseg_jax.training.schedule import Schedule, learning_rate
 from msseg_jax.training.step import create_state, loaded_step
@@ -309,3 +316,14 @@ def test_one_process_trains_by_itself(monkeypatch, environment):
     set_environment(monkeypatch, environment)
     monkeypatch.setattr(jax.distributed, "initialize", lambda **_: pytest.fail("it waits"))
     join_processes(None, None, None)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="only CPUs differ")
+@pytest.mark.parametrize(
+    ("dtype", "multiplies", "warned"),
+    [("bfloat16", False, True), ("bfloat16", True, False), ("float32", False, False)],
+)
+def test_bfloat16_that_gains_nothing_is_warned_of(monkeypatch, caplog, dtype, multiplies, warned):
+    monkeypatch.setattr(training_devices.native, "multiplies_bfloat16", lambda: multiplies)
+    check_compute_dtype(dtype)
+    assert ("not faster than float32 here" in caplog.text) == warned

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from msseg_jax.network.native.library import available, find_compiler, state
+from msseg_jax.network.native.library import available, multiplies_bfloat16, state
 
-__all__ = ["Output", "available", "channel_sums", "convolve", "find_compiler", "kernel_gradient",
-           "state"]  # fmt: skip
+__all__ = ["Output", "available", "channel_sums", "convolve", "kernel_gradient",
+           "multiplies_bfloat16", "state"]  # fmt: skip
 
 PLANAR = (0, 4, 1, 2, 3)  # axes of (B, D, H, W, C) from slowest to fastest: (B, C, D, H, W)
 

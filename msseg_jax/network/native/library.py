@@ -51,7 +51,8 @@ def state() -> tuple[bool, str]:
             "the native convolution is not available, so a slower convolution is used: %s", error
         )
         return False, str(error)
-    return True, "compiled for this CPU"
+    products = "bfloat16 and float32" if library.msseg_multiplies_bfloat16() else "float32"
+    return True, f"compiled for this CPU, multiplies {products}"
 
 
 def available() -> bool:
