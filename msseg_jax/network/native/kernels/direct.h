@@ -96,7 +96,7 @@ inline void convolve_slab_directly(const Shape& shape,
   const Plane plane(shape);
   const int64_t c_in = inputs.size(), pairs = (c_in + 1) / 2;
   const int64_t vectors = (plane.positions + kLanes - 1) / kLanes;
-  Scratch<uint32_t> planes(3 * pairs * plane.size);
+  Zeros<uint32_t> planes(3 * pairs * plane.size);
   Scratch<float> results(kMaxOut * plane.size);
   Scratch<float> sums(outputs.size() * shape.half().plane());  // of a plane of half size
   std::vector<Tap<uint32_t>> taps;
@@ -161,8 +161,8 @@ inline void sum_slab_directly(const Shape& shape, const std::vector<Map<const BF
   constexpr int64_t kPositionsAtOnce = 1024;  // the planes of dy then stay in the L1 cache
   const Plane plane(shape);
   const int64_t c_in = inputs.size(), count = 27 * c_in * dy.size();
-  Scratch<BFloat16> planes(3 * c_in * plane.size), dy_planes(kMaxOut * plane.size);
-  Scratch<float> lanes(count * kLanes);
+  Zeros<BFloat16> planes(3 * c_in * plane.size), dy_planes(kMaxOut * plane.size);
+  Zeros<float> lanes(count * kLanes);
   Ring ring;
   const auto store = [](BFloat16* p, uint16_t x) { p->bits = x; };
   const auto fill = [&](int64_t d, int64_t slot) {

@@ -49,8 +49,9 @@ void sum_slab(const Shape& shape, const std::vector<Map<const T>>& inputs,
   const int64_t c_in = inputs.size(), step = kMaxOut * chunks.size;
   const int64_t count = kParts * 3 * c_in * dy.size();
   Inputs<T> parts(inputs, shape, chunks);
-  Scratch<T> zeros(shape.width + kLanes);
-  Scratch<float> dy_parts(kParts * step), lanes(count * kLanes);
+  Scratch<float> dy_parts(kParts * step);
+  Zeros<T> zeros(shape.width + kLanes);
+  Zeros<float> lanes(count * kLanes);
   for (int64_t first = 0; first < chunks.tile_rows; first += chunks.rows) {
     const int64_t last = std::min(first + chunks.rows, chunks.tile_rows);
     dy_parts.clear();  // the last chunk may have fewer rows than the one before

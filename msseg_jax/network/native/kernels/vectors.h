@@ -127,14 +127,12 @@ inline float sum_of_lanes(Vec x) {
   return total;
 }
 
-// Numbers for intermediate results. They start as zeros, at the beginning of a cache line.
+// Numbers for intermediate results, at the beginning of a cache line. They are not set.
 template <class N>
 class Scratch {
  public:
   explicit Scratch(int64_t count)
-      : bytes_(count * sizeof(N)), data_(static_cast<N*>(::operator new[](bytes_, kLine))) {
-    clear();
-  }
+      : bytes_(count * sizeof(N)), data_(static_cast<N*>(::operator new[](bytes_, kLine))) {}
   N* data() { return data_.get(); }
   void clear() { std::memset(static_cast<void*>(data_.get()), 0, bytes_); }
 
@@ -145,6 +143,13 @@ class Scratch {
   };
   int64_t bytes_;
   std::unique_ptr<N[], Free> data_;
+};
+
+// Scratch memory that starts as zeros.
+template <class N>
+class Zeros : public Scratch<N> {
+ public:
+  explicit Zeros(int64_t count) : Scratch<N>(count) { this->clear(); }
 };
 
 }  // namespace msseg

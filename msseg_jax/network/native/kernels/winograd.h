@@ -148,7 +148,10 @@ class Inputs {
  public:
   Inputs(const std::vector<Map<const T>>& maps, const Shape& shape, const Chunks& chunks)
       : maps_(maps), shape_(shape), chunks_(chunks), zeros_(shape.width + kLanes),
-        narrow_(9 * (shape.width + kLanes)), parts_(maps.size() * kParts * chunks.size) {}
+        narrow_(9 * (shape.width + kLanes)), parts_(maps.size() * kParts * chunks.size) {
+    for (size_t c = 0; c < maps.size(); ++c)
+      for (int k = 0; k < kParts; ++k) clear_rim(part(c, k));
+  }
 
   void fill(int64_t d, int64_t first, int64_t last) {
     for (size_t c = 0; c < maps_.size(); ++c) {
@@ -164,10 +167,17 @@ class Inputs {
   int64_t channels() const { return maps_.size(); }
 
  private:
+  // Sets what `fill` does not write: the columns beside each row, and what follows the last row.
+  void clear_rim(float* part) const {
+    for (int64_t row = 0; row < chunks_.rows; ++row, part += chunks_.stride)
+      part[0] = part[chunks_.stride - 1] = 0;
+    std::fill(part, part + chunks_.size - chunks_.rows * chunks_.stride, 0.f);
+  }
+
   const std::vector<Map<const T>>& maps_;
   const Shape shape_;
   const Chunks& chunks_;
-  Scratch<T> zeros_;
+  Zeros<T> zeros_;
   Scratch<float> narrow_, parts_;
 };
 
