@@ -6,9 +6,11 @@ The other parts (batch normalisation, activations, pooling, upsampling, dropout,
 feature maps that a convolution reads or writes anyway, so they could be fused with it at no extra
 traffic.
 
-The limit holds for the layers as they are written. Feature maps are counted at the size at which
-they enter a convolution. A convolution that did the upsampling itself would read only an eighth of
-an upsampled map. In the paper's training in bfloat16 this would save 12 % of the bytes.
+The limit holds for the layers as they are written, as plain sums over 27 taps. Feature maps are
+counted at the size at which they enter a convolution. A convolution that upsamples while it reads
+needs only an eighth of an upsampled map. In the paper's training in bfloat16 this saves 12 % of the
+bytes. Minimal filtering needs 4/9 of the multiplications. The native convolution for CPUs does
+both, so it can be faster than this limit.
 
 This module is not a command; `python -m benchmarks.train` prints the limit.
 """

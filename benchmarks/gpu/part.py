@@ -38,7 +38,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Task:
-    """What a part has to know."""
+    """The settings that all parts share."""
 
     argument: str
     folder: Path  # of the results

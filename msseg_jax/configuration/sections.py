@@ -307,7 +307,9 @@ class TrainSettings(Section):
     """The optimisation, and how often a run is logged, validated and stored."""
 
     compute_dtype: Literal["float32", "bfloat16"] = setting(
-        "float32", "type of the feature maps: 'float32', or 'bfloat16', which is meant for GPUs"
+        "float32",
+        "type of the feature maps: 'float32', or 'bfloat16', which is meant for GPUs, and for CPUs "
+        "that multiply it (AVX512-BF16)",
     )
     batch_size: int = setting(40, "pairs of patches per step, summed over all devices", ge=1)
     epochs: int = setting(

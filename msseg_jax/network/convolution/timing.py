@@ -196,7 +196,7 @@ def _check_device() -> None:
     """Raise DeviceLost if the device does not compute any more."""
     try:
         jax.block_until_ready(jnp.arange(3.0) + 1)
-    except Exception as error:
+    except Exception as error:  # of any type
         raise DeviceLost from error
 
 

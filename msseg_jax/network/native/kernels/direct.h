@@ -1,4 +1,4 @@
-// Convolutions of bfloat16 maps as plain sums over 27 taps, for CPUs that multiply bfloat16 numbers.
+// Convolutions of bfloat16 maps as plain sums over 27 taps, for CPUs that multiply bfloat16.
 //
 // Minimal filtering would have to round its parts to bfloat16. Plain sums multiply the numbers as
 // they are, so only results are rounded. With two products per lane they are as fast.

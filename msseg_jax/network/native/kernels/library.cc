@@ -66,8 +66,10 @@ std::vector<Shape> shapes_of(const ffi::RemainingArgs& inputs, const ffi::Remain
   std::vector<Shape> shapes;
   for (size_t i = 0; i < inputs.size(); ++i)
     shapes.push_back(shape_of(inputs.get<ffi::AnyBuffer>(i).value()));
-  for (size_t i = 0; i < outputs.size(); ++i)
-    shapes.push_back(shape_of(*ffi::Result<ffi::AnyBuffer>(outputs.get<ffi::AnyBuffer>(i).value())));
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    auto output = outputs.get<ffi::AnyBuffer>(i).value();
+    shapes.push_back(shape_of(*output));
+  }
   return shapes;
 }
 
@@ -122,6 +124,7 @@ template <class T>
 void kernel_gradient(ffi::ThreadPool& pool, const Shape& shape, int64_t size,
                      const Maps<const T>& inputs, const Maps<const T>& dy, float* gradient) {
   const int64_t c_in = inputs.channels(), c_out = dy.channels();
+  if (shape.batch == 0) return;
   // Each task has its own sums. They are added up in the order of the tasks, not of the threads, so
   // that the result is reproducible.
   if (size == 1) {
@@ -166,6 +169,7 @@ ffi::Error kernel_gradient_arrays(ffi::ThreadPool pool, ffi::AnyBuffer dy,
   const Shape shape = shape_of(dy);
   return with_type(dy, [&](auto kind) {
     using T = decltype(kind);
+    std::fill_n(result->typed_data(), result->element_count(), 0.f);  // of an empty batch
     Maps<const T> dy_maps(shape);
     dy_maps.append(reinterpret_cast<const T*>(dy.untyped_data()), shape, dy.dimensions()[4]);
     kernel_gradient<T>(pool, shape, result->dimensions()[0], find_inputs<T>(inputs, shape), dy_maps,

@@ -64,8 +64,8 @@ inline Vec read<Vec>(const BFloat16* p) {
 inline void write(float* p, float x) { *p = x; }
 inline void write(float* p, Vec x) { *reinterpret_cast<LooseVec*>(p) = x; }
 
-// Rounding to bfloat16: to the nearest number, and to the even one of two that are equally near. The
-// comparison keeps NaN: adding to its bits could make it infinite.
+// Rounding to bfloat16: to the nearest number, and to the even one of two that are equally near.
+// The comparison keeps NaN: adding to its bits could make it infinite.
 inline void write(BFloat16* p, float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof(bits));
@@ -84,9 +84,9 @@ inline void write(BFloat16* p, Vec x) {
   std::memcpy(p, &half, sizeof(half));
 }
 
-// The products of a pass. multiply_add(sum, x, y) adds products of neighbouring numbers to the lanes
-// of `sum`: one per lane for floats, and two per lane for bfloat16 numbers. CPUs with instructions
-// for the latter (AVX512-BF16) need half as many. The products are exact and the sums are floats.
+// The products of a pass. multiply_add(sum, x, y) adds products of neighbouring numbers to the
+// lanes of `sum`: one per lane for floats, and two per lane for bfloat16 numbers. CPUs with
+// instructions for the latter (AVX512-BF16) need half as many. All sums are floats.
 inline Vec multiply_add(Vec sum, Vec x, Vec y) { return sum + x * y; }
 #if defined(__AVX512BF16__)
 constexpr bool kMultipliesBFloat16 = true;

@@ -1,19 +1,18 @@
 // Minimal filtering (Winograd 1980; Lavin & Gray, "Fast algorithms for convolutional neural
 // networks", CVPR 2016), along D and H.
 //
-// Two neighbouring outputs of a filter with three taps need six multiplications. F(2, 3) needs four:
+// Two neighbouring outputs of a filter with three taps need six multiplications. F(2, 3) needs 4:
 //
 //     y = A' [(G g) * (B' x)]    with y two outputs, g three taps, x four inputs, * by element
 //
-// Here, a tile is 2 x 2 voxels along D and H. Its 4 x 4 inputs give 16 `parts`, B' x B. Each part is
-// filtered along W only, with three taps. A tile needs 16 * 3 multiplications for each pair of
-// channels, and not 4 * 27. The parts of the outputs are then combined, A' m A. Additions replace
-// all divisions, except in the kernel, so the result is as accurate as that of the plain sum to
-// within a few roundings.
+// Here, a tile is 2 x 2 voxels along D and H. Its 4 x 4 inputs give 16 `parts`, B' x B. Each part
+// is filtered along W only, with three taps. A tile needs 16 * 3 multiplications for each pair of
+// channels, and not 4 * 27. The parts of the outputs are then combined, A' m A. The matrices A and
+// B contain only 0, 1 and -1, so the result differs from the plain sum by a few roundings.
 //
 // An input that is repeated in blocks of 2 x 2 x 2 voxels (upsampling) has the values a, b, b, c
-// along an axis of a tile. Then one of the four parts of that axis is 0, and 9 of 16 remain. The sum
-// over each block of an output, which is the gradient of upsampling, needs the same 9 parts only.
+// along an axis of a tile. Then one of the four parts of that axis is 0, and 9 of 16 remain. The
+// sum over each block of an output, which is the gradient of upsampling, needs only these 9 parts.
 #pragma once
 
 #include <algorithm>
