@@ -1,6 +1,6 @@
 // The gradient with respect to a kernel of 3 x 3 x 3.
 //
-// The derivative of F(2, 3) with respect to g is G' [(B' x) * (A dy)]. So the products of the parts of
+// The derivative of F(2, 3) with respect to g is G' [(B' x) * (A dy)]. So products of the parts of
 // the inputs and of dy, A dy A', are summed over all tiles. G is applied once, at the end.
 #pragma once
 
