@@ -59,6 +59,7 @@ def rest_of_output(process: subprocess.Popen, timeout_s: float) -> tuple[str, st
     """Wait until a process has ended, and return the rest of its output and of its errors.
 
     Use it after `process.stdout.readline()`, which may read more than the line that it returns.
+    `process.communicate(timeout=...)` does not return those additional lines.
 
     Args:
       process: was started with `text=True`.
