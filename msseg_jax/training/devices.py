@@ -4,6 +4,7 @@
 replaced, only this file changes.
 """
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,7 @@ def check_batch_size(batch_size: int, devices: int) -> None:
         )
 
 
+@functools.cache  # for the folds of a cross-validation, one warning suffices
 def check_compute_dtype(dtype: str) -> None:
     """Warn if feature maps of this type gain nothing over float32 on this device."""
     if dtype == "bfloat16" and jax.default_backend() == "cpu" and not native.multiplies_bfloat16():

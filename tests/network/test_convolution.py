@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from msseg_jax.network import convolution
+from msseg_jax.network import convolution, native
+from tests.support.session import HAS_NATIVE
 
 
 @pytest.fixture
@@ -128,23 +129,22 @@ def test_several_inputs_act_like_their_concatenation():
 @pytest.mark.usefixtures("conv3d")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("sides", "channels", "c_out", "k"),  # `channels` of full and half size
+    ("sides", "channels", "c_out"),  # `channels` of full and half size
     [
-        ((8, 4, 6), (2, 3), 4, 3),
-        ((2, 2, 2), (1, 1), 1, 3),
-        ((10, 6, 40), (9, 10), 11, 3),  # more channels than one block has
-        ((20, 36, 58), (1, 2), 2, 3),  # several tasks and chunks
-        ((4, 6, 8), (2, 3), 4, 1),
+        ((8, 4, 6), (2, 3), 4),
+        ((2, 2, 2), (1, 1), 1),
+        ((10, 6, 40), (9, 10), 11),  # more channels than one block has
+        ((20, 36, 58), (1, 2), 2),  # several tasks and chunks
     ],
 )
-def test_inputs_of_half_size_act_like_upsampled_ones(sides, channels, c_out, k, dtype):
+def test_inputs_of_half_size_act_like_upsampled_ones(sides, channels, c_out, dtype):
     half_sides = tuple(side // 2 for side in sides)
     whole, half, kernel, dy = (
         array.astype(dtype)
         for array in arrays(
             (2, *sides, channels[0]),
             (2, *half_sides, channels[1]),
-            (k, k, k, sum(channels), c_out),
+            (3, 3, 3, sum(channels), c_out),
             (2, *sides, c_out),
         )
     )
@@ -213,6 +213,8 @@ def test_only_a_program_for_a_gpu_contains_3d_convolutions(conv3d):
         ((1, 8, 8, 8, 2), (3, 3, 2, 2), r"\(3, 3, 2, 2\); expected \(3, 3, 3"),
         ((1, 8, 8, 8, 2), (3, 3, 3, 4, 2), "expects 4 channels, but the inputs have 2"),
         ((8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(8, 8, 8, 2\)\]; expected \(B, D, H, W, C\)"),
+        ((0, 8, 8, 8, 2), (3, 3, 3, 2, 2), r"\(0, 8, 8, 8, 2\)\]; expected .* not empty"),
+        ((1, 8, 0, 8, 2), (1, 1, 1, 2, 2), r"\(1, 8, 0, 8, 2\)\]; expected .* not empty"),
     ],
 )
 def test_wrong_shapes_are_refused_and_named(x_shape, kernel_shape, message):
@@ -226,3 +228,20 @@ def test_wrong_dtypes_and_biases_are_refused():
         convolution.conv3d((x.astype(jnp.bfloat16),), kernel)
     with pytest.raises(ValueError, match=r"bias is float32\(1,\); expected float32\(4,\)"):
         convolution.conv3d_bias((x,), kernel, jnp.zeros(1), relu=False)
+
+
+@pytest.mark.parametrize(("sides", "kernel_size"), [((4, 4, 4), 1), ((2, 2, 2), 3), ((4, 4, 2), 3)])
+def test_inputs_of_other_sizes_are_refused(sides, kernel_size):
+    inputs = jnp.zeros((1, 8, 8, 8, 2)), jnp.zeros((1, *sides, 2))
+    with pytest.raises(ValueError, match="or half of D, H and W if the kernel is 3x3x3"):
+        convolution.conv3d(inputs, jnp.zeros((kernel_size,) * 3 + (4, 2)))
+
+
+@pytest.mark.skipif(not HAS_NATIVE, reason="no C++ compiler, or JAX is on a GPU")
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("shape", [(0, 4, 4, 4, 2), (1, 4, 0, 4, 2)])
+def test_the_native_kernel_gradient_of_nothing_is_zero(shape, kernel_size):
+    assert native.available()
+    x = jnp.zeros(shape)
+    found = native.kernel_gradient((x,), x, kernel_size)
+    np.testing.assert_array_equal(found, np.zeros((kernel_size,) * 3 + (2, 2)))

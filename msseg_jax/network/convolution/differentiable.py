@@ -22,7 +22,7 @@ def conv3d(inputs: Iterable[jax.Array], kernel: jax.Array) -> jax.Array:
       inputs: (B, D, H, W, C_i) each, to be concatenated along the channels. D, H and W may have any
         size. The C_i add up to Cin. Inputs with half as many voxels along each axis, (B, D/2, H/2,
         W/2, C_i), are upsampled: each of their voxels stands for a block of 2x2x2.
-      kernel: (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout).
+      kernel: (3, 3, 3, Cin, Cout), or (1, 1, 1, Cin, Cout) if all inputs have one size.
 
     Returns:
       (B, D, H, W, Cout). It can be differentiated once, in reverse mode.
@@ -72,10 +72,12 @@ def _check(inputs: Inputs, kernel: jax.Array) -> None:
     """Raise ValueError unless the shapes and dtypes of inputs and kernel match."""
     full = full_sides(inputs)
     for x in inputs:
-        if x.ndim != 5 or not (x.shape[:4] == full or is_half(x, full)):
+        fits = x.ndim == 5 and (x.shape[:4] == full or (kernel.shape[0] == 3 and is_half(x, full)))
+        if not fits or x.size == 0:
             raise ValueError(
                 f"conv3d: inputs have shapes {[x.shape for x in inputs]}; expected (B, D, H, W, C) "
-                "each, the same except for C, or half of D, H and W"
+                "each, not empty, the same except for C, or half of D, H and W if the kernel is "
+                "3x3x3"
             )
     if kernel.ndim != 5 or kernel.shape[:3] not in ((3, 3, 3), (1, 1, 1)):
         raise ValueError(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from msseg_jax.network import native
 from msseg_jax.network.convolution.form import Inputs
-from msseg_jax.network.convolution.upsampling import full_sides, is_half, upsampled
+from msseg_jax.network.convolution.upsampling import full_sides, is_half
 from msseg_jax.network.native import Output
 
 
@@ -16,21 +16,11 @@ def forward(inputs: Inputs, kernel: jax.Array) -> jax.Array:
 
 def forward_bias(inputs: Inputs, kernel: jax.Array, bias: jax.Array, *, relu: bool) -> jax.Array:
     """Convolve, add the bias (Cout,), and apply a ReLU if `relu`, in one pass."""
-    if kernel.shape[0] == 1:  # these kernels read inputs of one size
-        inputs = upsampled(inputs)
     return native.convolve(inputs, _wide(kernel), _wide(bias), relu=relu)[0]
 
 
 def gradients(inputs: Inputs, kernel: jax.Array, dy: jax.Array) -> tuple[Inputs, jax.Array]:
     """Return the gradients with respect to the inputs and the kernel."""
-    if kernel.shape[0] == 1:
-        full, to_inputs = jax.vjp(lambda *inputs: upsampled(inputs), *inputs)
-        d_full, d_kernel = _gradients(full, kernel, dy)
-        return to_inputs(d_full), d_kernel
-    return _gradients(inputs, kernel, dy)
-
-
-def _gradients(inputs: Inputs, kernel: jax.Array, dy: jax.Array) -> tuple[Inputs, jax.Array]:
     full = full_sides(inputs)
     outputs = [Output(x.shape[-1], is_half(x, full)) for x in inputs]
     # The gradient with respect to the inputs is a 'same' convolution, too. Its kernel is the

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from msseg_jax.network.native.library import available, multiplies_bfloat16, state
 
@@ -42,7 +43,7 @@ def convolve(
         a block of 2x2x2.
       kernel: (K, K, K, Cin, Cout) float32, K = 1 or 3.
       bias: (Cout,) float32.
-      relu: not with outputs of half size.
+      relu: not with outputs of half size, which get no bias, either.
       outputs: their channels add up to Cout. None: one output.
 
     Returns:
@@ -59,7 +60,8 @@ def convolve(
         "msseg_convolve", shapes, vmap_method="sequential",
         input_layouts=[None, None, *[PLANAR] * len(inputs)], output_layouts=[PLANAR] * len(shapes),
     )  # fmt: skip
-    return tuple(call(kernel, bias, *inputs, relu=relu))
+    sides_of_all = np.array([batch, *sides], np.int64)
+    return tuple(call(kernel, bias, *inputs, relu=relu, sides=sides_of_all))
 
 
 def kernel_gradient(inputs: Sequence[jax.Array], dy: jax.Array, kernel_size: int) -> jax.Array:

@@ -52,7 +52,7 @@ def state() -> tuple[bool, str]:
         )
         return False, str(error)
     products = "bfloat16 and float32" if library.msseg_multiplies_bfloat16() else "float32"
-    return True, f"compiled for this CPU, multiplies {products}"
+    return True, f"compiled for this CPU: {library.msseg_lanes()} lanes, multiplies {products}"
 
 
 def available() -> bool:

@@ -56,7 +56,7 @@ void gather_full(const float* m, int64_t step, int64_t width, float bias, bool r
 // Sums the outputs of each block of 2 x 2 x 2 voxels of a tile row. The sum of two outputs along an
 // axis is m0 + 2 m1 - m3. `sums` has room for a row.
 template <class T>
-void gather_half(const float* m, int64_t step, int64_t width, float bias, float* sums, T* to) {
+void gather_half(const float* m, int64_t step, int64_t width, float* sums, T* to) {
   along_row(width, [&](auto kind, int64_t w) {
     using V = decltype(kind);
     V t[3];
@@ -67,12 +67,13 @@ void gather_half(const float* m, int64_t step, int64_t width, float bias, float*
       const V m1 = read<V>(from + 4 * step);
       t[j] = read<V>(from) + m1 + m1 - read<V>(from + 12 * step);
     }
-    write(sums + w, t[0] + t[1] + t[1] - t[2] + 4 * bias);
+    write(sums + w, t[0] + t[1] + t[1] - t[2]);
   });
   for (int64_t w = 0; w < width / 2; ++w) write(to + w, sums[2 * w] + sums[2 * w + 1]);
 }
 
-// Convolves planes begin ... end - 1 of one volume. T is the type of inputs and outputs.
+// Convolves planes begin ... end - 1 of one volume. T is the type of inputs and outputs. Outputs of
+// half size get no bias and no ReLU.
 template <class T>
 void convolve_slab(const Shape& shape, const std::vector<Map<const T>>& inputs,
                    const std::vector<Map<T>>& outputs, const std::vector<Block>& blocks,
@@ -103,7 +104,7 @@ void convolve_slab(const Shape& shape, const std::vector<Map<const T>>& inputs,
           for (int64_t row = first; row < last; ++row, m += chunks.stride) {
             if (block.half) {
               T* to = map.start + (d / 2 * (shape.height / 2) + row) * (shape.width / 2);
-              gather_half(m, step, shape.width, bias[block.first + o], sums.data(), to);
+              gather_half(m, step, shape.width, sums.data(), to);
               continue;
             }
             T* to[2][2];

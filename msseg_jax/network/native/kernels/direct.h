@@ -87,7 +87,7 @@ inline std::vector<uint32_t> kernel_pairs(const float* kernel, int64_t c_in, int
 }
 
 // Convolves planes begin ... end - 1 of one volume; begin and, for outputs of half size, end are
-// even.
+// even. Outputs of half size get no bias and no ReLU.
 inline void convolve_slab_directly(const Shape& shape,
                                    const std::vector<Map<const BFloat16>>& inputs,
                                    const std::vector<Map<BFloat16>>& outputs,
@@ -143,7 +143,7 @@ inline void convolve_slab_directly(const Shape& shape,
           float* sum = sums.data() + (block.first + o) * shape.half().plane() + h / 2 * half;
           const bool first = d % 2 == 0 && h % 2 == 0;
           for (int64_t w = 0; w < half; ++w)
-            sum[w] = (first ? 0 : sum[w]) + (y[2 * w] + y[2 * w + 1] + 2 * own_bias);
+            sum[w] = (first ? 0 : sum[w]) + (y[2 * w] + y[2 * w + 1]);
           if (d % 2 == 0 || h % 2 == 0) continue;
           BFloat16* to = map.start + (d / 2 * (shape.height / 2) + h / 2) * half;
           for (int64_t w = 0; w < half; ++w) write(to + w, sum[w]);
@@ -197,20 +197,16 @@ inline void sum_slab_directly(const Shape& shape, const std::vector<Map<const BF
   for (int64_t i = 0; i < count; ++i) sums[i] = sum_of_lanes(sum[i]);
 }
 
-// Adds up the sums of all tasks in their order: (3, 3, 3, Cin, Cout).
-inline void combine_directly(const std::vector<float>& sums, int64_t tasks, int64_t c_in,
-                             int64_t c_out, const std::vector<Block>& blocks, float* gradient) {
-  const int64_t count = 27 * c_in * c_out;
-  int64_t i = 0;
+// Stores the sums in the order of the kernel: (3, 3, 3, Cin, Cout).
+inline void reorder(const std::vector<double>& sums, int64_t c_in, int64_t c_out,
+                    const std::vector<Block>& blocks, float* gradient) {
+  const double* sum = sums.data();
   for (const Block& block : blocks)
     for (int64_t kd = 0; kd < 3; ++kd)
       for (int64_t c = 0; c < c_in; ++c)
         for (int64_t k = 0; k < 9; ++k)
-          for (int64_t o = block.first; o < block.first + block.count; ++o, ++i) {
-            double total = 0;
-            for (int64_t task = 0; task < tasks; ++task) total += sums[task * count + i];
-            gradient[((kd * 9 + k) * c_in + c) * c_out + o] = static_cast<float>(total);
-          }
+          for (int64_t o = block.first; o < block.first + block.count; ++o)
+            gradient[((kd * 9 + k) * c_in + c) * c_out + o] = static_cast<float>(*sum++);
 }
 
 }  // namespace msseg

@@ -74,24 +74,20 @@ void sum_slab(const Shape& shape, const std::vector<Map<const T>>& inputs,
   for (int64_t i = 0; i < count; ++i) sums[i] = sum_of_lanes(sum[i]);
 }
 
-// Adds up the sums of all tasks in their order, and applies G: (3, 3, 3, Cin, Cout).
-inline void combine(const std::vector<float>& sums, int64_t tasks, int64_t c_in, int64_t c_out,
+// Applies G to the sums: (3, 3, 3, Cin, Cout).
+inline void combine(const std::vector<double>& sums, int64_t c_in, int64_t c_out,
                     const std::vector<Block>& blocks, float* gradient) {
-  const int64_t count = kParts * 3 * c_in * c_out;
   std::vector<double> totals(27 * c_in * c_out);
-  int64_t i = 0;
+  const double* sum = sums.data();
   for (const Block& block : blocks)
     for (int part = 0; part < kParts; ++part)
       for (int64_t c = 0; c < c_in; ++c)
         for (int kw = 0; kw < 3; ++kw)
-          for (int64_t o = block.first; o < block.first + block.count; ++o, ++i) {
-            double sum = 0;
-            for (int64_t task = 0; task < tasks; ++task) sum += sums[task * count + i];
+          for (int64_t o = block.first; o < block.first + block.count; ++o, ++sum)
             for (int kd = 0; kd < 3; ++kd)
               for (int kh = 0; kh < 3; ++kh)
                 totals[(((kd * 3 + kh) * 3 + kw) * c_in + c) * c_out + o] +=
-                    kFilter[part / 4][kd] * kFilter[part % 4][kh] * sum;
-          }
+                    kFilter[part / 4][kd] * kFilter[part % 4][kh] * *sum;
   std::copy(totals.begin(), totals.end(), gradient);
 }
 

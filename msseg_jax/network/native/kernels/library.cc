@@ -54,29 +54,10 @@ Maps<T> find_outputs(const ffi::RemainingRets& outputs, const Shape& shape) {
   return maps;
 }
 
-// The largest shape among the arrays. Smaller ones are half as large.
-template <class Arrays>
-Shape full_shape(const Arrays& arrays, Shape shape) {
-  for (const auto& own : arrays)
-    if (own.depth > shape.depth) shape = own;
-  return shape;
-}
-
-std::vector<Shape> shapes_of(const ffi::RemainingArgs& inputs, const ffi::RemainingRets& outputs) {
-  std::vector<Shape> shapes;
-  for (size_t i = 0; i < inputs.size(); ++i)
-    shapes.push_back(shape_of(inputs.get<ffi::AnyBuffer>(i).value()));
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    auto output = outputs.get<ffi::AnyBuffer>(i).value();
-    shapes.push_back(shape_of(*output));
-  }
-  return shapes;
-}
-
 template <class T>
 void convolve(ffi::ThreadPool& pool, const Shape& shape, int64_t size, const float* kernel,
               const float* bias, bool relu, const Maps<const T>& inputs, const Maps<T>& outputs) {
-  if (shape.batch == 0) return;
+  if (shape.batch * shape.volume() == 0) return;
   const std::vector<Block> blocks = find_blocks(outputs[0]);
   if (size == 1) {
     const int64_t runs = (shape.volume() + kRun - 1) / kRun;
@@ -109,9 +90,9 @@ void convolve(ffi::ThreadPool& pool, const Shape& shape, int64_t size, const flo
 }
 
 ffi::Error convolve_arrays(ffi::ThreadPool pool, FloatArray kernel, FloatArray bias,
-                           ffi::RemainingArgs inputs, bool relu, ffi::RemainingRets outputs) {
-  const std::vector<Shape> shapes = shapes_of(inputs, outputs);
-  const Shape shape = full_shape(shapes, shapes.front());
+                           ffi::RemainingArgs inputs, bool relu,
+                           ffi::Span<const int64_t> sides, ffi::RemainingRets outputs) {
+  const Shape shape{sides[0], sides[1], sides[2], sides[3]};
   return with_type(inputs.get<ffi::AnyBuffer>(0).value(), [&](auto kind) {
     using T = decltype(kind);
     convolve<T>(pool, shape, kernel.dimensions()[0], kernel.typed_data(), bias.typed_data(), relu,
@@ -124,52 +105,47 @@ template <class T>
 void kernel_gradient(ffi::ThreadPool& pool, const Shape& shape, int64_t size,
                      const Maps<const T>& inputs, const Maps<const T>& dy, float* gradient) {
   const int64_t c_in = inputs.channels(), c_out = dy.channels();
-  if (shape.batch == 0) return;
-  // Each task has its own sums. They are added up in the order of the tasks, not of the threads, so
-  // that the result is reproducible.
-  if (size == 1) {
-    const int64_t runs = (shape.volume() + kRun - 1) / kRun, count = c_in * c_out;
-    std::vector<float> sums(shape.batch * runs * count);
-    parallel(pool, shape.batch * runs, [&](int64_t task) {
-      const int64_t b = task / runs, begin = task % runs * kRun;
+  if (shape.batch * shape.volume() == 0) return;
+  const std::vector<Block> blocks = find_blocks(dy[0]);
+  const int64_t per_volume = size == 1 ? (shape.volume() + kRun - 1) / kRun : shape.slabs();
+  const int64_t tasks = shape.batch * per_volume;
+  const int64_t each = size == 1 ? 1 : is_multiplied<T> ? 27 : kParts * 3;
+  const int64_t count = each * c_in * c_out;
+  std::vector<float> sums(tasks * count);  // each task has its own
+  parallel(pool, tasks, [&](int64_t task) {
+    const int64_t b = task / per_volume, part = task % per_volume;
+    float* own = sums.data() + task * count;
+    if (size == 1) {
+      const int64_t begin = part * kRun, voxels = std::min(kRun, shape.volume() - begin);
       for (int64_t c = 0; c < c_in; ++c)
         for (int64_t o = 0; o < c_out; ++o)
-          sums[task * count + c * c_out + o] =
-              sum_products(inputs[b][c].start + begin, dy[b][o].start + begin,
-                           std::min(kRun, shape.volume() - begin));
-    });
-    for (int64_t i = 0; i < count; ++i) {
-      double total = 0;
-      for (int64_t task = 0; task < shape.batch * runs; ++task) total += sums[task * count + i];
-      gradient[i] = static_cast<float>(total);
+          *own++ = sum_products(inputs[b][c].start + begin, dy[b][o].start + begin, voxels);
+      return;
     }
-    return;
-  }
-  const std::vector<Block> blocks = find_blocks(dy[0]);
-  const int64_t tasks = shape.batch * shape.slabs();
-  const int64_t count = (is_multiplied<T> ? 27 : kParts * 3) * c_in * c_out;
-  std::vector<float> sums(tasks * count);
-  parallel(pool, tasks, [&](int64_t task) {
-    const int64_t b = task / shape.slabs(), begin = task % shape.slabs() * kSlab;
-    const int64_t end = std::min(begin + kSlab, shape.depth);
-    float* own = sums.data() + task * count;
+    const int64_t begin = part * kSlab, end = std::min(begin + kSlab, shape.depth);
     if constexpr (is_multiplied<T>)
       sum_slab_directly(shape, inputs[b], dy[b], blocks, begin, end, own);
     else
       sum_slab(shape, inputs[b], dy[b], blocks, begin, end, own);
   });
-  if constexpr (is_multiplied<T>)
-    combine_directly(sums, tasks, c_in, c_out, blocks, gradient);
+  // Add up in the order of the tasks, not of the threads, so that the result is reproducible.
+  std::vector<double> totals(count);
+  for (int64_t task = 0; task < tasks; ++task)
+    for (int64_t i = 0; i < count; ++i) totals[i] += sums[task * count + i];
+  if (size == 1)
+    std::copy(totals.begin(), totals.end(), gradient);
+  else if constexpr (is_multiplied<T>)
+    reorder(totals, c_in, c_out, blocks, gradient);
   else
-    combine(sums, tasks, c_in, c_out, blocks, gradient);
+    combine(totals, c_in, c_out, blocks, gradient);
 }
 
 ffi::Error kernel_gradient_arrays(ffi::ThreadPool pool, ffi::AnyBuffer dy,
                                   ffi::RemainingArgs inputs, FloatResult result) {
   const Shape shape = shape_of(dy);
+  std::fill_n(result->typed_data(), result->element_count(), 0.f);  // for an empty batch
   return with_type(dy, [&](auto kind) {
     using T = decltype(kind);
-    std::fill_n(result->typed_data(), result->element_count(), 0.f);  // of an empty batch
     Maps<const T> dy_maps(shape);
     dy_maps.append(reinterpret_cast<const T*>(dy.untyped_data()), shape, dy.dimensions()[4]);
     kernel_gradient<T>(pool, shape, result->dimensions()[0], find_inputs<T>(inputs, shape), dy_maps,
@@ -230,6 +206,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(msseg_convolve, convolve_arrays,
                                   .Arg<FloatArray>()  // bias (Cout,)
                                   .RemainingArgs()    // inputs; their channels add up to Cin
                                   .Attr<bool>("relu")
+                                  .Attr<ffi::Span<const int64_t>>("sides")  // B, D, H, W
                                   .RemainingRets());  // outputs; their channels add up to Cout
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(msseg_kernel_gradient, kernel_gradient_arrays,
@@ -238,6 +215,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(msseg_kernel_gradient, kernel_gradient_arrays,
                                   .Arg<ffi::AnyBuffer>()  // dy (B, D, H, W, Cout)
                                   .RemainingArgs()        // inputs; their channels add up to Cin
                                   .Ret<FloatArray>());
+
+// Returns how many floats a vector of these kernels has.
+extern "C" int msseg_lanes() { return kLanes; }
 
 // Returns whether convolutions multiply bfloat16 numbers without converting them to float32.
 extern "C" bool msseg_multiplies_bfloat16() { return kMultipliesBFloat16; }

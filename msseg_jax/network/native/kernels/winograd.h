@@ -8,7 +8,8 @@
 // Here, a tile is 2 x 2 voxels along D and H. Its 4 x 4 inputs give 16 `parts`, B' x B. Each part
 // is filtered along W only, with three taps. A tile needs 16 * 3 multiplications for each pair of
 // channels, and not 4 * 27. The parts of the outputs are then combined, A' m A. The matrices A and
-// B contain only 0, 1 and -1, so the result differs from the plain sum by a few roundings.
+// B contain only 0, 1 and -1, so the result differs from the plain sum by a few roundings. An
+// infinite input gives NaN wherever the kernel reaches it.
 //
 // An input that is repeated in blocks of 2 x 2 x 2 voxels (upsampling) has the values a, b, b, c
 // along an axis of a tile. Then one of the four parts of that axis is 0, and 9 of 16 remain. The
