@@ -245,3 +245,17 @@ def test_the_native_kernel_gradient_of_nothing_is_zero(shape, kernel_size):
     x = jnp.zeros(shape)
     found = native.kernel_gradient((x,), x, kernel_size)
     np.testing.assert_array_equal(found, np.zeros((kernel_size,) * 3 + (2, 2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30))
+def test_random_shapes(conv3d, seed):
+    """Rows shorter and longer than a vector, odd sides, and more channels than one block has."""
+    rng = np.random.default_rng(seed)
+    k = int(rng.choice([1, 3, 3, 3]))
+    sides = (*rng.integers(1, 20, 2), rng.choice([*range(1, 19), 31, 32, 33, 47, 63]))
+    c_in, c_out = rng.integers(1, 26, 2)
+    x, kernel, dy = arrays((2, *sides, c_in), (k, k, k, c_in, c_out), (2, *sides, c_out))
+    assert_all_close(
+        value_and_gradients(conv3d)(x, kernel, dy), value_and_gradients(reference)(x, kernel, dy)
+    )
