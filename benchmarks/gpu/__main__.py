@@ -55,7 +55,8 @@ def run_part(name: str, flags: argparse.Namespace, scratch: Path, limit_s: float
     """Run a part in a process of its own, and return what it reported, with its status."""
     # Caches are empty at the start, so the first step is a cold one. All parts share them.
     environment = {**os.environ, "XDG_CACHE_HOME": str(scratch / "cache"),
-                   "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled")}  # fmt: skip
+                   "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled"),
+                   "JAX_TRACEBACK_FILTERING": "off"}  # fmt: skip
     command = [
         sys.executable, "-m", "benchmarks.gpu.part", name, str(flags.folder), str(scratch),
         str(limit_s), *["--small"] * flags.small,
@@ -79,7 +80,8 @@ def run_part(name: str, flags: argparse.Namespace, scratch: Path, limit_s: float
     found: dict = {}
     for line in text.splitlines():
         if line.startswith(MARK):
-            found |= json.loads(line.removeprefix(MARK))
+            with contextlib.suppress(ValueError):  # a part that was stopped may cut its last line
+                found |= json.loads(line.removeprefix(MARK))
     if "skipped" in found:
         status = f"skipped: {found.pop('skipped')}"
     elif status != "done":

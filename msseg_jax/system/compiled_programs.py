@@ -1,5 +1,8 @@
 """Keep compiled programs for the next process."""
 
+import tempfile
+from pathlib import Path
+
 import jax
 
 from msseg_jax.system.cache_folder import cache_folder
@@ -18,5 +21,16 @@ def keep_compiled_programs() -> None:
     if given or jax.default_backend() != "gpu":
         return
     folder = cache_folder()
-    if folder is not None:
+    if folder is not None and _can_be_written(folder / FOLDER):
         jax.config.update("jax_compilation_cache_dir", str(folder / FOLDER))
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Try it: XLA fails to compile if it cannot write its timings, as with a full quota."""
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError:
+        return False
+    return True

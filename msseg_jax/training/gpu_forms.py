@@ -33,7 +33,8 @@ def choose_forms(config: Configuration, steps: int) -> None:
         todo = measuring.missing(jobs)
         if todo and budget_s >= LEAST_S:
             print(
-                f"timing {len(todo)} convolutions on this GPU, once, for at most {budget_s:.0f} s "
+                f"timing {len(todo)} convolutions on this GPU, for at most "
+                f"{budget_s + measuring.START_S:.0f} s; the results are kept for the next training "
                 f"({choice.SWITCH}=0 turns this off)", flush=True,
             )  # fmt: skip
             measuring.time_missing(jobs, budget_s)

@@ -88,8 +88,8 @@ def test_on_a_gpu_all_passes_are_timed_once(small_config, monkeypatch, tmp_path,
         monkeypatch.setattr(choice, "_known", None)  # another process, which reads the file
     assert timed == [(jobs, 60.0)]
     assert capsys.readouterr().out == (
-        f"timing {len(set(jobs))} convolutions on this GPU, once, for at most 60 s "
-        "(MSSEG_JAX_GPU_FORMS=0 turns this off)\n"
+        f"timing {len(set(jobs))} convolutions on this GPU, for at most 120 s; the results are "
+        "kept for the next training (MSSEG_JAX_GPU_FORMS=0 turns this off)\n"
     )
     assert choice.form_for(*jobs[0]).name == "wide 4"
 

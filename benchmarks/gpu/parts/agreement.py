@@ -25,16 +25,18 @@ def run(task):
     if not on_gpu and not task.small:
         return
     size = "small" if task.small else "full"
+    device = "gpu" if on_gpu else "cpu"
+    forms = FORMS if on_gpu else ("plain", "shifted 8")
     with ThreadPoolExecutor() as pool:
         on_cpu = pool.submit(compute, task.scratch, "cpu", "cpu", size)
-        for form in FORMS if on_gpu else ("plain", "shifted 8"):
+        running = {form: pool.submit(compute, task.scratch, device, form, size) for form in forms}
+        for form, future in running.items():
             try:
-                found = compute(task.scratch, "gpu" if on_gpu else "cpu", form, size)
+                task.report(**{form: differences(on_cpu.result(), future.result())})
             except subprocess.CalledProcessError as error:
+                print(f"{form}:\n{(error.output or '')[-5000:]}", flush=True)
                 last = (error.output or "").strip().splitlines()[-1:] or ["no output"]
                 task.report(**{form: f"failed: {last[0][:200]}"})
-                continue
-            task.report(**{form: differences(on_cpu.result(), found)})
 
 
 def compute(scratch: Path, device: str, form: str, size: str) -> dict:

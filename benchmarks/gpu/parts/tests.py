@@ -4,18 +4,23 @@ import re
 import subprocess
 import sys
 
-FOLDER = "tests/network"  # the others need libraries that may be missing
+FILE = "tests/network/test_gpu.py"  # all tests that need a GPU
+OPTIONS = ("-o", "addopts=", "-m", "gpu", "-v", "-rfEs")  # no plugins that may be missing
 
 
 def run(task):
     """Run the tests, and report pytest's last line and the tests that failed."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-n", "0", "-rfEs", FOLDER]
-    done = subprocess.run(command, capture_output=True, text=True)
-    print(done.stdout[-20_000:], done.stderr[-5_000:])
-    lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]]
+    command = [sys.executable, "-m", "pytest", *OPTIONS, FILE]
+    lines = ["no output"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout:  # printed at once, because this part may be stopped
+            print(line, end="", flush=True)
+            lines += [line.strip()] if line.strip() else []
     failed = [line for line in lines if re.match("(FAILED|ERROR) ", line)]
     task.report(last_line=lines[-1], failed=failed)
     if not task.on_gpu():
         return
-    if done.returncode:
-        sys.exit(f"pytest ended with {done.returncode}")
+    if process.returncode:
+        sys.exit(f"pytest ended with {process.returncode}")

@@ -15,7 +15,6 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from msseg_jax.system.cache_folder import cache_folder
 SWITCH = "MSSEG_JAX_GPU_FORMS"
 CLEARLY_FASTER = 0.95  # another form must take less than this share of the plain form's time
 FORMAT = 1  # of the file
+SETTINGS = ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION", "NVIDIA_TF32_OVERRIDE")
 FORMS: Mapping[str, Form] = {form.name: form for form in (PLAIN, *CANDIDATES)}
 
 logger = logging.getLogger(__name__)
@@ -176,9 +176,8 @@ def _platform_version() -> str:
 def _digest() -> str:
     """Return a text that differs for other cards, versions, XLA flags and forms."""
     key = hashlib.sha256()
-    versions = [f"{name} {version(name)}" for name in ("jax", "jaxlib")]
-    settings = [os.environ.get(name, "") for name in ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION")]
-    for part in (card(), _platform_version(), *versions, *settings):
+    settings = [os.environ.get(name, "") for name in SETTINGS]
+    for part in (card(), _platform_version(), jax.__version__, *settings):
         key.update(part.encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         key.update(file.read_bytes())

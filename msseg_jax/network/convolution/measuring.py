@@ -58,8 +58,8 @@ def time_missing(
         }
         try:
             suspects = _run(command, task, left_s + START_S, blamed)
-        except OSError as error:
-            logger.debug("the process that times convolutions cannot be started: %s", error)
+        except Exception as error:  # of any type: the training does not need these timings
+            logger.debug("the convolutions could not be timed: %s", error)
             return
         if not suspects:
             return
@@ -137,6 +137,8 @@ def _follow(
         try:
             event = json.loads(line)
         except ValueError:  # a library has printed something
+            continue
+        if not isinstance(event, dict):  # as well
             continue
         if "done" in event:
             return []
