@@ -186,9 +186,8 @@ class SegmentationBlock(nn.Module):
         maps = []
         for j in range(1, depths):
             for i in range(depths - j):
-                rows[i].append(
-                    node(i, j, (*rows[i], rows[i + 1][j - 1]))
-                )  # which upsamples the last
+                # The convolution upsamples the last of these inputs, which has half the size.
+                rows[i].append(node(i, j, (*rows[i], rows[i + 1][j - 1])))
             head = self.unit(1, kernel_size=1, activation=nn.sigmoid, name=f"decoder_{j}")
             maps.append(head((rows[0][j],), train))
         return jnp.concatenate(maps, axis=-1)

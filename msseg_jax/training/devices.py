@@ -36,12 +36,12 @@ def check_batch_size(batch_size: int, devices: int) -> None:
 
 @functools.cache  # for the folds of a cross-validation, one warning suffices
 def check_compute_dtype(dtype: str) -> None:
-    """Warn if feature maps of this type gain nothing over float32 on this device."""
+    """Warn if feature maps of this type gain little over float32 on this device."""
     if dtype == "bfloat16" and jax.default_backend() == "cpu" and not native.multiplies_bfloat16():
         logger.warning(
-            "config.train.compute_dtype is bfloat16. That is not faster than float32 here, because "
-            "this CPU has no instructions that multiply bfloat16 numbers (AVX512-BF16), or the "
-            "native convolution was not compiled for them. Use float32, which is more accurate."
+            "config.train.compute_dtype is bfloat16. That is hardly faster than float32 here, "
+            "because this CPU has no instructions that multiply bfloat16 numbers (AVX512-BF16), or "
+            "the native convolution was not compiled for them. Use float32, which is more accurate."
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether the GPU computes what the CPU computes: forward pass, gradients, 20 training steps.
+"""Compare the GPU with the CPU: forward pass, gradients, 20 training steps.
 
 The same random network and patches go through the CPU, through the GPU with the plain form of all
 convolutions, and through the GPU with each kind of other form. Each is a process of its own:

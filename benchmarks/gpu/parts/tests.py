@@ -17,10 +17,9 @@ def run(task):
     ) as process:
         for line in process.stdout:  # printed at once, because this part may be stopped
             print(line, end="", flush=True)
-            lines += [line.strip()] if line.strip() else []
+            if line.strip():
+                lines.append(line.strip())
     failed = [line for line in lines if re.match("(FAILED|ERROR) ", line)]
     task.report(last_line=lines[-1], failed=failed)
-    if not task.on_gpu():
-        return
-    if process.returncode:
+    if task.on_gpu() and process.returncode:
         sys.exit(f"pytest ended with {process.returncode}")

@@ -70,6 +70,11 @@ def conv3d_bias(
 
 def _check(inputs: Inputs, kernel: jax.Array) -> None:
     """Raise ValueError unless the shapes and dtypes of inputs and kernel match."""
+    if kernel.ndim != 5 or kernel.shape[:3] not in ((3, 3, 3), (1, 1, 1)):
+        raise ValueError(
+            f"conv3d: kernel has shape {kernel.shape}; "
+            "expected (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout)"
+        )
     full = full_sides(inputs)
     for x in inputs:
         fits = x.ndim == 5 and (x.shape[:4] == full or (kernel.shape[0] == 3 and is_half(x, full)))
@@ -79,11 +84,6 @@ def _check(inputs: Inputs, kernel: jax.Array) -> None:
                 "each, not empty, the same except for C, or half of D, H and W if the kernel is "
                 "3x3x3"
             )
-    if kernel.ndim != 5 or kernel.shape[:3] not in ((3, 3, 3), (1, 1, 1)):
-        raise ValueError(
-            f"conv3d: kernel has shape {kernel.shape}; "
-            "expected (3, 3, 3, Cin, Cout) or (1, 1, 1, Cin, Cout)"
-        )
     if any(x.dtype != kernel.dtype for x in inputs):
         raise ValueError(
             f"conv3d: inputs are {[str(x.dtype) for x in inputs]}, the kernel is {kernel.dtype}; "

@@ -1,4 +1,4 @@
-"""What all forms of the convolution have in common: three passes, and the shapes of a layer."""
+"""The parts that all forms of the convolution share: three passes, and the shapes of a layer."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise

@@ -1,10 +1,10 @@
-"""The native form for CPUs. Kernels and biases are converted to float32 and back."""
+"""The native form for CPUs. Kernels and biases are converted to float32, gradients back."""
 
 import jax
 import jax.numpy as jnp
 
 from msseg_jax.network import native
-from msseg_jax.network.convolution.form import Inputs
+from msseg_jax.network.convolution.form import Inputs, mirrored
 from msseg_jax.network.convolution.upsampling import full_sides, is_half
 from msseg_jax.network.native import Output
 
@@ -23,13 +23,10 @@ def gradients(inputs: Inputs, kernel: jax.Array, dy: jax.Array) -> tuple[Inputs,
     """Return the gradients with respect to the inputs and the kernel."""
     full = full_sides(inputs)
     outputs = [Output(x.shape[-1], is_half(x, full)) for x in inputs]
-    # The gradient with respect to the inputs is a 'same' convolution, too. Its kernel is the
-    # mirrored kernel, with input and output channels swapped. That of an upsampled voxel is the sum
-    # over its block.
-    mirrored = _wide(jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4))
-    d_inputs = native.convolve(
-        (dy,), mirrored, jnp.zeros(mirrored.shape[-1], mirrored.dtype), outputs=outputs
-    )
+    # One convolution gives all of them. That of an upsampled voxel is the sum over its block.
+    (whole,) = mirrored(kernel, (kernel.shape[3],))
+    no_bias = jnp.zeros(whole.shape[-1], jnp.float32)
+    d_inputs = native.convolve((dy,), _wide(whole), no_bias, outputs=outputs)
     d_kernel = native.kernel_gradient(inputs, dy, kernel_size=kernel.shape[0])
     return d_inputs, d_kernel.astype(kernel.dtype)
 

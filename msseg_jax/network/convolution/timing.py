@@ -49,7 +49,7 @@ class Job(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How much work this is, for sorting: numbers read and written."""
+        """Numbers read and written, as a measure of the work. Jobs are sorted by it."""
         voxels = self.layer.batch * math.prod(self.layer.sides)
         return voxels * (sum(self.layer.channels) + self.layer.features)
 
@@ -69,7 +69,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What timing a form showed."""
+    """The result of timing a form."""
 
     form: str
     seconds: float | None  # of one call; None if it cannot be used
@@ -77,7 +77,7 @@ class Outcome(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What is about to happen or has happened to a form. A compiler or a kernel may crash."""
+    """A step of testing a form, before or after it. A compiler or a kernel may crash in between."""
 
     job: Job
     form: str
@@ -248,7 +248,7 @@ def _shape(shape: tuple[int, ...], dtype: str) -> jax.Array:
 
 
 class Material(NamedTuple):
-    """What is needed to run the forms of a job."""
+    """The arguments for the forms of a job, and memory to fill with NaN before each run."""
 
     # Returns random arguments. Zeros could hide mistakes, and can be faster than other numbers.
     draw: Callable[[], tuple[Inputs, ...]]
