@@ -11,7 +11,11 @@ from msseg_jax import __version__
 from msseg_jax.cli.command_line import Parser, did_you_mean, parse
 from msseg_jax.cli.ending import run_command
 from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED, ended_by_signals
-from msseg_jax.system.machine import keep_freed_memory, limit_threads
+from msseg_jax.system.machine import (
+    keep_freed_memory,
+    limit_threads,
+    without_garbage_collection,
+)
 
 PROGRAM = "msseg"
 COMMANDS = {
@@ -75,7 +79,7 @@ def _run(name: str, arguments: Sequence[str], program: str, began_s: float) -> i
         limit_threads(flags.threads)
     # Imported after the number of threads is set: JAX and ITK start their threads on import.
     status = EXIT_STATUS if name == "train" else 1
-    with ended_by_signals(f"{program}: {INTERRUPTED}", status):
+    with ended_by_signals(f"{program}: {INTERRUPTED}", status), without_garbage_collection():
         work = importlib.import_module(f"msseg_jax.cli.{flags.work}")
     return work.run(flags)
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from msseg_jax.data.preprocess import Preprocessing
-from msseg_jax.models.checkpoints import restore_for_inference
 from msseg_jax.models.model_file import (
     About,
     Beginning,
@@ -27,6 +26,9 @@ def trained_networks(model: Path | str) -> list[TrainedNetwork]:
     """
     if is_model_file(Path(model)):
         return read_model_file(model).networks
+    # Imported here because it imports orbax, which takes time and which model files do not need.
+    from msseg_jax.models.checkpoints import restore_for_inference
+
     run = RunFolder(model)
     config, preprocessing = run.load()
     shapes = variable_shapes(SiameseMPUNet(config.model))

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,21 @@ def memory_bytes() -> int:
     It is that of the machine, or the limit of a container or of a job, if that is lower.
     """
     return min([int(psutil.virtual_memory().total), *_cgroup_limits()])
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Do not look for garbage until the block ends. Importing the libraries is faster like this.
+
+    They create many objects and hardly any garbage.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _cgroup_limits() -> Iterator[int]:

@@ -1,3 +1,4 @@
+import gc
 import platform
 import subprocess
 import sys
@@ -90,3 +91,15 @@ def run(code):
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_collection_is_as_before_after_it_was_switched_off(collects):
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        with machine.without_garbage_collection():
+            assert not gc.isenabled()
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()
