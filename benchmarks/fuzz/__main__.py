@@ -78,7 +78,7 @@ def _print_findings(summary: Summary, fuzzing: Fuzzing) -> None:
 
 
 def _table(summaries: list[Summary]) -> str:
-    rows = [("target", "cases", "read", "refused", "findings", "slowest s", "largest MB")]
+    rows = [("target", "cases", "read", "refused", "findings", "slowest, s", "largest, MB")]
     rows += [
         (
             one.target, str(one.cases), str(one.read), str(one.refused),
