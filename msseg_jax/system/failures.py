@@ -38,3 +38,11 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is None and error.strerror:
         return f"reading or writing a file failed ({error.strerror}). Check the disk."
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, on the host or on a device. JAX has no own error for this."""
+    text = str(error)
+    # XLA also uses this code for a kernel that needs more shared memory than the card has.
+    exhausted = "RESOURCE_EXHAUSTED" in text and "shared memory" not in text.lower()
+    return isinstance(error, MemoryError) or exhausted or "out of memory" in text.lower()

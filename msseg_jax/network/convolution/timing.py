@@ -2,10 +2,10 @@
 
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TooLate
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Literal, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from msseg_jax.network.convolution.form import Form, Inputs, LayerShape, Pass
 from msseg_jax.network.convolution.plain import PLAIN
+from msseg_jax.system.failures import is_out_of_memory
 
 # Largest difference from the plain form, relative to the norm of all numbers, and of one number
 # relative to the largest. TF32 rounds each factor by at most 2^-11, bfloat16 the result by 2^-9.
@@ -20,6 +21,11 @@ TOLERANCES = {"float32": (2e-3, 2e-2), "bfloat16": (1e-2, 5e-2)}
 SAMPLES = 5  # the time of a form is the shortest
 SAMPLE_S, MOST_CALLS = 2e-3, 4  # a sample has several calls if a call is shorter than SAMPLE_S
 HOPELESS = 2  # a form that takes this many times as long as the best so far is not timed further
+COMPILE_S = 30.0  # a form that is compiled for longer is dropped
+POLL_S = 0.05
+# A form may need so much more memory than the plain one, as a share of the card's memory. A step
+# needs the memory of one form at a time, so its peak rises by at most this.
+MOST_EXTRA_MEMORY = 0.1
 
 Run = Callable[..., Inputs]  # takes the arguments of a pass, and returns its results
 
@@ -88,6 +94,10 @@ class DeviceLost(Exception):
     """After an error of a form, the device computes nothing any more in this process."""
 
 
+class TooLate(Exception):
+    """The time for all forms is used up."""
+
+
 def compile_pass(form: Form, job: Job) -> Run:
     """Compile a pass of a layer in a form, for this device."""
     return jax.jit(job.run_by(form)).lower(*job.arguments).compile()
@@ -99,33 +109,56 @@ def time_forms(
     budget_s: float,
     *,
     threads: int = 1,
+    card_bytes: float = math.inf,
     clock: Callable[[], float] = time.monotonic,
     compile_form: Callable[[Form, Job], Run] = compile_pass,
     announce: Callable[[Event], None] = lambda event: None,
 ) -> Iterator[tuple[Job, list[Outcome]]]:
     """Yield the outcomes of each job, with the plain form first, until the time is used up.
 
-    The forms are compiled in threads, and run one after the other. A form that raises any error or
-    disagrees with the plain form has no time.
+    The forms are compiled in threads, and run one after the other. A form that raises any error,
+    disagrees with the plain form, or needs too much time or memory has no time. A form that ran out
+    of memory has no outcome, because another program may have used the memory.
 
     Args:
       forms: returns the forms to compare with the plain one.
-      budget_s: no new form is started after so many seconds. A job that is not complete by then is
-        left out.
+      budget_s: no new form is started after so many seconds. The job of that moment is yielded
+        with the outcomes it has.
+      threads: with 1, no form is compiled while another runs.
+      card_bytes: memory of the device.
       announce: called before and after a form is compiled, in the thread that compiles it, and
         before and after it runs.
 
     Raises:
-      DeviceLost: the form that runs has made the device unusable.
+      DeviceLost: a form has made the device unusable. The end of its step was not announced.
     """
     deadline = clock() + budget_s
+    begun: dict[tuple[Job, Form], float] = {}  # when the compilation of a form began
+    turns = threading.Lock() if threads == 1 else contextlib.nullcontext()
 
     def prepare(form: Form, job: Job) -> Run:
-        announce(Event(job, form.name, "compiling"))
-        try:
-            return compile_form(form, job)
-        finally:
+        with turns:
+            begun[job, form] = clock()
+            announce(Event(job, form.name, "compiling"))
+            try:
+                run = compile_form(form, job)
+            except Exception:
+                _check_device()
+                announce(Event(job, form.name, "compiled"))
+                raise
             announce(Event(job, form.name, "compiled"))
+            return run
+
+    def finished(form: Form, job: Job, compiling: Future[Run]) -> Run:
+        """Wait for a compilation. The plain form may take all the time, because all need it."""
+        limit_s = math.inf if form is PLAIN else COMPILE_S
+        while clock() < deadline:
+            if compiling.done():
+                return compiling.result()
+            if clock() - begun.get((job, form), math.inf) > limit_s:
+                raise TimeoutError(f"compiling it takes more than {limit_s:.0f} s")
+            wait([compiling], POLL_S)
+        raise TooLate
 
     pool = ThreadPoolExecutor(threads)
     try:
@@ -138,57 +171,90 @@ def time_forms(
             for job in jobs
         ]
         for job, material, forms_of_job in compiling:
-            outcomes = _time_job(job, material, forms_of_job, deadline, clock, announce)
-            if outcomes is None:
+            comparison = _Comparison(job, material, card_bytes, clock)
+            for form, program in forms_of_job:
+                try:
+                    run = finished(form, job, program)
+                except TooLate:
+                    break
+                except Exception as error:  # compilers raise errors of many types
+                    comparison.drop(form, error)
+                else:
+                    with turns:
+                        announce(Event(job, form.name, "running"))
+                        comparison.add(form, run)
+                        announce(Event(job, form.name, "ran"))
+                if comparison.fastest is None:
+                    break  # the plain form has no time, so there is nothing to compare with
+            if comparison.outcomes:
+                yield job, comparison.outcomes
+            if clock() >= deadline:
                 return
-            yield job, outcomes
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _time_job(
-    job: Job,
-    material: "Future[Material]",
-    forms: Sequence[tuple[Form, "Future[Run]"]],
-    deadline: float,
-    clock: Callable[[], float],
-    announce: Callable[[Event], None],
-) -> list[Outcome] | None:
-    """Return the outcomes of one job; None if the time is used up."""
-    arguments = expected = None
-    outcomes: list[Outcome] = []
-    for form, compiling in forms:
-        left_s = deadline - clock()
-        if left_s <= 0:
-            return None
-        fastest = min((o.seconds for o in outcomes if o.seconds is not None), default=math.inf)
-        announced = False
-        try:
-            run = compiling.result(timeout=left_s)
-            draw, poison = material.result(timeout=left_s)
-            if arguments is None:
-                arguments = draw()
-            announce(Event(job, form.name, "running"))
-            announced = True
-            with contextlib.suppress(Exception):  # no memory left: the form may need less
-                jax.block_until_ready(poison())
-            found = jax.block_until_ready(run(*arguments))
-            if expected is None:
-                expected = found
-            problem = difference(found, expected, job.layer.dtype)
-            seconds = None if problem else _seconds(run, arguments, fastest, clock)
-            outcomes.append(Outcome(form.name, seconds, problem))
-        except TooLate:
-            return None
-        except Exception as error:  # compilers and devices raise errors of many types
+class _Comparison:
+    """The forms of one job that were tried so far. The first one is the plain form."""
+
+    def __init__(
+        self,
+        job: Job,
+        material: "Future[Material]",
+        card_bytes: float,
+        clock: Callable[[], float],
+    ):
+        self.outcomes: list[Outcome] = []
+        self.fastest: float | None = None  # shortest time so far
+        self._dtype = job.layer.dtype
+        self._material = material
+        self._clock = clock
+        self._most_extra_bytes = MOST_EXTRA_MEMORY * card_bytes
+        self._plain_bytes = math.inf
+        self._arguments: tuple[Inputs, ...] = ()
+        self._expected: Inputs = ()
+
+    def drop(self, form: Form, error: Exception) -> None:
+        """Note that a form raised an error, unless the reason was that memory ran out."""
+        if not is_out_of_memory(error):
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            outcomes.append(Outcome(form.name, None, reason))
-            _check_device()
-        if announced:
-            announce(Event(job, form.name, "ran"))
-        if form is PLAIN and outcomes[0].seconds is None:
-            return outcomes  # there is nothing to compare with
-    return outcomes
+            self.outcomes.append(Outcome(form.name, None, reason))
+        _check_device()
+
+    def add(self, form: Form, run: Run) -> None:
+        """Run a form and time it."""
+        try:
+            seconds, problem = self._try(form, run)
+        except Exception as error:  # devices raise errors of many types
+            self.drop(form, error)
+            return
+        self.outcomes.append(Outcome(form.name, seconds, problem))
+        if seconds is not None:
+            self.fastest = min(seconds, self.fastest or seconds)
+
+    def _try(self, form: Form, run: Run) -> tuple[float | None, str]:
+        """Return the seconds of a call, or None and why the form cannot be used."""
+        needed = temporary_bytes(run)
+        if form is PLAIN:
+            self._plain_bytes = needed
+        elif (extra := needed - self._plain_bytes) > self._most_extra_bytes:
+            return None, f"it needs {extra / 2**30:.1f} GiB more than the plain form"
+        draw, poison = self._material.result()
+        self._arguments = self._arguments or draw()
+        with contextlib.suppress(Exception):  # no memory left: the form may need less
+            jax.block_until_ready(poison())
+        found = jax.block_until_ready(run(*self._arguments))
+        self._expected = self._expected or found
+        problem = difference(found, self._expected, self._dtype)
+        if problem:
+            return None, problem
+        return _seconds(run, self._arguments, self.fastest or math.inf, self._clock), ""
+
+
+def temporary_bytes(run: Run) -> int:
+    """Return the memory that a compiled program needs besides its arguments and results."""
+    analysis = getattr(run, "memory_analysis", lambda: None)()
+    return analysis.temp_size_in_bytes if analysis else 0
 
 
 def _check_device() -> None:
