@@ -21,7 +21,6 @@ from msseg_jax.network.convolution.plain import PLAIN
 from msseg_jax.network.convolution.shifted import shifted
 from msseg_jax.network.convolution.timing import (
     DeviceLost,
-    Event,
     Job,
     Outcome,
     difference,
@@ -232,17 +231,25 @@ def test_a_real_program_says_how_much_memory_it_needs():
     assert temporary_bytes(run) >= x.nbytes
 
 
-def test_a_form_that_makes_the_device_unusable_ends_the_process(monkeypatch):
+@pytest.mark.parametrize("during", ["compiling", "running"])
+def test_a_form_that_makes_the_device_unusable_ends_the_process(monkeypatch, during):
     def lost(*_):
         raise RuntimeError("illegal address")
 
     forms = FakeForms(broken=(0.1, RuntimeError("illegal address")))
+
+    def compile_form(form, job):
+        if during == "compiling" and form.name == "broken":
+            lost()
+        return forms.compile(form, job)
+
     events = []
     original = jax.numpy.arange
     monkeypatch.setattr(jax.numpy, "arange", lambda *a: lost() if a == (3.0,) else original(*a))
     with pytest.raises(DeviceLost):
-        forms.time(announce=events.append)
-    assert events[-1] == Event(JOB, "broken", "running")
+        forms.time(compile_form=compile_form, announce=events.append)
+    steps_of_form = [event.what for event in events if event.form == "broken"]
+    assert steps_of_form[-1] == during, "its end is not announced, so it is the suspect"
 
 
 def test_real_forms_are_compiled_in_threads_and_agree():
