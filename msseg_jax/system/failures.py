@@ -42,7 +42,8 @@ def reason_of(error: Exception) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, on the host or on a device. JAX has no own error for this."""
-    text = str(error)
-    # XLA also uses this code for a kernel that needs more shared memory than the card has.
-    exhausted = "RESOURCE_EXHAUSTED" in text and "shared memory" not in text.lower()
-    return isinstance(error, MemoryError) or exhausted or "out of memory" in text.lower()
+    text = str(error).lower()
+    # The code is also that of a kernel that needs more shared memory than the card has, and of a
+    # message that is too long for another process.
+    exhausted = "resource_exhausted" in text and "alloc" in text
+    return isinstance(error, MemoryError) or exhausted or "out of memory" in text
