@@ -7,7 +7,7 @@ import jax
 
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.network.convolution import choice, measuring
-from msseg_jax.network.convolution.timing import Job
+from msseg_jax.network.convolution.job import Job
 from msseg_jax.network.layers import find_layers, forward_jobs, training_jobs
 from msseg_jax.network.model import SiameseMPUNet
 from msseg_jax.system.errors import InputError

@@ -15,7 +15,7 @@ from benchmarks.gpu.parts.profile import longest_kernels
 from benchmarks.train import TRACED_STEPS
 from msseg_jax.network.convolution import choice, measuring
 from msseg_jax.network.convolution.form import PASSES, LayerShape
-from msseg_jax.network.convolution.timing import Job, Outcome
+from msseg_jax.network.convolution.job import Job, Outcome
 from msseg_jax.training import gpu_forms
 from tests.support.session import ROOT
 

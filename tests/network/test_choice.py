@@ -15,18 +15,13 @@ import pytest
 from msseg_jax.configuration.sections import NetworkSettings
 from msseg_jax.network.convolution import choice, differentiable, measuring
 from msseg_jax.network.convolution.candidates import CANDIDATES
+from msseg_jax.network.convolution.comparison import DeviceLost, difference, temporary_bytes
 from msseg_jax.network.convolution.form import PASSES, Form, LayerShape
+from msseg_jax.network.convolution.job import Job, Outcome
 from msseg_jax.network.convolution.kernels import kernels
 from msseg_jax.network.convolution.plain import PLAIN
 from msseg_jax.network.convolution.shifted import shifted
-from msseg_jax.network.convolution.timing import (
-    DeviceLost,
-    Job,
-    Outcome,
-    difference,
-    temporary_bytes,
-    time_forms,
-)
+from msseg_jax.network.convolution.timing import time_forms
 from msseg_jax.network.convolution.worker import entry_of, job_of
 from msseg_jax.network.layer_table import layer_table
 from msseg_jax.network.layers import find_layers

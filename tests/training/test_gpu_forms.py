@@ -17,9 +17,9 @@ from msseg_jax.configuration.files import typed
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.network.convolution import choice, differentiable, measuring
 from msseg_jax.network.convolution.candidates import CANDIDATES
+from msseg_jax.network.convolution.job import Job, Outcome
 from msseg_jax.network.convolution.plain import PLAIN
 from msseg_jax.network.convolution.shifted import shifted
-from msseg_jax.network.convolution.timing import Job, Outcome
 from msseg_jax.network.convolution.wide import wide
 from msseg_jax.training import loop
 from msseg_jax.training.devices import AXIS

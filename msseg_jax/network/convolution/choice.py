@@ -22,8 +22,8 @@ import jax
 
 from msseg_jax.network.convolution.candidates import CANDIDATES
 from msseg_jax.network.convolution.form import Form, LayerShape, Pass
+from msseg_jax.network.convolution.job import Job, Outcome
 from msseg_jax.network.convolution.plain import PLAIN
-from msseg_jax.network.convolution.timing import Job, Outcome
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.cache_folder import cache_folder
 

@@ -17,8 +17,8 @@ import jax
 
 from msseg_jax.network.convolution import choice, worker
 from msseg_jax.network.convolution.candidates import candidates
+from msseg_jax.network.convolution.job import Job, Outcome
 from msseg_jax.network.convolution.plain import PLAIN
-from msseg_jax.network.convolution.timing import Job, Outcome
 from msseg_jax.system.machine import processors
 
 BUDGET_S = 120.0  # longest time for all layers. A machine needs it once

@@ -16,7 +16,8 @@ import jax
 
 from msseg_jax.network.convolution.choice import FORMS, card
 from msseg_jax.network.convolution.form import PASSES, LayerShape
-from msseg_jax.network.convolution.timing import Event, Job, time_forms
+from msseg_jax.network.convolution.job import Job
+from msseg_jax.network.convolution.timing import Event, time_forms
 
 
 def main() -> None:
