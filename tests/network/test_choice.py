@@ -224,6 +224,7 @@ def test_a_real_program_says_how_much_memory_it_needs():
     x = jnp.ones((256, 256))
     run = jax.jit(lambda x: jnp.sin(x @ x) @ x).lower(x).compile()
     assert temporary_bytes(run) >= x.nbytes
+    assert temporary_bytes(lambda: x) == 0  # not every program tells
 
 
 @pytest.mark.parametrize("during", ["compiling", "running"])
@@ -508,6 +509,30 @@ tell(done=True)
     assert tasks.read_text().splitlines() == [
         ",".join([str(threads), str(sides), *forms]) for threads, sides, forms in expected
     ]
+
+
+CRASHING = """
+import os
+from msseg_jax.network.convolution import timing, worker
+
+def compile_form(form, job):
+    if form.name == "wide 4":
+        os.abort()
+    return timing.compile_pass(form, job)
+
+timing.time_forms.__kwdefaults__["compile_form"] = compile_form
+worker.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("gpu")
+def test_a_compiler_that_crashes_costs_one_form_only():
+    measuring.time_missing([JOB], 300, command=[sys.executable, "-c", CRASHING])
+    outcomes = {o.form: o for o in choice.known()[str(JOB)]}
+    assert [name for name, o in outcomes.items() if o.reason == ENDED] == ["wide 4"]
+    assert set(outcomes) == {"plain", *(form.name for form in CANDIDATES)}
+    assert all(outcomes[name].seconds for name in ("plain", "wide 8", "shifted 4", "padded"))
 
 
 @pytest.mark.usefixtures("gpu")

@@ -50,7 +50,9 @@ def main() -> None:
 
 def _card_bytes() -> float:
     """Return how much memory JAX may use; infinity if it does not say."""
-    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
+    stats = jax.local_devices()[0].memory_stats() or {}
+    limit = stats.get("bytes_limit", 0)
+    return limit if limit > 0 else math.inf  # some allocators have no limit, or say 0 or -1
 
 
 def entry_of(job: Job) -> list:
