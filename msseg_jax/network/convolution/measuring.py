@@ -49,7 +49,7 @@ def time_missing(
     jobs: Sequence[Job],
     budget_s: float = BUDGET_S,
     *,
-    start_s: float | None = None,
+    start_s: float = START_S,
     command: Sequence[str] = COMMAND,
 ) -> None:
     """Time the forms of these jobs that were not tried before, and keep the results.
@@ -60,10 +60,9 @@ def time_missing(
 
     Args:
       budget_s: seconds for the timings.
-      start_s: seconds for the start of the process, in addition; default: START_S.
+      start_s: seconds for the start of the process, in addition.
       command: starts the process that times.
     """
-    start_s = START_S if start_s is None else start_s
     deadline = time.monotonic() + budget_s
     suspects: Suspects = []
     for _ in range(MOST_STARTS):
