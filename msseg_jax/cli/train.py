@@ -11,6 +11,7 @@ from msseg_jax.system.interruption import EXIT_STATUS, INTERRUPTED, Stopped, sig
 from msseg_jax.system.paths import check_outside
 from msseg_jax.training.cross_validation import cross_validate
 from msseg_jax.training.experiment import run_experiment
+from msseg_jax.training.gpu_forms import explaining_lack_of_memory
 from msseg_jax.training.joining import join_processes
 from msseg_jax.training.processes import agree_on, is_main, leave
 
@@ -43,7 +44,8 @@ def _train(flags: argparse.Namespace, config: Configuration, workdir: Path) -> N
         agree_on(f"{flags.mode} {workdir} {what_must_agree(config)}")
         if is_main():
             _say_if_not_used(flags)
-        work(config, workdir)
+        with explaining_lack_of_memory(config):
+            work(config, workdir)
     except Stopped:
         raise
     except BaseException as error:

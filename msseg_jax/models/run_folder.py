@@ -49,7 +49,13 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """True if the run has a state to continue from. Its configuration is then fixed."""
-        return any(path.name.isdigit() for path in (self.checkpoints / "last").glob("*"))
+        return self.last_step > 0
+
+    @property
+    def last_step(self) -> int:
+        """Step of the newest state to continue from; 0 if there is none."""
+        names = [path.name for path in (self.checkpoints / "last").glob("*")]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def create(self) -> None:
         """Create the folder if it does not exist, and check what lies in it.

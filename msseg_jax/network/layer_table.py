@@ -10,8 +10,8 @@ from msseg_jax.network import native
 from msseg_jax.network.convolution import choice
 from msseg_jax.network.convolution.choice import chosen
 from msseg_jax.network.convolution.form import PASSES
+from msseg_jax.network.convolution.job import Job
 from msseg_jax.network.convolution.plain import PLAIN
-from msseg_jax.network.convolution.timing import Job
 from msseg_jax.network.layers import find_layers, training_jobs
 from msseg_jax.network.model import SiameseMPUNet, variable_shapes
 from msseg_jax.system.text_table import text_table

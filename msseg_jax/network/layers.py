@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from msseg_jax.network.convolution.form import PASSES, LayerShape
-from msseg_jax.network.convolution.timing import Job
+from msseg_jax.network.convolution.job import Job
 from msseg_jax.network.model import Convolution, SiameseMPUNet
 
 

@@ -38,3 +38,12 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is None and error.strerror:
         return f"reading or writing a file failed ({error.strerror}). Check the disk."
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, on the host or on a device. JAX has no own error for this."""
+    text = str(error).lower()
+    # The code is also that of a kernel that needs more shared memory than the card has, and of a
+    # message that is too long for another process.
+    exhausted = "resource_exhausted" in text and "alloc" in text
+    return isinstance(error, MemoryError) or exhausted or "out of memory" in text

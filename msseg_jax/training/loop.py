@@ -53,7 +53,7 @@ def train(
     state = create_state(model, rate, config.seed, initial.variables if initial else None)
     _keep(config, run, data, initial)
     batches, volumes = training_batches(config, data, schedule.total, devices)
-    choose_forms(config, schedule.total)
+    choose_forms(config, schedule.total - run.last_step)
     step_on_devices = parallel_step(
         partial(
             loaded_step, seed=config.seed, targets=config.model.targets,

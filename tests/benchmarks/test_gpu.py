@@ -10,8 +10,13 @@ import pytest
 
 from benchmarks.gpu import __main__ as main
 from benchmarks.gpu import part, summary
+from benchmarks.gpu.parts import forms
 from benchmarks.gpu.parts.profile import longest_kernels
 from benchmarks.train import TRACED_STEPS
+from msseg_jax.network.convolution import choice, measuring
+from msseg_jax.network.convolution.form import PASSES, LayerShape
+from msseg_jax.network.convolution.job import Job, Outcome
+from msseg_jax.training import gpu_forms
 from tests.support.session import ROOT
 
 
@@ -27,6 +32,48 @@ def run_fake_part(monkeypatch, tmp_path, body, limit_s=60.0):
     folder = tmp_path / "results"
     folder.mkdir(exist_ok=True)
     return main.run_part("versions", Namespace(folder=folder, small=True), tmp_path, limit_s)
+
+
+def test_the_shares_add_up_and_unused_time_passes_to_later_parts(monkeypatch, tmp_path):
+    assert 450 <= part.BUDGET_S <= 480 - 10  # 8 minutes at most, with the end of the last part
+    now, limits = [1000.0], []
+    used_s = {"versions": 5.0, "agreement": 70.0}  # of 15 and 50, so 10 are left for the second
+
+    def run_part(name, flags, scratch, limit_s):
+        limits.append(limit_s)
+        now[0] += min(limit_s, used_s.get(name, limit_s))
+        return {"status": "done"}
+
+    monkeypatch.setattr(main, "run_part", run_part)
+    monkeypatch.setattr(main.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys, "argv", ["gpu.sh", str(tmp_path)])
+    assert main.main() == 0
+    assert limits[:3] == [15.0, 60.0, 80.0]
+    assert now[0] == 1000 + part.BUDGET_S
+    limits.clear()
+    monkeypatch.setattr(sys, "argv", ["gpu.sh", str(tmp_path), "--only", "pair", "tests"])
+    assert main.main() == 0
+    assert limits == pytest.approx([part.BUDGET_S * 20 / 35, part.BUDGET_S * 15 / 35])
+
+
+def test_the_timings_of_a_part_end_before_it_is_stopped(monkeypatch, tmp_path):
+    given = []
+    jobs = [Job(LayerShape(1, (2, 2, 2), (1,), 1, 3, "float32"), which) for which in PASSES]
+    monkeypatch.setattr(gpu_forms, "jobs_of", lambda config: jobs)
+    monkeypatch.setattr(
+        measuring, "time_missing", lambda jobs, budget_s, start_s: given.append(budget_s + start_s)
+    )
+    monkeypatch.setattr(choice, "known", lambda: {
+        str(jobs[0]): [Outcome("plain", 2e-3), Outcome("wide 4", 1e-3)],
+        str(jobs[1]): [Outcome("wide 4", None, "its process ended")],
+    })  # fmt: skip
+    monkeypatch.setattr(part.Task, "on_gpu", lambda task: True)
+    reports = {}
+    monkeypatch.setattr(part.Task, "report", lambda task, **results: reports.update(results))
+    forms.run(part.Task("float32", tmp_path, tmp_path, time.monotonic() + 50, small=True))
+    assert given[0] == pytest.approx(50 - forms.END_S, abs=3)
+    assert (reports["timed"], reports["plain_ms"], reports["chosen_ms"]) == (1, 2.0, 1.0)
+    assert reports["table"][1]["wide 4"] == "its process ended"
 
 
 def test_what_a_part_reported_before_it_failed_is_kept(monkeypatch, tmp_path):

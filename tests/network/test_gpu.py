@@ -9,9 +9,10 @@ from msseg_jax.configuration.files import typed
 from msseg_jax.network import convolution
 from msseg_jax.network.convolution import choice, measuring
 from msseg_jax.network.convolution.candidates import CANDIDATES
+from msseg_jax.network.convolution.comparison import difference
 from msseg_jax.network.convolution.form import PASSES, LayerShape
+from msseg_jax.network.convolution.job import Job
 from msseg_jax.network.convolution.plain import PLAIN
-from msseg_jax.network.convolution.timing import Job, difference
 from msseg_jax.training.gpu_forms import choose_forms
 from tests.support.convolutions import all_passes, arrays, expected_passes
 from tests.support.steps import run_steps

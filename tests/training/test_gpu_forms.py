@@ -4,22 +4,28 @@ import os
 import socket
 import subprocess
 import sys
+from argparse import Namespace
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
+from msseg_jax.cli import train as cli_train
+from msseg_jax.cli.ending import run_command
 from msseg_jax.configuration.files import typed
+from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.network.convolution import choice, differentiable, measuring
+from msseg_jax.network.convolution.candidates import CANDIDATES
+from msseg_jax.network.convolution.job import Job, Outcome
 from msseg_jax.network.convolution.plain import PLAIN
 from msseg_jax.network.convolution.shifted import shifted
-from msseg_jax.network.convolution.timing import Job, Outcome
 from msseg_jax.network.convolution.wide import wide
+from msseg_jax.training import loop
 from msseg_jax.training.devices import AXIS
-from msseg_jax.training.gpu_forms import choose_forms, jobs_of
+from msseg_jax.training.gpu_forms import choose_forms, explaining_lack_of_memory, jobs_of
 from msseg_jax.training.step import create_state, train_step
-from tests.support.runs import build_model
+from tests.support.runs import build_model, train_run
 from tests.support.session import ROOT
 from tests.support.steps import RATE, random_batch, run_steps
 
@@ -76,12 +82,14 @@ def test_on_a_gpu_all_passes_are_timed_once(small_config, monkeypatch, tmp_path,
 
     def time_missing(jobs, budget_s):
         timed.append((jobs, budget_s))
-        choice.add({str(job): [Outcome("plain", 2.0), Outcome("wide 4", 1.0)] for job in jobs})
+        names = [form.name for form in CANDIDATES if form.name != "wide 4"]
+        others = [Outcome(name, 1.5) for name in ("plain", *names)]
+        choice.add({str(job): [*others, Outcome("wide 4", 1.0)] for job in jobs})
 
     monkeypatch.setattr(measuring, "time_missing", time_missing)
     config = typed(small_config)
     jobs = jobs_of(config)
-    choose_forms(config, 999)
+    choose_forms(config, 1999)
     assert timed == [], "a short training does not wait"
     for _ in range(2):
         choose_forms(config, 3000)
@@ -92,6 +100,54 @@ def test_on_a_gpu_all_passes_are_timed_once(small_config, monkeypatch, tmp_path,
         "kept for the next training (MSSEG_JAX_GPU_FORMS=0 turns this off)\n"
     )
     assert choice.form_for(*jobs[0]).name == "wide 4"
+
+
+def test_a_continued_training_waits_for_its_remaining_steps_only(
+    small_config, monkeypatch, tmp_path
+):
+    asked = []
+    monkeypatch.setattr(loop, "choose_forms", lambda config, steps: asked.append(steps))
+    run = RunFolder(tmp_path / "run")
+    for steps in (1, 3):
+        small_config.train.max_steps = steps
+        train_run(small_config, run)
+    assert asked == [1, 2]
+
+
+FULL = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9126805504 bytes."
+
+
+@pytest.mark.parametrize(("why_not", "named"), [("", True), ("not timed on cpu", False)])
+def test_when_the_memory_of_the_device_runs_out_the_command_says_what_to_do(
+    small_config, monkeypatch, tmp_path, capsys, why_not, named
+):
+    def run_out(config, workdir):
+        raise jax.errors.JaxRuntimeError(f"{FULL}\nmore")
+
+    monkeypatch.setattr(choice, "why_not", lambda: why_not)
+    monkeypatch.setattr(cli_train, "run_experiment", run_out)
+    flags = Namespace(
+        workdir=tmp_path / "run", mode="train", coordinator=None, process_id=None,
+        num_processes=None, overrides=[], configuration=typed(small_config),
+    )  # fmt: skip
+    assert run_command("msseg train", lambda: cli_train.run(flags)) == 1
+    forms = (
+        ", or set the environment variable MSSEG_JAX_GPU_FORMS=0: XLA's own convolutions are then "
+        "used, which may be slower and need less memory"
+    )
+    assert capsys.readouterr().err == (
+        f"msseg train: the memory of the device ran out ({FULL}). Use a smaller "
+        f"config.train.batch_size (it is 4){forms if named else ''}.\n"
+    )
+
+
+def test_other_errors_of_the_device_are_not_explained(small_config):
+    error = jax.errors.JaxRuntimeError("INTERNAL: illegal address")
+    with (
+        pytest.raises(jax.errors.JaxRuntimeError, match="illegal address"),
+        explaining_lack_of_memory(typed(small_config)),
+    ):
+        raise error
 
 
 def test_training_steps_agree_whatever_form_is_used(small_config, monkeypatch):

@@ -22,8 +22,8 @@ import jax
 
 from msseg_jax.network.convolution.candidates import CANDIDATES
 from msseg_jax.network.convolution.form import Form, LayerShape, Pass
+from msseg_jax.network.convolution.job import Job, Outcome
 from msseg_jax.network.convolution.plain import PLAIN
-from msseg_jax.network.convolution.timing import Job, Outcome
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.cache_folder import cache_folder
 
@@ -35,7 +35,7 @@ FORMS: Mapping[str, Form] = {form.name: form for form in (PLAIN, *CANDIDATES)}
 
 logger = logging.getLogger(__name__)
 
-Outcomes = Mapping[str, Sequence[Outcome]]  # by the text of a job; the plain form comes first
+Outcomes = Mapping[str, Sequence[Outcome]]  # by the text of a job
 
 
 def why_not() -> str:
@@ -84,16 +84,29 @@ def adopt(outcomes: Outcomes) -> None:
 def add(outcomes: Outcomes) -> None:
     """Use these outcomes, too, and write them into the file."""
     global _known
-    _known = {**known(), **outcomes}
+    _known = _merged(known(), outcomes)
     file = path()
     if file is None:
         return
     # Read again, because another process may have written meanwhile.
-    whole = {**read(file), **outcomes}
+    whole = _merged(read(file), outcomes)
     try:
         write_beside(file, lambda partial: partial.write_text(as_text(whole), encoding="utf-8"))
     except OSError as error:
         logger.debug("%s cannot be written: %s", file, error)
+
+
+def _merged(old: Outcomes, new: Outcomes) -> dict[str, Sequence[Outcome]]:
+    """Return the outcomes of both. Of a form's two times, the shorter one counts."""
+    merged = dict(old)
+    for job, of_job in new.items():
+        forms = {o.form: o for o in merged.get(job, ())}
+        for o in of_job:
+            before = forms.get(o.form, o).seconds
+            if before is None or o.seconds is None or o.seconds <= before:
+                forms[o.form] = o
+        merged[job] = list(forms.values())
+    return merged
 
 
 # --------------------------------------------------------------------------------------- the file

@@ -16,61 +16,82 @@ from typing import Any
 import jax
 
 from msseg_jax.network.convolution import choice, worker
-from msseg_jax.network.convolution.timing import Job, Outcome
+from msseg_jax.network.convolution.candidates import candidates
+from msseg_jax.network.convolution.job import Job, Outcome
+from msseg_jax.network.convolution.plain import PLAIN
+from msseg_jax.system.machine import processors
 
 BUDGET_S = 120.0  # longest time for all layers. A machine needs it once
 START_S = 60.0  # for the start of the process, in addition
-MOST_STARTS = 4  # a process that dies is started again without the form that it tried
+MOST_STARTS = 8  # a process that dies is started again
 COMMAND = (sys.executable, "-P", "-m", worker.__name__)  # -P: not from the current folder
+
+Suspects = list[tuple[str, str]]  # jobs and their forms
 
 logger = logging.getLogger(__name__)
 
 
 def missing(jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs that were not timed on this card yet, each once, the largest first."""
-    known = choice.known()
-    jobs = [job for job in dict.fromkeys(jobs) if str(job) not in known]
+    """Return the jobs with forms that were not tried on this card, each once, largest first."""
+    jobs = [job for job in dict.fromkeys(jobs) if _untried(job)]
     return sorted(jobs, key=lambda job: job.size, reverse=True)
 
 
-def time_missing(
-    jobs: Sequence[Job], budget_s: float | None = None, command: Sequence[str] = COMMAND
-) -> None:
-    """Time the forms of these jobs unless they are known, and keep the results.
+def _untried(job: Job) -> list[str]:
+    """Return the forms to compare with the plain one; none if the plain one cannot be used."""
+    tried = {o.form: o.seconds for o in choice.known().get(str(job), ())}
+    if tried.get(PLAIN.name, 0) is None:
+        return []
+    return [form.name for form in candidates(job.layer.kernel_size) if form.name not in tried]
 
-    Whatever goes wrong, this raises no error: the plain form is used for what was not timed.
+
+def time_missing(
+    jobs: Sequence[Job],
+    budget_s: float = BUDGET_S,
+    *,
+    start_s: float = START_S,
+    command: Sequence[str] = COMMAND,
+) -> None:
+    """Time the forms of these jobs that were not tried before, and keep the results.
+
+    Whatever goes wrong, this raises no error: the plain form is used for what was not timed. If the
+    process dies, a form that it tried is to blame, and is never tried again. If it tried several,
+    the next process begins with their jobs, and tries one form at a time.
 
     Args:
-      budget_s: default: BUDGET_S.
+      budget_s: seconds for the timings.
+      start_s: seconds for the start of the process, in addition.
       command: starts the process that times.
     """
-    deadline = time.monotonic() + (BUDGET_S if budget_s is None else budget_s)
-    blamed: dict[str, list[Outcome]] = {}  # forms that ended their process, by job
+    deadline = time.monotonic() + budget_s
+    suspects: Suspects = []
     for _ in range(MOST_STARTS):
+        suspected = {job for job, _ in suspects}
+        todo = sorted(missing(jobs), key=lambda job: str(job) not in suspected)
         left_s = deadline - time.monotonic()
-        todo = missing(jobs)
         if not todo or left_s <= 0:
             return
         task = {
-            "jobs": [worker.entry_of(job) for job in todo],
-            "left_out": [[job, o.form] for job, of_job in blamed.items() for o in of_job],
+            "card": choice.card(),
+            "jobs": [[worker.entry_of(job), _untried(job)] for job in todo],
             "budget_s": left_s,
+            "threads": 1 if suspects else processors(),
         }
         try:
-            suspects = _run(command, task, left_s + START_S, blamed)
+            suspects = _run(command, task, left_s + start_s)
         except Exception as error:  # of any type: the training does not need these timings
             logger.debug("the convolutions could not be timed: %s", error)
             return
         if not suspects:
             return
-        for job, form in suspects:
+        if len(suspects) == 1:
+            [(job, form)] = suspects
             logger.debug("%s, %s: dropped, because its process ended", job, form)
-            blamed.setdefault(job, []).append(Outcome(form, None, "its process ended"))
+            choice.add({job: [Outcome(form, None, "its process ended")]})
+            suspects = []
 
 
-def _run(
-    command: Sequence[str], task: dict[str, Any], timeout_s: float, blamed: dict
-) -> list[tuple[str, str]]:
+def _run(command: Sequence[str], task: dict[str, Any], timeout_s: float) -> Suspects:
     """Run the process, and keep what it finds.
 
     Returns:
@@ -95,14 +116,13 @@ def _run(
         reader.start()
         try:
             _tell(process, task)
-            suspects = _follow(lines, timeout_s, blamed)
+            suspects = _follow(lines, timeout_s)
         finally:
             process.kill()
             reader.join()
-        if suspects:
-            errors.seek(0)
-            tail = errors.read()[-2000:].decode(errors="replace")
-            logger.debug("it ended with %s: %s", process.wait(), tail)
+        errors.seek(0)
+        tail = errors.read()[-2000:].decode(errors="replace")
+        logger.debug("the process that timed ended with %s: %s", process.wait(), tail)
     return suspects
 
 
@@ -121,9 +141,7 @@ def _tell(process: "subprocess.Popen[str]", task: dict[str, Any]) -> None:
         process.stdin.close()
 
 
-def _follow(
-    lines: "queue.Queue[str | None]", timeout_s: float, blamed: dict
-) -> list[tuple[str, str]]:
+def _follow(lines: "queue.Queue[str | None]", timeout_s: float) -> Suspects:
     """Read what the process finds, until it ends or the time is used up. See `_run`."""
     deadline = time.monotonic() + timeout_s
     active: dict[tuple[str, str], str] = {}  # what happens to a form of a job
@@ -143,18 +161,16 @@ def _follow(
         if "done" in event:
             return []
         if "timed" in event:
-            _keep(event["timed"], event["outcomes"], blamed)
+            _keep(event["timed"], event["outcomes"])
         elif event["event"] in ("compiling", "running"):
             active[event["job"], event["form"]] = event["event"]
         else:
             active.pop((event["job"], event["form"]), None)
 
 
-def _keep(job: str, outcomes: list, blamed: dict[str, list[Outcome]]) -> None:
-    """Keep the outcomes of a job, with the forms that ended the process before."""
+def _keep(job: str, outcomes: list) -> None:
     found = [Outcome(*outcome) for outcome in outcomes]
     for outcome in found:
         if outcome.seconds is None:
             logger.debug("%s, %s: dropped: %s", job, outcome.form, outcome.reason)
-    if found[0].seconds is not None:  # otherwise there was nothing to compare with
-        choice.add({job: [*found, *blamed.get(job, [])]})
+    choice.add({job: found})

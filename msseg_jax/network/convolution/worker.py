@@ -7,21 +7,29 @@ standard output: what it is about to try, and what it found.
 """
 
 import json
+import math
 import sys
 import threading
 from typing import Any
 
-from msseg_jax.network.convolution.candidates import candidates
-from msseg_jax.network.convolution.choice import FORMS
+import jax
+
+from msseg_jax.network.convolution.choice import FORMS, card
 from msseg_jax.network.convolution.form import PASSES, LayerShape
-from msseg_jax.network.convolution.timing import Event, Job, time_forms
-from msseg_jax.system.machine import processors
+from msseg_jax.network.convolution.job import Job
+from msseg_jax.network.convolution.timing import Event, time_forms
 
 
 def main() -> None:
-    """Time the jobs of a task, {'jobs', 'left_out', 'budget_s'}."""
+    """Carry out a task, {'card', 'jobs': [[job, names of its forms], ...], 'budget_s', 'threads'}.
+
+    Raises:
+      SystemExit: this process has another card than the one that needs the times.
+    """
     task = json.load(sys.stdin)
-    left_out = {(job, form) for job, form in task["left_out"]}
+    if card() != task["card"]:
+        sys.exit(f"the forms are timed for {task['card']}, but this process has {card()}")
+    jobs = {job_of(entry): [FORMS[name] for name in names] for entry, names in task["jobs"]}
     lock = threading.Lock()
 
     def tell(found: dict[str, Any]) -> None:
@@ -32,19 +40,19 @@ def main() -> None:
         tell({"event": event.what, "job": str(event.job), "form": event.form})
 
     timed = time_forms(
-        [job_of(entry) for entry in task["jobs"]],
-        lambda job: [
-            FORMS[form.name]
-            for form in candidates(job.layer.kernel_size)
-            if (str(job), form.name) not in left_out
-        ],
-        task["budget_s"],
-        threads=processors(),
-        announce=announce,
-    )
+        list(jobs), jobs.__getitem__, task["budget_s"],
+        threads=task["threads"], card_bytes=_card_bytes(), announce=announce,
+    )  # fmt: skip
     for job, outcomes in timed:
         tell({"timed": str(job), "outcomes": outcomes})
     tell({"done": True})
+
+
+def _card_bytes() -> float:
+    """Return how much memory JAX may use; infinity if it does not say."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    limit = stats.get("bytes_limit", 0)
+    return limit if limit > 0 else math.inf  # some allocators have no limit, or say 0 or -1
 
 
 def entry_of(job: Job) -> list:
