@@ -21,7 +21,7 @@ from msseg_jax.volumes.nifti import check_finite, read_volume
 from msseg_jax.volumes.right_angles import right_angle_problem
 
 EXTENT_MM = (60.0, MOST_EXTENT_MM)  # field of view along each axis; at least a slab of a head
-MOST_SPACING_MM = 8.0  # coarsest voxel spacing; a much finer one already hides lesions of 3 mm
+MOST_SPACING_MM = 10.0  # coarsest voxel spacing; clinical scans have slices of up to about 8 mm
 
 logger = logging.getLogger(__name__)
 

@@ -263,7 +263,7 @@ def _metres(path):
 
 
 def _coarse(path):
-    save(path, affine=affine_from(np.diag((7, 6, 8.5))))
+    save(path, affine=affine_from(np.diag((7, 6, 10.5))))
 
 
 def _four_dimensions(path):
@@ -302,7 +302,7 @@ def _cut_off(path):
             _metres,
             "field of view is 0 x 0 x 0 mm; expected 60 .* voxel size in its header is right",
         ),
-        ("flair.nii.gz", _coarse, r"voxels measure 7\.0 x 6\.0 x 8\.5 mm; expected at most 8 mm"),
+        ("flair.nii.gz", _coarse, r"voxels measure 7\.0 x 6\.0 x 10\.5 mm; expected at most 10 mm"),
         ("flair.nii.gz", _four_dimensions, r"4 dimensions, \(10, 12, 14, 2\)\. Expected 3"),
         ("flair.nii.gz", _text, "not a readable NIfTI|truncated or damaged"),
         ("flair.nii.gz", _cut_off, "truncated or damaged"),
