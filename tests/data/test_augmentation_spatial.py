@@ -25,7 +25,7 @@ def make_patient(images: np.ndarray, targets=None, brain=None) -> CachedPatient:
     brain = np.ones(SHAPE, bool) if brain is None else brain
     return CachedPatient(
         "made", pack_images(images), pack_targets(targets), brain, np.argwhere(targets[0]),
-        np.eye(4),
+        np.eye(4), np.ones(len(targets), bool), np.array([np.count_nonzero(targets[0])]),
     )  # fmt: skip
 
 

@@ -283,7 +283,7 @@ def test_the_announced_disk_space_is_what_the_entries_need(patients_root, cache_
     for patient, measured in zip(patients, measures, strict=True):
         size = sum(file.stat().st_size for file in entries[patient.name].iterdir())
         announced = cache._entry_bytes(measured, 2)
-        assert announced < size < announced + 5 * 256  # the headers of five files
+        assert announced < size < announced + 7 * 256  # the headers of seven files
     prepared(patients_root, cache_folder)
     assert capsys.readouterr().out == ""  # no entry is missing
 
@@ -375,6 +375,10 @@ def test_damaged_measurements_are_made_again_with_the_same_content(
         ("images", np.zeros((2, 3, 4, 5), np.int16), r"images is \(2, 3, 4, 5\) int16"),
         ("lesion_voxels", np.full((1, 3), 99, np.int32), "brain or lesion_voxels"),
         ("affine", np.eye(4, dtype=np.float32), "affine is .4, 4. float32"),
+        ("lesion_counts", np.array([10**6]), "lesion_counts"),
+        ("lesion_counts", np.zeros(0, np.int64), "lesion_counts"),
+        ("known", np.ones(9, bool), "known"),
+        ("known", np.ones(2, np.uint8), "known is .2,. uint8"),
     ],
 )
 def test_an_entry_whose_arrays_disagree_is_refused(

@@ -209,7 +209,7 @@ def test_every_field_that_differs_is_named_with_its_expected_value(
     for module in (experiment, cross_validation):
         for name in ("check_patients", "use_phantoms"):
             monkeypatch.setattr(module, name, lambda *_: pytest.fail("work has started"))
-    config.model.targets = 5
+    config.model.targets = 5  # may differ
     config.model.widths = (4, 2)
     config.data.spacing_mm = 0.8
     config.data.percentiles = (1, 99)
@@ -225,12 +225,10 @@ def test_every_field_that_differs_is_named_with_its_expected_value(
         assert sorted(lines[1:-1]) == [
             "config.data.percentiles is (1.0, 99.0); expected (1.0, 50.0, 99.0)",
             "config.data.spacing_mm is 0.8; expected 1.0",
-            "config.model.targets is 5; expected 2",
             "config.model.widths is (4, 2); expected (3, 2)",
         ]
         assert f"those of made up 1.0 ({file}), network 0 of 2 (numbered from 0)" in lines[-1]
         assert "--config=open_ms for the released weights" in lines[-1]
-        assert "--config.model.targets=2" in lines[-1]
         assert "--config.model.widths='(3,2)'" in lines[-1]
         assert "--config.data.percentiles='(1,50,99)'" in lines[-1]
         assert not (tmp_path / "new").exists()
