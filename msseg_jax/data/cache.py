@@ -39,6 +39,7 @@ from tqdm import tqdm
 
 from msseg_jax.configuration.section import Section
 from msseg_jax.configuration.sections import PreprocessingSettings
+from msseg_jax.configuration.targets import LESIONS01, VANISHED
 from msseg_jax.data import preprocess
 from msseg_jax.data.packing import BITS, pack_images, pack_targets
 from msseg_jax.data.patches import Shape
@@ -101,6 +102,11 @@ class CachedPatient:
     def has_lesions(self) -> bool:
         """Return whether the patient has a new-lesion voxel."""
         return bool(self.lesion_counts[0] > 0)
+
+    @property
+    def bits_of_time01(self) -> int:
+        """The bits of `targets` that mark what is seen only at the first visit; 0 for raters."""
+        return 1 << VANISHED | 1 << LESIONS01 if len(self.lesion_counts) > 1 else 0
 
     @cached_property
     def lesion_kinds(self) -> list[np.ndarray]:

@@ -51,6 +51,35 @@ def test_lesion_voxels_are_drawn_uniformly():
     assert counts.min() > 420
 
 
+NEW, GROWN, GONE = (np.array([[k, k, k]]) for k in (6, 9, 13))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "shares"),
+    [
+        ([NEW, GROWN, GONE], [0.5, 0.25, 0.25]),
+        ([NEW, GROWN[:0], GONE], [0.5, 0, 0.5]),
+        ([NEW[:0], GROWN, GONE], [0, 0.5, 0.5]),
+        ([NEW[:0], GROWN[:0], GONE], [0, 0, 1]),
+    ],
+)
+def test_half_of_the_lesion_patches_are_placed_on_new_lesions_and_the_rest_on_the_others(
+    kinds, shares
+):
+    corners = [draw_corner(0, i, 1, kinds, BRAIN, 1.0)[0] for i in range(2000)]
+    found = [corners.count(k) / 2000 for k in (6, 9, 13)]
+    np.testing.assert_allclose(found, shares, atol=0.035)
+    assert sum(found) == 1
+
+
+def test_kinds_without_a_voxel_do_not_change_the_patches_of_new_lesions():
+    one = [draw_corner(0, i, 8, [NEW], BRAIN, 0.8) for i in range(200)]
+    three = [draw_corner(0, i, 8, [NEW, GROWN[:0], GONE[:0]], BRAIN, 0.8) for i in range(200)]
+    assert one == three
+    # These are the patches that runs had before there were several kinds.
+    assert one[:3] == [(2, 6, 5), (10, 7, 1), (1, 2, 9)]
+
+
 def test_other_patches_are_centred_on_brain_voxels():
     centres = np.array([draw_corner(0, i, 8, NO_LESION, BRAIN, 0.8) for i in range(3000)]) + 4
     assert BRAIN[tuple(centres.T)].all()

@@ -120,6 +120,29 @@ def test_the_network_may_come_from_a_run_a_fold_or_the_released_weights(
     assert network.preprocessing.landmarks[1] == 60
 
 
+@pytest.mark.parametrize("target_set", ["raters", "changes"])
+def test_a_network_with_other_output_maps_gives_all_but_its_output_layer(
+    config, file, tmp_path, capsys, target_set
+):
+    config.model.targets = 1
+    config.model.target_set = target_set
+    config.model.initial_probability = 0.25
+    train_run(config, RunFolder(tmp_path / "new"))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "output layer" in line)
+    assert line == (
+        "the output layer starts fresh, because the network has other output maps: consensus, "
+        "expert 1"
+    )
+    model = stored(tmp_path / "new")[1]["model"]
+    output = model["params"]["refinement"].pop("output")
+    assert not output["kernel"].any()
+    assert output["kernel"].shape[-1] == 1
+    np.testing.assert_allclose(output["bias"], [np.log(0.25 / 0.75)], rtol=1e-6)
+    theirs = read_model_file(file).networks[0].variables
+    assert theirs["params"]["refinement"].pop("output")["kernel"].any()
+    assert_trees_equal(model, theirs)
+
+
 def test_patches_may_have_another_size(config, tmp_path):
     config.data.patch_size = 10
     train_run(config, RunFolder(tmp_path / "new"))
