@@ -105,7 +105,7 @@ class CachedPatient:
 
     @property
     def bits_of_time01(self) -> int:
-        """The bits of `targets` that mark what is seen only at the first visit; 0 for raters."""
+        """The bits of `targets` that mark what the first visit shows; 0 for raters."""
         return 1 << VANISHED | 1 << LESIONS01 if len(self.lesion_counts) > 1 else 0
 
     @cached_property

@@ -55,8 +55,8 @@ def initial_network(config: Configuration, run: RunFolder) -> TrainedNetwork | N
     return network
 
 
-def keeps_no_output(config: Configuration, network: TrainedNetwork) -> bool:
-    """Return whether a run cannot use the output layer of the network that it starts from."""
+def has_other_output(config: Configuration, network: TrainedNetwork) -> bool:
+    """Return whether a network has other output maps than the run that starts from it."""
     return any(
         getattr(config.model, name) != getattr(network.config.model, name) for name in _OF_OUTPUT
     )
@@ -67,7 +67,7 @@ def begin_with(config: Configuration, network: TrainedNetwork) -> Variables:
 
     The output layer is that of an untrained network, if the network has other output maps.
     """
-    if not keeps_no_output(config, network):
+    if not has_other_output(config, network):
         return network.variables
     fresh = initial_variables(SiameseMPUNet(config.model), config.seed)
     params = network.variables["params"]
