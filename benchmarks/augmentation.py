@@ -48,6 +48,8 @@ def random_patient(folder: Path, targets: int) -> None:
     np.save(folder / "brain.npy", brain)
     np.save(folder / "lesion_voxels.npy", np.argwhere(lesion).astype(np.int32))
     np.save(folder / "affine.npy", np.diag([0.8, 0.8, 0.8, 1]))
+    np.save(folder / "known.npy", np.ones(targets, bool))
+    np.save(folder / "lesion_counts.npy", np.array([lesion.sum()], np.int64))
 
 
 def with_only(settings: AugmentationSettings, transform: str | None) -> AugmentationSettings:

@@ -207,6 +207,7 @@ class OurTraining:
         from msseg_jax.system.errors import InputError
         from msseg_jax.training.batches import training_batches
         from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
+        from msseg_jax.training.objective import Objective
         from msseg_jax.training.step import create_state, loaded_step
 
         start = time.perf_counter()
@@ -222,8 +223,8 @@ class OurTraining:
             )
         self._step = parallel_step(
             partial(
-                loaded_step, seed=config.seed, targets=config.model.targets,
-                patch_size=config.data.patch_size,
+                loaded_step, seed=config.seed, patch_size=config.data.patch_size,
+                objective=Objective.of(config),
             ),
             [device],
         )  # fmt: skip

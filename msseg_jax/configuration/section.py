@@ -27,7 +27,8 @@ class Section(BaseModel):
         Args:
           fields: values by field name, in the types that JSON has.
           name: name of the section in error messages, such as 'config'.
-          complete: require every field. If false, missing fields get their defaults.
+          complete: require every field that was not added later. If false, all missing fields get
+        their defaults.
 
         Raises:
           InputError: values are invalid or missing. The message has one line for each of them.
@@ -51,7 +52,13 @@ class Section(BaseModel):
 
 
 def setting(
-    default: Any, text: str, *, free: bool = False, own: bool = False, **limits: Any
+    default: Any,
+    text: str,
+    *,
+    free: bool = False,
+    own: bool = False,
+    later: bool = False,
+    **limits: Any,
 ) -> Any:
     """Declare a field of a section.
 
@@ -59,9 +66,10 @@ def setting(
       text: meaning of the field, with its unit.
       free: a run may be continued with another value.
       own: processes that train together may have different values.
+      later: older files lack the field, because it did not exist yet. It then has its default.
       limits: ge, gt, le, lt and min_length of pydantic's `Field`.
     """
-    marks: dict[str, JsonValue] = {"free": free, "own": own}
+    marks: dict[str, JsonValue] = {"free": free, "own": own, "later": later}
     return Field(default, description=text, json_schema_extra=marks, **limits)
 
 
@@ -94,13 +102,14 @@ def _as_text(number: float) -> str:
 
 
 def _missing(section: type[BaseModel], fields: object) -> list[str]:
-    """Return the dotted names of all fields of a section that `fields` does not contain."""
+    """Return the dotted names of the required fields of a section that `fields` lacks."""
     if not isinstance(fields, dict):
         return []  # not a section at all: the validation reports it
     names = []
     for name, field in section.model_fields.items():
         if name not in fields:
-            names.append(name)
+            if not _was_added_later(field):
+                names.append(name)
             continue
         value = fields[name]
         parts = {name: value}
@@ -114,6 +123,11 @@ def _missing(section: type[BaseModel], fields: object) -> list[str]:
                 for place, part in parts.items():
                     names += [f"{place}.{missing}" for missing in _missing(kind, part)]
     return names
+
+
+def _was_added_later(field: FieldInfo) -> bool:
+    marks = field.json_schema_extra
+    return isinstance(marks, dict) and bool(marks["later"])
 
 
 def _in_words(section: type[BaseModel], problem: ErrorDetails, name: str) -> str:

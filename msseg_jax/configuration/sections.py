@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from msseg_jax.configuration.section import Section, setting
+from msseg_jax.configuration.targets import CHANGES, TargetSet, map_names
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -43,9 +44,20 @@ class NetworkSettings(Section):
         4, "3x3x3 convolutions in the refinement block", ge=1, le=32
     )
     targets: int = setting(
-        5, "number of output maps: the first is the consensus, the others are one per expert",
-        ge=1, le=64,
-    )  # fmt: skip
+        5,
+        "number of output maps: the first ones of config.model.target_set; at most 5 with "
+        "'changes'",
+        ge=1,
+        le=64,
+    )
+    target_set: TargetSet = setting(
+        "raters",
+        "what the output maps show. 'raters': new lesions, first the consensus, then one map per "
+        "expert. 'changes': new lesions, enlarging ones (the part that grew), vanished or shrunk "
+        "ones (the part that went), all lesions at the first visit, and all at the second; of "
+        "these, only the new lesions must be known for each patient; not from the paper",
+        later=True,
+    )
     initial_probability: float = setting(
         0.5,
         "probability of a new lesion that the initial bias of the output layer gives in every "
@@ -69,6 +81,11 @@ class NetworkSettings(Section):
     norm_epsilon: float = setting(
         1e-5, "constant that batch norm adds to variances; not from the paper", gt=0
     )
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """What each output map shows."""
+        return map_names(self.targets, self.target_set)
 
     @property
     def side_multiple(self) -> int:
@@ -143,7 +160,9 @@ class DataSettings(PreprocessingSettings):
     lesion_patch_probability: float = setting(
         0.8,
         "share of patches that are placed on a new lesion, in patients with new lesions; all other "
-        "patches are centred on a random voxel of the brain",
+        "patches are centred on a random voxel of the brain. With config.model.target_set "
+        "'changes', half of these patches are placed on an enlarging or a vanished lesion instead, "
+        "and all of them if the patient has no new one",
         ge=0,
         le=1,
     )
@@ -311,6 +330,20 @@ class TrainSettings(Section):
         "type of the feature maps: 'float32', or 'bfloat16', which is meant for GPUs, and for CPUs "
         "that multiply it (AVX512-BF16)",
     )
+    loss: Literal["all_targets", "each_target"] = setting(
+        "all_targets",
+        "'all_targets': one Dice ratio over all targets, as in the paper. 'each_target': the mean "
+        "of one ratio per target, so that a target with few voxels counts as much as one with many",
+        later=True,
+    )
+    decoder_weight: float = setting(
+        0.0,
+        "weight of a second loss, which compares the decoder maps of the segmentation block with "
+        "all lesions of each visit; above 0 only with config.model.target_set 'changes'; not from "
+        "the paper",
+        ge=0,
+        later=True,
+    )
     batch_size: int = setting(40, "pairs of patches per step, summed over all devices", ge=1)
     epochs: int = setting(
         40,
@@ -378,6 +411,11 @@ class TrainedSettings(Section):
                 f"predict.overlap is {self.predict.overlap}; expected 0 to "
                 f"{self.data.patch_size - 1} voxels, less than config.data.patch_size"
             )
+        if self.model.target_set == "changes" and self.model.targets > len(CHANGES):
+            problems.append(
+                f"model.targets is {self.model.targets}; expected 1 to {len(CHANGES)}, because "
+                "config.model.target_set is 'changes'"
+            )
         return problems
 
 
@@ -413,6 +451,17 @@ class Configuration(TrainedSettings):
             problems.append(
                 "augmentation.enabled is True; expected False with config.data.device_resident, "
                 "because patches that are cut on the device are not augmented"
+            )
+        if self.train.decoder_weight and self.model.target_set != "changes":
+            problems.append(
+                f"train.decoder_weight is {self.train.decoder_weight:g}; expected 0, because "
+                f"config.model.target_set is {self.model.target_set!r}, which has no map of all "
+                "lesions. Or use config.model.target_set='changes'"
+            )
+        if self.data.phantom_patients and self.model.target_set == "changes":
+            problems.append(
+                f"data.phantom_patients is {self.data.phantom_patients}; expected 0, because "
+                "config.model.target_set is 'changes', and phantoms have only maps of raters"
             )
         return problems
 

@@ -6,11 +6,15 @@ CACHE/format-<n>/measures-<key>.json     measurements of one patient, needed bef
 CACHE/format-<n>/<patient>-<key>/        images.npy        (2, D, H, W) int16, normalised, packed
                                          targets.npy       (ceil(T / 8), D, H, W) uint8, packed
                                          brain.npy         (D, H, W) bool
-                                         lesion_voxels.npy (L, 3) int32, where the consensus is 1
+                                         lesion_voxels.npy (L, 3) int32, where patches are placed
                                          affine.npy        (4, 4), voxel indices to scanner mm
+                                         known.npy         (T,) bool, whether a target is known
+                                         lesion_counts.npy (K,) int64, see below
                                          checksums.json    CRC-32 of these files
 
-See `packing` for the packed formats. A key is a hash of the input files (path, size,
+See `packing` for the packed formats. The lesion voxels are those of the new lesions, and with the
+target set "changes" then those of the enlarging and of the vanished ones; their counts say how many
+voxels each kind has. A key is a hash of the input files (path, size,
 modification time) and of every setting, so an entry with the right checksums is correct and has
 passed the checks. Other entries are made again. An entry is written under a temporary name next to
 its final path, and then renamed. Runs can therefore share a cache, and an interrupted run leaves no
@@ -25,7 +29,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +39,7 @@ from tqdm import tqdm
 
 from msseg_jax.configuration.section import Section
 from msseg_jax.configuration.sections import PreprocessingSettings
+from msseg_jax.configuration.targets import LESIONS01, VANISHED
 from msseg_jax.data import preprocess
 from msseg_jax.data.packing import BITS, pack_images, pack_targets
 from msseg_jax.data.patches import Shape
@@ -44,14 +49,15 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.system.processes import for_each
 from msseg_jax.system.words import count_of
-from msseg_jax.volumes.layout import Patient
+from msseg_jax.volumes.layout import CONSENSUS, Patient
 from msseg_jax.volumes.pair import Pair, read_pair
 
-FORMAT = 5  # increase it when the meaning of an entry changes
+FORMAT = 6  # increase it when the meaning of an entry changes
 ABANDONED_S = 3600.0  # writing takes seconds, so a partial entry this old is from a killed run
 
 
-FIELDS = ("images", "targets", "brain", "lesion_voxels", "affine")  # files of an entry
+# files of an entry
+FIELDS = ("images", "targets", "brain", "lesion_voxels", "affine", "known", "lesion_counts")
 CHECKSUMS = "checksums.json"
 
 
@@ -66,7 +72,8 @@ class Measures(Section):
     """Measurements of a patient that are needed before any patient is normalised."""
 
     histograms: tuple[tuple[float, ...], tuple[float, ...]]  # (2, P), percentiles of each visit
-    lesion_voxels: int  # number of new-lesion voxels in the consensus, on the isotropic grid
+    lesion_voxels: int  # number of new-lesion voxels in the first target, on the isotropic grid
+    changed_voxels: int  # number of voxels of the other lesions on which patches are placed
     shape: Shape  # size in voxels of the isotropic grid, cropped to the brain
     digest: str  # hash of the grid and of the voxels of all files, but not of their paths
 
@@ -86,13 +93,25 @@ class CachedPatient:
     images: np.ndarray  # (2, D, H, W) int16, packed
     targets: np.ndarray  # (ceil(T / 8), D, H, W) uint8, packed
     brain: np.ndarray  # (D, H, W) bool
-    lesion_voxels: np.ndarray  # (L, 3) int32
+    lesion_voxels: np.ndarray  # (L, 3) int32, of all kinds, one kind after the other
     affine: np.ndarray  # (4, 4), voxel indices to scanner mm
+    known: np.ndarray  # (T,) bool
+    lesion_counts: np.ndarray  # (K,) int64, number of voxels of each kind; the first is "new"
 
     @property
     def has_lesions(self) -> bool:
-        """Return whether the consensus has a new-lesion voxel."""
-        return len(self.lesion_voxels) > 0
+        """Return whether the patient has a new-lesion voxel."""
+        return bool(self.lesion_counts[0] > 0)
+
+    @property
+    def bits_of_time01(self) -> int:
+        """The bits of `targets` that mark what the first visit shows; 0 for raters."""
+        return 1 << VANISHED | 1 << LESIONS01 if len(self.lesion_counts) > 1 else 0
+
+    @cached_property
+    def lesion_kinds(self) -> list[np.ndarray]:
+        """The voxels of each kind of lesion, (L_k, 3) int32 each; the first kind is "new"."""
+        return np.split(self.lesion_voxels, np.cumsum(self.lesion_counts)[:-1])
 
 
 def open_patient(name: str, folder: Path) -> CachedPatient:
@@ -124,6 +143,8 @@ def _problem(patient: CachedPatient) -> str | None:
         "brain": (np.bool_, shape),
         "lesion_voxels": (np.int32, (len(patient.lesion_voxels), 3)),
         "affine": (np.float64, (4, 4)),
+        "known": (np.bool_, (len(patient.known),)),
+        "lesion_counts": (np.int64, (len(patient.lesion_counts),)),
     }
     for field, (dtype, size) in expected.items():
         array = getattr(patient, field)
@@ -132,6 +153,11 @@ def _problem(patient: CachedPatient) -> str | None:
     voxels = patient.lesion_voxels
     if len(shape) != 3 or (voxels < 0).any() or (voxels >= shape).any() or not patient.brain.any():
         return "brain or lesion_voxels"
+    counts = patient.lesion_counts
+    if len(counts) == 0 or (counts < 0).any() or counts.sum() != len(voxels):
+        return "lesion_counts"
+    if -(-len(patient.known) // BITS) != len(patient.targets):
+        return "known"
     return None
 
 
@@ -204,12 +230,15 @@ def measure(
         targets = len(patients[0].targets)
         fewer = " If there is only a consensus, use --config.model.targets=1." * (targets > 1)
         lines = [line for problem in problems for line in str(problem).split("\n")]
+        maps = f"with as many reference maps as config.model.targets ({targets})"
+        if patients[0].target_set == "changes":
+            maps = f"with {CONSENSUS}; the other reference maps may be missing"
+            fewer = ""
         raise InputError(
             f"{len(problems)} of {count_of(len(patients), 'patient')} cannot be used:\n"
             + "\n".join(lines)
-            + "\nEvery patient must be complete, with as many reference maps as "
-            f"config.model.targets ({targets}). Repair these patients, or move their folders "
-            f"away.{fewer}"
+            + f"\nEvery patient must be complete, {maps}. Repair these patients, or move their "
+            f"folders away.{fewer}"
         )
     return [outcome for outcome in outcomes if isinstance(outcome, Measures)]
 
@@ -254,7 +283,8 @@ def _random_order(numbers: Sequence[int]) -> list[int]:
 def _entry_bytes(measures: Measures, targets: int) -> int:
     """Return the size of an entry on disk in bytes, without the headers of its files."""
     images, maps, brain = 2 * 2, -(-targets // BITS), 1  # bytes per voxel
-    return int(np.prod(measures.shape)) * (images + maps + brain) + 12 * measures.lesion_voxels
+    places = 12 * (measures.lesion_voxels + measures.changed_voxels)
+    return int(np.prod(measures.shape)) * (images + maps + brain) + places
 
 
 def _measured(
@@ -275,6 +305,7 @@ def _measured(
     measures = Measures(
         histograms=(tuple(time01), tuple(time02)),
         lesion_voxels=int(resampled.targets[0].sum()),
+        changed_voxels=sum(int(resampled.targets[k].sum()) for k in patient.placing[1:]),
         shape=(depth, height, width),
         digest=_digest(pair),
     )
@@ -308,12 +339,15 @@ def _build(patient: Patient, preprocessing: Preprocessing, entry: Path) -> None:
     if is_intact(entry):  # another run was faster
         return
     resampled = preprocess.resample(patient, read_pair(patient), preprocessing.settings)
+    kinds = [np.argwhere(resampled.targets[k]) for k in patient.placing]
     arrays = {
         "images": pack_images(preprocess.apply(preprocessing, patient, resampled)),
         "targets": pack_targets(resampled.targets),
         "brain": resampled.brain,
-        "lesion_voxels": np.argwhere(resampled.targets[0]).astype(np.int32),
+        "lesion_voxels": np.concatenate(kinds).astype(np.int32),
         "affine": resampled.affine,
+        "known": resampled.known,
+        "lesion_counts": np.array([len(kind) for kind in kinds], np.int64),
     }
     try:
         with whole_folder(entry, replace=True) as new:
@@ -339,6 +373,8 @@ def _digest(pair: Pair) -> str:
         pair.targets,
     ):
         digest.update(np.ascontiguousarray(array).ravel().data)
+    if not pair.known.all():  # an unknown target is not an empty one
+        digest.update(pair.known.data)
     return digest.hexdigest()[:16]
 
 
@@ -349,5 +385,6 @@ def _key(patient: Patient, settings: PreprocessingSettings | Preprocessing) -> s
         for path in patient.files
         if path.is_file()  # `read_pair` reports missing files
     ]
-    content = json.dumps([FORMAT, files, settings.model_dump()])
+    targets = [path.name for path in patient.targets]  # also those that are not known
+    content = json.dumps([FORMAT, files, targets, settings.model_dump()])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

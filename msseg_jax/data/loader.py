@@ -67,7 +67,7 @@ class Places:
         patient = self.patient(number)
         corner = draw_corner(
             sampling.seed, patch_id, sampling.patch_size,
-            patient.lesion_voxels, patient.brain, sampling.lesion_patch_probability,
+            patient.lesion_kinds, patient.brain, sampling.lesion_patch_probability,
         )  # fmt: skip
         return number, corner
 
@@ -94,7 +94,7 @@ class PatchBatches(Batches):
     """The batches of a run as patches that are cut on the host.
 
     A batch has images (B, 2, S, S, S) int16 and targets (B, ceil(T / 8), S, S, S) uint8, both
-    packed as in the cache (see `packing`), and patch_ids (B,) int32.
+    packed as in the cache (see `packing`), known (B, T) bool, and patch_ids (B,) int32.
     """
 
     def __getitem__(self, step: int) -> Arrays:
@@ -102,19 +102,22 @@ class PatchBatches(Batches):
         sampling = self._places.sampling
         size = sampling.patch_size
         shape = (size, size, size)
-        maps = len(self._places.patient(0).targets)
+        first = self._places.patient(0)
+        maps = len(first.targets)
         images = np.empty((len(patch_ids), 2, *shape), np.int16)
         targets = np.empty((len(patch_ids), maps, *shape), np.uint8)
+        known = np.empty((len(patch_ids), len(first.known)), bool)
         for k, patch_id in enumerate(patch_ids.tolist()):
             number, corner = self._places.of(patch_id)
             patient = self._places.patient(number)
+            known[k] = patient.known
             if sampling.augmentation is None:
                 crop(patient.images, corner, shape, PACKED_BACKGROUND, images[k])
                 crop(patient.targets, corner, shape, 0, targets[k])
             else:
                 drawn = draw_augmentation(sampling.augmentation, sampling.seed, patch_id)
                 images[k], targets[k] = cut_augmented(patient, corner, size, drawn)
-        return {"images": images, "targets": targets, "patch_ids": patch_ids}
+        return {"images": images, "targets": targets, "known": known, "patch_ids": patch_ids}
 
 
 class PlaceBatches(Batches):

@@ -56,11 +56,13 @@ def unpack_batch(batch: Mapping[str, Array], targets: int) -> dict[str, Array]:
     """Unpack a loaded batch into the arrays that a training step needs.
 
     Args:
-      batch: images (B, 2, D, H, W) int16; targets (B, ceil(T / 8), D, H, W) uint8; patch_ids (B,).
-      targets: number of targets, T.
+      batch: images (B, 2, D, H, W) int16; targets (B, ceil(T / 8), D, H, W) uint8; known (B, T)
+        bool; patch_ids (B,).
+      targets: number of targets to unpack: the first ones.
 
     Returns:
-      time01, time02: (B, D, H, W, 1) float32; targets: (B, D, H, W, T) uint8; patch_ids (B,).
+      time01, time02: (B, D, H, W, 1) float32; targets: (B, D, H, W, targets) uint8; known
+      (B, targets) bool; patch_ids (B,).
     """
     images, packed = unpack_images(batch["images"]), batch["targets"]
     namespace = packed.__array_namespace__()
@@ -71,5 +73,6 @@ def unpack_batch(batch: Mapping[str, Array], targets: int) -> dict[str, Array]:
         # Each map is contiguous in memory. NumPy writes this several times as fast as maps that
         # are interleaved.
         "targets": namespace.moveaxis(namespace.stack(maps, axis=1), 1, -1),
+        "known": batch["known"][:, :targets],
         "patch_ids": batch["patch_ids"],
     }

@@ -5,6 +5,7 @@ that are seeded with (seed, stream, number), so they do not depend on earlier dr
 """
 
 import functools
+from collections.abc import Sequence
 from types import EllipsisType
 
 import numpy as np
@@ -14,6 +15,10 @@ Corner = tuple[int, int, int]  # indices of the first voxel of a patch; may lie 
 
 # Streams keep draws for different purposes independent of each other.
 _PATIENT_STREAM, _CORNER_STREAM, AUGMENTATION_STREAM = 0, 1, 2
+
+# Of the patches that are placed on lesions, if there are new and other ones. New lesions matter
+# most, but the rarer kinds must be seen, too.
+NEW_SHARE = 0.5
 
 
 def draw_patient(seed: int, index: int, patients: int) -> int:
@@ -35,29 +40,41 @@ def draw_corner(
     seed: int,
     index: int,
     size: int,
-    lesion_voxels: np.ndarray,
+    lesion_kinds: Sequence[np.ndarray],
     brain: np.ndarray,
     lesion_probability: float,
 ) -> Corner:
     """Draw the first voxel of patch `index`. The patch may extend beyond the volume on any side.
 
-    If there are new lesions, then with probability `lesion_probability` one of their voxels is
-    drawn uniformly, and the patch is drawn uniformly among the patches that contain this voxel. In
-    all other cases, the patch is centred on a brain voxel that is drawn uniformly.
+    If there are lesions, then with probability `lesion_probability` a kind of lesion is drawn, and
+    one of its voxels uniformly, and the patch is drawn uniformly among the patches that contain
+    this voxel. In all other cases, the patch is centred on a brain voxel that is drawn uniformly.
 
     Args:
       size: side of a patch, voxels.
-      lesion_voxels: (L, 3) int, indices of the new-lesion voxels of the consensus.
+      lesion_kinds: voxel indices of each kind of lesion, (L, 3) int each. The first kind, the new
+        lesions, is drawn in half of the cases; the others share the rest. Kinds without a voxel do
+        not count.
       brain: (D, H, W) bool, at least one voxel true.
     """
     generator = np.random.default_rng((seed, _CORNER_STREAM, index))
-    if len(lesion_voxels) and generator.random() < lesion_probability:
+    if any(map(len, lesion_kinds)) and generator.random() < lesion_probability:
+        lesion_voxels = _draw_kind(generator, lesion_kinds)
         voxel = lesion_voxels[generator.integers(len(lesion_voxels))]
         return _corner(voxel - generator.integers(size, size=3))
     while True:  # about two tries on average: the brain fills about half of its bounding box
         voxel = generator.integers(brain.shape)
         if brain[tuple(voxel)]:
             return _corner(voxel - size // 2)
+
+
+def _draw_kind(generator: np.random.Generator, kinds: Sequence[np.ndarray]) -> np.ndarray:
+    """Draw a kind of lesion that has voxels, and return its voxels."""
+    new, others = kinds[0], [kind for kind in kinds[1:] if len(kind)]
+    # Nothing is drawn if there is no choice. So a run with a single kind keeps its patches.
+    if not others or (len(new) and generator.random() < NEW_SHARE):
+        return new
+    return others[generator.integers(len(others)) if len(others) > 1 else 0]
 
 
 def _corner(voxel: np.ndarray) -> Corner:

@@ -70,6 +70,7 @@ class Resampled:
     images: np.ndarray  # (2, D, H, W) float32, time01 and time02
     brain: np.ndarray  # (D, H, W) bool
     targets: np.ndarray  # (T, D, H, W) uint8
+    known: np.ndarray  # (T,) bool, as in `Pair`
     affine: np.ndarray  # (4, 4), voxel indices of the crop to scanner mm
     reordering: Reordering  # between the order of axes in the files and the canonical one
     resampling: Resampling  # between the reordered grid of the files and the isotropic grid
@@ -117,6 +118,7 @@ def resample(patient: Patient, pair: Pair, settings: PreprocessingSettings) -> R
         np.stack(images),
         brain[box],
         np.stack(targets) if targets else np.zeros((0, *sides), dtype=np.uint8),
+        pair.known,
         affine @ nib.affines.from_matvec(np.eye(3), [side.start for side in box]),
         reordering,
         resampling,

@@ -3,10 +3,12 @@
 They are checked and split, the preprocessing is fitted, and the preprocessed patients are cached.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from msseg_jax.configuration.sections import PreprocessingSettings
+from msseg_jax.configuration.targets import TargetSet
 from msseg_jax.data import cache, preprocess
 from msseg_jax.data.cache import Entry
 from msseg_jax.data.preprocess import Preprocessing
@@ -35,20 +37,41 @@ class TrainingSet:
     held_out_lesions: bool  # whether a held-out patient has new lesions
 
 
-def find_enough(root: Path, targets: int, hold_out: HoldOut) -> tuple[list[Patient], Groups]:
+def find_enough(
+    root: Path, targets: int, hold_out: HoldOut, target_set: TargetSet = "raters"
+) -> tuple[list[Patient], Groups]:
     """Return the patients of a folder and their groups, without reading any volume.
 
     Raises:
       InputError: The folder is missing, has too few patients to hold some out, or contains a
         damaged record.
     """
-    patients = find_patients(root, targets, "config.data.root")
+    patients = find_patients(root, targets, "config.data.root", target_set)
     groups = groups_of(patients)
     try:
         hold_out.largest(groups)
     except InputError as error:
         raise InputError(f"{root}: {error}") from error
     return patients, groups
+
+
+def check_known(root: Path, patients: list[Patient], targets: Iterable[int], field: str) -> None:
+    """Check that each of these targets is known for a patient, so that its map can be learned.
+
+    Args:
+      targets: numbers of targets.
+      field: the field that needs them, with its value, for the message.
+
+    Raises:
+      InputError: there is a target that no patient has.
+    """
+    for k in targets:
+        if all(patient.targets[k] in patient.unknown for patient in patients):
+            raise InputError(
+                f"{root}: {patients[0].targets[k].name} does not exist for any patient to train "
+                f"on, but {field}. Add the file to at least one patient, hold out fewer patients, "
+                "or change this field."
+            )
 
 
 def check_new_lesions(
@@ -88,6 +111,7 @@ def prepare(
     hold_out: HoldOut,
     cache_folder: Path,
     given: Preprocessing | None = None,
+    target_set: TargetSet = "raters",
 ) -> TrainingSet:
     """Check a whole folder, hold out patients, fit the preprocessing and fill the cache.
 
@@ -95,18 +119,20 @@ def prepare(
       given: preprocessing with the same settings that was fitted elsewhere. None: it is fitted.
 
     Raises:
-      InputError: See `find_enough`.
+      InputError: See `find_enough`. Or no training patient has some target.
       InputError: A patient cannot be used. The message lists every problem of every patient, and
         no patient is preprocessed.
       InputError: The cache cannot be written, or the disk has too little space.
     """
-    patients, groups = find_enough(root, targets, hold_out)
+    patients, groups = find_enough(root, targets, hold_out, target_set)
     place = cache.open_cache(cache_folder)
     measures = cache.measure(patients, settings, place)
     has_lesions = [m.lesion_voxels > 0 for m in measures]
     held_out = hold_out.choose(has_lesions, groups)
     if not any(has for k, has in enumerate(has_lesions) if k not in held_out):
         raise InputError(_NO_LESION.format(root))
+    taught = [patient for k, patient in enumerate(patients) if k not in held_out]
+    check_known(root, taught, range(targets), f"config.model.targets is {targets}")
     preprocessing = given or preprocess.fit(
         [m.histograms for k, m in enumerate(measures) if k not in held_out], settings
     )

@@ -37,7 +37,7 @@ def _rows(network: TrainedNetwork) -> list[tuple[str, str]]:
     return [
         ("parameters", f"{parameters:,}"),
         ("widths", ", ".join(map(str, model.widths))),
-        ("output maps", str(model.targets)),
+        ("output maps", f"{model.targets}: {', '.join(model.map_names)}"),
         ("voxels", f"{fitted.settings.spacing_mm:g} mm"),
         ("patches", f"{fitted.settings.patch_size} voxels along each side"),
         ("landmarks", landmarks),

@@ -17,7 +17,10 @@ def network_digest(network: TrainedNetwork) -> str:
     was exported from it have the same digest.
     """
     digest = hashlib.sha256()
-    settings = [network.config.model.model_dump(), network.preprocessing.model_dump()]
+    layers = network.config.model.model_dump()
+    if layers["target_set"] == "raters":  # it was not a field when the first digests were stored
+        del layers["target_set"]
+    settings = [layers, network.preprocessing.model_dump()]
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for name, array in sorted(flatten_dict(network.variables, sep="/").items()):
         values = np.ascontiguousarray(array)

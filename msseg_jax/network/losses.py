@@ -1,4 +1,4 @@
-"""The training loss: batch Dice over all targets, patches and voxels together."""
+"""The training losses: batch Dice over all targets together, and the mean over the targets."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,10 @@ FACTOR = -2.0  # as in the paper; a perfect prediction of a non-empty batch then
 
 
 def batch_dice_loss(
-    probabilities: jax.Array, targets: jax.Array, axis_name: str | None = None
+    probabilities: jax.Array,
+    targets: jax.Array,
+    axis_name: str | None = None,
+    known: jax.Array | None = None,
 ) -> jax.Array:
     """Return the batch Dice loss of Fenneteau et al. 2021, equation 1.
 
@@ -25,6 +28,7 @@ def batch_dice_loss(
       targets: (B, D, H, W, T), 0 or 1, any dtype.
       axis_name: the `pmap` axis over which the batch is divided. The sums are taken over this axis
         before the division. The mean of one Dice ratio per device would be a different loss.
+      known: (B, T) bool. A target that is not known for a patch adds to no sum. None: all are.
 
     Returns:
       A float32 scalar in [-2, 0), the same on every device.
@@ -32,6 +36,53 @@ def batch_dice_loss(
     Raises:
       ValueError: The two shapes differ.
     """
+    probabilities, targets = _checked(probabilities, targets, known)
+    overlap = jnp.sum(probabilities * targets)
+    total = jnp.sum(probabilities) + jnp.sum(targets)
+    if axis_name is not None:
+        overlap, total = jax.lax.psum((overlap, total), axis_name)
+    return FACTOR * (EPSILON + overlap) / (EPSILON + total)
+
+
+def each_target_loss(
+    probabilities: jax.Array,
+    targets: jax.Array,
+    axis_name: str | None = None,
+    known: jax.Array | None = None,
+) -> jax.Array:
+    """Return the mean over the targets of one batch Dice loss each.
+
+    So a target with few voxels counts as much as one with many. A target that is not known for any
+    patch of the global batch does not count in the mean. If none is known, the loss is 0.
+
+    A known target without a voxel in the whole batch gives -2 if the prediction is empty, too, and
+    hardly any gradient if it is not. This follows from the published formula; see
+    `batch_dice_loss`, which also describes the arguments.
+
+    Returns:
+      A float32 scalar in [-2, 0], the same on every device.
+
+    Raises:
+      ValueError: The two shapes differ.
+    """
+    probabilities, targets = _checked(probabilities, targets, known)
+    if known is None:
+        known = jnp.ones((len(targets), targets.shape[-1]), bool)
+    axes = (0, 1, 2, 3)
+    overlap = jnp.sum(probabilities * targets, axes)  # (T,), like the next two
+    total = jnp.sum(probabilities, axes) + jnp.sum(targets, axes)
+    patches = jnp.sum(known, 0, dtype=jnp.float32)
+    if axis_name is not None:
+        overlap, total, patches = jax.lax.psum((overlap, total, patches), axis_name)
+    losses = FACTOR * (EPSILON + overlap) / (EPSILON + total)
+    counts = patches > 0
+    return jnp.sum(jnp.where(counts, losses, 0)) / jnp.maximum(jnp.sum(counts), 1)
+
+
+def _checked(
+    probabilities: jax.Array, targets: jax.Array, known: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return both as float32, with 0 where a target is not known."""
     if probabilities.shape != targets.shape:
         raise ValueError(
             f"probabilities have shape {probabilities.shape}, targets {targets.shape}; expected "
@@ -39,8 +90,8 @@ def batch_dice_loss(
         )
     probabilities = probabilities.astype(jnp.float32)
     targets = targets.astype(jnp.float32)
-    overlap = jnp.sum(probabilities * targets)
-    total = jnp.sum(probabilities) + jnp.sum(targets)
-    if axis_name is not None:
-        overlap, total = jax.lax.psum((overlap, total), axis_name)
-    return FACTOR * (EPSILON + overlap) / (EPSILON + total)
+    if known is None:
+        return probabilities, targets
+    # A choice and not a product: it gives no gradient to the probabilities that do not count.
+    counts = known[:, None, None, None, :]
+    return jnp.where(counts, probabilities, 0), jnp.where(counts, targets, 0)

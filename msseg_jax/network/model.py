@@ -22,6 +22,9 @@ from msseg_jax.network.batch_norm import BatchNorm
 from msseg_jax.network.convolution import conv3d, conv3d_bias
 from msseg_jax.system.errors import InputError
 
+# The maps of the decoders are kept here, if a caller makes the collection 'intermediates' mutable.
+DECODER_MAPS = "decoder_maps"
+
 # {'params', 'batch_stats'}: nested dictionaries. The leaves are arrays, or their shapes and dtypes.
 Variables = dict[str, Any]
 
@@ -278,7 +281,9 @@ class SiameseMPUNet(nn.Module):
           patch_ids: (B,) int32, the patch numbers that seed dropout. Required in training.
 
         Returns:
-          (B, D, H, W, targets) float32, in [0, 1].
+          (B, D, H, W, targets) float32, in [0, 1]. If the collection 'intermediates' is mutable, it
+          contains a tuple `DECODER_MAPS` with one array (2B, D, H, W, decoders): the maps of the
+          first visits, then those of the second ones.
 
         Raises:
           ValueError: The visits differ in shape, or there are no patch numbers in training.
@@ -306,6 +311,7 @@ class SiameseMPUNet(nn.Module):
         visits = jnp.concatenate([time01, time02], axis=0)  # (2B, D, H, W, 1)
         visits = visits.astype(self.compute_dtype)
         maps = self.segmentation(visits, segmentation_draws, train)  # (2B, D, H, W, decoders)
+        self.sow("intermediates", DECODER_MAPS, maps)  # does nothing in inference
         both = jnp.concatenate(jnp.split(maps, 2, axis=0), axis=-1)  # (B, D, H, W, 2 decoders)
         return self.refinement(both, refinement_draws, train)
 

@@ -7,10 +7,17 @@ from typing import Any
 import jax
 
 from msseg_jax.configuration.sections import Configuration
+from msseg_jax.configuration.targets import LESIONS01, LESIONS02
 from msseg_jax.data.loader import PatchBatches, PlaceBatches, Places, Sampling, Share
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.split import HoldOut
-from msseg_jax.data.training_set import TrainingSet, check_new_lesions, find_enough, prepare
+from msseg_jax.data.training_set import (
+    TrainingSet,
+    check_known,
+    check_new_lesions,
+    find_enough,
+    prepare,
+)
 from msseg_jax.models.model_file import TrainedNetwork
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.training import processes, resident_volumes
@@ -36,10 +43,15 @@ def check_patients(config: Configuration) -> None:
         groups = [[k] for k in range(data.phantom_patients)]
     else:
         root = Path(data.root)
-        found, groups = find_enough(root, config.model.targets, held_out)
+        model = config.model
+        found, groups = find_enough(root, model.targets, held_out, model.target_set)
     patients = sum(map(len, groups)) - held_out.largest(groups)
     Schedule.of(config.train, data.patches_per_patient, patients)
     if not data.phantom_patients:
+        check_known(root, found, range(model.targets), f"config.model.targets is {model.targets}")
+        if weight := config.train.decoder_weight:
+            needed = f"config.train.decoder_weight is {weight:g}"
+            check_known(root, found, (LESIONS01, LESIONS02), needed)
         check_new_lesions(root, found, groups, held_out)
 
 
@@ -54,7 +66,7 @@ def prepare_data(
     cache = Path(config.data.cache_dir or run.path / "cache")
     return prepare(
         Path(config.data.root), config.model.targets, config.data.preprocessing, hold_out(config),
-        cache, _given_preprocessing(config, run, initial),
+        cache, _given_preprocessing(config, run, initial), config.model.target_set,
     )  # fmt: skip
 
 

@@ -24,6 +24,9 @@ from msseg_jax.training.tensorboard import EventFile, Line
 
 Batch = TypeVar("Batch")
 
+# Metrics of which a line has the mean over its steps, and their names in the text.
+LOSSES = {"loss": "loss", "decoder_loss": "decoders"}
+
 
 @dataclass
 class Clock:
@@ -161,12 +164,17 @@ class TrainingLog:
         step, last = metrics[-1]
         speed = self._speed(step)
         rate = float(self._learning_rate(step - 1))
-        loss = sum(float(values["loss"]) for _, values in metrics) / len(metrics)
+        losses = {
+            name: sum(float(values[name]) for _, values in metrics) / len(metrics)
+            for name in LOSSES
+            if name in last
+        }
         gradient_norm = float(last["gradient_norm"])
-        line = {"step": step, "learning_rate": rate, "loss": loss, "gradient_norm": gradient_norm}
+        line = {"step": step, "learning_rate": rate, **losses, "gradient_norm": gradient_norm}
         self._write(line | speed)
+        shown = "  ".join(f"{LOSSES[name]} {value:.4f}" for name, value in losses.items())
         text = (
-            f"step {step}/{self._total_steps}  rate {rate:.6f}  loss {loss:.4f}  "
+            f"step {step}/{self._total_steps}  rate {rate:.6f}  {shown}  "
             f"gradient {gradient_norm:.4f}"
         )
         if speed:

@@ -22,11 +22,13 @@ from msseg_jax.training.batches import training_batches
 from msseg_jax.training.devices import AXIS, on_every_device, parallel_step
 from msseg_jax.training.gpu_forms import choose_forms
 from msseg_jax.training.log import TrainingLog
+from msseg_jax.training.objective import Objective
 from msseg_jax.training.schedule import Schedule, learning_rate
 from msseg_jax.training.step import TrainState, create_state, loaded_step
 from msseg_jax.training.store import Store
 from msseg_jax.training.tensorboard import EventFile
 from msseg_jax.training.validation import Validation
+from msseg_jax.training.warm_start import begin_with, has_other_output
 
 
 def train(
@@ -50,14 +52,15 @@ def train(
     )
     rate = learning_rate(config.train, schedule)
     model = SiameseMPUNet(config.model, AXIS, config.train.compute_dtype)
-    state = create_state(model, rate, config.seed, initial.variables if initial else None)
+    variables = begin_with(config, initial) if initial else None
+    state = create_state(model, rate, config.seed, variables)
     _keep(config, run, data, initial)
     batches, volumes = training_batches(config, data, schedule.total, devices)
     choose_forms(config, schedule.total - run.last_step)
     step_on_devices = parallel_step(
         partial(
-            loaded_step, seed=config.seed, targets=config.model.targets,
-            patch_size=config.data.patch_size,
+            loaded_step, seed=config.seed, patch_size=config.data.patch_size,
+            objective=Objective.of(config),
         ),
         devices,
     )  # fmt: skip
@@ -203,6 +206,11 @@ def _keep(
         record = Beginning(network=str(initial), about=initial.about)
         if processes.is_main():
             print(f"starting with the weights of {initial}")
+            if has_other_output(config, initial):
+                print(
+                    "the output layer starts fresh, because the network has other output maps: "
+                    + ", ".join(initial.config.model.map_names)
+                )
     processes.main_first("run", lambda: run.keep(config, data.preprocessing, data.split, record))
 
 

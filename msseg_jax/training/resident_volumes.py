@@ -48,8 +48,8 @@ def read_volumes(patients: list[Entry]) -> dict[str, np.ndarray]:
     """Read the volumes of all patients, packed as in the cache, padded to the largest one.
 
     Returns:
-      images: (N, 2, D, H, W) int16; targets: (N, ceil(T / 8), D, H, W) uint8; shapes: (N, 3)
-      int32, the size of each patient's volume without padding, voxels.
+      images: (N, 2, D, H, W) int16; targets: (N, ceil(T / 8), D, H, W) uint8; known: (N, T) bool;
+      shapes: (N, 3) int32, the size of each patient's volume without padding, voxels.
     """
     volumes: dict[str, np.ndarray] = {
         name: np.zeros(shape, dtype) for name, (shape, dtype) in _layout(patients).items()
@@ -59,6 +59,7 @@ def read_volumes(patients: list[Entry]) -> dict[str, np.ndarray]:
         d, h, w = patient.brain.shape
         volumes["images"][k, :, :d, :h, :w] = patient.images
         volumes["targets"][k, :, :d, :h, :w] = patient.targets
+        volumes["known"][k] = patient.known
         volumes["shapes"][k] = d, h, w
     return volumes
 
@@ -71,6 +72,7 @@ def _layout(patients: list[Entry]) -> dict[str, Layout]:
     return {
         "images": Layout((count, 2, *largest), np.int16),
         "targets": Layout((count, maps, *largest), np.uint8),
+        "known": Layout((count, len(opened[0].known)), np.bool_),
         "shapes": Layout((count, 3), np.int32),
     }
 
@@ -86,7 +88,8 @@ def cut(
         volume; patch_ids (B,).
 
     Returns:
-      images (B, 2, S, S, S) int16, targets (B, ceil(T / 8), S, S, S) uint8, patch_ids (B,).
+      images (B, 2, S, S, S) int16, targets (B, ceil(T / 8), S, S, S) uint8, known (B, T) bool,
+      patch_ids (B,).
     """
 
     def cut_one(patient: jax.Array, corner: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -108,4 +111,9 @@ def cut(
         return crop(volumes["images"], PACKED_BACKGROUND), crop(volumes["targets"], 0)
 
     images, targets = jax.vmap(cut_one)(batch["patients"], batch["corners"])
-    return {"images": images, "targets": targets, "patch_ids": batch["patch_ids"]}
+    return {
+        "images": images,
+        "targets": targets,
+        "known": volumes["known"][batch["patients"]],
+        "patch_ids": batch["patch_ids"],
+    }

@@ -22,7 +22,9 @@ from msseg_jax.report.snapshot import Snapshot
 Line = Mapping[str, Any]
 
 # Numbers of a line that become curves. The time left is not plotted: it is of no use later.
-TRAINING_SCALARS = ("loss", "gradient_norm", "learning_rate", "patches_per_s", "data_wait_share")
+TRAINING_SCALARS = (
+    "loss", "decoder_loss", "gradient_norm", "learning_rate", "patches_per_s", "data_wait_share",
+)  # fmt: skip
 
 
 class EventFile:

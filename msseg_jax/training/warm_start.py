@@ -1,4 +1,7 @@
-"""Warm start: a new run starts from a trained network instead of random weights."""
+"""Warm start: a new run starts from a trained network instead of random weights.
+
+If the network has other output maps than the run, only its output layer is replaced.
+"""
 
 from pathlib import Path
 
@@ -7,10 +10,13 @@ from msseg_jax.models.folds import runs_of
 from msseg_jax.models.model_file import TrainedNetwork
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.models.run_folder import RunFolder
+from msseg_jax.network.model import SiameseMPUNet, Variables, initial_variables
 from msseg_jax.system.errors import InputError
 
 # Fields that may differ: they change neither the shapes nor the meaning of trained parameters.
 _FREE = {"dropout_rate", "norm_momentum", "initial_probability"}
+# Fields on which only the output layer depends.
+_OF_OUTPUT = {"targets", "target_set"}
 
 
 def initial_network(config: Configuration, run: RunFolder) -> TrainedNetwork | None:
@@ -49,9 +55,30 @@ def initial_network(config: Configuration, run: RunFolder) -> TrainedNetwork | N
     return network
 
 
+def has_other_output(config: Configuration, network: TrainedNetwork) -> bool:
+    """Return whether a network has other output maps than the run that starts from it."""
+    return any(
+        getattr(config.model, name) != getattr(network.config.model, name) for name in _OF_OUTPUT
+    )
+
+
+def begin_with(config: Configuration, network: TrainedNetwork) -> Variables:
+    """Return the variables with which a run starts: those of a network that fits it.
+
+    The output layer is that of an untrained network, if the network has other output maps.
+    """
+    if not has_other_output(config, network):
+        return network.variables
+    fresh = initial_variables(SiameseMPUNet(config.model), config.seed)
+    params = network.variables["params"]
+    output = {"output": fresh["params"]["refinement"]["output"]}
+    return network.variables | {"params": params | {"refinement": params["refinement"] | output}}
+
+
 def _must_agree(config: TrainedSettings) -> dict[str, object]:
     """Return the fields that must be the same in a run and in the network it starts from."""
-    return {f"model.{name}": value for name, value in config.model if name not in _FREE} | {
+    ignored = _FREE | _OF_OUTPUT
+    return {f"model.{name}": value for name, value in config.model if name not in ignored} | {
         "data.spacing_mm": config.data.spacing_mm,
         "data.percentiles": config.data.percentiles,
     }

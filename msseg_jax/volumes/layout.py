@@ -3,15 +3,19 @@
 ROOT/<patient>/flair_time01_on_middle_space.nii.gz, flair_time02_on_middle_space.nii.gz,
                brain_mask.nii.gz (optional), ground_truth.nii.gz (the consensus),
                ground_truth_expert1.nii.gz ... (one for each further target of the configuration),
+               enlarging.nii.gz, vanished.nii.gz, lesions_time01.nii.gz, lesions_time02.nii.gz
+               (each optional, for the targets of the set "changes"),
                synthetic.json (only for a pair that `msseg synthetic` made from a scan),
                no_data.nii.gz (only from `msseg prepare`, if a part of the brain has no data at one
                visit: it is 1 where the first visit has none, and 2 where the second has none)
 """
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from msseg_jax.configuration.targets import NEW, VANISHED, TargetSet
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.system.paths import check_folder
@@ -23,6 +27,13 @@ BRAIN_MASK = "brain_mask.nii.gz"
 NO_DATA = "no_data.nii.gz"
 CONSENSUS = "ground_truth.nii.gz"
 EXPERT = "ground_truth_expert{}.nii.gz"
+CHANGES = (  # in the order of the maps in `configuration.targets`
+    CONSENSUS,
+    "enlarging.nii.gz",  # the part that grew
+    "vanished.nii.gz",  # the part that went
+    "lesions_time01.nii.gz",  # all lesions at the first visit
+    "lesions_time02.nii.gz",
+)
 SYNTHETIC = "synthetic.json"
 LAYOUT = "a folder in the MSSEG-2 layout, with one folder per patient"  # for messages
 
@@ -37,24 +48,37 @@ class Patient:
     time01: Path
     time02: Path
     brain_mask: Path | None  # None: voxels that are non-zero in either visit are brain
-    targets: tuple[Path, ...] = ()  # consensus, then experts; empty for inference
+    targets: tuple[Path, ...] = ()  # the reference maps of the target set; empty for inference
     synthetic: Path | None = None  # record of a pair made from a scan; None for a real pair
     no_data: Path | None = None  # parts that the mask leaves out; None if there are none
+    target_set: TargetSet = "raters"
+    unknown: frozenset[Path] = frozenset()  # targets that do not exist, and need not
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files of the patient that have voxels."""
         mask = () if self.brain_mask is None else (self.brain_mask,)
-        return (self.time01, self.time02, *mask, *self.targets)
+        targets = (path for path in self.targets if path not in self.unknown)
+        return (self.time01, self.time02, *mask, *targets)
+
+    @property
+    def placing(self) -> range:
+        """Numbers of the targets on whose voxels training patches are placed."""
+        return range(NEW, VANISHED + 1) if self.target_set == "changes" else range(1)
 
 
-def find_patients(root: Path | str, targets: int, flag: str = "root") -> list[Patient]:
-    """Return the patients of a folder, sorted by name, with `targets` reference maps each.
+def find_patients(
+    root: Path | str, targets: int, flag: str = "root", target_set: TargetSet = "raters"
+) -> list[Patient]:
+    """Return the patients of a folder, sorted by name, with their reference maps.
 
     Their files are not checked here. `read_pair` checks them.
 
     Args:
+      targets: number of reference maps of each patient. It is ignored with the set "changes", which
+        has five, and only the first of them must exist.
       flag: the flag or field that gives `root`, for messages.
+      target_set: what the reference maps show.
 
     Raises:
       InputError: the folder does not exist, or contains no patient.
@@ -64,7 +88,7 @@ def find_patients(root: Path | str, targets: int, flag: str = "root") -> list[Pa
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise InputError(f"{root}: no patient folder in it. Expected <patient>/{TIME01} and so on.")
-    return [patient_in(folder, targets) for folder in folders]
+    return [patient_in(folder, targets, target_set) for folder in folders]
 
 
 def patient_folders(root: Path) -> tuple[list[Path], dict[str, str]]:
@@ -129,18 +153,26 @@ def unreadable(path: Path, error: OSError) -> str:
     return f"{path}: cannot be read ({error.strerror or error}). Check the permissions."
 
 
-def patient_in(folder: Path, targets: int = 0) -> Patient:
-    """Return the patient of one folder, with the first `targets` reference maps."""
-    names = [CONSENSUS, *(EXPERT.format(k) for k in range(1, targets))][:targets]
+def patient_in(folder: Path, targets: int = 0, target_set: TargetSet = "raters") -> Patient:
+    """Return the patient of one folder, with the reference maps of `find_patients`."""
+    if target_set == "changes":
+        maps = tuple(folder / name for name in CHANGES)
+        # A link to nothing, or a folder, is left to `read_pair`, which reports it.
+        unknown = frozenset(path for path in maps[1:] if not os.path.lexists(path))
+    else:
+        names = [CONSENSUS, *(EXPERT.format(k) for k in range(1, targets))][:targets]
+        maps, unknown = tuple(folder / name for name in names), frozenset()
     mask, synthetic, no_data = folder / BRAIN_MASK, folder / SYNTHETIC, folder / NO_DATA
     return Patient(
         folder.name,
         folder / TIME01,
         folder / TIME02,
         mask if mask.is_file() else None,
-        tuple(folder / name for name in names),
+        maps,
         synthetic if synthetic.is_file() else None,
         no_data if no_data.is_file() else None,
+        target_set,
+        unknown,
     )
 
 

@@ -38,6 +38,7 @@ class Pair:
     time02: Volume
     brain: np.ndarray  # (D, H, W) bool, without the parts where one visit has no data
     targets: np.ndarray  # (T, D, H, W) uint8, 0 or 1; 0 outside the brain
+    known: np.ndarray  # (T,) bool; a target that is not known is 0 everywhere
     empty_ml: tuple[float, float] = (0.0, 0.0)  # brain where only this visit has no data
     # (D, H, W) uint8: 1 where only the first visit has no data, 2 where only the second; or None
     no_data: np.ndarray | None = None
@@ -89,15 +90,19 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
         mask = read_checked(patient.brain_mask, time01, problems, read)
     if mask and (problem := brain_mask_problem(mask, (time01, time02))):
         problems.append(problem)
-    known = None
+    left_out = None
     if patient.no_data:
-        known = read_checked(patient.no_data, time01, problems, read)
-    if known and not np.isin(np.rint(known.array), (0, *CODES)).all():
+        left_out = read_checked(patient.no_data, time01, problems, read)
+    if left_out and not np.isin(np.rint(left_out.array), (0, *CODES)).all():
         problems.append(
-            f"{known.path}: has other values than 0, 1 and 2. Expected the file that `msseg "
+            f"{left_out.path}: has other values than 0, 1 and 2. Expected the file that `msseg "
             "prepare` wrote. Prepare the scans again, or delete the file."
         )
-    targets = {path: _read_target(path, time01, problems) for path in patient.targets}
+    targets = {
+        path: _read_target(path, time01, problems)
+        for path in patient.targets
+        if path not in patient.unknown
+    }
     if problems:
         raise InputError("\n".join(problems))
     assert time01 is not None  # if it were None, a problem would have been raised above
@@ -119,12 +124,16 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
             f"{at_none.sum() * volume_mm3 / 1000:.0f} ml of the brain have no data in either visit "
             "(zeros or padding). They are left out. Check the brain mask.",
         )
-    if known is not None:  # the preparation has left these parts out of the mask
-        no_data = np.where(whole, no_data, np.rint(known.array).astype(np.uint8))
+    if left_out is not None:  # the preparation has left these parts out of the mask
+        no_data = np.where(whole, no_data, np.rint(left_out.array).astype(np.uint8))
     counts = [int((no_data == code).sum()) for code in CODES]
     first_ml, second_ml = (count * volume_mm3 / 1000 for count in counts)
     maps = []
-    for path, target in targets.items():
+    for path in patient.targets:
+        if path in patient.unknown:
+            maps.append(np.zeros(brain.shape, np.uint8))
+            continue
+        target = targets[path]
         assert target is not None  # as above
         outside = int(target[~brain].sum())
         if outside:
@@ -136,8 +145,9 @@ def read_pair(patient: Patient, read: Callable[[Path], Volume] = read_volume) ->
             target *= brain
         maps.append(target)
     stacked = np.stack(maps) if maps else np.zeros((0, *brain.shape), dtype=np.uint8)
+    known = np.array([path not in patient.unknown for path in patient.targets], bool)
     return Pair(
-        time01, time02, brain, stacked, (first_ml, second_ml),
+        time01, time02, brain, stacked, known, (first_ml, second_ml),
         no_data if any(counts) else None, warnings,
     )  # fmt: skip
 

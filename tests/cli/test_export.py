@@ -215,7 +215,8 @@ def test_show_prints_the_description_of_a_file(runs, shipped, capsys):
         for leaf in jax.tree.leaves(read_model_file(shipped).networks[1].variables["params"])
     )
     assert second[1:] == [
-        ["parameters", str(count)], ["widths", "3, 2"], ["output maps", "2"], ["voxels", "1 mm"],
+        ["parameters", str(count)], ["widths", "3, 2"],
+        ["output maps", "2: consensus, expert 1"], ["voxels", "1 mm"],
         ["patches", "8 voxels along each side"], ["landmarks", "1 % 0, 50 % 30, 99 % 100"],
         ["deviation", "5, largest among the training visits"],
         ["prediction", "threshold 0.3, smallest lesion 0 mm3, overlap 2 voxels"],

@@ -210,6 +210,42 @@ def test_settings_on_which_a_network_depends_must_be_complete():
         TrainedSettings.of(fields, "config", complete=True)
 
 
+def test_fields_that_older_files_lack_have_their_defaults():
+    fields = typed(default()).model_dump(mode="json")
+    del fields["model"]["target_set"], fields["train"]["loss"], fields["train"]["decoder_weight"]
+    config = Configuration.of(fields, "config", complete=True)
+    assert config == typed(default())
+    assert config.model.target_set == "raters"
+    assert (config.train.loss, config.train.decoder_weight) == ("all_targets", 0)
+
+
+def test_the_target_set_limits_the_other_fields():
+    config = default()
+    config.model.targets = 6
+    assert typed(config).model.map_names[-1] == "expert 5"
+    config.train.decoder_weight = 0.5
+    with pytest.raises(InputError) as error:
+        typed(config)
+    assert str(error.value) == (
+        "config.train.decoder_weight is 0.5; expected 0, because config.model.target_set is "
+        "'raters', which has no map of all lesions. Or use config.model.target_set='changes'"
+    )
+    config.model.target_set = "changes"
+    config.data.phantom_patients = 4
+    with pytest.raises(InputError) as error:
+        typed(config)
+    assert str(error.value).splitlines() == [
+        "config.model.targets is 6; expected 1 to 5, because config.model.target_set is 'changes'",
+        "config.data.phantom_patients is 4; expected 0, because config.model.target_set is "
+        "'changes', and phantoms have only maps of raters",
+    ]
+    config.data.phantom_patients, config.model.targets = 0, 2
+    assert typed(config).model.map_names == ("new", "enlarging")
+    config.model.target_set = "change"
+    with pytest.raises(InputError, match=r"config.model.target_set is 'change'; expected 'raters'"):
+        typed(config)
+
+
 def test_a_configuration_is_found_by_its_name_or_by_its_path(tmp_path, monkeypatch):
     assert find("msseg2") == find(str(ROOT / "configs" / "msseg2.py"))
     mine = tmp_path / "mine.py"

@@ -39,8 +39,9 @@ def patient() -> CachedPatient:
     images = generator.normal(size=(2, 48, 48, 48)) * brain
     targets = pack_targets(np.stack([lesion, lesion]))
     return CachedPatient(
-        "made", pack_images(images), targets, brain, np.argwhere(lesion), np.eye(4)
-    )
+        "made", pack_images(images), targets, brain, np.argwhere(lesion), np.eye(4),
+        np.ones(2, bool), np.array([lesion.sum()]),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_the_background_does_not_change(patient):
 def test_a_patch_drawn_around_a_lesion_nearly_always_shows_it(patient):
     size, shows = 24, []
     for k in range(150):
-        corner = draw_corner(0, k, size, patient.lesion_voxels, patient.brain, 1.0)
+        corner = draw_corner(0, k, size, patient.lesion_kinds, patient.brain, 1.0)
         _, targets = cut_augmented(patient, corner, size, draw_augmentation(ALWAYS, 0, k))
         np.testing.assert_array_equal(unpack_target(targets, 0), unpack_target(targets, 1))
         shows.append(unpack_target(targets, 0).any())

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -25,7 +27,7 @@ def make_patient(images: np.ndarray, targets=None, brain=None) -> CachedPatient:
     brain = np.ones(SHAPE, bool) if brain is None else brain
     return CachedPatient(
         "made", pack_images(images), pack_targets(targets), brain, np.argwhere(targets[0]),
-        np.eye(4),
+        np.eye(4), np.ones(len(targets), bool), np.array([np.count_nonzero(targets[0])]),
     )  # fmt: skip
 
 
@@ -96,6 +98,21 @@ def test_a_misregistration_by_whole_voxels_shifts_only_time01():
     here, there = plain(patient), plain(patient, (9, 9, 9))
     np.testing.assert_array_equal(images[0], there[0][0])
     assert_same((images[1], targets, brain), (here[0][1], *here[1:]))
+
+
+def test_vanished_lesions_and_those_of_the_first_visit_move_with_time01():
+    patient = noise_patient()
+    patient = replace(patient, lesion_counts=np.append(patient.lesion_counts, [0, 0]))  # changes
+    moved = Spatial(
+        (False, True, False),
+        misregistration=Misregistration(np.eye(3), np.array([1.0, 0.0, -2.0])),
+    )
+    _, targets, _ = cut_deformed(patient, CORNER, SIZE, moved)
+    here, there = (plain(patient, corner)[1] for corner in (CORNER, (9, 9, 9)))
+    for target, source in enumerate((here, here, there, there, here)):
+        expected = np.flip(unpack_target(source, target), 1)
+        np.testing.assert_array_equal(unpack_target(targets, target), expected)
+    assert (unpack_target(here, 2) != unpack_target(there, 2)).any()
 
 
 def test_every_voxel_is_taken_from_the_position_in_the_formula():

@@ -42,12 +42,14 @@ def test_numpy_and_jax_give_bit_identical_results():
     batch = {
         "images": generator.integers(-32768, 32768, (3, 2, 4, 5, 6)).astype(np.int16),
         "targets": generator.integers(0, 256, (3, 1, 4, 5, 6)).astype(np.uint8),
+        "known": generator.random((3, 6)) < 0.5,
         "patch_ids": np.arange(3, dtype=np.int32),
     }
     ours = unpack_batch(batch, 5)
     theirs = unpack_batch({name: jnp.asarray(array) for name, array in batch.items()}, 5)
     assert ours["time02"].shape == (3, 4, 5, 6, 1)
     assert ours["targets"].shape == (3, 4, 5, 6, 5)
+    np.testing.assert_array_equal(ours["known"], batch["known"][:, :5])
     np.testing.assert_array_equal(ours["time02"][1, ..., 0], unpack_images(batch["images"][1, 1]))
     for name, array in ours.items():
         assert array.dtype == theirs[name].dtype

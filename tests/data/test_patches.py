@@ -5,7 +5,7 @@ from msseg_jax.data.patches import crop, draw_corner, draw_patient
 
 BRAIN = np.zeros((20, 22, 24), bool)
 BRAIN[5:15, 5:15, 5:15] = True
-NO_LESION = np.zeros((0, 3), int)
+NO_LESION = [np.zeros((0, 3), int)]
 
 
 def test_every_patient_gives_one_patch_per_round():
@@ -29,14 +29,14 @@ def test_four_patches_of_five_contain_a_lesion_voxel():
     voxel = np.array([[1, 20, 12]])  # at the edge, outside the brain: never included by chance
     holds = [
         all(c <= v < c + 4 for c, v in zip(corner, voxel[0], strict=True))
-        for corner in (draw_corner(0, i, 4, voxel, BRAIN, 0.8) for i in range(2000))
+        for corner in (draw_corner(0, i, 4, [voxel], BRAIN, 0.8) for i in range(2000))
     ]
     assert np.mean(holds) == pytest.approx(0.8, abs=0.03)
 
 
 def test_a_lesion_may_lie_anywhere_in_its_patch():
     voxel = np.array([[10, 10, 10]])
-    corners = np.array([draw_corner(0, i, 4, voxel, BRAIN, 1.0) for i in range(2000)])
+    corners = np.array([draw_corner(0, i, 4, [voxel], BRAIN, 1.0) for i in range(2000)])
     for axis in range(3):
         places, counts = np.unique(10 - corners[:, axis], return_counts=True)
         assert places.tolist() == [0, 1, 2, 3]
@@ -45,10 +45,39 @@ def test_a_lesion_may_lie_anywhere_in_its_patch():
 
 def test_lesion_voxels_are_drawn_uniformly():
     voxels = np.array([[10, 10, 10], [6, 6, 6], [13, 13, 13]])
-    centres = [tuple(draw_corner(0, i, 1, voxels, BRAIN, 1.0)) for i in range(1500)]
+    centres = [tuple(draw_corner(0, i, 1, [voxels], BRAIN, 1.0)) for i in range(1500)]
     _, counts = np.unique(centres, axis=0, return_counts=True)
     assert len(counts) == 3
     assert counts.min() > 420
+
+
+NEW, GROWN, GONE = (np.array([[k, k, k]]) for k in (6, 9, 13))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "shares"),
+    [
+        ([NEW, GROWN, GONE], [0.5, 0.25, 0.25]),
+        ([NEW, GROWN[:0], GONE], [0.5, 0, 0.5]),
+        ([NEW[:0], GROWN, GONE], [0, 0.5, 0.5]),
+        ([NEW[:0], GROWN[:0], GONE], [0, 0, 1]),
+    ],
+)
+def test_half_of_the_lesion_patches_are_placed_on_new_lesions_and_the_rest_on_the_others(
+    kinds, shares
+):
+    corners = [draw_corner(0, i, 1, kinds, BRAIN, 1.0)[0] for i in range(2000)]
+    found = [corners.count(k) / 2000 for k in (6, 9, 13)]
+    np.testing.assert_allclose(found, shares, atol=0.035)
+    assert sum(found) == 1
+
+
+def test_kinds_without_a_voxel_do_not_change_the_patches_of_new_lesions():
+    one = [draw_corner(0, i, 8, [NEW], BRAIN, 0.8) for i in range(200)]
+    three = [draw_corner(0, i, 8, [NEW, GROWN[:0], GONE[:0]], BRAIN, 0.8) for i in range(200)]
+    assert one == three
+    # These are the patches that runs had before there were several kinds.
+    assert one[:3] == [(2, 6, 5), (10, 7, 1), (1, 2, 9)]
 
 
 def test_other_patches_are_centred_on_brain_voxels():

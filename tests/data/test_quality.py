@@ -119,7 +119,7 @@ def test_the_question_about_the_patients_can_be_left_out():
 def test_a_pair_is_measured_on_its_isotropic_grid(head):
     image, brain = head
     resampled = Resampled(
-        np.stack([image, image]), brain, np.zeros((0, *SHAPE)), np.eye(4), None, None, None
+        np.stack([image, image]), brain, np.zeros((0, *SHAPE)), None, np.eye(4), None, None, None
     )
     settings = PreprocessingSettings(spacing_mm=2.0, percentiles=(1.0, 50.0, 99.0), patch_size=8)
     low, middle, high = np.percentile(image[brain], settings.percentiles)
@@ -128,7 +128,7 @@ def test_a_pair_is_measured_on_its_isotropic_grid(head):
         settings=settings, landmarks=(0.0, landmark - 7, 100.0), deviation=4.0
     )
     visit = Volume(None, image, MM_2, nib.Nifti1Header())
-    pair = Pair(visit, visit, brain, None)
+    pair = Pair(visit, visit, brain, None, None)
     found = assess(pair, {settings: resampled}, [preprocessing])
     assert found.brain_ml == pytest.approx(brain.sum() * 8 / 1000)
     assert found.deviations == (pytest.approx((7, 4)), pytest.approx((7, 4)))
@@ -140,9 +140,9 @@ def test_the_network_that_exceeds_its_bound_most_decides(head):
     """Use one network that was trained on images like the first visit, and one for the second."""
     image, brain = head
     images = np.stack([image, np.exp(image / 20)])
-    resampled = Resampled(images, brain, np.zeros((0, *SHAPE)), np.eye(4), None, None, None)
+    resampled = Resampled(images, brain, np.zeros((0, *SHAPE)), None, np.eye(4), None, None, None)
     visit = Volume(None, image, MM_2, nib.Nifti1Header())
-    pair = Pair(visit, visit, brain, None)
+    pair = Pair(visit, visit, brain, None, None)
     settings = (
         PreprocessingSettings(spacing_mm=2.0, percentiles=(1.0, 50.0, 99.0), patch_size=8),
         PreprocessingSettings(spacing_mm=1.0, percentiles=(1.0, 50.0, 99.0), patch_size=8),

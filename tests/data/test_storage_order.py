@@ -24,7 +24,7 @@ def make_pair(arrays, brain, target, affine, codes) -> Pair:
         return np.ascontiguousarray(nib.apply_orientation(array, orientation))
 
     visits = [Volume(None, store(array), stored_affine, nib.Nifti1Header()) for array in arrays]
-    return Pair(*visits, store(brain), np.stack([store(target)]))
+    return Pair(*visits, store(brain), np.stack([store(target)]), np.ones(1, bool))
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LAS", "PIR", "SLA", "IPL"])

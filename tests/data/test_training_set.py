@@ -20,7 +20,7 @@ from msseg_jax.training.batches import check_patients
 from msseg_jax.volumes import layout
 from msseg_jax.volumes.layout import find_patients
 from msseg_jax.volumes.pair import read_pair
-from tests.support.patients import SHAPE, SPACING_MM, save_nifti
+from tests.support.patients import SHAPE, SPACING_MM, add_changes, save_nifti
 
 SETTINGS = PreprocessingSettings(spacing_mm=1.0, percentiles=(1, 50, 99), patch_size=8)
 
@@ -283,7 +283,7 @@ def test_the_announced_disk_space_is_what_the_entries_need(patients_root, cache_
     for patient, measured in zip(patients, measures, strict=True):
         size = sum(file.stat().st_size for file in entries[patient.name].iterdir())
         announced = cache._entry_bytes(measured, 2)
-        assert announced < size < announced + 5 * 256  # the headers of five files
+        assert announced < size < announced + 7 * 256  # the headers of seven files
     prepared(patients_root, cache_folder)
     assert capsys.readouterr().out == ""  # no entry is missing
 
@@ -375,6 +375,10 @@ def test_damaged_measurements_are_made_again_with_the_same_content(
         ("images", np.zeros((2, 3, 4, 5), np.int16), r"images is \(2, 3, 4, 5\) int16"),
         ("lesion_voxels", np.full((1, 3), 99, np.int32), "brain or lesion_voxels"),
         ("affine", np.eye(4, dtype=np.float32), "affine is .4, 4. float32"),
+        ("lesion_counts", np.array([10**6]), "lesion_counts"),
+        ("lesion_counts", np.zeros(0, np.int64), "lesion_counts"),
+        ("known", np.ones(9, bool), "known"),
+        ("known", np.ones(2, np.uint8), "known is .2,. uint8"),
     ],
 )
 def test_an_entry_whose_arrays_disagree_is_refused(
@@ -386,3 +390,81 @@ def test_an_entry_whose_arrays_disagree_is_refused(
     np.save(folder / f"{field}.npy", array)
     with pytest.raises(InputError, match=rf"this cache entry is damaged \({problem}"):
         cache.open_patient(name, folder)
+
+
+def with_changes(root):
+    """Write the maps of "changes" of all patients. Some are not known. Return them by patient."""
+    lacking = {"patient_1": (layout.CHANGES[3],), "patient_2": layout.CHANGES[1:]}
+    return {p.name: add_changes(p, lacking.get(p.name, ())) for p in sorted(root.iterdir())}
+
+
+def prepared_changes(root, cache_folder, targets=5):
+    return prepare(root, targets, SETTINGS, HoldOut(0), cache_folder, target_set="changes")
+
+
+def test_the_cache_keeps_all_five_maps_and_which_of_them_are_known(patients_root, cache_folder):
+    written = with_changes(patients_root)
+    data = prepared_changes(patients_root, cache_folder)
+    for name, folder in data.training:
+        patient = cache.open_patient(name, folder)
+        pair = read_pair(layout.patient_in(patients_root / name, 5, "changes"))
+        resampled = resample(layout.patient_in(patients_root / name), pair, SETTINGS)
+        assert patient.known.tolist() == [file in written[name] for file in layout.CHANGES]
+        for k in range(5):
+            np.testing.assert_array_equal(unpack_target(patient.targets, k), resampled.targets[k])
+        assert [len(kind) for kind in patient.lesion_kinds] == patient.lesion_counts.tolist()
+        for k, kind in enumerate(patient.lesion_kinds):
+            np.testing.assert_array_equal(kind, np.argwhere(resampled.targets[k]))
+        assert len(patient.lesion_kinds) == 3
+        assert patient.has_lesions == (name != "patient_2")
+    # The number of output maps does not matter.
+    assert prepared_changes(patients_root, cache_folder, 1).training == data.training
+
+
+def test_a_patient_with_only_vanished_lesions_has_no_new_ones(patients_root, cache_folder):
+    with_changes(patients_root)
+    save_nifti(patients_root / "patient_0" / layout.CONSENSUS, np.zeros(SHAPE, np.uint8))
+    data = prepared_changes(patients_root, cache_folder)
+    patient = cache.open_patient(*data.training[0])
+    assert not patient.has_lesions
+    assert patient.lesion_counts[0] == 0 < patient.lesion_counts[2]
+
+
+def test_a_map_that_becomes_known_makes_a_new_entry(patients_root, cache_folder):
+    with_changes(patients_root)
+    before = prepared_changes(patients_root, cache_folder)
+    add_changes(patients_root / "patient_1")
+    after = prepared_changes(patients_root, cache_folder)
+    differ = [a.name for a, b in zip(before.training, after.training, strict=True) if a != b]
+    assert differ == ["patient_1"]
+    assert before.split["training"]["patient_1"] != after.split["training"]["patient_1"]
+
+
+def test_the_same_files_make_another_entry_for_raters(patients_root, cache_folder):
+    """A patient with a consensus only has one target of raters, or five of changes."""
+    changes = prepared_changes(patients_root, cache_folder, 1)
+    raters = prepare(patients_root, 1, SETTINGS, HoldOut(0), cache_folder)
+    assert not {f for _, f in changes.training} & {f for _, f in raters.training}
+    assert cache.open_patient(*raters.training[0]).known.tolist() == [True]
+
+
+def test_the_announced_disk_space_counts_all_places_of_patches(patients_root, cache_folder):
+    with_changes(patients_root)
+    data = prepared_changes(patients_root, cache_folder)
+    patients = find_patients(patients_root, 5, "root", "changes")
+    measures = cache.measure(patients, SETTINGS, cache.open_cache(cache_folder))
+    for (_, folder), measured in zip(data.training, measures, strict=True):
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        announced = cache._entry_bytes(measured, 5)
+        assert announced < size < announced + 7 * 256  # the headers of seven files
+    assert measures[0].changed_voxels > 0 == measures[2].changed_voxels
+
+
+def test_the_message_about_unusable_patients_says_which_maps_may_be_missing(
+    patients_root, cache_folder
+):
+    with_changes(patients_root)
+    (patients_root / "patient_1" / layout.CONSENSUS).unlink()
+    message = r"with ground_truth.nii.gz; the other reference maps may be missing\. .*away\.$"
+    with pytest.raises(InputError, match=message):
+        prepared_changes(patients_root, cache_folder)

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 from safetensors.numpy import load, save
 
 from msseg_jax.models import model_file
+from msseg_jax.models.model_description import describe
 from msseg_jax.models.model_file import About, read_model_file, write_model_file
+from msseg_jax.models.network_digest import network_digest
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.network.model import SiameseMPUNet
 from msseg_jax.system.errors import InputError
@@ -54,6 +57,26 @@ def content(path):
 def rewrite(path, document, tensors):
     text = document if isinstance(document, str) else json.dumps(document)
     path.write_bytes(save(tensors, metadata={"msseg_jax": text}))
+
+
+def test_a_file_from_before_there_were_target_sets_has_raters_and_keeps_its_digest():
+    one, two = read_model_file(V1).networks
+    assert one.config.model.target_set == "raters"
+    # Computed when the set was not a field. Records of predictions contain such digests.
+    assert network_digest(one).startswith("39e5136fe6e930d3966f7ad0fe829db5")
+    assert network_digest(two).startswith("7a053a85012049f7f0f261b9d7aff3bc")
+    settings = one.config.model.model_copy(update={"target_set": "changes"})
+    config = one.config.model_copy(update={"model": settings})
+    assert network_digest(replace(one, config=config)) != network_digest(one)
+
+
+def test_the_description_says_what_the_maps_show(networks, tmp_path):
+    model = networks[0].config.model.model_copy(update={"target_set": "changes"})
+    config = networks[0].config.model_copy(update={"model": model})
+    path = tmp_path / "changes.safetensors"
+    write_model_file(path, ABOUT, [replace(networks[0], config=config)])
+    text = describe(read_model_file(path))
+    assert re.search(r"^output maps +2: new, enlarging$", text, re.MULTILINE)
 
 
 def test_a_model_file_is_read_as_it_was_written(path, networks):

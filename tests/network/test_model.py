@@ -8,6 +8,7 @@ from msseg_jax.configuration.sections import NetworkSettings
 from msseg_jax.network.convolution.upsampling import upsample
 from msseg_jax.network.layer_table import layer_table
 from msseg_jax.network.model import (
+    DECODER_MAPS,
     drop_maps,
     dropout_draws,
     initial_variables,
@@ -67,6 +68,25 @@ def test_a_convolution_before_batch_norm_has_no_bias_and_the_output_has_one(netw
         for unit in [block] if "convolution" in block else block.values():
             assert set(unit["convolution"]) == {"kernel"}
     assert variables["params"]["refinement"]["output"]["bias"].shape == (5,)
+
+
+def test_the_decoder_maps_of_both_visits_can_be_taken_out(network, forward):
+    model, variables, visits = network
+    assert set(variables) == {"params", "batch_stats"}  # no map is kept with the variables
+
+    def with_maps(one, other):
+        return model.apply(variables, one, other, train=False, mutable=["intermediates"])
+
+    output, kept = jax.jit(with_maps)(*visits)
+    np.testing.assert_allclose(output, forward(*visits), atol=1e-6)
+    (maps,) = kept["intermediates"][DECODER_MAPS]
+    assert maps.shape == (4, 8, 8, 8, 3)
+    assert 0 < maps.min() < maps.max() < 1
+    # The first visits come first: with the visits exchanged, the halves are exchanged.
+    _, exchanged = jax.jit(with_maps)(*visits[::-1])
+    (other,) = exchanged["intermediates"][DECODER_MAPS]
+    np.testing.assert_allclose(other, jnp.concatenate([maps[2:], maps[:2]]), atol=1e-6)
+    assert np.abs(maps[:2] - maps[2:]).max() > 0.01
 
 
 def test_gives_a_probability_per_voxel_and_target(network, forward):

@@ -143,7 +143,7 @@ def test_pictures_are_cropped_to_the_brain_and_drawn_to_scale():
 def pair_of(image, brain, affine):
     """Return a pair of two identical visits."""
     visit = Volume(Path("visit.nii.gz"), image, affine, nib.Nifti1Header())
-    return Pair(visit, visit, brain, np.zeros((0, *brain.shape), np.uint8))
+    return Pair(visit, visit, brain, np.zeros((0, *brain.shape), np.uint8), np.zeros(0, bool))
 
 
 class Links(HTMLParser):

@@ -52,6 +52,28 @@ def make_patient(root: Path, name: str, *, lesion: bool, targets: int = 2, seed:
     return folder
 
 
+def add_changes(folder: Path, without: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Write the maps of the target set "changes" next to those of `make_patient`.
+
+    Args:
+      without: names of files that are not written.
+
+    Returns:
+      The maps that were written, and the consensus, by file name.
+    """
+    new = np.asarray(nib.load(folder / layout.CONSENSUS).dataobj)
+    grown, gone, old = (np.zeros(SHAPE, np.uint8) for _ in range(3))
+    grown[5:7, 5:7, 6:8] = 1
+    gone[9:11, 9:11, 14:16] = 1
+    old[5:8, 5:8, 5:7] = 1
+    maps = (new, grown, gone, np.maximum(old, gone), np.maximum(np.maximum(old, grown), new))
+    named = dict(zip(layout.CHANGES, maps, strict=True))
+    written = {name: array for name, array in named.items() if name not in without}
+    for name, array in written.items():
+        save_nifti(folder / name, array)
+    return written
+
+
 def make_patients(root: Path) -> Path:
     """Write four patients, of which three have a new lesion, and return their folder."""
     for k in range(4):

@@ -30,6 +30,7 @@ from msseg_jax.training.devices import (
     spread_over_devices,
 )
 from msseg_jax.training.joining import heeding_signals, join_processes
+from msseg_jax.training.objective import Objective
 from msseg_jax.training.schedule import Schedule, learning_rate
 from msseg_jax.training.step import create_state, loaded_step
 from tests.support.runs import build_model
@@ -40,6 +41,7 @@ def packed_batch(number, patches=8):
     return {
         "images": generator.integers(-3000, 3000, (patches, 2, 8, 8, 8)).astype(np.int16),
         "targets": generator.integers(0, 4, (patches, 1, 8, 8, 8)).astype(np.uint8),
+        "known": np.ones((patches, 2), bool),
         "patch_ids": np.arange(patches, dtype=np.int32),
     }
 
@@ -65,7 +67,9 @@ def test_a_training_step_is_compiled_once_and_reuses_the_memory_of_the_state(
     devices = jax.local_devices()
     state = create_state(build_model(small_config, AXIS, dtype), lambda step: 0.01)
     state = on_every_device(state, devices)
-    step = parallel_step(partial(loaded_step, seed=7, targets=2, patch_size=8), devices)
+    step = parallel_step(
+        partial(loaded_step, seed=7, patch_size=8, objective=Objective(2)), devices
+    )
     for number in range(4):
         before = len(compilations)
         old = state
@@ -109,7 +113,9 @@ def test_the_host_reads_no_array_while_the_first_step_is_compiled(
     batches, volumes = training_batches(config, data, 1, devices)
     assert bool(volumes) is resident
     state = on_every_device(state, devices)
-    step = parallel_step(partial(loaded_step, seed=7, targets=2, patch_size=8), devices)
+    step = parallel_step(
+        partial(loaded_step, seed=7, patch_size=8, objective=Objective(2)), devices
+    )
     (batch,) = load_batches(batches, 0, 1)
     reads.clear()
     result = step(state, batch, volumes)

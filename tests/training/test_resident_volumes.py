@@ -46,6 +46,7 @@ def test_a_patient_smaller_than_the_largest_is_padded_with_background():
     volumes = {
         "images": np.full((2, 2, 6, 6, 6), 7, np.int16),  # 7 also in the patient's padding
         "targets": np.full((2, 1, 6, 6, 6), 3, np.uint8),
+        "known": np.array([[True, True], [True, False]]),
         "shapes": np.array([[6, 6, 6], [4, 5, 6]], np.int32),
     }
     batch = {
@@ -59,6 +60,7 @@ def test_a_patient_smaller_than_the_largest_is_padded_with_background():
     for visit in range(2):
         np.testing.assert_array_equal(patch["images"][0, visit], np.where(inside, 7, 0))
     np.testing.assert_array_equal(patch["targets"][0, 0], np.where(inside, 3, 0))
+    assert patch["known"].tolist() == [[True, False]]
 
 
 def test_the_reported_memory_is_that_of_the_volumes(patients):

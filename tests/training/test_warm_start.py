@@ -120,6 +120,29 @@ def test_the_network_may_come_from_a_run_a_fold_or_the_released_weights(
     assert network.preprocessing.landmarks[1] == 60
 
 
+@pytest.mark.parametrize("target_set", ["raters", "changes"])
+def test_a_network_with_other_output_maps_gives_all_but_its_output_layer(
+    config, file, tmp_path, capsys, target_set
+):
+    config.model.targets = 1
+    config.model.target_set = target_set
+    config.model.initial_probability = 0.25
+    train_run(config, RunFolder(tmp_path / "new"))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "output layer" in line)
+    assert line == (
+        "the output layer starts fresh, because the network has other output maps: consensus, "
+        "expert 1"
+    )
+    model = stored(tmp_path / "new")[1]["model"]
+    output = model["params"]["refinement"].pop("output")
+    assert np.abs(output["kernel"]).max() < 1e-20  # zeros, and one step of nearly no length
+    assert output["kernel"].shape[-1] == 1
+    np.testing.assert_allclose(output["bias"], [np.log(0.25 / 0.75)], rtol=1e-6)
+    theirs = read_model_file(file).networks[0].variables
+    assert theirs["params"]["refinement"].pop("output")["kernel"].any()
+    assert_trees_equal(model, theirs)
+
+
 def test_patches_may_have_another_size(config, tmp_path):
     config.data.patch_size = 10
     train_run(config, RunFolder(tmp_path / "new"))
@@ -209,7 +232,7 @@ def test_every_field_that_differs_is_named_with_its_expected_value(
     for module in (experiment, cross_validation):
         for name in ("check_patients", "use_phantoms"):
             monkeypatch.setattr(module, name, lambda *_: pytest.fail("work has started"))
-    config.model.targets = 5
+    config.model.targets = 5  # may differ
     config.model.widths = (4, 2)
     config.data.spacing_mm = 0.8
     config.data.percentiles = (1, 99)
@@ -225,12 +248,10 @@ def test_every_field_that_differs_is_named_with_its_expected_value(
         assert sorted(lines[1:-1]) == [
             "config.data.percentiles is (1.0, 99.0); expected (1.0, 50.0, 99.0)",
             "config.data.spacing_mm is 0.8; expected 1.0",
-            "config.model.targets is 5; expected 2",
             "config.model.widths is (4, 2); expected (3, 2)",
         ]
         assert f"those of made up 1.0 ({file}), network 0 of 2 (numbered from 0)" in lines[-1]
         assert "--config=open_ms for the released weights" in lines[-1]
-        assert "--config.model.targets=2" in lines[-1]
         assert "--config.model.widths='(3,2)'" in lines[-1]
         assert "--config.data.percentiles='(1,50,99)'" in lines[-1]
         assert not (tmp_path / "new").exists()

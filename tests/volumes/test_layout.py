@@ -8,7 +8,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.volumes import coverage, layout
 from msseg_jax.volumes.layout import find_patients
 from msseg_jax.volumes.pair import read_pair
-from tests.support.patients import SHAPE, SPACING_MM, save_nifti
+from tests.support.patients import SHAPE, SPACING_MM, add_changes, save_nifti
 
 
 def first(root, targets=2):
@@ -319,3 +319,53 @@ def test_a_pair_with_sheared_axes_is_refused(patients_root):
         change(path, affine=affine)
     with pytest.raises(InputError, match=r"flair_time01.*axes are 5\.7 degrees away from right"):
         read_pair(first(patients_root))
+
+
+def changes_of(folder):
+    """Return the patient of a folder, with the target set "changes"."""
+    (patient,) = (p for p in find_patients(folder.parent, 5, "root", "changes")
+                  if p.name == folder.name)  # fmt: skip
+    return patient
+
+
+def test_reads_the_five_maps_of_changes_in_their_order(patients_root):
+    folder = patients_root / "patient_0"
+    written = add_changes(folder)
+    pair = read_pair(changes_of(folder))
+    assert pair.known.tolist() == [True] * 5
+    for target, name in zip(pair.targets, layout.CHANGES, strict=True):
+        np.testing.assert_array_equal(target, written[name])
+    # The number of output maps does not matter: all five are read.
+    assert layout.patient_in(folder, 1, "changes") == changes_of(folder)
+
+
+def test_only_the_new_lesions_must_be_known(patients_root):
+    folder = patients_root / "patient_0"
+    add_changes(folder, without=("vanished.nii.gz", "lesions_time01.nii.gz"))
+    patient = changes_of(folder)
+    assert {path.name for path in patient.files} == {
+        layout.TIME01, layout.TIME02, layout.BRAIN_MASK, layout.CONSENSUS, "enlarging.nii.gz",
+        "lesions_time02.nii.gz",
+    }  # fmt: skip
+    pair = read_pair(patient)
+    assert pair.known.tolist() == [True, True, False, False, True]
+    assert [bool(target.any()) for target in pair.targets] == pair.known.tolist()
+    (folder / layout.CONSENSUS).unlink()
+    with pytest.raises(InputError, match=r"patient_0/ground_truth.nii.gz: no such file"):
+        read_pair(changes_of(folder))
+
+
+def test_an_optional_map_that_cannot_be_read_is_not_taken_as_unknown(patients_root):
+    folder = patients_root / "patient_0"
+    add_changes(folder)
+    (folder / "vanished.nii.gz").unlink()
+    (folder / "vanished.nii.gz").symlink_to("nowhere")
+    save_nifti(folder / "enlarging.nii.gz", np.full(SHAPE, 2, np.uint8))
+    with pytest.raises(InputError) as error:
+        read_pair(changes_of(folder))
+    assert "patient_0/vanished.nii.gz" in str(error.value)
+    assert "patient_0/enlarging.nii.gz" in str(error.value)
+
+
+def test_all_targets_of_raters_are_known(patients_root):
+    assert read_pair(find_patients(patients_root, 2)[0]).known.tolist() == [True, True]

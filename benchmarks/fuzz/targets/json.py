@@ -86,6 +86,7 @@ def make(folder: Path) -> None:
         ).model_dump(mode="json"),
         "measures.json": {
             "histograms": [[0.0, 50.0, 100.0], [1.0, 51.0, 99.0]], "lesion_voxels": 12,
+            "changed_voxels": 0,
             "shape": [60, 61, 62], "digest": "0123456789abcdef",
         },
         SYNTHETIC: {"source": "scan_1", "number": 3, "lesions": [{"mm3": 30.5}], "seed": 0},

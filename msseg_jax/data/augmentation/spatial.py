@@ -50,9 +50,10 @@ def cut_deformed(
     """Cut a patch of `size`^3 voxels. Without deformation its first voxel is `corner`.
 
     Let p be the offset of a voxel from the centre of the patch. At time02 the voxel is looked up
-    at q = matrix (p + displacement(p)), and at time01 at rotation q + shift. Only time01 moves
-    relative to the targets, because they mark what is seen at time02. Images are interpolated
-    linearly. Brain and targets are taken from the nearest voxel. Flips are applied last.
+    at q = matrix (p + displacement(p)), and at time01 at rotation q + shift. Time01 moves relative
+    to most targets, because they mark what is seen at time02. Vanished lesions and all lesions of
+    the first visit move with time01. Images are interpolated linearly. Brain and targets are taken
+    from the nearest voxel. Flips are applied last.
 
     A voxel that lies entirely outside the brain in one visit counts as outside in both visits. If
     it did not, the BACKGROUND of one visit next to the dark rim of the other would look like a
@@ -65,6 +66,9 @@ def cut_deformed(
     """
     box01, box02 = place_visits(corner, size, spatial)
     targets, brain = _nearest(patient, box02, size)
+    if box01 is not box02 and patient.bits_of_time01:
+        bits = np.uint8(patient.bits_of_time01)
+        targets = targets & ~bits | _nearest(patient, box01, size)[0] & bits
     images = np.empty((2, *(size,) * 3), np.float32)
     for image, volume, box in zip(images, patient.images, (box01, box02), strict=True):
         image[...], seen = _linear(volume, patient.brain, box, size)
