@@ -23,6 +23,9 @@ BRAIN_MASK = "brain_mask.nii.gz"
 NO_DATA = "no_data.nii.gz"
 CONSENSUS = "ground_truth.nii.gz"
 EXPERT = "ground_truth_expert{}.nii.gz"
+ENLARGING = "enlarging.nii.gz"  # the part of a lesion that has grown
+VANISHED = "vanished.nii.gz"  # vanished lesions, and the part of a lesion that has shrunk
+LESIONS01, LESIONS02 = "lesions_time01.nii.gz", "lesions_time02.nii.gz"  # all lesions of a visit
 SYNTHETIC = "synthetic.json"
 LAYOUT = "a folder in the MSSEG-2 layout, with one folder per patient"  # for messages
 

@@ -30,12 +30,14 @@ def erase(
     Returns:
       The image without the lesion, (D, H, W) float32.
     """
-    blend = _soft_mask(lesion, spacing_mm)
+    blend = soft_mask(lesion, spacing_mm)
     low, high = TISSUE
     normal = (image > low) & (image < high) & ~_dilate(all_lesions, AROUND_MM, spacing_mm)
     fill = np.zeros_like(image)
     left = blend > 0
     for near_mm in NEAR_MM:
+        if not left.any():
+            break
         sigma = near_mm / spacing_mm
         weight = ndimage.gaussian_filter(normal.astype(np.float32), sigma)
         mean = ndimage.gaussian_filter(np.where(normal, image, 0), sigma)
@@ -69,7 +71,7 @@ def make_alike(
     Returns:
       Both visits, (2, D, H, W) float32.
     """
-    blend = _soft_mask(change, spacing_mm)
+    blend = soft_mask(change, spacing_mm)
     normal = (brain & (blend == 0)).astype(np.float32)
     sigma = LOOK_ALIKE_MM / spacing_mm
     near = [ndimage.gaussian_filter(image * normal, sigma) for image in images]
@@ -84,7 +86,7 @@ def _dilate(mask: np.ndarray, by_mm: float, spacing_mm: np.ndarray) -> np.ndarra
     return ndimage.distance_transform_edt(~mask, spacing_mm) <= by_mm if mask.any() else mask
 
 
-def _soft_mask(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+def soft_mask(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """Return weights, float32: 1 on a mask and close to it, then falling smoothly to 0."""
     wide = _dilate(mask, AROUND_MM, spacing_mm).astype(np.float32)
     soft = ndimage.gaussian_filter(wide, SOFT_MM / spacing_mm)
