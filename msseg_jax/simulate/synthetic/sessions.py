@@ -71,7 +71,7 @@ def draw_sessions(spacing_mm: np.ndarray, is_pair: bool, rng: np.random.Generato
     rims = rng.uniform(0.05, 0.5) * (rng.random() < 0.6)
     stripped_mm = rng.uniform(0, 3) if rng.random() < 0.3 else None
     strips = rng.integers(3)  # the visit that is skull-stripped: 0, 1, or 2 for both
-    vary = 0.1 if same_protocol else 0.4  # largest log factor on a contrast
+    vary = 0.1 if same_protocol else 0.2  # largest log factor on a contrast
     tone, contrast = (0.3, 1.0) if same_protocol else (1.0, 2.0)
     add = 0.5 if is_pair else 1.0
     sessions: list[Session] = []
