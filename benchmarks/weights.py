@@ -36,8 +36,8 @@ SOURCES = {
     "mslesseg": Source(("mslesseg",), pairs=24),
     "healthy": Source(("healthy",), pairs=24, has_lesions=False),
 }
-# No head is found in this scan.
-UNUSED = ("tabriz_12",)
+# Slices of 8.1 mm, which are refused; no head is found in the other one.
+UNUSED = ("tabriz_02", "tabriz_12")
 
 
 @dataclass(frozen=True)
