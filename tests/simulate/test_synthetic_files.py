@@ -77,6 +77,8 @@ def test_scans_and_pairs_are_found_with_their_masks(tmp_path):
         tmp_path / "bea" / "FLAIR.nii.gz",
         tmp_path / "bea" / "brain_mask.nii.gz",
         tmp_path / "bea" / "lesion_mask_mni.nii.gz",
+        tmp_path / "bea" / "normal_hyperintensity.nii.gz",
+        tmp_path / "bea" / "ventricles.nii.gz",  # is ignored
         tmp_path / "carl" / layout.TIME01,
         tmp_path / "carl" / layout.TIME02,
         tmp_path / "carl" / "change_mask.nii.gz",
@@ -89,7 +91,9 @@ def test_scans_and_pairs_are_found_with_their_masks(tmp_path):
     assert bea == Files(
         "bea", (folder / "FLAIR.nii.gz",), folder / "brain_mask.nii.gz",
         folder / "lesion_mask_mni.nii.gz",
+        normal_mask=folder / "normal_hyperintensity.nii.gz",
     )  # fmt: skip
+    assert len(bea.all) == 4
     assert [path.name for path in carl.scans] == [layout.TIME01, layout.TIME02]
     assert carl.change_mask == tmp_path / "carl" / "change_mask.nii.gz"
 
@@ -265,10 +269,24 @@ def test_pairs_are_never_written_to_the_folder_of_the_scans(scans, masks):
     assert sorted(path.name for path in scans.iterdir()) == ["bea.nii.gz", "carl"]
 
 
+def test_scans_of_one_name_in_two_folders_get_the_name_of_their_folder(scans, masks, tmp_path):
+    more = tmp_path / "more"
+    touch(more / "bea.nii.gz", more / "dora.nii.gz")
+    two = SyntheticRequest((scans, more), (masks,), tmp_path / "root", pairs=1, jobs=1)
+    names = ["more_bea", "more_dora", "scans_bea", "scans_carl"]
+    records = write_all(two)
+    assert [record["source"] for record in records] == names
+    assert sorted(path.name for path in (tmp_path / "root").iterdir()) == [
+        f"{name}_000" for name in names
+    ]
+
+
 def test_two_scans_with_the_same_name_are_refused(scans, masks, tmp_path):
-    touch(tmp_path / "more" / "bea.nii.gz")
-    with pytest.raises(InputError, match="another scan has the same name, bea"):
-        write_synthetic(SyntheticRequest((scans, tmp_path / "more"), (masks,), tmp_path / "root"))
+    """The folders have one name too, so that putting it in front does not help."""
+    more = tmp_path / "more" / "scans"
+    touch(more / "bea.nii.gz")
+    with pytest.raises(InputError, match="another scan has the same name, scans_bea"):
+        write_synthetic(SyntheticRequest((scans, more), (masks,), tmp_path / "root"))
 
 
 def test_leaving_out_all_scans_is_an_error(scans, masks, tmp_path):
