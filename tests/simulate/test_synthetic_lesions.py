@@ -9,7 +9,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from msseg_jax.simulate.synthetic.bank import read_bank
-from msseg_jax.simulate.synthetic.erase import erase, make_alike
+from msseg_jax.simulate.synthetic.erase import _dilate, erase, make_alike
 from msseg_jax.simulate.synthetic.paint import TEXTURE, paint, place
 from msseg_jax.simulate.synthetic.plan import LEAST_FADED, Kind, draw_lesion, draw_lesions
 from msseg_jax.system.errors import InputError
@@ -266,6 +266,17 @@ def test_an_erased_lesion_looks_like_the_tissue_around_it(rng):
     assert clean[lesion].std() == pytest.approx(0.04, rel=0.4), "the noise is kept"
     far = ndimage.distance_transform_edt(~lesion) > 4
     np.testing.assert_allclose(clean[far], image[far], atol=1e-5)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.5, 0.75, 1.5), (0.9, 0.9, 6.4)])
+@pytest.mark.parametrize("by_mm", [1.5, 3.0])
+def test_a_margin_contains_exactly_the_voxels_within_its_width(rng, spacing_mm, by_mm):
+    mask = rng.random((23, 20, 17)) < 0.003
+    assert mask.any()
+    distance_mm = ndimage.distance_transform_edt(~mask, spacing_mm)
+    widened = _dilate(mask, by_mm, np.array(spacing_mm))
+    np.testing.assert_array_equal(widened, distance_mm <= by_mm)
+    assert not _dilate(np.zeros_like(mask), by_mm, np.array(spacing_mm)).any()
 
 
 @pytest.mark.parametrize("shown", [0, 1])

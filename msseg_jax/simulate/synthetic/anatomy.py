@@ -73,7 +73,7 @@ class Anatomy:
         source = self._source
         if not self.ventricles.any():
             return np.zeros(source.brain.shape, np.float32)
-        distance_mm = ndimage.distance_transform_edt(~self.ventricles, source.spacing_mm)
+        distance_mm = self._from_ventricles_mm
         rng = np.random.default_rng(seed)
         thickness = np.exp(
             0.5 * smooth_field(rng, source.brain.shape, source.spacing_mm, RIM_LENGTH_MM)
@@ -81,6 +81,11 @@ class Anatomy:
         there = smooth_field(rng, source.brain.shape, source.spacing_mm, RIM_LENGTH_MM)
         band = np.exp(-((distance_mm / (RIM_MM * thickness)) ** 2)) * ~self.ventricles
         return (band * np.clip(0.5 + there, 0, 1)).astype(np.float32)
+
+    @cached_property
+    def _from_ventricles_mm(self) -> np.ndarray:
+        """Distance of each voxel from the ventricles, (D, H, W) float64, mm."""
+        return ndimage.distance_transform_edt(~self.ventricles, self._source.spacing_mm)
 
     @cached_property
     def _places_mm(self) -> list[np.ndarray]:

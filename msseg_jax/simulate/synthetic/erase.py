@@ -83,7 +83,14 @@ def make_alike(
 
 
 def _dilate(mask: np.ndarray, by_mm: float, spacing_mm: np.ndarray) -> np.ndarray:
-    return ndimage.distance_transform_edt(~mask, spacing_mm) <= by_mm if mask.any() else mask
+    """Return all voxels within `by_mm` of a mask.
+
+    For a margin of a few voxels, this is faster than distances to the mask.
+    """
+    reach = np.floor(by_mm / spacing_mm + 1e-6).astype(int)
+    offsets_mm = [mm * np.arange(-n, n + 1) for n, mm in zip(reach, spacing_mm, strict=True)]
+    x, y, z = np.meshgrid(*offsets_mm, indexing="ij", sparse=True)
+    return ndimage.binary_dilation(mask, np.sqrt(x**2 + y**2 + z**2) <= by_mm)
 
 
 def soft_mask(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
