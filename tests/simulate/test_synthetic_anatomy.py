@@ -9,13 +9,13 @@ from scipy import ndimage
 from msseg_jax.simulate.synthetic.anatomy import CISTERNS_MM, Anatomy, scale_contrast
 from msseg_jax.simulate.synthetic.erase import AROUND_MM, SOFT_MM
 from msseg_jax.simulate.synthetic.sessions import draw_sessions
-from msseg_jax.simulate.synthetic.visit import SourceGrid, Visit
+from msseg_jax.simulate.synthetic.visit import SourceGrid, SimulatedVisit
 from tests.support.brains import MNI_SHIFT_MM, ball_mask, make_source, quiet
 
 
 def scanned(source, session):
     grid = SourceGrid(source.brain.shape, np.eye(4))
-    return Visit(source, Anatomy(source), session, grid).scan(source.images[0])
+    return SimulatedVisit(source, Anatomy(source), session, grid).scan(source.images[0])
 
 
 def with_fluid(source, centre_mm, radius_mm):
@@ -82,7 +82,7 @@ def test_labels_move_with_the_tissue_next_to_wider_fluid_spaces():
     source = replace(source, images=images)
     session = quiet(source.spacing_mm, atrophy_mm=1.0)
     grid = SourceGrid(source.brain.shape, np.eye(4))
-    visit = Visit(source, Anatomy(source), session, grid)
+    visit = SimulatedVisit(source, Anatomy(source), session, grid)
     bright = np.clip((visit.scan(source.images[0]) - 1) / 0.6, 0, 1)
     label = visit.see(lesion.astype(np.float32))
     moved = np.subtract(ndimage.center_of_mass(label), ndimage.center_of_mass(lesion))

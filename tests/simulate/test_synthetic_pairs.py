@@ -12,7 +12,7 @@ from msseg_jax.simulate.synthetic.fields import smooth_field
 from msseg_jax.simulate.synthetic.pair import make_pair
 from msseg_jax.simulate.synthetic.plan import Kind, draw_lesion
 from msseg_jax.simulate.synthetic.sessions import draw_sessions
-from msseg_jax.simulate.synthetic.visit import SourceGrid, Visit, slice_profile
+from msseg_jax.simulate.synthetic.visit import SourceGrid, SimulatedVisit, slice_profile
 from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, TIME01, TIME02
 from tests.support.brains import (
     MNI_SHIFT_MM,
@@ -27,7 +27,7 @@ from tests.support.brains import (
 
 def scanned(source, session, grid=None):
     grid = grid or SourceGrid(source.brain.shape, np.eye(4))
-    return Visit(source, Anatomy(source), session, grid).scan(source.images[0])
+    return SimulatedVisit(source, Anatomy(source), session, grid).scan(source.images[0])
 
 
 @pytest.mark.parametrize("scale_mm", [12.0, 30.0, 80.0])

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from msseg_jax.simulate.synthetic.paint import Placed
 from msseg_jax.simulate.synthetic.plan import Kind
-from msseg_jax.simulate.synthetic.visit import Visit
+from msseg_jax.simulate.synthetic.visit import SimulatedVisit
 from msseg_jax.volumes.layout import CONSENSUS, ENLARGING, LESIONS01, LESIONS02, VANISHED
 
 # A voxel is labelled if a lesion fills more than this share of it. First, the shares of each
@@ -63,7 +63,7 @@ class Marks:
             _keep_larger(self._rises.setdefault(visit, self._zero.copy())[box], rise)
 
     def labels(
-        self, visits: tuple[Visit, Visit], brain: np.ndarray, least_contrast: float,
+        self, visits: tuple[SimulatedVisit, SimulatedVisit], brain: np.ndarray, least_contrast: float,
         voxel_mm3: float,
     ) -> dict[str, np.ndarray]:  # fmt: skip
         """Return the five label maps on the grid of the visits, {file name: (D, H, W) bool}.
@@ -86,7 +86,7 @@ class Marks:
             labels[name] = _without_weak_lesions(label & brain, rises[k], least_contrast, voxel_mm3)
         return labels
 
-    def _seen(self, name: str, visit: int, through: Visit) -> np.ndarray:
+    def _seen(self, name: str, visit: int, through: SimulatedVisit) -> np.ndarray:
         """Return where a map of a visit is labelled, as seen in the scan `through`."""
         return through.see(self._shares.get((name, visit), self._zero)) > LABELLED
 

@@ -15,7 +15,7 @@ from msseg_jax.simulate.synthetic.paint import FLUID, TISSUE, Placed, paint, pla
 from msseg_jax.simulate.synthetic.plan import Kind, PaintedLesion, draw_lesion, draw_lesions
 from msseg_jax.simulate.synthetic.sessions import Session, Sessions, draw_sessions
 from msseg_jax.simulate.synthetic.source import Source
-from msseg_jax.simulate.synthetic.visit import SourceGrid, Visit, widened
+from msseg_jax.simulate.synthetic.visit import SourceGrid, SimulatedVisit, widened
 from msseg_jax.volumes.layout import (
     BRAIN_MASK,
     CONSENSUS,
@@ -204,8 +204,8 @@ def _scan_both(
         source.brain.shape, spacing_mm, np.minimum(first.spacing_mm, second.spacing_mm)
     )
     visits = (
-        Visit(source, anatomy, first, grid),
-        Visit(source, anatomy, second, grid),
+        SimulatedVisit(source, anatomy, first, grid),
+        SimulatedVisit(source, anatomy, second, grid),
     )
     matrix, shift = grid.to_source[:3, :3], grid.to_source[:3, 3]
     brain = ndimage.affine_transform(

@@ -48,8 +48,8 @@ class SourceGrid:
 
 
 @dataclass(frozen=True)
-class Visit:
-    """One visit of the head of a source: its scan, and where things are seen in it."""
+class SimulatedVisit:
+    """One visit of the head of a source: makes its scan, and shows where things are seen in it."""
 
     source: Source
     anatomy: Anatomy
