@@ -12,7 +12,7 @@ from msseg_jax.simulate.synthetic.fields import smooth_field
 from msseg_jax.simulate.synthetic.pair import make_pair
 from msseg_jax.simulate.synthetic.plan import Kind, draw_lesion
 from msseg_jax.simulate.synthetic.sessions import draw_sessions
-from msseg_jax.simulate.synthetic.visit import SourceGrid, SimulatedVisit, slice_profile
+from msseg_jax.simulate.synthetic.visit import SimulatedVisit, SourceGrid, slice_profile
 from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, TIME01, TIME02
 from tests.support.brains import (
     MNI_SHIFT_MM,

@@ -63,8 +63,8 @@ class Marks:
             _keep_larger(self._rises.setdefault(visit, self._zero.copy())[box], rise)
 
     def labels(
-        self, visits: tuple[SimulatedVisit, SimulatedVisit], brain: np.ndarray, least_contrast: float,
-        voxel_mm3: float,
+        self, visits: tuple[SimulatedVisit, SimulatedVisit], brain: np.ndarray,
+        least_contrast: float, voxel_mm3: float,
     ) -> dict[str, np.ndarray]:  # fmt: skip
         """Return the five label maps on the grid of the visits, {file name: (D, H, W) bool}.
 

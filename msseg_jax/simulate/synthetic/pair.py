@@ -15,7 +15,7 @@ from msseg_jax.simulate.synthetic.paint import FLUID, TISSUE, Placed, paint, pla
 from msseg_jax.simulate.synthetic.plan import Kind, PaintedLesion, draw_lesion, draw_lesions
 from msseg_jax.simulate.synthetic.sessions import Session, Sessions, draw_sessions
 from msseg_jax.simulate.synthetic.source import Source
-from msseg_jax.simulate.synthetic.visit import SourceGrid, SimulatedVisit, widened
+from msseg_jax.simulate.synthetic.visit import SimulatedVisit, SourceGrid, widened
 from msseg_jax.volumes.layout import (
     BRAIN_MASK,
     CONSENSUS,

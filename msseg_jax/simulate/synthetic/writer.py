@@ -47,7 +47,7 @@ class SyntheticRequest:
     overwrite: bool = False  # make all pairs again, even those that exist
     find_brains: bool = False  # find the brain even if a scan has a brain mask
     brain_size: float = 1.0  # size of the brains in `masks`; see `bank.read_bank`
-    least_contrast: float = FAINTEST  # minimum rise of a new lesion that is labelled
+    least_contrast: float = FAINTEST  # minimum rise of a lesion that is labelled
 
 
 @dataclass(frozen=True)
