@@ -95,12 +95,16 @@ def test_a_shape_without_a_centre_gets_the_centre_of_another_lesion(rng):
     assert any((place_mm == other.centre_mm).all() for other in bank.shapes[:-1])
 
 
-def test_most_pairs_have_new_lesions_and_some_have_none(rng):
-    drawn = [[lesion.kind for lesion in draw_lesions(make_bank(), rng)] for _ in range(300)]
+@pytest.mark.parametrize("has_new", [True, False])
+def test_a_pair_has_lesions_of_all_kinds_but_new_ones_only_if_it_should(rng, has_new):
+    bank = make_bank()
+    drawn = [[lesion.kind for lesion in draw_lesions(bank, has_new, rng)] for _ in range(300)]
     new = np.array([kinds.count(Kind.NEW) for kinds in drawn])
-    assert 0.7 < (new > 0).mean() < 0.9
-    assert 2 < new[new > 0].mean() < 4
-    assert {kind for kinds in drawn for kind in kinds} == set(Kind)
+    assert ((new > 0) == has_new).all()
+    if has_new:
+        assert 2 < new.mean() < 4
+    others = {kind for kinds in drawn for kind in kinds} - {Kind.NEW}
+    assert others == set(Kind) - {Kind.NEW}
 
 
 def test_contrasts_and_sizes_follow_from_the_kind_of_a_lesion(rng):

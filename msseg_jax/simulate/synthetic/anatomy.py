@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from msseg_jax.simulate.synthetic.erase import soft_mask
 from msseg_jax.simulate.synthetic.fields import smooth_field
+from msseg_jax.simulate.synthetic.sessions import THICK_MM
 from msseg_jax.simulate.synthetic.source import Source
 
 FLUID = 0.55  # relative to the brain's median; darker voxels are fluid
@@ -14,7 +15,7 @@ FLUID = 0.55  # relative to the brain's median; darker voxels are fluid
 # stem lie near the centre of an ellipsoid with these semi-axes.
 VENTRICLES_MM = np.array([[-42.0, -62.0, -12.0], [42.0, 40.0, 36.0]])
 CISTERNS_MM, CISTERN_SIZES_MM = np.array([0.0, -22.0, -35.0]), np.array([30.0, 32.0, 25.0])
-LEAST_VENTRICLE_MM3 = 300.0  # smaller parts of the fluid in the box are not taken for ventricles
+LEAST_VENTRICLE_MM3 = 100.0  # smaller parts of the fluid in the box are not taken for ventricles
 RIM_MM = 1.6  # distance from the ventricle at which a bright rim has fallen to 1/e
 RIM_LENGTH_MM = 14.0  # length scale along the ventricle, over which rims come and go
 FLUID_SOFT_MM = 2.5  # Gaussian standard deviation; atrophy moves tissue this far from fluid
@@ -35,7 +36,11 @@ class Anatomy:
         places = self._places_mm
         low, high = VENTRICLES_MM
         box = np.all([(p > a) & (p < b) for p, a, b in zip(places, low, high, strict=True)], axis=0)
-        fluid = ndimage.binary_opening(source.brain & box & (self._image < FLUID))
+        # Thick slices are opened one by one, because a ventricle is in only a few of them.
+        reach = [1 if mm <= THICK_MM else 0 for mm in source.spacing_mm]
+        cross = ndimage.generate_binary_structure(3, 1)
+        within = cross[tuple(slice(1 - n, 2 + n) for n in reach)]
+        fluid = ndimage.binary_opening(source.brain & box & (self._image < FLUID), within)
         labels, _ = ndimage.label(fluid)
         mm3 = np.bincount(labels.ravel()) * np.prod(source.spacing_mm)
         mm3[0] = 0

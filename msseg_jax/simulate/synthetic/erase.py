@@ -23,14 +23,15 @@ def erase(
     Args:
       image: (D, H, W) float32, 1 is the median of the brain.
       lesion: (D, H, W) bool, the lesion to remove.
-      all_lesions: (D, H, W) bool, voxels that are not used as normal tissue.
+      all_lesions: (D, H, W) bool, voxels that are not used as normal tissue. Those that are not in
+        `lesion` stay as they are.
       spacing_mm: (3,), voxel spacing.
       rng: draws the noise of the new tissue.
 
     Returns:
       The image without the lesion, (D, H, W) float32.
     """
-    blend = soft_mask(lesion, spacing_mm)
+    blend = soft_mask(lesion, spacing_mm) * ~(all_lesions & ~lesion)
     low, high = TISSUE
     normal = (image > low) & (image < high) & ~_dilate(all_lesions, AROUND_MM, spacing_mm)
     fill = np.zeros_like(image)

@@ -12,7 +12,13 @@ from msseg_jax.simulate.synthetic.bank import CONTRASTS, Bank
 from msseg_jax.simulate.synthetic.erase import erase, make_alike
 from msseg_jax.simulate.synthetic.marks import Marks
 from msseg_jax.simulate.synthetic.paint import FLUID, TISSUE, Placed, paint, place
-from msseg_jax.simulate.synthetic.plan import Kind, PaintedLesion, draw_lesion, draw_lesions
+from msseg_jax.simulate.synthetic.plan import (
+    NEW_PROBABILITY,
+    Kind,
+    PaintedLesion,
+    draw_lesion,
+    draw_lesions,
+)
 from msseg_jax.simulate.synthetic.sessions import Session, Sessions, draw_sessions
 from msseg_jax.simulate.synthetic.source import Source
 from msseg_jax.simulate.synthetic.visit import SimulatedVisit, SourceGrid, widened
@@ -28,11 +34,12 @@ from msseg_jax.volumes.layout import (
 )
 
 TRIES = 40  # attempts to place a lesion; each attempt draws another lesion of the same kind
-REAL_PROBABILITY = 0.35  # probability that a real lesion of the scan is changed
+REAL_PROBABILITY = 0.25  # probability that a real lesion of the scan is changed
 # What then happens to it, with these probabilities.
 REAL_CHANGES = {Kind.NEW: 0.5, Kind.VANISHES: 0.2, Kind.ENLARGES: 0.2, Kind.SHRINKS: 0.1}
 CHANGED_PART = (0.3, 0.7)  # share of a real lesion by which it grows or shrinks
 LEAST_REAL_MM3 = 10.0  # smaller real lesions are never erased
+LEAST_PARTED_MM3 = 60.0  # smaller real lesions neither grow nor shrink
 # Minimum rise of a lesion that is labelled, relative to the brain's median. Few people would mark a
 # fainter one. The rise is the increase in intensity at the brightest voxel of the lesion. It
 # includes the averaging by the slices of the visit, but not the blur and the intensity changes of
@@ -64,18 +71,20 @@ def make_pair(
       least_contrast: minimum rise of a lesion that is labelled, see FAINTEST; 0 labels all.
     """
     name = zlib.crc32(source.name.encode())  # gives each source different lesions
-    lesions_rng, sessions_rng, erase_rng = (
-        np.random.default_rng([seed, name, number, stream]) for stream in range(3)
+    lesions_rng, sessions_rng, erase_rng, new_rng = (
+        np.random.default_rng([seed, name, number, stream]) for stream in range(4)
     )
+    has_new = bool(new_rng.random() < NEW_PROBABILITY)
     sessions = draw_sessions(source.spacing_mm, source.is_pair, sessions_rng)
     anatomy = Anatomy(source)
     heads = _starting_heads(source, erase_rng)
     for head, session in zip(heads, sessions.visits, strict=True):
-        _change_appearance(head, source, anatomy, session, sessions.rim_seed)
+        change_appearance(head, source, anatomy, session, sessions.rim_seed)
     marks = Marks(source.brain.shape)
-    real = _change_real_lesions(source, heads, marks, erase_rng)
-    painted = _paint_lesions(source, bank, heads, sessions.visits, marks, lesions_rng)
-    volumes, affine = _scan_both(source, anatomy, heads, marks, sessions, least_contrast)
+    real = _change_real_lesions(source, has_new, heads, marks, erase_rng)
+    lesions = draw_lesions(bank, has_new, lesions_rng)
+    painted = _paint_lesions(lesions, source, bank, heads, sessions.visits, marks, lesions_rng)
+    volumes, affine = scan_both(source, anatomy, heads, marks, sessions, least_contrast)
     if not source.lesions_known:
         del volumes[LESIONS01], volumes[LESIONS02]
     record = _record(source, volumes, affine, painted, real, sessions)
@@ -94,7 +103,7 @@ def _starting_heads(source: Source, rng: np.random.Generator) -> list[np.ndarray
     return [alike[k].copy() for k in order]
 
 
-def _change_appearance(
+def change_appearance(
     head: np.ndarray, source: Source, anatomy: Anatomy, session: Session, rim_seed: int
 ) -> None:
     """Change what a protocol changes, without changing any lesion's size; in place."""
@@ -109,7 +118,7 @@ def _change_appearance(
 
 
 def _change_real_lesions(
-    source: Source, heads: list[np.ndarray], marks: Marks, rng: np.random.Generator
+    source: Source, has_new: bool, heads: list[np.ndarray], marks: Marks, rng: np.random.Generator
 ) -> list[Kind]:
     """Erase some real lesions of a scan, or parts of them, from one visit; in place.
 
@@ -125,8 +134,12 @@ def _change_real_lesions(
         if volumes_mm3[number] < LEAST_REAL_MM3 or rng.random() >= REAL_PROBABILITY:
             continue
         kind = Kind(rng.choice(list(REAL_CHANGES), p=list(REAL_CHANGES.values())))
+        if kind is Kind.NEW and not has_new:
+            continue
         lesion = labels == number
         if kind in (Kind.ENLARGES, Kind.SHRINKS):
+            if volumes_mm3[number] < LEAST_PARTED_MM3:
+                continue
             lesion = _part_of(lesion, rng.uniform(*CHANGED_PART), source.spacing_mm, rng)
         gone[kind] |= lesion
         kinds.append(kind)
@@ -154,13 +167,13 @@ def _part_of(
 
 
 def _paint_lesions(
-    source: Source, bank: Bank, heads: list[np.ndarray], sessions: tuple[Session, Session],
-    marks: Marks, rng: np.random.Generator,
+    lesions: list[PaintedLesion], source: Source, bank: Bank, heads: list[np.ndarray],
+    sessions: tuple[Session, Session], marks: Marks, rng: np.random.Generator,
 ) -> list[Placed]:  # fmt: skip
     """Paint lesions into both visits, in place. Return those for which there was a place."""
     painted = []
     taken = source.lesions | source.normal
-    for lesion in draw_lesions(bank, rng):
+    for lesion in lesions:
         placed = _find_place(lesion, bank, source, heads, taken, rng)
         if placed is None:
             continue
@@ -193,7 +206,7 @@ def _find_place(
     return None
 
 
-def _scan_both(
+def scan_both(
     source: Source, anatomy: Anatomy, heads: list[np.ndarray], marks: Marks, sessions: Sessions,
     least_contrast: float,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip

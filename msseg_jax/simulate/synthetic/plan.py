@@ -53,18 +53,19 @@ class PaintedLesion:
         return float(self.shape.radius_mm * stretch + BORDER_DEVIATIONS * self.border_mm)
 
 
-def draw_lesions(bank: Bank, rng: np.random.Generator) -> list[PaintedLesion]:
-    """Draw the lesions of a pair. They are placed in the order of this list."""
-    kinds = [Kind.NEW] * _count_new(rng)
+def draw_lesions(bank: Bank, has_new: bool, rng: np.random.Generator) -> list[PaintedLesion]:
+    """Draw the lesions of a pair. They are placed in the order of this list.
+
+    Args:
+      bank: the lesion shapes to choose from.
+      has_new: whether there are new lesions.
+      rng: draws the lesions.
+    """
+    new = min(int(rng.geometric(1 - NEW_MORE)), MOST_NEW)
+    kinds = [Kind.NEW] * (new if has_new else 0)
     for kind, mean in OTHERS.items():
         kinds += [Kind(kind)] * int(rng.poisson(mean))
     return [draw_lesion(kind, bank, rng) for kind in kinds]
-
-
-def _count_new(rng: np.random.Generator) -> int:
-    if rng.random() >= NEW_PROBABILITY:
-        return 0
-    return min(int(rng.geometric(1 - NEW_MORE)), MOST_NEW)
 
 
 def draw_lesion(kind: Kind, bank: Bank, rng: np.random.Generator) -> PaintedLesion:

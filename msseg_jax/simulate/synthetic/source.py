@@ -137,7 +137,7 @@ def _in_folder(folder: Path) -> Files:
             )
         scans: tuple[Path, ...] = (folder / TIME01, folder / TIME02)
     else:
-        scans = tuple(p for p in images if not p.name.startswith((*MASKS, *IGNORED)))
+        scans = tuple(p for p in images if not p.name.lower().startswith((*MASKS, *IGNORED)))
         if len(scans) != 1:
             there = ", ".join(p.name for p in images) or "none"
             raise InputError(

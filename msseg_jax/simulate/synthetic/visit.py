@@ -21,6 +21,8 @@ PARTLY_FLUID = 0.85  # voxels between FLUID and this value are partly filled wit
 # intensities: background, fluid, between fluid and tissue, white matter, grey matter, lesions, and
 # the brightest lesions.
 TONES = (0.0, 0.3, 0.65, 0.9, 1.1, 1.4, 2.0)
+IDENTITY = np.eye(4)
+NOTHING = 0.02  # intensity, relative to the brain's median, below which there is no tissue
 FULL_WIDTH = 2.355  # full width at half maximum of a Gaussian with standard deviation 1
 
 
@@ -65,21 +67,14 @@ class SimulatedVisit:
         Returns:
           The image, grid.shape, float32.
         """
-        session, spacing_mm = self.session, self.source.spacing_mm
+        session = self.session
         rng = np.random.default_rng(session.seed)
-        head = slice_profile(self._appearance(head, rng), spacing_mm, session)
-        if np.array_equal(session.pose, np.eye(4)) and (session.spacing_mm == spacing_mm).all():
-            own, seen = SourceGrid(head.shape, np.eye(4)), head
-        else:
-            own = SourceGrid.over(head.shape, spacing_mm, session.spacing_mm)
-            pose = _about_the_middle(session.pose, head.shape, spacing_mm)
-            own = SourceGrid(own.shape, pose @ own.to_source)
-            seen = _sample(head, own.to_source, own.shape, 3)
-        seen = seen + np.float32(session.noise) * rng.standard_normal(seen.shape, np.float32)
-        to_own = np.linalg.inv(own.to_source)
-        warp = np.tensordot(to_own[:3, :3].astype(np.float32), self._warp, axes=1)
-        image = _sample(seen, to_own @ self._matrix, self.grid.shape, 1, warp)
-        return np.maximum(image, 0)
+        head = slice_profile(self._appearance(head, rng), self.source.spacing_mm, session)
+        seen = self._sampled(head)
+        noise = np.float32(session.noise) * rng.standard_normal(seen.shape, np.float32)
+        if session.stripped_mm is not None:
+            noise *= seen > NOTHING  # a program has set what it removed to zero
+        return np.maximum(self._registered(seen + noise), 0)
 
     def see(self, share: np.ndarray) -> np.ndarray:
         """Resample a map of the head to `grid`, as it would appear in the scan.
@@ -96,8 +91,30 @@ class SimulatedVisit:
         if not share.any():
             return np.zeros(self.grid.shape, np.float32)
         sharp = replace(self.session, blur_mm=0.0)
-        averaged = slice_profile(share, self.source.spacing_mm, sharp)
-        return _sample(averaged, self._matrix, self.grid.shape, 1, self._warp)
+        return self._registered(self._sampled(slice_profile(share, self.source.spacing_mm, sharp)))
+
+    def _sampled(self, array: np.ndarray) -> np.ndarray:
+        """Resample an array from the grid of the source to that of the scanner."""
+        if self._own.to_source is IDENTITY:
+            return array
+        return _sample(array, self._own.to_source, self._own.shape, 3)
+
+    def _registered(self, array: np.ndarray) -> np.ndarray:
+        """Resample an array from the grid of the scanner to `grid`."""
+        to_own = np.linalg.inv(self._own.to_source)
+        warp = np.tensordot(to_own[:3, :3].astype(np.float32), self._warp, axes=1)
+        return _sample(array, to_own @ self._matrix, self.grid.shape, 1, warp)
+
+    @cached_property
+    def _own(self) -> SourceGrid:
+        """The grid of the scanner, in the pose of the head."""
+        session, shape = self.session, self.source.brain.shape
+        spacing_mm = self.source.spacing_mm
+        if np.array_equal(session.pose, IDENTITY) and (session.spacing_mm == spacing_mm).all():
+            return SourceGrid(shape, IDENTITY)
+        own = SourceGrid.over(shape, spacing_mm, session.spacing_mm)
+        pose = _about_the_middle(session.pose, shape, spacing_mm)
+        return SourceGrid(own.shape, pose @ own.to_source)
 
     @cached_property
     def _matrix(self) -> np.ndarray:
