@@ -9,13 +9,14 @@ exists there is not made again, so the same command resumes after an interruptio
 import argparse
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 MSSEG = (sys.executable, "-m", "msseg_jax")
+SOME_FAILED = 1  # exit status of `msseg synthetic` if some scans could not be used
 
 
 @dataclass(frozen=True)
@@ -23,47 +24,57 @@ class Source:
     """Scans of one centre."""
 
     folders: tuple[str, ...]  # below DATA; each holds one folder per patient
-    pairs: int  # pairs made from each scan
     has_lesions: bool = True
 
 
-# 3D scans give more pairs than scans with thick slices, because there are few of them.
 SOURCES = {
-    "ljubljana": Source(
-        ("open_ms/single", "open_ms/cross_sectional", "open_ms/longitudinal"), pairs=20
-    ),
-    "tabriz": Source(("tabriz",), pairs=10),
-    "mslesseg": Source(("mslesseg",), pairs=24),
-    "healthy": Source(("healthy",), pairs=24, has_lesions=False),
+    "ljubljana": Source(("open_ms/single", "open_ms/cross_sectional", "open_ms/longitudinal")),
+    "tabriz": Source(("tabriz",)),
+    "mslesseg": Source(("mslesseg",)),
+    "healthy": Source(("healthy",), has_lesions=False),
 }
-UNUSED = ("tabriz_02", "tabriz_12")  # no head is found in some other scans, too
-SOME_FAILED = 1  # exit status of `msseg synthetic` if some scans could not be used
+# The two real pairs with known new lesions. No network sees them.
+TESTED = ("01", "03")
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """Lesion masks from which shapes and places are taken, and the pairs that are made with them.
+
+    There are few 3D scans, so they give more pairs than those with thick slices.
+    """
+
+    masks: str  # folder of masks in MNI space, below DATA or WORK
+    shapes: str  # folder of masks in other spaces
+    pairs: dict[str, int]  # pairs from each scan, by source
+    brain_size: float = 1.0  # of the brains of `masks`
+
+
+LESIONS = {
+    "of_ljubljana": Lesions(
+        "open_ms/lesion_masks/mni", "open_ms/lesion_masks/change",
+        {"ljubljana": 24, "mslesseg": 24, "healthy": 24, "tabriz": 8}, brain_size=0.9,
+    ),
+    "of_others": Lesions(
+        "masks/mslesseg", "masks/tabriz", {"mslesseg": 40, "healthy": 30, "tabriz": 8}
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network, and the scans that it must not see."""
+    """A network, and what it is trained on."""
 
-    without: tuple[str, ...]  # names of sources, or of single scans such as ljubljana_01
-    masks: tuple[str, ...]  # folders of lesion masks in MNI space
-    shapes: tuple[str, ...] = ()  # folders of lesion masks in other spaces
-    brain_size: float = 1.0  # of the brains of `masks`
-    more: dict[str, int] = field(default_factory=dict)  # pairs from each scan, by source
+    lesions: str
+    sources: tuple[str, ...]
 
 
-OPEN_MS = {
-    "masks": ("open_ms/lesion_masks/mni",), "shapes": ("open_ms/lesion_masks/change",),
-    "brain_size": 0.9,
-}  # fmt: skip
-# Each real pair and each source is unseen by one network.
+# Each source but the healthy head is unseen by one network.
 NETWORKS = {
-    "no_ljubljana": Network(
-        ("ljubljana",), masks=("masks/mslesseg",), shapes=("masks/tabriz",),
-        more={"tabriz": 12, "mslesseg": 48, "healthy": 36},
-    ),
-    "no_tabriz": Network(("tabriz", "ljubljana_01"), **OPEN_MS),
-    "no_mslesseg": Network(("mslesseg", "ljubljana_03"), **OPEN_MS),
-}  # fmt: skip
+    "no_ljubljana": Network("of_others", ("mslesseg", "healthy", "tabriz")),
+    "no_tabriz": Network("of_ljubljana", ("ljubljana", "mslesseg", "healthy")),
+    "no_mslesseg": Network("of_ljubljana", ("ljubljana", "healthy", "tabriz")),
+}
 
 
 def main() -> None:
@@ -96,27 +107,24 @@ def link_scans(data: Path, work: Path, names: list[str]) -> None:
 
 
 def make_pairs(data: Path, work: Path, names: list[str]) -> None:
-    """Make the pairs of each network: WORK/pairs/<network>/."""
+    """Make the pairs that the networks need: WORK/pairs/<network>/."""
     for name in names:
         network = NETWORKS[name]
-        for source_name, source in SOURCES.items():
-            if source_name in network.without:
-                continue
-            made = work / "made" / name / source_name
-            left_out = [*UNUSED, *network.without]
-            here = {path.name for path in (work / "scans" / source_name).iterdir()}
+        lesions = LESIONS[network.lesions]
+        for source in network.sources:
+            made = work / "made" / network.lesions / source
+            tested = [f"{source}_{patient}" for patient in TESTED] if source == "ljubljana" else []
+            if network.lesions == "of_ljubljana":
+                tested += TESTED  # the names of the masks
             command = [
-                *MSSEG, "synthetic", f"--scans={work / 'scans' / source_name}", "--find_brains",
-                *(f"--masks={_masks(data, work, folder)}" for folder in network.masks),
-                *(f"--shapes={_masks(data, work, folder)}" for folder in network.shapes),
-                f"--brain_size={network.brain_size}", f"--output={made}",
-                f"--pairs={network.more.get(source_name, source.pairs)}",
-                *(f"--leave_out={scan}" for scan in left_out if scan in here),
-                *(f"--leave_out={scan.removeprefix('ljubljana_')}" for scan in network.without
-                  if scan.startswith("ljubljana_")),
+                *MSSEG, "synthetic", f"--scans={work / 'scans' / source}", "--find_brains",
+                f"--masks={_masks(data, work, lesions.masks)}",
+                f"--shapes={_masks(data, work, lesions.shapes)}",
+                f"--brain_size={lesions.brain_size}", f"--pairs={lesions.pairs[source]}",
+                *(f"--leave_out={one}" for one in tested), f"--output={made}",
             ]  # fmt: skip
             if subprocess.run(command).returncode not in (0, SOME_FAILED):
-                sys.exit(f"making pairs from {source_name} for {name} failed")
+                sys.exit(f"making pairs from {source} failed")
             for pair in made.iterdir():
                 if not pair.name.startswith("."):
                     _link(pair, work / "pairs" / name / pair.name)

@@ -65,23 +65,21 @@ def test_a_network_sees_neither_scans_nor_masks_of_what_it_is_tested_on(
         return subprocess.CompletedProcess(command, returncode=0)
 
     monkeypatch.setattr(weights.subprocess, "run", run)
-    for source in weights.SOURCES:
-        (work / "made" / name / source).mkdir(parents=True)
-    weights.make_pairs(data, work, [name])
     network = weights.NETWORKS[name]
+    for source in network.sources:
+        (work / "made" / network.lesions / source).mkdir(parents=True)
+    weights.make_pairs(data, work, [name])
     made = {flag.rsplit("/", 1)[-1] for command in commands for flag in command
             if flag.startswith("--output=")}  # fmt: skip
-    assert made == set(weights.SOURCES) - set(network.without)
+    assert made == set(network.sources)
+    unseen = name.removeprefix("no_")
+    assert unseen not in made
     folders = {flag.split("=")[1] for command in commands for flag in command
                if flag.startswith(("--masks=", "--shapes="))}  # fmt: skip
-    for source in network.without:
-        for folder in folders:
-            assert not folder.endswith(f"masks/{source}")
-        if source in weights.SOURCES:
-            assert ("open_ms" in "".join(folders)) == (source != "ljubljana")
-    for patient in (each for each in network.without if each.startswith("ljubljana_")):
-        number = patient.removeprefix("ljubljana_")
-        for command in commands:
-            assert f"--leave_out={number}" in command, "the masks of this patient"
+    assert not any(folder.endswith(f"masks/{unseen}") for folder in folders)
+    assert any("open_ms" in folder for folder in folders) == (unseen != "ljubljana")
+    for command in commands:
+        for patient in weights.TESTED if unseen != "ljubljana" else ():
+            assert f"--leave_out={patient}" in command, "the masks of this patient"
             if any(flag.endswith("scans/ljubljana") for flag in command):
-                assert f"--leave_out={patient}" in command
+                assert f"--leave_out=ljubljana_{patient}" in command
