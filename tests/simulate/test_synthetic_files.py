@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from msseg_jax.cli.main import main as command
 from msseg_jax.data.split import groups_of
-from msseg_jax.simulate.synthetic import writer
+from msseg_jax.simulate.synthetic import marks, writer
+from msseg_jax.simulate.synthetic import source as source_module
 from msseg_jax.simulate.synthetic.source import Files, find_sources, read_source
 from msseg_jax.simulate.synthetic.writer import SyntheticRequest, write_synthetic
 from msseg_jax.system.errors import InputError
@@ -77,6 +80,8 @@ def test_scans_and_pairs_are_found_with_their_masks(tmp_path):
         tmp_path / "bea" / "FLAIR.nii.gz",
         tmp_path / "bea" / "brain_mask.nii.gz",
         tmp_path / "bea" / "lesion_mask_mni.nii.gz",
+        tmp_path / "bea" / "normal_hyperintensity.nii.gz",
+        tmp_path / "bea" / "ventricles.nii.gz",  # is ignored
         tmp_path / "carl" / layout.TIME01,
         tmp_path / "carl" / layout.TIME02,
         tmp_path / "carl" / "change_mask.nii.gz",
@@ -89,7 +94,9 @@ def test_scans_and_pairs_are_found_with_their_masks(tmp_path):
     assert bea == Files(
         "bea", (folder / "FLAIR.nii.gz",), folder / "brain_mask.nii.gz",
         folder / "lesion_mask_mni.nii.gz",
+        normal_mask=folder / "normal_hyperintensity.nii.gz",
     )  # fmt: skip
+    assert len(bea.all) == 4
     assert [path.name for path in carl.scans] == [layout.TIME01, layout.TIME02]
     assert carl.change_mask == tmp_path / "carl" / "change_mask.nii.gz"
 
@@ -140,6 +147,33 @@ def test_pairs_do_not_depend_on_the_number_of_pairs_or_on_other_scans(scans, mas
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["carl_000"]
     for file in (tmp_path / "one" / "carl_000").glob("*.nii.gz"):
         assert file.read_bytes() == (tmp_path / "two" / "carl_000" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_maps_of_all_lesions_are_written_if_they_are_known(
+    scans, masks, tmp_path, monkeypatch, known
+):
+    source = replace(make_source((3.0, 3.0, 3.0), 0.02, "bea"), lesions_known=known)
+    monkeypatch.setattr(writer, "read_source", lambda *_: source)
+    output = tmp_path / "root"
+    write_all(request(scans, masks, output, pairs=1, leave_out=("carl",)))
+    maps = {layout.CONSENSUS, marks.ENLARGING, marks.VANISHED}
+    of_all = {marks.LESIONS01, marks.LESIONS02}
+    folder = output / "bea_000"
+    files = {path.name for path in folder.glob("*.nii.gz")}
+    images = {layout.TIME01, layout.TIME02, layout.BRAIN_MASK}
+    assert files == images | maps | (of_all if known else set())
+    volumes = {name: nib.load(folder / name) for name in files}
+    for name in files - images:
+        assert volumes[name].get_data_dtype() == np.uint8
+        assert set(np.unique(volumes[name].get_fdata())) <= {0, 1}
+        np.testing.assert_array_equal(volumes[name].affine, volumes[layout.TIME01].affine)
+    if known:  # all lesions that are new or have grown are lesions of the second visit
+        for name, within in (
+            (layout.CONSENSUS, marks.LESIONS02), (marks.ENLARGING, marks.LESIONS02),
+            (marks.VANISHED, marks.LESIONS01),
+        ):  # fmt: skip
+            assert (volumes[name].get_fdata() <= volumes[within].get_fdata()).all(), name
 
 
 def test_a_mask_that_is_left_out_is_not_read(scans, masks, tmp_path):
@@ -265,10 +299,24 @@ def test_pairs_are_never_written_to_the_folder_of_the_scans(scans, masks):
     assert sorted(path.name for path in scans.iterdir()) == ["bea.nii.gz", "carl"]
 
 
+def test_scans_of_one_name_in_two_folders_get_the_name_of_their_folder(scans, masks, tmp_path):
+    more = tmp_path / "more"
+    touch(more / "bea.nii.gz", more / "dora.nii.gz")
+    two = SyntheticRequest((scans, more), (masks,), tmp_path / "root", pairs=1, jobs=1)
+    names = ["more_bea", "more_dora", "scans_bea", "scans_carl"]
+    records = write_all(two)
+    assert [record["source"] for record in records] == names
+    assert sorted(path.name for path in (tmp_path / "root").iterdir()) == [
+        f"{name}_000" for name in names
+    ]
+
+
 def test_two_scans_with_the_same_name_are_refused(scans, masks, tmp_path):
-    touch(tmp_path / "more" / "bea.nii.gz")
-    with pytest.raises(InputError, match="another scan has the same name, bea"):
-        write_synthetic(SyntheticRequest((scans, tmp_path / "more"), (masks,), tmp_path / "root"))
+    """The folders have one name too, so that putting it in front does not help."""
+    more = tmp_path / "more" / "scans"
+    touch(more / "bea.nii.gz")
+    with pytest.raises(InputError, match="another scan has the same name, scans_bea"):
+        write_synthetic(SyntheticRequest((scans, more), (masks,), tmp_path / "root"))
 
 
 def test_leaving_out_all_scans_is_an_error(scans, masks, tmp_path):
@@ -392,6 +440,55 @@ def test_reading_a_pair_gives_both_visits_and_the_lesion_changes(tmp_path):
     np.testing.assert_allclose(cropped, original, atol=1e-3)
     first, second = source.images
     assert (second - first)[source.lesions].mean() > 0.1, "new lesions are brighter in visit 2"
+
+
+@pytest.fixture
+def scan_folder(tmp_path):
+    """Write one visit of an artificial head, skull-stripped, without masks of lesions."""
+    heads = write_heads(tmp_path)
+    (pair,) = (path for path in (heads / "phantoms").iterdir() if path.is_dir())
+    folder = tmp_path / "scans" / "anna"
+    folder.mkdir(parents=True)
+    shutil.copy(pair / layout.TIME02, folder / "FLAIR.nii.gz")
+    shutil.copy(pair / layout.BRAIN_MASK, folder / "brain_mask.nii.gz")
+    return folder
+
+
+def test_the_lesions_of_a_scan_are_known_if_there_is_a_mask_of_them(scan_folder, monkeypatch):
+    """An empty mask says that there are none. Normal bright tissue is never a lesion."""
+    # Registration and bias correction are slow, and change no mask.
+    registered = SimpleNamespace(to_atlas=sitk.AffineTransform(3))
+    monkeypatch.setattr(source_module, "look_at", lambda *_: registered)
+    monkeypatch.setattr(source_module, "correct_bias", lambda image, mask: image)
+
+    def read_it():
+        return read_source(find_sources(scan_folder.parent)[0])
+
+    def write(name, voxels):
+        array = np.zeros(brain.shape, np.uint8)
+        array[tuple(voxels.T)] = 1
+        nib.save(nib.Nifti1Image(array, brain.affine), scan_folder / name)
+
+    brain = nib.load(scan_folder / "brain_mask.nii.gz")
+    inside = np.argwhere(brain.get_fdata() > 0)
+    middle = inside[len(inside) // 2 :]
+    unknown = read_it()
+    assert not unknown.lesions_known
+    assert not unknown.lesions.any()
+    write("lesion_mask.nii.gz", middle[:0])
+    none = read_it()
+    assert none.lesions_known
+    assert not none.lesions.any()
+    write("lesion_mask.nii.gz", middle[:40])
+    write("normal_hyperintensity.nii.gz", middle[30:50])
+    some = read_it()
+    assert some.lesions_known
+    for mask, voxels in ((some.lesions, middle[:30]), (some.normal, middle[30:50])):
+        places, expected = (
+            nib.affines.apply_affine(affine, np.array(where))
+            for affine, where in ((some.affine, np.argwhere(mask)), (brain.affine, voxels))
+        )
+        np.testing.assert_allclose(places, expected, atol=1e-3)
 
 
 def test_mni_space_is_found_after_the_average_brain_was_moved(tmp_path):

@@ -9,7 +9,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from msseg_jax.simulate.synthetic.bank import read_bank
-from msseg_jax.simulate.synthetic.erase import erase, make_alike
+from msseg_jax.simulate.synthetic.erase import _dilate, erase, make_alike
 from msseg_jax.simulate.synthetic.paint import TEXTURE, paint, place
 from msseg_jax.simulate.synthetic.plan import LEAST_FADED, Kind, draw_lesion, draw_lesions
 from msseg_jax.system.errors import InputError
@@ -95,12 +95,16 @@ def test_a_shape_without_a_centre_gets_the_centre_of_another_lesion(rng):
     assert any((place_mm == other.centre_mm).all() for other in bank.shapes[:-1])
 
 
-def test_most_pairs_have_new_lesions_and_some_have_none(rng):
-    drawn = [[lesion.kind for lesion in draw_lesions(make_bank(), rng)] for _ in range(300)]
+@pytest.mark.parametrize("has_new", [True, False])
+def test_a_pair_has_lesions_of_all_kinds_but_new_ones_only_if_it_should(rng, has_new):
+    bank = make_bank()
+    drawn = [[lesion.kind for lesion in draw_lesions(bank, has_new, rng)] for _ in range(300)]
     new = np.array([kinds.count(Kind.NEW) for kinds in drawn])
-    assert 0.7 < (new > 0).mean() < 0.9
-    assert 2 < new[new > 0].mean() < 4
-    assert {kind for kinds in drawn for kind in kinds} == set(Kind)
+    assert ((new > 0) == has_new).all()
+    if has_new:
+        assert 2 < new.mean() < 4
+    others = {kind for kinds in drawn for kind in kinds} - {Kind.NEW}
+    assert others == set(Kind) - {Kind.NEW}
 
 
 def test_contrasts_and_sizes_follow_from_the_kind_of_a_lesion(rng):
@@ -266,6 +270,17 @@ def test_an_erased_lesion_looks_like_the_tissue_around_it(rng):
     assert clean[lesion].std() == pytest.approx(0.04, rel=0.4), "the noise is kept"
     far = ndimage.distance_transform_edt(~lesion) > 4
     np.testing.assert_allclose(clean[far], image[far], atol=1e-5)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.5, 0.75, 1.5), (0.9, 0.9, 6.4)])
+@pytest.mark.parametrize("by_mm", [1.5, 3.0])
+def test_a_margin_contains_exactly_the_voxels_within_its_width(rng, spacing_mm, by_mm):
+    mask = rng.random((23, 20, 17)) < 0.003
+    assert mask.any()
+    distance_mm = ndimage.distance_transform_edt(~mask, spacing_mm)
+    widened = _dilate(mask, by_mm, np.array(spacing_mm))
+    np.testing.assert_array_equal(widened, distance_mm <= by_mm)
+    assert not _dilate(np.zeros_like(mask), by_mm, np.array(spacing_mm)).any()
 
 
 @pytest.mark.parametrize("shown", [0, 1])

@@ -19,8 +19,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--scans", required=True, type=Path, action="append", metavar="DIR",
         help="Folder with raw FLAIR scans. Each scan is a file <name>.nii.gz, or a folder <name> "
-        "that holds the scan and, if they exist, brain_mask.nii.gz and lesion_mask.nii.gz. Can be "
-        "given several times. Required.",
+        "that holds the scan and, if they exist, brain_mask.nii.gz, lesion_mask.nii.gz (all "
+        "lesions) and normal_hyperintensity.nii.gz. Can be given several times. Required.",
     )  # fmt: skip
     source.add_argument(
         "--masks", required=True, type=Path, action="append", metavar="DIR",
@@ -60,8 +60,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     pairs.add_argument(
         "--least_contrast", type=number(0, below=1), default=0.18, metavar="SHARE",
-        help="Least contrast of a new lesion that is labelled: by how much it is brighter than its "
-        "surroundings, as a share of the median intensity of the brain. 0 labels all new lesions. "
+        help="Least contrast of a lesion that is labelled: by how much it is brighter than its "
+        "surroundings, as a share of the median intensity of the brain. 0 labels all lesions. "
         "Default: %(default)g.",
     )  # fmt: skip
     results = parser.add_argument_group("output")

@@ -23,19 +23,22 @@ def erase(
     Args:
       image: (D, H, W) float32, 1 is the median of the brain.
       lesion: (D, H, W) bool, the lesion to remove.
-      all_lesions: (D, H, W) bool, voxels that are not used as normal tissue.
+      all_lesions: (D, H, W) bool, voxels that are not used as normal tissue. Those that are not in
+        `lesion` stay as they are.
       spacing_mm: (3,), voxel spacing.
       rng: draws the noise of the new tissue.
 
     Returns:
       The image without the lesion, (D, H, W) float32.
     """
-    blend = _soft_mask(lesion, spacing_mm)
+    blend = soft_mask(lesion, spacing_mm) * ~(all_lesions & ~lesion)
     low, high = TISSUE
     normal = (image > low) & (image < high) & ~_dilate(all_lesions, AROUND_MM, spacing_mm)
     fill = np.zeros_like(image)
     left = blend > 0
     for near_mm in NEAR_MM:
+        if not left.any():
+            break
         sigma = near_mm / spacing_mm
         weight = ndimage.gaussian_filter(normal.astype(np.float32), sigma)
         mean = ndimage.gaussian_filter(np.where(normal, image, 0), sigma)
@@ -69,7 +72,7 @@ def make_alike(
     Returns:
       Both visits, (2, D, H, W) float32.
     """
-    blend = _soft_mask(change, spacing_mm)
+    blend = soft_mask(change, spacing_mm)
     normal = (brain & (blend == 0)).astype(np.float32)
     sigma = LOOK_ALIKE_MM / spacing_mm
     near = [ndimage.gaussian_filter(image * normal, sigma) for image in images]
@@ -81,10 +84,17 @@ def make_alike(
 
 
 def _dilate(mask: np.ndarray, by_mm: float, spacing_mm: np.ndarray) -> np.ndarray:
-    return ndimage.distance_transform_edt(~mask, spacing_mm) <= by_mm if mask.any() else mask
+    """Return all voxels within `by_mm` of a mask.
+
+    For a margin of a few voxels, this is faster than distances to the mask.
+    """
+    reach = np.floor(by_mm / spacing_mm + 1e-6).astype(int)
+    offsets_mm = [mm * np.arange(-n, n + 1) for n, mm in zip(reach, spacing_mm, strict=True)]
+    x, y, z = np.meshgrid(*offsets_mm, indexing="ij", sparse=True)
+    return ndimage.binary_dilation(mask, np.sqrt(x**2 + y**2 + z**2) <= by_mm)
 
 
-def _soft_mask(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+def soft_mask(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """Return weights, float32: 1 on a mask and close to it, then falling smoothly to 0."""
     wide = _dilate(mask, AROUND_MM, spacing_mm).astype(np.float32)
     soft = ndimage.gaussian_filter(wide, SOFT_MM / spacing_mm)

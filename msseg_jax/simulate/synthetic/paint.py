@@ -81,9 +81,13 @@ def place(
     return Placed(lesion, box, shares, brightness, texture)
 
 
-def paint(image: np.ndarray, placed: Placed, visit: int) -> None:
-    """Paint a lesion into the image (D, H, W) of a visit (0 or 1), in place."""
-    contrast = placed.lesion.contrasts[visit]
+def paint(image: np.ndarray, placed: Placed, visit: int, factor: float = 1.0) -> None:
+    """Paint a lesion into the image (D, H, W) of a visit (0 or 1), in place.
+
+    Args:
+      factor: factor on the contrast of all lesions, by which the protocol of the visit differs.
+    """
+    contrast = factor * placed.lesion.contrasts[visit]
     if not contrast:
         return
     share, here = placed.shares[visit], image[placed.box]

@@ -8,7 +8,10 @@ SCANS/<name>/<any>.nii.gz        one scan, or the two scans of a pair with the n
                                  gives them: flair_time01_on_middle_space.nii.gz and
                                  flair_time02_on_middle_space.nii.gz
              brain_mask*.nii.gz  optional; without it the brain is found in the scan
-             lesion_mask*.nii.gz optional: ALL lesions of the scan
+             lesion_mask*.nii.gz optional: ALL lesions of the scan; empty if it has none
+             normal_hyperintensity*.nii.gz
+                                 optional: bright tissue that is normal. No lesion is painted there.
+             ventricles*.nii.gz  is ignored
              change_mask*.nii.gz required for a pair: all places where the visits differ by a
                                  lesion. Without it, the new lesions of the pair would not be
                                  labelled.
@@ -38,7 +41,9 @@ from msseg_jax.volumes.nifti import check_finite, read_volume
 from msseg_jax.volumes.volume import Volume
 
 MARGIN_MM = 8.0  # margin kept around the brain, so that it can be moved and blurred
-MASKS = ("brain_mask", "lesion_mask", "change_mask")  # prefixes of the file names of masks
+# Prefixes of the file names of masks
+MASKS = ("brain_mask", "lesion_mask", "change_mask", "normal_hyperintensity")
+IGNORED = ("ground_truth", "ventricles")  # prefixes of the names of other masks
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,12 @@ class Files:
     brain_mask: Path | None = None
     lesion_mask: Path | None = None
     change_mask: Path | None = None
+    normal_mask: Path | None = None
 
     @property
     def all(self) -> tuple[Path, ...]:
         """All files of the source."""
-        masks = (self.brain_mask, self.lesion_mask, self.change_mask)
+        masks = (self.brain_mask, self.lesion_mask, self.change_mask, self.normal_mask)
         return (*self.scans, *(path for path in masks if path))
 
 
@@ -66,8 +72,10 @@ class Source:
     images: np.ndarray  # (1 or 2, D, H, W) float32; 1 is the median of the brain
     brain: np.ndarray  # (D, H, W) bool
     lesions: np.ndarray  # (D, H, W) bool: all lesions of one scan, or the lesion changes of a pair
+    normal: np.ndarray  # (D, H, W) bool: bright tissue that is normal, as far as it is known
     affine: np.ndarray  # (4, 4), voxel indices to scanner mm
     to_mni: np.ndarray  # (4, 4), scanner mm to MNI mm
+    lesions_known: bool = False  # whether `lesions` are all lesions that the scan shows
 
     @property
     def is_pair(self) -> bool:
@@ -129,14 +137,14 @@ def _in_folder(folder: Path) -> Files:
             )
         scans: tuple[Path, ...] = (folder / TIME01, folder / TIME02)
     else:
-        scans = tuple(p for p in images if not p.name.startswith((*MASKS, "ground_truth")))
+        scans = tuple(p for p in images if not p.name.lower().startswith((*MASKS, *IGNORED)))
         if len(scans) != 1:
             there = ", ".join(p.name for p in images) or "none"
             raise InputError(
                 f"{folder}: the folder contains {len(scans)} scans. Expected one scan. The names "
                 f"of masks must begin with {' or '.join(MASKS)}. NIfTI files found: {there}"
             )
-    return Files(folder.name, scans, one.get(MASKS[0]), one.get(MASKS[1]), one.get(MASKS[2]))
+    return Files(folder.name, scans, *(one.get(kind) for kind in MASKS))
 
 
 def read_source(files: Files, find_brain: bool = False) -> Source:
@@ -172,9 +180,10 @@ def read_source(files: Files, find_brain: bool = False) -> Source:
     images /= [[[[np.median(image[brain])]]] for image in images]
 
     lesion_file = files.change_mask if len(scans) == 2 else files.lesion_mask
-    lesions = np.zeros(brain.shape, bool)
-    if lesion_file:
-        lesions = _read_mask(lesion_file, grid, of_brain=False) & brain
+    lesions, normal = (
+        _read_mask(path, grid, of_brain=False) & brain if path else np.zeros(brain.shape, bool)
+        for path in (lesion_file, files.normal_mask)
+    )
 
     # The transform maps the atlas to the scan, both LPS. The atlas is MNI space, scaled down to
     # the size of an adult's brain.
@@ -191,9 +200,11 @@ def read_source(files: Files, find_brain: bool = False) -> Source:
         files.name,
         np.ascontiguousarray(images[(slice(None), *box)], np.float32),
         brain[box],
-        lesions[box],
+        lesions[box] & ~normal[box],
+        normal[box],
         grid.affine @ start,
         np.linalg.inv(from_mni),
+        lesions_known=len(scans) == 1 and lesion_file is not None,
     )
 
 

@@ -29,7 +29,7 @@ from msseg_jax.volumes.nifti import write_array
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3  # version of the simulation; increase it when the same inputs give a different pair
+FORMAT = 4  # version of the simulation; increase it when the same inputs give a different pair
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SyntheticRequest:
     overwrite: bool = False  # make all pairs again, even those that exist
     find_brains: bool = False  # find the brain even if a scan has a brain mask
     brain_size: float = 1.0  # size of the brains in `masks`; see `bank.read_bank`
-    least_contrast: float = FAINTEST  # minimum rise of a new lesion that is labelled
+    least_contrast: float = FAINTEST  # minimum rise of a lesion that is labelled
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,15 @@ def write_synthetic(request: SyntheticRequest) -> tuple[list[dict], dict[str, st
 
 
 def _sources(request: SyntheticRequest) -> list[Files]:
-    sources = [files for root in request.scans for files in find_sources(root)]
+    """Return all scans. If two folders have a scan of one name, folder names are put in front."""
+    found = {root: find_sources(root) for root in request.scans}
+    sources = [files for group in found.values() for files in group]
+    if len({files.name for files in sources}) < len(sources):
+        sources = [
+            replace(files, name=f"{root.resolve().name}_{files.name}")
+            for root, group in found.items()
+            for files in group
+        ]
     names = [files.name for files in sources]
     for files in sources:
         if names.count(files.name) > 1:

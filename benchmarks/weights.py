@@ -1,0 +1,146 @@
+"""Make the released weights again, from public scans: pairs, networks, model file.
+
+Usage: python -m benchmarks.weights DATA WORK [--only STEP ...] [--networks NAME ...]
+
+DATA holds the scans, in the folders that SOURCES names. Everything is written below WORK. What
+exists there is not made again, so the same command resumes after an interruption.
+"""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+MSSEG = (sys.executable, "-m", "msseg_jax")
+SOME_FAILED = 1  # exit status of `msseg synthetic` if some scans could not be used
+
+
+@dataclass(frozen=True)
+class Source:
+    """Scans of one centre."""
+
+    folders: tuple[str, ...]  # below DATA; each holds one folder per patient
+    has_lesions: bool = True
+
+
+SOURCES = {
+    "ljubljana": Source(("open_ms/single", "open_ms/cross_sectional", "open_ms/longitudinal")),
+    "tabriz": Source(("tabriz",)),
+    "mslesseg": Source(("mslesseg",)),
+    "healthy": Source(("healthy",), has_lesions=False),
+}
+# The two real pairs with known new lesions. No network sees them.
+TESTED = ("01", "03")
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """Lesion masks from which shapes and places are taken, and the pairs that are made with them.
+
+    There are few 3D scans, so they give more pairs than those with thick slices.
+    """
+
+    masks: str  # folder of masks in MNI space, below DATA or WORK
+    shapes: str  # folder of masks in other spaces
+    pairs: dict[str, int]  # pairs from each scan, by source
+    brain_size: float = 1.0  # of the brains of `masks`
+
+
+LESIONS = {
+    "of_ljubljana": Lesions(
+        "open_ms/lesion_masks/mni", "open_ms/lesion_masks/change",
+        {"ljubljana": 24, "mslesseg": 24, "healthy": 24, "tabriz": 8}, brain_size=0.9,
+    ),
+    "of_others": Lesions(
+        "masks/mslesseg", "masks/tabriz", {"mslesseg": 40, "healthy": 30, "tabriz": 8}
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, and what it is trained on."""
+
+    lesions: str
+    sources: tuple[str, ...]
+
+
+# Each source but the healthy head is unseen by one network.
+NETWORKS = {
+    "no_ljubljana": Network("of_others", ("mslesseg", "healthy", "tabriz")),
+    "no_tabriz": Network("of_ljubljana", ("ljubljana", "mslesseg", "healthy")),
+    "no_mslesseg": Network("of_ljubljana", ("ljubljana", "healthy", "tabriz")),
+}
+
+
+def main() -> None:
+    """Run the steps."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    flags = parser.parse_args()
+    for step in flags.only:
+        STEPS[step](flags.data.resolve(), flags.work.resolve(), flags.networks)
+
+
+def link_scans(data: Path, work: Path, names: list[str]) -> None:
+    """Link all scans as WORK/scans/<source>/<source>_<patient>/, and their masks."""
+    for name, source in SOURCES.items():
+        for root in source.folders:
+            for folder in sorted(path for path in (data / root).iterdir() if path.is_dir()):
+                place = work / "scans" / name / f"{name}_{folder.name}"
+                place.mkdir(parents=True, exist_ok=True)
+                for file in folder.glob("*.nii.gz"):
+                    _link(file, place / file.name)
+                    if file.name.startswith("lesion_mask"):
+                        _link(file, work / "masks" / name / f"{place.name}.nii.gz")
+                if not source.has_lesions and not (place / "lesion_mask.nii.gz").exists():
+                    scan = nib.load(folder / "FLAIR.nii.gz")
+                    empty = np.zeros(scan.shape[:3], np.uint8)
+                    nib.save(nib.Nifti1Image(empty, scan.affine), place / "lesion_mask.nii.gz")
+
+
+def make_pairs(data: Path, work: Path, names: list[str]) -> None:
+    """Make the pairs that the networks need: WORK/pairs/<network>/."""
+    for name in names:
+        network = NETWORKS[name]
+        lesions = LESIONS[network.lesions]
+        for source in network.sources:
+            made = work / "made" / network.lesions / source
+            tested = [f"{source}_{patient}" for patient in TESTED] if source == "ljubljana" else []
+            if network.lesions == "of_ljubljana":
+                tested += TESTED  # the names of the masks
+            command = [
+                *MSSEG, "synthetic", f"--scans={work / 'scans' / source}", "--find_brains",
+                f"--masks={_masks(data, work, lesions.masks)}",
+                f"--shapes={_masks(data, work, lesions.shapes)}",
+                f"--brain_size={lesions.brain_size}", f"--pairs={lesions.pairs[source]}",
+                *(f"--leave_out={one}" for one in tested), f"--output={made}",
+            ]  # fmt: skip
+            if subprocess.run(command).returncode not in (0, SOME_FAILED):
+                sys.exit(f"making pairs from {source} failed")
+            for pair in made.iterdir():
+                if not pair.name.startswith("."):
+                    _link(pair, work / "pairs" / name / pair.name)
+
+
+def _masks(data: Path, work: Path, folder: str) -> Path:
+    return data / folder if (data / folder).is_dir() else work / folder
+
+
+def _link(file: Path, link: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        link.symlink_to(file)
+
+
+STEPS = {"scans": link_scans, "pairs": make_pairs}
+
+if __name__ == "__main__":
+    main()
