@@ -53,10 +53,10 @@ class Lesions:
 LESIONS = {
     "of_ljubljana": Lesions(
         "open_ms/lesion_masks/mni", "open_ms/lesion_masks/change",
-        {"ljubljana": 24, "mslesseg": 24, "healthy": 24, "tabriz": 8}, brain_size=0.9,
+        {"ljubljana": 16, "mslesseg": 20, "healthy": 20, "tabriz": 7}, brain_size=0.9,
     ),
     "of_others": Lesions(
-        "masks/mslesseg", "masks/tabriz", {"mslesseg": 40, "healthy": 30, "tabriz": 8}
+        "masks/mslesseg", "masks/tabriz", {"mslesseg": 30, "healthy": 20, "tabriz": 7}
     ),
 }  # fmt: skip
 
