@@ -60,9 +60,9 @@ class Ensemble:
                 self.titles[model] = networks[0].about.title
 
     @property
-    def maps(self) -> int:
+    def map_count(self) -> int:
         """The number of maps that all members give. The first shows the new lesions."""
-        return min(member.maps for member in self.members)
+        return min(member.map_count for member in self.members)
 
     def problem_with(self, output: str) -> str | None:
         """Return why the members do not give an output, or None if they do.
@@ -71,12 +71,12 @@ class Ensemble:
           output: 'changes', 'lesions01' or 'lesions02'.
         """
         least = NEEDED[output] + 1
-        lacking = next((member for member in self.members if member.maps < least), None)
+        lacking = next((member for member in self.members if member.map_count < least), None)
         if lacking is None:
             return None
-        names = ", ".join(map_names(lacking.maps, "changes"))
+        names = ", ".join(map_names(lacking.map_count, "changes"))
         return (
-            f"{lacking.network.source} gives only {count_of(lacking.maps, 'map')}: {names}. "
+            f"{lacking.network.source} gives only {count_of(lacking.map_count, 'map')}: {names}. "
             f"Expected at least {least}: {', '.join(map_names(least, 'changes'))}. Use a model "
             f"that was trained with config.model.target_set 'changes' and config.model.targets "
             f"{least} or more."
@@ -109,7 +109,7 @@ class Ensemble:
         for warning in quality.warnings():
             if warning not in quality.contradictions:  # those were logged when the pair was read
                 logger.warning("%s: %s", patient.name, warning)
-        means = np.zeros((self.maps, *pair.brain.shape), np.float32)
+        means = np.zeros((self.map_count, *pair.brain.shape), np.float32)
         squares = np.zeros(pair.brain.shape, np.float32)
         for count, member in enumerate(self.members, start=1):
             maps = member.segment(

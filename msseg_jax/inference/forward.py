@@ -28,7 +28,7 @@ def no_bar(batches: list[list[Shape]]) -> list[list[Shape]]:
 
 
 @functools.cache
-def compile_forward(model: SiameseMPUNet, maps: int = 1) -> Forward:
+def compile_forward(model: SiameseMPUNet, map_count: int = 1) -> Forward:
     """Return the network in inference mode.
 
     It is compiled once per input shape. The weights are an argument, so others can be used without
@@ -36,14 +36,14 @@ def compile_forward(model: SiameseMPUNet, maps: int = 1) -> Forward:
 
     Args:
       model: the network.
-      maps: how many of its first output maps to return. The first shows the new lesions.
+      map_count: how many of its first output maps to return. The first shows the new lesions.
     """
 
     @jax.jit
     def forward(variables: dict, time01: jax.Array, time02: jax.Array) -> jax.Array:
         # Flax returns a tuple only if variables may change.
         output = cast(jax.Array, model.apply(variables, time01, time02, train=False))
-        return jnp.moveaxis(output[..., :maps], -1, 1)
+        return jnp.moveaxis(output[..., :map_count], -1, 1)
 
     return forward
 
@@ -54,7 +54,7 @@ def segment_volume(
     brain: np.ndarray,
     tiling: Tiling,
     progress: Progress = no_bar,
-    maps: int = 1,
+    map_count: int = 1,
 ) -> np.ndarray:
     """Return the probabilities that a network gives in every voxel of a pair.
 
@@ -64,10 +64,10 @@ def segment_volume(
       brain: (D, H, W) bool. Tiles without brain voxels are skipped.
       tiling: sizes of tiles and batches. The last batch is padded with background.
       progress: wraps the list of batches, to show a progress bar.
-      maps: how many maps the network returns.
+      map_count: how many maps the network returns.
 
     Returns:
-      (maps, D, H, W) float32, averaged where tiles overlap, and 0 outside the brain.
+      (T, D, H, W) float32, averaged where tiles overlap, and 0 outside the brain.
     """
     tile, batch_size = tiling.tile, tiling.batch_size
     corners = [
@@ -75,7 +75,7 @@ def segment_volume(
         for corner in tile_corners(brain.shape, tile, tiling.overlap)
         if brain[tuple(slice(c, c + side) for c, side in zip(corner, tile, strict=True))].any()
     ]
-    average = TileAverage(maps, brain.shape)
+    average = TileAverage(map_count, brain.shape)
     batches = [corners[k : k + batch_size] for k in range(0, len(corners), batch_size)]
     for batch in progress(batches):
         inputs = np.full((2, batch_size, *tile, 1), BACKGROUND, dtype=np.float32)

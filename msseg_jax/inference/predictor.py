@@ -29,8 +29,8 @@ class Predictor:
         model = SiameseMPUNet(self.config.model)
         self.side_multiple = model.side_multiple
         self._variables = jax.device_put(network.variables, jax.local_devices()[0])
-        self.maps = self.config.model.predicted_maps  # the number of maps that `segment` yields
-        self._forward = compile_forward(model, self.maps)
+        self.map_count = self.config.model.predicted_maps
+        self._forward = compile_forward(model, self.map_count)
 
     def __str__(self) -> str:
         return str(self.network)
@@ -68,7 +68,7 @@ class Predictor:
         images = preprocess.apply(self.preprocessing, patient, resampled)
         tiling = self._tiling(resampled.brain.shape, options)
         network = mirrored(partial(self._forward, self._variables), options.flips)
-        maps = segment_volume(network, images, resampled.brain, tiling, progress, self.maps)
+        maps = segment_volume(network, images, resampled.brain, tiling, progress, self.map_count)
         for probability in maps:
             yield resampled.to_file_grid(probability) * pair.brain
 

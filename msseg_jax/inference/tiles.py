@@ -67,8 +67,8 @@ def tile_corners(shape: Shape, tile: Shape, overlap: int) -> list[Shape]:
 class TileAverage:
     """The average of overlapping tiles. Add the tiles one by one, then call `mean()` once."""
 
-    def __init__(self, maps: int, shape: Shape):
-        self._sum = np.zeros((maps, *shape), dtype=np.float32)
+    def __init__(self, map_count: int, shape: Shape):
+        self._sum = np.zeros((map_count, *shape), dtype=np.float32)
         self._count = np.zeros(shape, dtype=np.float32)
 
     def add(self, tile: np.ndarray, corner: Shape) -> None:

@@ -71,7 +71,7 @@ def test_tiles_of_several_maps_give_each_map():
     def network(time01, time02):
         return np.stack([time02[..., 0], 2 * time01[..., 0], -time02[..., 0]], axis=1)
 
-    maps = segment_volume(network, images, brain, Tiling((8, 8, 8), 3, 4), maps=3)
+    maps = segment_volume(network, images, brain, Tiling((8, 8, 8), 3, 4), map_count=3)
     assert maps.dtype == np.float32
     np.testing.assert_allclose(maps, [images[1], 2 * images[0], -images[1]], atol=1e-6)
 

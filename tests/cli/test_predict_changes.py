@@ -98,7 +98,7 @@ def test_each_map_of_an_ensemble_is_the_mean_of_the_maps_of_its_members(
     def maps_of(*runs):
         ensemble = Ensemble(runs)
         found = ensemble.segment(patient, pair, ensemble.options())
-        assert len(found.maps) == ensemble.maps
+        assert len(found.maps) == ensemble.map_count
         assert found.maps.dtype == np.float32
         return found.maps
 
@@ -369,6 +369,20 @@ def test_mirror_images_are_an_option_of_the_command_and_the_functions(run, flags
         assert np.abs(found.probability - plain).max() > 1e-4
     with pytest.raises(msseg_jax.InputError, match="flips is 3; expected 1, 2, 4 or 8"):
         msseg_jax.find_new_lesions(*pair, model=run, flips=3)
+
+
+def test_a_model_file_can_hold_the_number_of_mirror_images(run, flags, tmp_path, capsys):
+    file = tmp_path / "four.safetensors"
+    assert main(["export", f"--model={run}", f"--output={file}", "--flips=4"]) == 0
+    assert "overlap 2 voxels, mean of 4 mirror images\n" in capsys.readouterr().out
+    page, maps = tmp_path / "page.html", {}
+    for model, more in ((file, [f"--report={page}"]), (run, ["--flips=4"]), (file, ["--flips=1"])):
+        path = tmp_path / f"{len(maps)}.nii.gz"
+        assert predict([f"--model={model}", *flags, *more, f"--probability={path}"]) == 0
+        maps[len(maps)] = voxels(path)
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert np.abs(maps[0] - maps[2]).max() > 1e-4
+    assert "overlap 2 voxels, mean of 4 mirror images<" in page.read_text()
 
 
 # -------------------------------------------------------------------------------------- refusals
