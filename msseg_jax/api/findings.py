@@ -11,7 +11,7 @@ import pandas as pd
 
 from msseg_jax.api.images import Image, as_volume, files_of, path_of
 from msseg_jax.configuration.options import Options
-from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.ensemble import NEEDED, Ensemble
 from msseg_jax.inference.outputs import Outputs, check_files, check_places
 from msseg_jax.inference.prediction import Prediction, predict_pair
 from msseg_jax.inference.results import write_pair
@@ -33,6 +33,7 @@ class Choices(TypedDict, total=False):
     overlap: int  # voxels shared by neighbouring tiles
     tile: int  # largest side of a tile, voxels
     batch_size: int  # tiles per call of the network
+    flips: int  # mirror images over which the probabilities are averaged: 1, 2, 4 or 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,6 +66,27 @@ class Findings:
         return self.prediction.delivered.disagreement
 
     @property
+    def changes(self) -> np.ndarray | None:
+        """Label map of the changes, (D, H, W) uint8: 1 new, 2 enlarging, 3 vanished or shrunk.
+
+        It is None if the model does not give it. What `mask` marks is 1.
+        """
+        return self.prediction.delivered.changes
+
+    @property
+    def lesions01(self) -> np.ndarray | None:
+        """Mask of all lesions at the first visit, (D, H, W) uint8 with the values 0 and 1.
+
+        It is None if the model does not give it.
+        """
+        return self.prediction.delivered.lesions01
+
+    @property
+    def lesions02(self) -> np.ndarray | None:
+        """Mask of all lesions at the second visit, in the same way."""
+        return self.prediction.delivered.lesions02
+
+    @property
     def affine(self) -> np.ndarray:
         """Affine of these arrays, (4, 4), from voxel indices to scanner mm (RAS)."""
         return self.prediction.delivered.like.affine
@@ -75,8 +97,24 @@ class Findings:
 
         Columns: `lesion` (number from 1), `volume_mm3`, `x_mm`, `y_mm`, `z_mm` (centre in scanner
         mm, RAS), `mean_probability`.
+
+        If the model gives `changes`, the new lesions come first, then the enlarging, then the
+        vanished ones; each class is numbered from 1. The table then has further columns: `class`
+        ('new', 'enlarging' or 'vanished or shrunk'); `volume01_mm3` and `volume02_mm3`, the volume
+        of the lesions in `lesions01` and `lesions02` that share a voxel with this one (NaN if the
+        model does not give them); and `change_mm3`, their difference. `volume_mm3` is the volume of
+        the change itself.
         """
-        columns = ("lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "mean_probability")
+        columns = ["lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "mean_probability"]
+        if self.changes is not None:
+            columns = [
+                "lesion",
+                "class",
+                *columns[1:],
+                "volume01_mm3",
+                "volume02_mm3",
+                "change_mm3",
+            ]
         return pd.DataFrame(self.prediction.delivered.rows, columns=columns)
 
     @property
@@ -91,24 +129,35 @@ class Findings:
         probability: str | PathLike[str] | None = None,
         uncertainty: str | PathLike[str] | None = None,
         report: str | PathLike[str] | None = None,
+        changes: str | PathLike[str] | None = None,
+        lesions01: str | PathLike[str] | None = None,
+        lesions02: str | PathLike[str] | None = None,
     ) -> None:
         """Write the mask and, if a name is given, the maps and the report.
 
         Args:
-          mask, probability, uncertainty: NIfTI files (.nii.gz or .nii).
+          mask, probability, uncertainty, changes, lesions01, lesions02: NIfTI files (.nii.gz or
+            .nii).
           report: an HTML file.
 
         Raises:
-          InputError: a file cannot be written or is an input, two have the same name, or
-            `uncertainty` is given and the model has only one network. Nothing is written then.
+          InputError: a file cannot be written or is an input, two have the same name,
+            `uncertainty` is given and the model has only one network, or the model does not give
+            one of the last three. Nothing is written then.
         """
         if uncertainty is not None and len(self.prediction.ensemble.members) == 1:
             raise InputError(
                 "uncertainty cannot be saved, because the model has only one network. Expected "
                 "several networks, which may disagree."
             )
-        more = [None if path is None else Path(path) for path in (probability, report, uncertainty)]
-        outputs = Outputs(Path(mask), *more)
+        given = {
+            "mask": mask, "probability": probability, "report": report, "uncertainty": uncertainty,
+            "changes": changes, "lesions01": lesions01, "lesions02": lesions02,
+        }  # fmt: skip
+        outputs = Outputs(**{kind: Path(path) for kind, path in given.items() if path is not None})
+        for kind in NEEDED.keys() & outputs.by_kind.keys():
+            if problem := self.prediction.ensemble.problem_with(kind):
+                raise InputError(f"{kind} cannot be saved: {problem}")
         places = [path.resolve() for path in outputs.paths]
         if len(set(places)) < len(places):
             raise InputError(
@@ -169,8 +218,8 @@ def find_new_lesions(
         visit count as brain.
       affine: (4, 4), voxel indices to scanner mm (RAS). Needed if the visits are arrays.
       model: from `load_model`, or the path of a model. None uses the released weights.
-      **options: `threshold`, `min_lesion_mm3`, `overlap`, `tile` and `batch_size`, as the flags of
-        `msseg predict`. The defaults are those of the model.
+      **options: `threshold`, `min_lesion_mm3`, `overlap`, `tile`, `batch_size` and `flips`, as the
+        flags of `msseg predict`. The defaults are those of the model.
 
     Returns:
       The new lesions.

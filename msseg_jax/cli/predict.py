@@ -6,7 +6,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from msseg_jax.cli.prediction import end_folder, load_networks, models_of
+from msseg_jax.cli.prediction import end_folder, load_networks, models_of, outputs_of
 from msseg_jax.inference.outputs import Outputs, check_files, check_places, make_folders
 from msseg_jax.inference.patients import predict_patients
 from msseg_jax.inference.prediction import predict_pair
@@ -24,7 +24,7 @@ def run(flags: argparse.Namespace) -> int:
     """Run the command; return 0, or 1 if a patient failed."""
     start_backend()
     models = models_of(flags)
-    outputs = Outputs(flags.output, flags.probability, flags.report, flags.uncertainty)
+    outputs = outputs_of(flags)
     check_places(outputs, prepared=None)
     predict_what = _predict_folder if flags.dataset else _predict_pair
     return predict_what(flags, models, outputs)

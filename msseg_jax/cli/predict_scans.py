@@ -9,7 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from msseg_jax.cli.prediction import end_folder, load_networks, models_of
+from msseg_jax.cli.prediction import end_folder, load_networks, models_of, outputs_of
 from msseg_jax.cli.requests import request_of
 from msseg_jax.inference.outputs import (
     IN_MIDDLE,
@@ -37,7 +37,7 @@ def run(flags: argparse.Namespace) -> int:
     models = models_of(flags)
     prepared = _next_to(flags.output, PREPARED) if flags.prepare is True else flags.prepare
     in_middle = _next_to(flags.output, IN_MIDDLE + ("" if flags.dataset else SUFFIXES[0]))
-    outputs = Outputs(flags.output, flags.probability, flags.report, flags.uncertainty, in_middle)
+    outputs = outputs_of(flags, in_middle)
     check_places(outputs, prepared)
     predict = _predict_folder if flags.dataset else _predict_pair
     # So that an incomplete prepared pair is deleted after SIGTERM, as after Ctrl-C.

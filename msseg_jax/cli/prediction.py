@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msseg_jax.cli.ending import last_line, patients_in_words, status_after
 from msseg_jax.configuration.options import Options
-from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.ensemble import NEEDED, Ensemble
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.patients import Tally
 from msseg_jax.models.folds import runs_of
@@ -16,6 +16,18 @@ from msseg_jax.system.words import count_of
 
 RELEASED = "released"  # what the released weights are called in the first line
 MOST_NAMES = 4  # names of models in that line
+
+
+def outputs_of(flags: argparse.Namespace, in_middle: Path | None = None) -> Outputs:
+    """Return the paths of the results that the flags ask for.
+
+    Args:
+      in_middle: with --prepare, the path of the mask on the prepared pair's grid.
+    """
+    return Outputs(
+        flags.output, flags.probability, flags.report, flags.uncertainty, in_middle,
+        flags.changes, flags.lesions01, flags.lesions02,
+    )  # fmt: skip
 
 
 def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemble, Options]:
@@ -29,8 +41,8 @@ def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemb
       The networks, and the options.
 
     Raises:
-      InputError: a model cannot be read, the networks cannot be applied with these options, or
-        --uncertainty is given for a single network.
+      InputError: a model cannot be read, the networks cannot be applied with these options,
+        --uncertainty is given for a single network, or the networks do not give an output.
     """
     ensemble = Ensemble(models)
     first = ensemble.members[0].network
@@ -40,9 +52,13 @@ def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemb
             "uncertainty is the spread of their probabilities. Give --model two or more times, or "
             "give the folder of a cross-validation or a model file with several networks."
         )
+    for output in NEEDED:
+        if getattr(flags, output) is not None and (problem := ensemble.problem_with(output)):
+            raise InputError(f"--{output}: {problem}")
     options = ensemble.options(
         overlap=flags.overlap, threshold=flags.threshold,
         min_lesion_mm3=flags.min_lesion_mm3, batch_size=flags.batch_size, tile=flags.tile,
+        flips=flags.flips,
     )  # fmt: skip
     print(_weights_in_words(ensemble, flags.model or [Path(WEIGHTS)]))
     return ensemble, options

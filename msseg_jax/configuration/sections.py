@@ -88,6 +88,11 @@ class NetworkSettings(Section):
         return map_names(self.targets, self.target_set)
 
     @property
+    def predicted_maps(self) -> int:
+        """How many of the first output maps a prediction uses: no map of a single expert."""
+        return self.targets if self.target_set == "changes" else 1
+
+    @property
     def side_multiple(self) -> int:
         """The side of a patch must be a multiple of this: each depth but the first halves it."""
         return 2 ** (len(self.widths) - 1)
@@ -384,6 +389,13 @@ class PredictSettings(Section):
     )
     batch_size: int = setting(
         4, "tiles of the patch size per call of the network; fewer if the tiles are larger", ge=1
+    )
+    flips: Literal[1, 2, 4, 8] = setting(
+        1,
+        "mirror images of each tile over which the probabilities are averaged: 1, only the tile "
+        "itself; 2, left-right; 4, also front-back; 8, also up-down. The validation during a "
+        "training uses 1; not from the paper",
+        later=True,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from msseg_jax.configuration.options import Options
+from msseg_jax.configuration.targets import LESIONS01, LESIONS02, VANISHED, map_names
 from msseg_jax.data import preprocess
 from msseg_jax.data.quality import Quality, assess
 from msseg_jax.inference.forward import Progress, no_bar
@@ -17,19 +18,28 @@ from msseg_jax.models.agreed_options import agreed_options
 from msseg_jax.models.model_file import is_model_file
 from msseg_jax.models.network_digest import network_digest
 from msseg_jax.models.networks import trained_networks
+from msseg_jax.system.words import count_of
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair
 
 logger = logging.getLogger(__name__)
+
+# The last map that each optional output needs.
+NEEDED = {"changes": VANISHED, "lesions01": LESIONS01, "lesions02": LESIONS02}
 
 
 @dataclass(frozen=True)
 class Segmentation:
     """The result of an ensemble, on the grid of the pair. The maps are 0 outside the brain."""
 
-    probability: np.ndarray  # (D, H, W) float32, probability of new lesion, mean of the members
-    disagreement: np.ndarray  # (D, H, W) float32, standard deviation over the members
+    maps: np.ndarray  # (T, D, H, W) float32, probabilities, mean of the members
+    disagreement: np.ndarray  # (D, H, W) float32, standard deviation of the first over the members
     quality: Quality  # quality measures of the pair
+
+    @property
+    def probability(self) -> np.ndarray:
+        """The first map, the probability of new lesion: (D, H, W) float32."""
+        return self.maps[0]
 
 
 class Ensemble:
@@ -48,6 +58,29 @@ class Ensemble:
             self.members += map(Predictor, networks)
             if is_model_file(model) and networks[0].about:
                 self.titles[model] = networks[0].about.title
+
+    @property
+    def map_count(self) -> int:
+        """The number of maps that all members give. The first shows the new lesions."""
+        return min(member.map_count for member in self.members)
+
+    def problem_with(self, output: str) -> str | None:
+        """Return why the members do not give an output, or None if they do.
+
+        Args:
+          output: 'changes', 'lesions01' or 'lesions02'.
+        """
+        least = NEEDED[output] + 1
+        lacking = next((member for member in self.members if member.map_count < least), None)
+        if lacking is None:
+            return None
+        names = ", ".join(map_names(lacking.map_count, "changes"))
+        return (
+            f"{lacking.network.source} gives only {count_of(lacking.map_count, 'map')}: {names}. "
+            f"Expected at least {least}: {', '.join(map_names(least, 'changes'))}. Use a model "
+            f"that was trained with config.model.target_set 'changes' and config.model.targets "
+            f"{least} or more."
+        )
 
     @cached_property
     def digests(self) -> list[str]:
@@ -76,16 +109,18 @@ class Ensemble:
         for warning in quality.warnings():
             if warning not in quality.contradictions:  # those were logged when the pair was read
                 logger.warning("%s: %s", patient.name, warning)
-        mean = np.zeros(pair.brain.shape, np.float32)
+        means = np.zeros((self.map_count, *pair.brain.shape), np.float32)
         squares = np.zeros(pair.brain.shape, np.float32)
         for count, member in enumerate(self.members, start=1):
-            probability = member.segment(
+            maps = member.segment(
                 patient, pair, resampled[member.preprocessing.settings], options, progress
             )
-            # Welford's algorithm keeps only two maps in memory for any number of members. With one
-            # member, the mean is exactly that member's map.
-            difference = probability - mean
-            mean += difference / count
-            squares += difference * (probability - mean)
+            # Welford's algorithm keeps only means and squares in memory for any number of members.
+            # With one member, the mean is exactly that member's map. A member may give more maps.
+            for number, (mean, probability) in enumerate(zip(means, maps, strict=False)):
+                difference = probability - mean
+                mean += difference / count
+                if number == 0:
+                    squares += difference * (probability - mean)
         disagreement = np.sqrt(squares / len(self.members))
-        return Segmentation(mean, disagreement, quality)
+        return Segmentation(means, disagreement, quality)

@@ -1,4 +1,4 @@
-"""Turn a probability map into new lesions, on the same grid."""
+"""Turn probability maps into new lesions and, if the maps show them, other changes of lesions."""
 
 import math
 from dataclasses import dataclass
@@ -7,19 +7,79 @@ from functools import cached_property
 import numpy as np
 
 from msseg_jax.configuration.options import Options
+from msseg_jax.configuration.targets import (
+    CHANGES,
+    ENLARGING,
+    LESIONS01,
+    LESIONS02,
+    NEW,
+    VANISHED,
+)
 from msseg_jax.system.words import count_of
-from msseg_jax.volumes.lesions import describe_lesions, number_lesions, voxel_mm3
+from msseg_jax.volumes.lesions import (
+    describe_lesions,
+    number_lesions,
+    touched_mm3,
+    voxel_mm3,
+)
 from msseg_jax.volumes.volume import Volume
+
+# The classes of lesions of the label map: the label of class k is k + 1.
+CLASSES = (NEW, ENLARGING, VANISHED)
 
 
 @dataclass(frozen=True)
 class NewLesions:
-    """The new lesions of a pair, with the maps they were found in, all on one grid."""
+    """The new lesions of a pair, with the maps they were found in, all on one grid.
+
+    If the networks give further maps, there are also enlarging and vanished lesions, and all
+    lesions of each visit.
+    """
 
     like: Volume  # a volume on this grid; output files take affine, codes and units from it
-    probability: np.ndarray  # (D, H, W) float32, probability of new lesion
-    disagreement: np.ndarray  # (D, H, W) float32, standard deviation over the networks
-    mask: np.ndarray  # (D, H, W) uint8, 1 in new lesions
+    maps: np.ndarray  # (T, D, H, W) float32, probabilities; the first is that of the new lesions
+    disagreement: np.ndarray  # (D, H, W) float32, deviation of the first map over the networks
+    options: Options  # threshold and smallest lesion
+
+    @property
+    def probability(self) -> np.ndarray:
+        """Probability of new lesion, (D, H, W) float32."""
+        return self.maps[NEW]
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """New lesions, (D, H, W) uint8, 0 and 1."""
+        return self._mask_of(NEW)
+
+    @cached_property
+    def changes(self) -> np.ndarray | None:
+        """Label map, (D, H, W) uint8; None if the networks do not give it.
+
+        The labels are 1 new (as in `mask`), 2 enlarging, and 3 vanished or shrunk.
+        """
+        if len(self.maps) <= VANISHED:
+            return None
+        enlarging, vanished = self.maps[ENLARGING], self.maps[VANISHED]
+        larger = vanished > enlarging
+        free = self.mask == 0
+        labels = self.mask.copy()
+        for number, probability, wins in (
+            (ENLARGING, enlarging, ~larger),
+            (VANISHED, vanished, larger),
+        ):
+            found = (probability > self.options.threshold) & wins & free
+            labels[self._without_small(found)] = number + 1
+        return labels
+
+    @property
+    def lesions01(self) -> np.ndarray | None:
+        """All lesions at the first visit, (D, H, W) uint8; None without such a map."""
+        return self._mask_of(LESIONS01) if len(self.maps) > LESIONS01 else None
+
+    @property
+    def lesions02(self) -> np.ndarray | None:
+        """All lesions at the second visit, in the same way."""
+        return self._mask_of(LESIONS02) if len(self.maps) > LESIONS02 else None
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -27,39 +87,78 @@ class NewLesions:
         return number_lesions(self.mask != 0)[0]
 
     @cached_property
+    def labels_by_class(self) -> dict[str, np.ndarray]:
+        """Numbered lesions of each class as in `labels`, by name: only 'new' without `changes`."""
+        found = {CHANGES[NEW]: self.labels}
+        if self.changes is not None:
+            for number in CLASSES[1:]:
+                found[CHANGES[number]] = number_lesions(self.changes == number + 1)[0]
+        return found
+
+    @cached_property
+    def rows_by_class(self) -> dict[str, list[dict]]:
+        """Measurements of the lesions of each class, from `describe_lesions`.
+
+        If there are several classes, a row also has the `class`, the volumes `volume01_mm3` and
+        `volume02_mm3` of the lesions of each visit that the lesion touches, and their difference
+        `change_mm3`. A volume is NaN if the networks do not show all lesions of the visit.
+        """
+        affine, spacing_mm = self.like.affine, self.like.spacing_mm
+        rows = {
+            name: describe_lesions(labels, affine, spacing_mm, probability)
+            for (name, labels), probability in zip(
+                self.labels_by_class.items(), self.maps, strict=False
+            )
+        }
+        if self.changes is None:
+            return rows
+        visits = [
+            None if mask is None else number_lesions(mask != 0)[0]
+            for mask in (self.lesions01, self.lesions02)
+        ]
+        for name, labels in self.labels_by_class.items():
+            volumes_mm3 = [
+                np.full(len(rows[name]), np.nan)
+                if lesions is None
+                else touched_mm3(labels, lesions, spacing_mm)
+                for lesions in visits
+            ]
+            rows[name] = [
+                {"lesion": row["lesion"], "class": name}
+                | row
+                | {
+                    "volume01_mm3": float(first),
+                    "volume02_mm3": float(second),
+                    "change_mm3": float(second - first),
+                }
+                for row, first, second in zip(rows[name], *volumes_mm3, strict=True)
+            ]
+        return rows
+
+    @property
     def rows(self) -> list[dict]:
-        """Measurements of each lesion, from `describe_lesions`."""
-        return describe_lesions(
-            self.labels, self.like.affine, self.like.spacing_mm, self.probability
-        )
+        """All rows of `rows_by_class`: the new lesions come first."""
+        return [row for rows in self.rows_by_class.values() for row in rows]
 
     @property
     def count(self) -> int:
-        """The number of lesions."""
+        """The number of new lesions."""
         return int(self.labels.max(initial=0))
 
     @property
     def volume_mm3(self) -> float:
-        """The volume of all lesions."""
+        """The volume of all new lesions."""
         return float(self.mask.sum() * voxel_mm3(self.like.spacing_mm))
 
     def __str__(self) -> str:
         return f"{count_of(self.count, 'new lesion')}, {self.volume_mm3:.0f} mm3"
 
+    def _mask_of(self, number: int) -> np.ndarray:
+        """Return the mask of the lesions in one map."""
+        return lesion_mask(self.maps[number], self.options, voxel_mm3(self.like.spacing_mm))
 
-def find_new_lesions(
-    probability: np.ndarray, disagreement: np.ndarray, options: Options, like: Volume
-) -> NewLesions:
-    """Return the new lesions in a probability map.
-
-    Args:
-      probability: (D, H, W) float32, probability of new lesion.
-      disagreement: (D, H, W) float32, standard deviation over the networks.
-      options: threshold and smallest lesion.
-      like: a volume on the same grid as the maps.
-    """
-    mask = lesion_mask(probability, options, voxel_mm3(like.spacing_mm))
-    return NewLesions(like, probability, disagreement, mask)
+    def _without_small(self, mask: np.ndarray) -> np.ndarray:
+        return without_small(mask, self.options.min_lesion_mm3, voxel_mm3(self.like.spacing_mm))
 
 
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
@@ -73,8 +172,16 @@ def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) ->
     Returns:
       (D, H, W) uint8.
     """
-    mask = probability > options.threshold
-    if options.min_lesion_mm3 > 0:
-        least_voxels = math.ceil(options.min_lesion_mm3 / volume_mm3)
-        mask = number_lesions(mask, least_voxels)[0] > 0
+    mask = without_small(probability > options.threshold, options.min_lesion_mm3, volume_mm3)
     return mask.astype(np.uint8)
+
+
+def without_small(mask: np.ndarray, least_mm3: float, volume_mm3: float) -> np.ndarray:
+    """Return a bool mask (D, H, W) without the lesions that are smaller than `least_mm3`.
+
+    Args:
+      volume_mm3: volume of a voxel.
+    """
+    if least_mm3 <= 0:
+        return mask
+    return number_lesions(mask, math.ceil(least_mm3 / volume_mm3))[0] > 0

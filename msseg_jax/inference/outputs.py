@@ -1,7 +1,7 @@
 """Paths of the results of a prediction, and checks of these paths."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from msseg_jax.system.errors import InputError
@@ -21,12 +21,14 @@ class Outputs:
     report: Path | None = None
     uncertainty: Path | None = None  # spread of the probabilities of an ensemble
     in_middle: Path | None = None  # mask on the pair's grid, if `mask` is on a scanner's
+    changes: Path | None = None  # label map of new, enlarging, and vanished or shrunk lesions
+    lesions01: Path | None = None  # mask of all lesions at the first visit
+    lesions02: Path | None = None  # mask of all lesions at the second visit
 
     @property
     def by_kind(self) -> dict[str, Path]:
         """The paths that are not None, by the name of their field."""
-        names = ("mask", "probability", "report", "uncertainty", "in_middle")
-        found = {name: getattr(self, name) for name in names}
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: path for name, path in found.items() if path is not None}
 
     @property
@@ -41,12 +43,12 @@ class Outputs:
 
     def of(self, patient: str) -> "Outputs":
         """Return the paths of the files of one patient in these folders."""
+        endings = {"report": ".html"}
         return Outputs(
-            self.mask / f"{patient}.nii.gz",
-            self.probability and self.probability / f"{patient}.nii.gz",
-            self.report and self.report / f"{patient}.html",
-            self.uncertainty and self.uncertainty / f"{patient}.nii.gz",
-            self.in_middle and self.in_middle / f"{patient}.nii.gz",
+            **{
+                kind: folder / (patient + endings.get(kind, ".nii.gz"))
+                for kind, folder in self.by_kind.items()
+            }
         )
 
 
@@ -61,6 +63,8 @@ def check_places(outputs: Outputs, prepared: Path | None) -> None:
         ("--output", outputs.mask), ("--probability", outputs.probability),
         ("--uncertainty", outputs.uncertainty),
         (f"the mask on the prepared pair's grid (--output with {IN_MIDDLE})", outputs.in_middle),
+        ("--changes", outputs.changes), ("--lesions01", outputs.lesions01),
+        ("--lesions02", outputs.lesions02),
     ):  # fmt: skip
         if path is not None and (other := places.setdefault(path.resolve(), name)) != name:
             raise InputError(f"{name} is {path}, the same as {other}; expected different paths")

@@ -8,7 +8,7 @@ import numpy as np
 from msseg_jax.configuration.options import Options
 from msseg_jax.inference.ensemble import Ensemble, Segmentation
 from msseg_jax.inference.forward import Progress, no_bar
-from msseg_jax.inference.new_lesions import NewLesions, find_new_lesions
+from msseg_jax.inference.new_lesions import NewLesions
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair, read_pair
 
@@ -19,9 +19,10 @@ class OnScanner:
 
     scans: tuple[Path, Path]  # scans of the first and the second visit
     found: NewLesions
-    # The pictures of the report show the pair, so they need the lesions of `found` on its grid.
-    drawn: np.ndarray  # (D, H, W) int32, numbers of the lesions, 0 elsewhere
-    centres_mm: np.ndarray  # (N, 3), centres of the lesions in scanner mm (RAS) of the pair
+    # The pictures of the report show the pair, so they need the lesions of `found` on its grid, by
+    # the name of their class.
+    drawn: dict[str, np.ndarray]  # (D, H, W) int32, numbers of the lesions, 0 elsewhere
+    centres_mm: dict[str, np.ndarray]  # (N, 3), centres in scanner mm (RAS) of the pair
     dates: str | None = None  # dates of the visits and their interval in words, if they are known
 
 
@@ -75,8 +76,6 @@ def predict_pair(
       InputError: the pair cannot be used.
     """
     segmentation = ensemble.segment(patient, pair, options, progress)
-    found = find_new_lesions(
-        segmentation.probability, segmentation.disagreement, options, pair.time01
-    )
+    found = NewLesions(pair.time01, segmentation.maps, segmentation.disagreement, options)
     warnings = segmentation.quality.warnings()
     return Prediction(patient, pair, ensemble, options, segmentation, found, warnings)

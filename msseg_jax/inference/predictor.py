@@ -1,6 +1,7 @@
 """Segment a pair with one trained network and its preprocessing."""
 
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -10,6 +11,7 @@ from msseg_jax.configuration.options import Options
 from msseg_jax.data import preprocess
 from msseg_jax.data.preprocess import Resampled
 from msseg_jax.inference.forward import Progress, compile_forward, no_bar, segment_volume
+from msseg_jax.inference.mirrors import mirrored
 from msseg_jax.inference.tiles import Shape, Tiling, fit_tile, tile_corners
 from msseg_jax.models.agreed_options import own_options
 from msseg_jax.models.model_file import TrainedNetwork
@@ -27,7 +29,8 @@ class Predictor:
         model = SiameseMPUNet(self.config.model)
         self.side_multiple = model.side_multiple
         self._variables = jax.device_put(network.variables, jax.local_devices()[0])
-        self._forward = compile_forward(model)
+        self.map_count = self.config.model.predicted_maps
+        self._forward = compile_forward(model, self.map_count)
 
     def __str__(self) -> str:
         return str(self.network)
@@ -44,8 +47,10 @@ class Predictor:
         resampled: Resampled,
         options: Options,
         progress: Progress = no_bar,
-    ) -> np.ndarray:
-        """Return the probability of new lesion on the grid of the pair.
+    ) -> Iterator[np.ndarray]:
+        """Yield the maps of the network on the grid of the pair; first, that of the new lesions.
+
+        They are brought to this grid one by one, because it may be large.
 
         Args:
           patient: paths of the pair, for error messages.
@@ -54,17 +59,18 @@ class Predictor:
           options: options of the prediction.
           progress: wraps the list of batches, to show a progress bar.
 
-        Returns:
-          (D, H, W) float32, 0 outside the brain.
+        Yields:
+          The probability that each map shows, (D, H, W) float32, 0 outside the brain.
 
         Raises:
           InputError: a visit is constant inside the brain.
         """
         images = preprocess.apply(self.preprocessing, patient, resampled)
         tiling = self._tiling(resampled.brain.shape, options)
-        network = partial(self._forward, self._variables)
-        probability = segment_volume(network, images, resampled.brain, tiling, progress)
-        return resampled.to_file_grid(probability) * pair.brain
+        network = mirrored(partial(self._forward, self._variables), options.flips)
+        maps = segment_volume(network, images, resampled.brain, tiling, progress, self.map_count)
+        for probability in maps:
+            yield resampled.to_file_grid(probability) * pair.brain
 
     def _tiling(self, shape: Shape, options: Options) -> Tiling:
         """Return how to cut a volume into tiles and batches.

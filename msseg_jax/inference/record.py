@@ -24,6 +24,7 @@ from msseg_jax.volumes.layout import Patient
 PROGRAM = "msseg_jax"
 FORMAT = 1  # version of the record; increase it when the same input would give other results
 WITHOUT_EFFECT = ("batch_size",)  # options that affect only speed and memory
+ADDED_LATER = {"flips": 1}  # options that older records lack, and the value that they had
 
 
 class NetworkRecord(Section):
@@ -73,8 +74,9 @@ class PredictionRecord(Section):
             one.sha256 for one in now.networks
         ):
             found.append("the networks are different")
-        for name in sorted(self.options.keys() | now.options.keys()):
-            before, after = self.options.get(name), now.options.get(name)
+        options, later = ADDED_LATER | self.options, ADDED_LATER | now.options
+        for name in sorted(options.keys() | later.keys()):
+            before, after = options.get(name), later.get(name)
             if before != after and name not in WITHOUT_EFFECT:
                 found.append(f"{name} was {_said(before)} and is {_said(after)}")
         if self.scans != now.scans:

@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+from msseg_jax.configuration.targets import CHANGES, ENLARGING, NEW, VANISHED
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
 from msseg_jax.report.page import write_page
 from msseg_jax.report.section import Fact, PatientSection, ShownLesions, add_pictures
+
+PREDICTION = "prediction"
+# What the pictures call the lesions of each class.
+KINDS = {CHANGES[NEW]: PREDICTION, CHANGES[ENLARGING]: "enlarging", CHANGES[VANISHED]: "vanished"}
 
 
 def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
@@ -20,22 +25,40 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
       prediction: the prediction.
       outputs: paths of the masks, which the report names.
     """
-    rows, on_scanner = prediction.delivered.rows, prediction.on_scanner
+    delivered, on_scanner = prediction.delivered, prediction.on_scanner
+    rows = delivered.rows_by_class
     if on_scanner is None:
         title = prediction.patient.name
-        lesions = ShownLesions(prediction.found.labels, rows)
+        lesions = {
+            KINDS[name]: ShownLesions(labels, rows[name])
+            for name, labels in delivered.labels_by_class.items()
+        }
     else:
         title = ", ".join(str(Path(*scan.resolve().parts[-2:])) for scan in on_scanner.scans)
-        lesions = ShownLesions(on_scanner.drawn, rows, on_scanner.centres_mm)
+        lesions = {
+            KINDS[name]: ShownLesions(labels, rows[name], on_scanner.centres_mm[name])
+            for name, labels in on_scanner.drawn.items()
+        }
     facts = [*_facts_of_scans(prediction, outputs), *_facts(prediction)]
     section = PatientSection(title, "patient", prediction.warnings, facts)
     write_page(
         path, "prediction.html",
-        section=add_pictures(section, prediction.pair, {"prediction": lesions}),
-        total_mm3=sum(row["volume_mm3"] for row in rows),
+        section=add_pictures(section, prediction.pair, lesions),
+        count=delivered.count, total_mm3=delivered.volume_mm3,
+        others=_others_in_words(rows) if len(rows) > 1 else None,
         dates=None if on_scanner is None else on_scanner.dates,
         scanner_mask=None if on_scanner is None else outputs.mask,
     )  # fmt: skip
+
+
+def _others_in_words(rows: dict[str, list[dict]]) -> str:
+    """Return the number and the volume of the lesions of each class but the new ones."""
+    texts = [
+        f"{len(lesions)} {name} ({sum(row['volume_mm3'] for row in lesions):.0f} mm3)"
+        for name, lesions in rows.items()
+        if KINDS[name] != PREDICTION
+    ]
+    return ", ".join(texts)
 
 
 def _facts_of_scans(prediction: Prediction, outputs: Outputs) -> list[Fact]:
@@ -78,7 +101,7 @@ def _facts(prediction: Prediction) -> list[Fact]:
         *facts,
         ("threshold", f"probability above {options.threshold:g}"),
         ("smallest lesion", f"{options.min_lesion_mm3:g} mm3"),
-        ("tiles", f"side {side}, overlap {options.overlap} voxels"),
+        ("tiles", f"side {side}, overlap {options.overlap} voxels{_mirrored(options.flips)}"),
     ]
 
 
@@ -89,6 +112,10 @@ def _not_searched(prediction: Prediction) -> list[Fact]:
         for visit, volume_ml in zip(("first", "second"), prediction.pair.empty_ml, strict=True)
         if volume_ml > 0
     ]
+
+
+def _mirrored(flips: int) -> str:
+    return "" if flips == 1 else f", mean of {flips} mirror images"
 
 
 def _patch_sides(ensemble: Ensemble) -> str:

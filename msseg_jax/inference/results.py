@@ -28,6 +28,9 @@ def write_results(prediction: Prediction, outputs: Outputs) -> None:
         write_volume(outputs.probability, delivered.probability, delivered.like)
     if outputs.uncertainty is not None:
         write_volume(outputs.uncertainty, delivered.disagreement, delivered.like)
+    for kind in ("changes", "lesions01", "lesions02"):
+        if (path := outputs.by_kind.get(kind)) is not None:
+            write_volume(path, getattr(delivered, kind), delivered.like)
     write_volume(outputs.mask, delivered.mask, delivered.like)
 
 

@@ -13,7 +13,7 @@ from msseg_jax.configuration.options import Options
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, ONE_PATIENT_CORRELATION, Quality
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.forward import Progress, no_bar
-from msseg_jax.inference.new_lesions import find_new_lesions
+from msseg_jax.inference.new_lesions import NewLesions
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.patients import Tally, Task, predict_each
 from msseg_jax.inference.prediction import OnScanner, Prediction, predict
@@ -99,21 +99,27 @@ def predict_scan_pairs(
 def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid) -> Prediction:
     """Return a prediction with its result also on the grid of the second scan.
 
-    Both maps are interpolated, and the mask is computed from the interpolated probability. The
+    All maps are interpolated, and masks are computed from the interpolated probabilities. The
     warnings of the preparation are added to those of the prediction.
     """
     pair, segmentation = prediction.pair, prediction.segmentation
-    probability, disagreement = (
-        grid.bring(array, pair.time01.affine)
-        for array in (segmentation.probability, segmentation.disagreement)
-    )
-    found = find_new_lesions(probability, disagreement, prediction.options, grid.like)
-    centres = np.array([[row[k] for k in CENTRE] for row in found.rows])
+    affine = pair.time01.affine
+    maps = np.empty((len(segmentation.maps), *grid.like.array.shape), np.float32)
+    for there, here in zip(maps, segmentation.maps, strict=True):
+        there[:] = grid.bring(here, affine)
+    disagreement = grid.bring(segmentation.disagreement, affine)
+    found = NewLesions(grid.like, maps, disagreement, prediction.options)
     on_scanner = OnScanner(
         (scans.request.time01, scans.request.time02),
         found,
-        grid.draw_in_middle(found.labels, pair.brain.shape, pair.time01.affine),
-        grid.points_in_middle(centres),
+        {
+            name: grid.draw_in_middle(labels, pair.brain.shape, affine)
+            for name, labels in found.labels_by_class.items()
+        },
+        {
+            name: grid.points_in_middle(np.array([[row[k] for k in CENTRE] for row in rows]))
+            for name, rows in found.rows_by_class.items()
+        },
         describe_dates(scans.record.time01.acquired_on, scans.record.time02.acquired_on),
     )
     warnings = warnings_of(scans.record, segmentation.quality)

@@ -65,19 +65,23 @@ def tile_corners(shape: Shape, tile: Shape, overlap: int) -> list[Shape]:
 
 
 class TileAverage:
-    """The average of overlapping tiles. Add the tiles one by one, then call `mean()`."""
+    """The average of overlapping tiles. Add the tiles one by one, then call `mean()` once."""
 
-    def __init__(self, shape: Shape):
-        self._sum = np.zeros(shape, dtype=np.float32)
+    def __init__(self, map_count: int, shape: Shape):
+        self._sum = np.zeros((map_count, *shape), dtype=np.float32)
         self._count = np.zeros(shape, dtype=np.float32)
 
     def add(self, tile: np.ndarray, corner: Shape) -> None:
-        """Add a (D, H, W) tile that begins at `corner`. Its part beyond the volume is ignored."""
-        box = tuple(slice(c, c + side) for c, side in zip(corner, tile.shape, strict=True))
-        inside = self._sum[box]
-        inside += tile[tuple(slice(side) for side in inside.shape)]
+        """Add the maps (T, D, H, W) of a tile that begins at `corner`.
+
+        The part of the tile beyond the volume is ignored.
+        """
+        box = tuple(slice(c, c + side) for c, side in zip(corner, tile.shape[1:], strict=True))
+        inside = self._sum[:, *box]
+        inside += tile[:, *(slice(side) for side in inside.shape[1:])]
         self._count[box] += 1
 
     def mean(self) -> np.ndarray:
-        """Return the average, (D, H, W) float32; it is 0 where no tile was added."""
-        return self._sum / np.maximum(self._count, 1)
+        """Return the average, (T, D, H, W) float32; it is 0 where no tile was added."""
+        self._sum /= np.maximum(self._count, 1)  # in place, because the maps may be large
+        return self._sum

@@ -45,6 +45,7 @@ def _rows(network: TrainedNetwork) -> list[tuple[str, str]]:
         (
             "prediction",
             f"threshold {predict.threshold:g}, smallest lesion {predict.min_lesion_mm3:g} mm3, "
-            f"overlap {predict.overlap} voxels",
+            f"overlap {predict.overlap} voxels"
+            + (f", mean of {predict.flips} mirror images" if predict.flips > 1 else ""),
         ),
     ]

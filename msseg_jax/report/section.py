@@ -80,7 +80,8 @@ def add_pictures(
     """Return the section with the slices that show the lesions, and a table of the lesions.
 
     Args:
-      lesions: {kind: lesions of this kind}; the kinds are 'reference' and 'prediction'.
+      lesions: {kind: lesions of this kind}; the kinds are 'reference', 'prediction' (new lesions),
+        'enlarging' and 'vanished'.
     """
     affine, brain = pair.time01.affine, pair.brain
     view = AxialView.of(affine, brain.shape)

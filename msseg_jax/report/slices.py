@@ -23,7 +23,7 @@ class LesionOutline:
     """The outline of a lesion in one slice, in pixels from the picture's upper left corner."""
 
     name: str  # of the lesion, such as P1
-    kind: str  # reference or prediction
+    kind: str  # reference, prediction, enlarging or vanished
     path: str  # SVG
     label: tuple[float, float]  # column and row next to which the name is written
 
@@ -62,7 +62,7 @@ def make_slices(
     Args:
       visits: the images of the first and the second visit, (D, H, W) each.
       brain: (D, H, W) bool.
-      lesions: {'reference' or 'prediction': numbered lesions, (D, H, W) int}.
+      lesions: {kind, such as 'prediction': numbered lesions, (D, H, W) int}.
       no_data: (D, H, W), the code of the visit in the part of the brain that it lacks, and 0
         elsewhere; None if no visit lacks a part.
 
@@ -107,7 +107,10 @@ def make_slices(
 
 
 def lesion_name(kind: str, number: int) -> str:
-    """Return the name of a lesion: R1 for the largest in the reference, P1 in the prediction."""
+    """Return the name of a lesion: R1 for the largest in the reference, P1 in the prediction.
+
+    The largest of the enlarging lesions is E1, and of the vanished ones V1.
+    """
     return f"{kind[0].upper()}{number}"
 
 
@@ -194,7 +197,7 @@ def _outlines(kind: str, labels: np.ndarray) -> list[LesionOutline]:
     for number in np.unique(labels[labels > 0]):
         mask = labels == number
         rows, columns = np.nonzero(mask)
-        # Names are written to the left of reference lesions, and to the right of predicted ones.
+        # Names are written to the left of reference lesions, and to the right of all others.
         column = columns.min() if kind == "reference" else columns.max() + 1
         label = float(column), float((rows.min() + rows.max() + 1) / 2)
         name = lesion_name(kind, number)

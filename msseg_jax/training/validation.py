@@ -62,7 +62,7 @@ class Validation:
                 return None
             patient = open_patient(name, folder)
             images = unpack_images(patient.images)
-            probability = segment_volume(network, images, patient.brain, tiling)
+            (probability,) = segment_volume(network, images, patient.brain, tiling)
             prediction = probability > predict.threshold
             reference = unpack_target(patient.targets, 0) == 1
             counts["overlap"] += int((prediction & reference).sum())

@@ -37,6 +37,24 @@ def number_lesions(mask: np.ndarray, least_voxels: int = 1) -> tuple[np.ndarray,
     return numbered, count
 
 
+def touched_mm3(labels: np.ndarray, others: np.ndarray, spacing_mm: ArrayLike) -> np.ndarray:
+    """Return the volume of the other lesions that each lesion touches, in mm3, (lesions,).
+
+    Lesions touch if they share a voxel.
+
+    Args:
+      labels: (D, H, W) int, the lesions, from `number_lesions`.
+      others: (D, H, W) int, the other lesions, in the same way.
+      spacing_mm: voxel sides.
+    """
+    shared = (labels > 0) & (others > 0)
+    pairs = np.unique(np.stack([labels[shared], others[shared]]), axis=1)
+    voxels = np.bincount(others[others > 0], minlength=int(others.max(initial=0)) + 1)
+    count = int(labels.max(initial=0))
+    touched = np.bincount(pairs[0], voxels[pairs[1]], minlength=count + 1)[1:]
+    return touched * voxel_mm3(spacing_mm)
+
+
 def describe_lesions(
     labels: np.ndarray,
     affine: np.ndarray,

@@ -100,10 +100,10 @@ def test_the_help_of_predict_is_grouped_by_purpose():
             "allow_reversed",
         ],
         "output": [
-            "output", "probability", "uncertainty", "report", "threshold", "min_lesion_mm3",
-            "overwrite",
+            "output", "probability", "uncertainty", "changes", "lesions01", "lesions02", "report",
+            "threshold", "min_lesion_mm3", "overwrite",
         ],
-        "speed": ["overlap", "tile", "batch_size", "threads"],
+        "speed": ["overlap", "flips", "tile", "batch_size", "threads"],
     }  # fmt: skip
 
 

@@ -53,15 +53,27 @@ def pair_flags(run, patients_root, tmp_path):
 
 def stand_in(value_of):
     """Return a function that stands in for a network and sees only the second visit."""
-    return lambda time01, time02: value_of(time02[..., 0])
+    return lambda time01, time02: value_of(time02[..., 0])[:, None]
 
 
 def test_tiles_give_each_brain_voxel_its_value_and_0_outside():
     generator = np.random.default_rng(0)
     images = generator.normal(size=(2, 13, 14, 20)).astype(np.float32)
     brain = generator.random((13, 14, 20)) < 0.7
-    identity = segment_volume(stand_in(lambda x: x), images, brain, Tiling((8, 8, 8), 3, 4))
+    (identity,) = segment_volume(stand_in(lambda x: x), images, brain, Tiling((8, 8, 8), 3, 4))
     np.testing.assert_allclose(identity, images[1] * brain, atol=1e-6)
+
+
+def test_tiles_of_several_maps_give_each_map():
+    images = np.random.default_rng(0).normal(size=(2, 13, 14, 20)).astype(np.float32)
+    brain = np.ones((13, 14, 20), bool)
+
+    def network(time01, time02):
+        return np.stack([time02[..., 0], 2 * time01[..., 0], -time02[..., 0]], axis=1)
+
+    maps = segment_volume(network, images, brain, Tiling((8, 8, 8), 3, 4), map_count=3)
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps, [images[1], 2 * images[0], -images[1]], atol=1e-6)
 
 
 def test_tiles_without_brain_are_not_computed():
@@ -90,14 +102,21 @@ def test_batch_size_and_overlap_do_not_change_the_result_of_a_voxelwise_network(
     np.testing.assert_allclose(results[0], results[2], atol=1e-6)
 
 
-def test_only_the_consensus_map_of_the_network_is_kept(small_config):
+@pytest.mark.parametrize(("target_set", "maps"), [("raters", 1), ("changes", 3)])
+def test_all_maps_of_changes_but_only_the_consensus_of_raters_are_kept(
+    small_config, target_set, maps
+):
+    small_config.model.targets, small_config.model.target_set = 3, target_set
     model = build_model(small_config)
+    assert model.settings.predicted_maps == maps
     variables = with_random_output(initial_variables(model, seed=0))
-    visits = np.random.default_rng(0).normal(size=(2, 1, 8, 8, 8, 1)).astype(np.float32)
-    whole = model.apply(variables, *visits, train=False)
-    kept = compile_forward(model)(variables, *visits)
-    np.testing.assert_allclose(kept, whole[..., 0], atol=1e-6)
-    assert np.abs(np.asarray(kept - whole[..., 1])).max() > 1e-3
+    visits = np.random.default_rng(0).normal(size=(2, 2, 8, 8, 8, 1)).astype(np.float32)
+    whole = np.asarray(model.apply(variables, *visits, train=False))
+    kept = np.asarray(compile_forward(model, maps)(variables, *visits))
+    assert kept.shape == (2, maps, 8, 8, 8)
+    for number in range(maps):
+        np.testing.assert_allclose(kept[:, number], whole[..., number], atol=1e-6)
+    assert np.abs(whole[..., 0] - whole[..., 1]).max() > 1e-3
 
 
 def test_threshold_is_exclusive_and_small_lesions_are_removed_by_volume():

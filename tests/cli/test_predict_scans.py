@@ -222,7 +222,7 @@ def test_the_report_describes_the_mask_on_the_grid_of_the_scan(
 
     def segmented(ensemble, patient, pair, *others):
         probability = balls(pair.brain.shape, pair.time01.affine)
-        return replace(segment(ensemble, patient, pair, *others), probability=probability)
+        return replace(segment(ensemble, patient, pair, *others), maps=probability[None])
 
     monkeypatch.setattr(Ensemble, "segment", segmented)
     mask, page = tmp_path / "new.nii.gz", tmp_path / "page.html"

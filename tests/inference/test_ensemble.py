@@ -59,7 +59,7 @@ def test_an_ensemble_of_one_run_gives_the_map_of_that_run(runs, patients_root):
     pair = read_pair(patient)
     found = ensemble.segment(patient, pair, ensemble.options())
     resampled = resample(patient, pair, member.preprocessing.settings)
-    expected = member.segment(patient, pair, resampled, member.options)
+    (expected,) = member.segment(patient, pair, resampled, member.options)
     np.testing.assert_array_equal(found.probability, expected)
     assert np.ptp(expected) > 0.01
     assert (found.disagreement == 0).all()

@@ -29,26 +29,27 @@ def test_tiles_have_equal_steps_and_the_last_ends_at_the_edge():
     ],
 )
 def test_constant_tiles_give_a_constant_volume(shape, tile, overlap):
-    average = TileAverage(shape)
+    average = TileAverage(2, shape)
+    constants = np.array([0.3, 0.7], np.float32).reshape(2, 1, 1, 1)
     for corner in tile_corners(shape, tile, overlap):
-        average.add(np.full(tile, 0.3, np.float32), corner)
-    np.testing.assert_allclose(average.mean(), 0.3, rtol=1e-6)
+        average.add(np.broadcast_to(constants, (2, *tile)), corner)
+    np.testing.assert_allclose(average.mean(), np.broadcast_to(constants, (2, *shape)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("tile", [cube(8), (16, 8, 12), cube(24)])
 def test_tiles_cut_from_a_volume_give_the_same_volume(tile):
     volume = np.random.default_rng(0).normal(size=(13, 14, 15)).astype(np.float32)
-    average = TileAverage(volume.shape)
+    average = TileAverage(1, volume.shape)
     for corner in tile_corners(volume.shape, tile, 3):
-        average.add(crop(volume, corner, tile, fill=0), corner)
-    np.testing.assert_allclose(average.mean(), volume, atol=1e-6)
+        average.add(crop(volume, corner, tile, fill=0)[None], corner)
+    np.testing.assert_allclose(average.mean(), volume[None], atol=1e-6)
 
 
 def test_overlapping_tiles_are_averaged_and_the_rest_is_zero():
-    average = TileAverage((2, 2, 4))
-    average.add(np.full((2, 2, 2), 1, np.float32), (0, 0, 0))
-    average.add(np.full((2, 2, 2), 4, np.float32), (0, 0, 1))
-    assert average.mean()[0, 0].tolist() == [1, 2.5, 4, 0]
+    average = TileAverage(1, (2, 2, 4))
+    average.add(np.full((1, 2, 2, 2), 1, np.float32), (0, 0, 0))
+    average.add(np.full((1, 2, 2, 2), 4, np.float32), (0, 0, 1))
+    assert average.mean()[0, 0, 0].tolist() == [1, 2.5, 4, 0]
 
 
 def test_an_overlap_as_large_as_a_tile_is_refused():

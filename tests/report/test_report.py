@@ -185,7 +185,7 @@ def test_a_lesion_on_the_patients_left_is_listed_as_left_and_drawn_at_the_letter
         pair_of(image, brain, affine), {"prediction": ShownLesions(lesion, [row])},
     )  # fmt: skip
     page = tmp_path / "page.html"
-    write_page(page, "prediction.html", section=section, total_mm3=3.0)
+    write_page(page, "prediction.html", section=section, count=1, total_mm3=3.0)
     html = page.read_text()
     links = check_self_contained(html)
     assert "patient-1-P1" in links.ids
@@ -270,7 +270,7 @@ def page_of(path, pair):
     section = PatientSection("anna", "patient", warnings, [])
     none = ShownLesions(np.zeros(pair.brain.shape, int), [])
     section = add_pictures(section, pair, {"prediction": none})
-    write_page(path, "prediction.html", section=section, total_mm3=0.0)
+    write_page(path, "prediction.html", section=section, count=0, total_mm3=0.0)
     return section, path.read_text()
 
 

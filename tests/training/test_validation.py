@@ -22,13 +22,15 @@ def test_validation_scores_all_held_out_voxels_together(small_config, tmp_path, 
         found += open_patient(name, folder).has_lesions
     assert found == 3
 
-    validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.61
+    validation._forward = lambda variables, one, two: (two[..., 0] > 1.5)[:, None] * 0.61
     scores, snapshot = validation(variables)
     assert snapshot.patient == patients[0][0]  # it has new lesions
     assert scores["detected"] == 3
     assert scores["missed"] == 0
     assert scores["dice"] > 0.6
-    validation._forward = lambda variables, one, two: (two[..., 0] > 1.5) * 0.59  # under 0.6
+    validation._forward = lambda variables, one, two: (
+        (two[..., 0] > 1.5)[:, None] * 0.59
+    )  # under 0.6
     scores, _ = validation(variables)
     assert scores == {"dice": 0.0, "detected": 0, "missed": 3, "false": 0}
     empty = [entry for entry in patients if not open_patient(*entry).has_lesions]

@@ -57,6 +57,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="Volume in mm3 below which a predicted lesion is removed from the mask. 0 keeps all "
         f"lesions. {own}",
     )  # fmt: skip
+    options.add_argument(
+        "--flips", type=int, choices=(1, 2, 4, 8), metavar="N",
+        help="Number of mirror images over which the probabilities are averaged: 1, 2, 4 or 8. "
+        "Default: the values of the networks. If they differ, `msseg predict` uses the first one.",
+    )  # fmt: skip
     shown = parser.add_argument_group("print instead of write")
     shown.add_argument(
         "--show", nargs="?", type=Path, const=Path("weights"), metavar="FILE",
@@ -71,6 +76,6 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
         if not flags.model or flags.output is None:
             parser.error("expected --model and --output to write a file, or --show to print one")
         return
-    others = ("model", "output", *TEXTS, "threshold", "min_lesion_mm3", "overwrite")
+    others = ("model", "output", *TEXTS, "threshold", "min_lesion_mm3", "flips", "overwrite")
     if given := [f"--{name}" for name in others if getattr(flags, name)]:
         parser.error(f"--show excludes {', '.join(given)}. Give one or the other")

@@ -19,8 +19,14 @@ DESCRIPTION = (
     "must lie on the same grid; if they do not, add --prepare. For research, not for clinical use."
 )
 # Options of the released weights, quoted in the help. A test compares them with the file.
-RELEASED = {"overlap": 14, "threshold": 0.6, "min_lesion_mm3": 30.0, "batch_size": 4}
+RELEASED = {
+    "overlap": 14, "threshold": 0.6, "min_lesion_mm3": 30.0, "batch_size": 4, "flips": 1,
+}  # fmt: skip
 OF_FIRST = "Default: the value of the first model, which is {:g} for the released weights."
+OF_CHANGES = (
+    "It needs a model that was trained with config.model.target_set 'changes'. The released "
+    "weights were not. "
+)
 OF_ALL = (
     "Default: the value of the models, which is {:g} for the released weights. If the values of "
     "several models differ, this flag is required."
@@ -95,6 +101,20 @@ def _add_output(group: "argparse._ArgumentGroup") -> None:
         "maps, <patient>.nii.gz. Default: no map.",
     )  # fmt: skip
     group.add_argument(
+        "--changes", type=Path, metavar="OUT",
+        help="Label map of the changes to write (.nii.gz): 1 new, 2 enlarging (the part that "
+        "grew), 3 vanished or shrunk (the part that went). What --output marks is 1; if a voxel "
+        "could be both 2 and 3, the more probable one counts. With --dataset, the folder for the "
+        "maps, <patient>.nii.gz. " + OF_CHANGES + "Default: no map.",
+    )  # fmt: skip
+    for number, which in ((1, "first"), (2, "second")):
+        group.add_argument(
+            f"--lesions0{number}", type=Path, metavar="OUT",
+            help=f"Mask of all lesions at the {which} visit to write (.nii.gz), new or not. With "
+            "--dataset, the folder for the masks, <patient>.nii.gz. " + OF_CHANGES +
+            "Default: no mask.",
+        )  # fmt: skip
+    group.add_argument(
         "--report", nargs="?", type=Path, const=True, metavar="OUT",
         help="Report to write (.html), for a web browser: the new lesions, pictures and warnings. "
         "With --dataset, the folder for the reports, <patient>.html. Without OUT, the report is "
@@ -103,13 +123,15 @@ def _add_output(group: "argparse._ArgumentGroup") -> None:
     )  # fmt: skip
     group.add_argument(
         "--threshold", type=of_setting(PredictSettings, "threshold"), metavar="P",
-        help="Probability above which a voxel is part of a new lesion: 0 or more and less than 1. "
+        help="Probability above which a voxel is part of a lesion: 0 or more and less than 1. It "
+        "holds for all outputs. "
         + OF_ALL.format(RELEASED["threshold"]),
     )  # fmt: skip
     group.add_argument(
         "--min_lesion_mm3", type=of_setting(PredictSettings, "min_lesion_mm3"), metavar="MM3",
         help="Volume in mm3 below which a lesion is removed from the mask. A lesion is a connected "
-        "component of voxels that share a face. 0 keeps all lesions. "
+        "component of voxels that share a face. It holds for all outputs, and for each label of "
+        "--changes by itself. 0 keeps all lesions. "
         + OF_ALL.format(RELEASED["min_lesion_mm3"]),
     )  # fmt: skip
     group.add_argument(
@@ -127,6 +149,12 @@ def _add_speed(group: "argparse._ArgumentGroup") -> None:
         help="Number of voxels by which neighbouring tiles overlap along each axis. A smaller "
         "overlap is faster, and changes the probabilities near the borders of tiles. "
         + OF_FIRST.format(RELEASED["overlap"]),
+    )  # fmt: skip
+    group.add_argument(
+        "--flips", type=int, choices=(1, 2, 4, 8), metavar="N",
+        help="Number of mirror images over which the probabilities are averaged: 1, no mirror "
+        "image; 2, left-right; 4, also front-back; 8, also up-down. The networks take N times as "
+        "long. " + OF_FIRST.format(RELEASED["flips"]),
     )  # fmt: skip
     group.add_argument(
         "--tile", type=whole_number(1), metavar="VOXELS",
