@@ -9,7 +9,7 @@ exists there is not made again, so the same command resumes after an interruptio
 import argparse
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -35,6 +35,7 @@ SOURCES = {
 }
 # The two real pairs with known new lesions. No network sees them.
 TESTED = ("01", "03")
+TEST_PAIRS = 4  # made from each scan of a source, to test the network that has not seen it
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Network:
 
     lesions: str
     sources: tuple[str, ...]
+    fields: tuple[str, ...] = ()  # of the configuration, if they differ
 
 
 # Each source but the healthy head is unseen by one network.
@@ -75,6 +77,16 @@ NETWORKS = {
     "no_tabriz": Network("of_ljubljana", ("ljubljana", "mslesseg", "healthy")),
     "no_mslesseg": Network("of_ljubljana", ("ljubljana", "healthy", "tabriz")),
 }
+# Two other ways to train on the pairs of the last one: only on new lesions, and with all lesions
+# as targets of the decoder maps of the segmentation block.
+COMPARED = {
+    "new_only": replace(NETWORKS["no_mslesseg"], fields=("--config.model.targets=1",)),
+    "decoders": replace(
+        NETWORKS["no_mslesseg"],
+        fields=("--config.model.targets=3", "--config.train.decoder_weight=0.5"),
+    ),
+}
+ALL = NETWORKS | COMPARED
 
 
 def main() -> None:
@@ -83,7 +95,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=ALL, default=list(NETWORKS))
     flags = parser.parse_args()
     for step in flags.only:
         STEPS[step](flags.data.resolve(), flags.work.resolve(), flags.networks)
@@ -107,27 +119,55 @@ def link_scans(data: Path, work: Path, names: list[str]) -> None:
 
 
 def make_pairs(data: Path, work: Path, names: list[str]) -> None:
-    """Make the pairs that the networks need: WORK/pairs/<network>/."""
+    """Make the pairs that the networks are trained on: WORK/pairs/<network>/."""
     for name in names:
-        network = NETWORKS[name]
+        network = ALL[name]
         lesions = LESIONS[network.lesions]
         for source in network.sources:
             made = work / "made" / network.lesions / source
-            tested = [f"{source}_{patient}" for patient in TESTED] if source == "ljubljana" else []
-            if network.lesions == "of_ljubljana":
-                tested += TESTED  # the names of the masks
-            command = [
-                *MSSEG, "synthetic", f"--scans={work / 'scans' / source}", "--find_brains",
-                f"--masks={_masks(data, work, lesions.masks)}",
-                f"--shapes={_masks(data, work, lesions.shapes)}",
-                f"--brain_size={lesions.brain_size}", f"--pairs={lesions.pairs[source]}",
-                *(f"--leave_out={one}" for one in tested), f"--output={made}",
-            ]  # fmt: skip
-            if subprocess.run(command).returncode not in (0, SOME_FAILED):
-                sys.exit(f"making pairs from {source} failed")
+            _synthesise(data, work, source, lesions, made, lesions.pairs[source], seed=0)
             for pair in made.iterdir():
                 if not pair.name.startswith("."):
                     _link(pair, work / "pairs" / name / pair.name)
+
+
+def make_test_pairs(data: Path, work: Path, names: list[str]) -> None:
+    """Make pairs from the scans that a network has not seen: WORK/tested/<network>/."""
+    for name in names:
+        unseen = name.removeprefix("no_")
+        if unseen in SOURCES:
+            made = work / "tested" / name
+            _synthesise(data, work, unseen, LESIONS["of_ljubljana"], made, TEST_PAIRS, seed=1)
+
+
+def _synthesise(
+    data: Path, work: Path, source: str, lesions: Lesions, output: Path, pairs: int, seed: int
+) -> None:
+    """Make pairs from the scans of a source, but not from the tested pairs or their masks."""
+    tested = [f"{source}_{patient}" for patient in TESTED] if source == "ljubljana" else []
+    if "open_ms" in lesions.masks:
+        tested += TESTED  # the names of the masks
+    command = [
+        *MSSEG, "synthetic", f"--scans={work / 'scans' / source}", "--find_brains",
+        f"--masks={_masks(data, work, lesions.masks)}",
+        f"--shapes={_masks(data, work, lesions.shapes)}",
+        f"--brain_size={lesions.brain_size}", f"--pairs={pairs}", f"--seed={seed}",
+        *(f"--leave_out={one}" for one in tested), f"--output={output}",
+    ]  # fmt: skip
+    if subprocess.run(command).returncode not in (0, SOME_FAILED):
+        sys.exit(f"making pairs from {source} failed")
+
+
+def train(data: Path, work: Path, names: list[str]) -> None:
+    """Train the networks, or resume their trainings: WORK/runs/<network>/."""
+    for name in names:
+        command = [
+            sys.executable, "launch.py", "--config=configs/changes.py",
+            f"--config.data.root={work / 'pairs' / name}",
+            f"--config.data.cache_dir={work / 'cache'}", f"--workdir={work / 'runs' / name}",
+            *ALL[name].fields,
+        ]  # fmt: skip
+        subprocess.run(command, check=True)
 
 
 def _masks(data: Path, work: Path, folder: str) -> Path:
@@ -140,7 +180,12 @@ def _link(file: Path, link: Path) -> None:
         link.symlink_to(file)
 
 
-STEPS = {"scans": link_scans, "pairs": make_pairs}
+STEPS = {
+    "scans": link_scans,
+    "pairs": make_pairs,
+    "train": train,
+    "tests": make_test_pairs,
+}
 
 if __name__ == "__main__":
     main()
