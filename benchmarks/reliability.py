@@ -29,7 +29,7 @@ from msseg_jax.system.paths import check_output
 from msseg_jax.volumes.lesions import describe_lesions, voxel_mm3
 
 VOLUMES_MM3 = (10.0, 30.0, 100.0, 300.0)  # bounds between the bins
-PROBABILITIES = (0.7, 0.8, 0.9)
+PROBABILITIES = (0.6, 0.7, 0.8, 0.9)
 
 
 def marked_lesions(pair: LabelledMap, options: Options) -> list[tuple[float, float, bool]]:

@@ -35,9 +35,11 @@ def describe_reliability(table: Reliability) -> str:
     """Return a reliability table as lines of text: a row for each bin of the volume."""
     probabilities = _bins(table.above_probability)
     rows = [("volume, mm3", *(f"p {one}" for one in probabilities), "any p")]
-    for volume, right, marked in zip(
-        _bins(table.above_mm3), table.right, table.marked, strict=True
-    ):
+    least_mm3, *others = table.above_mm3
+    if not others or table.min_lesion_mm3 < others[0]:  # nothing smaller was marked
+        least_mm3 = max(least_mm3, table.min_lesion_mm3)
+    volumes = _bins((least_mm3, *others))
+    for volume, right, marked in zip(volumes, table.right, table.marked, strict=True):
         cells = zip((*right, sum(right)), (*marked, sum(marked)), strict=True)
         rows.append((volume, *(f"{a} of {b}" if b else "-" for a, b in cells)))
     right_in_all, marked_in_all = (sum(map(sum, one)) for one in (table.right, table.marked))

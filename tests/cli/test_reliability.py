@@ -18,9 +18,9 @@ from tests.support.runs import models, save_run
 TABLE = {
     "above_mm3": [3.0, 5.0, 20.0], "above_probability": [0.5, 0.8],
     "right": [[0, 1], [2, 1], [3, 0]], "marked": [[0, 3], [8, 4], [10, 0]],
-    "threshold": 0.5, "min_lesion_mm3": 0.0, "flips": 1, "pairs": "9 pairs of <two> hospitals",
+    "threshold": 0.5, "min_lesion_mm3": 0.0, "flips": 1, "pairs": "9 pairs of <two> hospitals.",
 }  # fmt: skip
-HEADING = "<th>were<br>right</th>"
+HEADING = "<th>similar ones<br>right</th>"
 NOT_STATED = "reliability of the lesions"
 
 
@@ -95,7 +95,7 @@ def test_a_table_is_stored_and_shown(file, capsys):
     text = capsys.readouterr().out
     assert re.search(r"^reliability +7 of 25 marked lesions were right, by", text, re.MULTILINE)
     assert re.search(r"^ +5 to 20 +2 of 8 +1 of 4 +3 of 12$", text, re.MULTILINE)
-    assert re.search(r"^ +counted on: 9 pairs of <two> hospitals$", text, re.MULTILINE)
+    assert re.search(r"^ +counted on: 9 pairs of <two> hospitals.$", text, re.MULTILINE)
 
 
 def test_a_single_file_keeps_its_table_and_several_lose_it(file, runs, tmp_path, caplog):
@@ -191,7 +191,7 @@ def test_only_new_lesions_have_counts(small_config, table, flags, tmp_path):
     html = report_of(flags, tmp_path, f"--model={file}")
     column = 6  # lesion, class, volume, side, centre, probability
     assert [row[column] for row in rows_of(html)] == ["3 of 10", "3 of 12", "-", ""]
-    assert "They are known\nonly for new lesions." in html
+    assert "known only for new lesions." in html
 
 
 # -------------------------------------------------------------------------------------- the report
@@ -203,12 +203,10 @@ def test_the_report_states_the_counts_and_what_they_are(file, flags, tmp_path):
     assert [row[5] for row in rows_of(html)] == ["3 of 10", "3 of 12", "-"]
     words = " ".join(html.split())
     assert (
-        "of marked lesions of this size and probability, how many were right in scans never used "
-        "for training."
+        "of 10 marked lesions of this size and probability, 3 were right in scans never used for "
+        "training."
     ) in words
-    assert (
-        "If there were fewer than 5, the numbers are those of all marked lesions of this" in words
-    )
+    assert "If fewer than 5 were marked, the numbers are those of all marked lesions of" in words
     assert "Counted on: 9 pairs of &lt;two&gt; hospitals." in words
     assert "known only for new lesions" not in words
     assert NOT_STATED not in html

@@ -123,7 +123,7 @@ def test_a_reliability_table_is_read_as_it_was_written(path, networks, tmp_path)
     assert [network_digest(one) for one in file.networks] == [*map(network_digest, networks)]
     text = describe(file)
     assert re.search(r"^reliability +4 of 14 marked lesions were right, by vol", text, re.MULTILINE)
-    assert re.search(r"^ +3 to 30 +3 of 10 +- +3 of 10$", text, re.MULTILINE)
+    assert re.search(r"^ +10 to 30 +3 of 10 +- +3 of 10$", text, re.MULTILINE)
     assert text.endswith("threshold 0.5, smallest lesion 10 mm3, 1 mirror image")
     # An older program must say that the file is newer, and not that it is damaged.
     document, tensors = content(other)

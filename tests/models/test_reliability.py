@@ -134,7 +134,7 @@ def test_a_table_is_described_with_its_counts():
     assert describe_reliability(table()).splitlines() == [
         "17 of 31 marked lesions were right, by volume and mean probability p:",
         "volume, mm3  p 0.6 to 0.8  p above 0.8     any p",
-        "3 to 30           3 of 10       2 of 4   5 of 14",
+        "10 to 30          3 of 10       2 of 4   5 of 14",
         "30 to 100          1 of 4       9 of 9  10 of 13",
         "above 100          0 of 1       2 of 3    2 of 4",
         "counted on: 12 pairs of two hospitals",
