@@ -46,6 +46,12 @@ def export(
     options = agreed_options(networks)  # raise now what predicting with the file would raise
     if reliability is None:
         table = _table(paths, networks)
+        if table is not None and (problem := table.mismatch(options)):
+            logger.warning(
+                "the reliability table does not hold for the options of the new file: %s. It is "
+                "kept, and stated only in predictions with its own options.",
+                problem,
+            )
     else:
         table = read_reliability(reliability)
         if problem := table.mismatch(options):

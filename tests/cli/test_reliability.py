@@ -103,6 +103,10 @@ def test_a_single_file_keeps_its_table_and_several_lose_it(file, runs, tmp_path,
     assert export(f"--model={file}", "-o", again, "--name=Other") == 0
     assert read_model_file(again).reliability == read_model_file(file).reliability
     assert "left out" not in caplog.text
+    assert "does not hold" not in caplog.text
+    assert export(f"--model={file}", "-o", again, "--threshold=0.6", "--overwrite") == 0
+    assert read_model_file(again).reliability == read_model_file(file).reliability
+    assert "options of the new file: threshold is 0.6, and was 0.5 when the lesions" in caplog.text
     both = tmp_path / "both.safetensors"
     flags = [*models([file, runs[1]]), "-o", both, "--threshold=0.5"]
     assert export(*flags) == 0
