@@ -2,7 +2,9 @@
 
 Usage: python -m benchmarks.operating_point --reference ROOT --probability DIR
 DIR holds the probability maps that `msseg predict --dataset ROOT --probability DIR` wrote. F1 is
-computed over the lesions of all patients together, by the rules of the MSSEG-2 challenge.
+computed over the lesions of all patients together, by the rules of the MSSEG-2 challenge. Both
+flags can be given several times, such as once for each network with the pairs that it has not seen.
+`python -m benchmarks.reliability` then counts how many of the marked lesions are right.
 """
 
 import argparse
@@ -12,12 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.labelled_maps import add_flags, labelled_paths, read_labelled_map
 from msseg_jax.evaluation.scores import compare_lesions
 from msseg_jax.system.errors import InputError
-from msseg_jax.volumes.grids import bounding_box, grid_difference
-from msseg_jax.volumes.layout import CONSENSUS
 from msseg_jax.volumes.lesions import number_lesions, voxel_mm3
-from msseg_jax.volumes.nifti import read_volume
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LEAST_MM3 = (3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
@@ -33,18 +33,12 @@ def count(reference: Path, probability: Path) -> np.ndarray:
     Raises:
       InputError: the map is not on the grid of the reference.
     """
-    volume, likelihood = read_volume(reference), read_volume(probability)
-    if problem := grid_difference(volume, likelihood):
-        raise InputError(problem)
-    likelihood = likelihood.array
-    target = volume.array > 0
-    box = bounding_box(target | (likelihood > min(THRESHOLDS)))
-    target, likelihood = target[box], likelihood[box]
-    voxel = voxel_mm3(volume.spacing_mm)
+    pair = read_labelled_map(reference, probability, min(THRESHOLDS))
+    voxel = voxel_mm3(pair.spacing_mm)
     counts = []
     for threshold, least_mm3 in itertools.product(THRESHOLDS, LEAST_MM3):
-        labels, _ = number_lesions(likelihood > threshold, int(np.ceil(least_mm3 / voxel)))
-        found = compare_lesions(target, labels > 0, volume.spacing_mm)
+        labels, _ = number_lesions(pair.probability > threshold, int(np.ceil(least_mm3 / voxel)))
+        found = compare_lesions(pair.target, labels > 0, pair.spacing_mm)
         both = (found.detected, found.confirmed)
         counts.append([number for flags in both for number in (flags.sum(), flags.size)])
     return np.array(counts).reshape(len(THRESHOLDS), len(LEAST_MM3), 4)
@@ -52,23 +46,10 @@ def count(reference: Path, probability: Path) -> np.ndarray:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--reference", required=True, type=Path, metavar="ROOT", help="labelled pairs"
-    )
-    parser.add_argument(
-        "--probability", required=True, type=Path, metavar="DIR", help="their probability maps"
-    )
+    add_flags(parser)
     flags = parser.parse_args()
-    maps = sorted(flags.probability.glob("*.nii.gz"))
-    if not maps:
-        raise InputError(
-            f"--probability={flags.probability} holds no probability map; expected files "
-            "<patient>.nii.gz. Make them with msseg predict --dataset ROOT --probability DIR."
-        )
-    total = sum(
-        count(flags.reference / path.name.removesuffix(".nii.gz") / CONSENSUS, path)
-        for path in maps
-    )
+    paths = labelled_paths(flags.reference, flags.probability)
+    total = sum(count(*pair) for pair in paths)
     detected, lesions, confirmed, predicted = np.moveaxis(total, -1, 0)
     f1 = 2 * detected * confirmed / np.maximum(detected * predicted + confirmed * lesions, 1)
     print("threshold " + "".join(f"{mm3:8g}" for mm3 in LEAST_MM3) + "  mm3")
@@ -78,7 +59,7 @@ def main():
     print(
         f"best: threshold {THRESHOLDS[best[0]]:g}, smallest lesion {LEAST_MM3[best[1]]:g} mm3; "
         f"{detected[best]} of {lesions[best]} detected, {confirmed[best]} of {predicted[best]} "
-        f"confirmed, in {len(maps)} pairs"
+        f"confirmed, in {len(paths)} pairs"
     )
 
 

@@ -104,6 +104,12 @@ class Findings:
         of the lesions in `lesions01` and `lesions02` that share a voxel with this one (NaN if the
         model does not give them); and `change_mm3`, their difference. `volume_mm3` is the volume of
         the change itself.
+
+        If the model file has a reliability table, and it was counted with the options of this
+        prediction, there are also the columns `right` and `of`: of so many marked lesions of this
+        size and probability, so many were right in scans never used for training. They are whole
+        numbers, and missing (`pd.NA`) where such lesions were too few, or for other classes than
+        'new'.
         """
         columns = ["lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "mean_probability"]
         if self.changes is not None:
@@ -115,7 +121,12 @@ class Findings:
                 "volume02_mm3",
                 "change_mm3",
             ]
-        return pd.DataFrame(self.prediction.delivered.rows, columns=columns)
+        delivered = self.prediction.delivered
+        counts = [] if delivered.reliability is None else ["right", "of"]
+        place = columns.index("mean_probability") + 1
+        columns[place:place] = counts
+        table = pd.DataFrame(delivered.rows, columns=columns)
+        return table.astype(dict.fromkeys(counts, "Int64"))
 
     @property
     def warnings(self) -> list[str]:

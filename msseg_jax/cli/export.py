@@ -38,4 +38,4 @@ def _write(flags: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(flags).items() if value is not None}
     texts = {name: given[name] for name in TEXTS if name in given}
     predict = {name: given[name] for name in (*OF_THE_MEAN, "flips") if name in given}
-    export(flags.model, output, texts, predict)
+    export(flags.model, output, texts, predict, flags.reliability)

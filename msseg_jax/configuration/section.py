@@ -130,6 +130,16 @@ def _was_added_later(field: FieldInfo) -> bool:
     return isinstance(marks, dict) and bool(marks["later"])
 
 
+def _section_in(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the section that a field holds, possibly as one of several types; else None."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    if get_origin(field.annotation) not in (None, Union, UnionType):
+        return None
+    return next(
+        (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None
+    )
+
+
 def _in_words(section: type[BaseModel], problem: ErrorDetails, name: str) -> str:
     """Return a message about an invalid field: its place, its value and what is expected."""
     place = name
@@ -139,8 +149,8 @@ def _in_words(section: type[BaseModel], problem: ErrorDetails, name: str) -> str
             place, field = f"{place}[{part}]", None
             continue
         place, field = f"{place}.{part}", section.model_fields.get(part)
-        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            section, field = field.annotation, None
+        if field and (inner := _section_in(field)):
+            section, field = inner, None
     message = problem["msg"]
     match problem["type"]:
         case "value_error":

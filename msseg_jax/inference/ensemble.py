@@ -18,6 +18,7 @@ from msseg_jax.models.agreed_options import agreed_options
 from msseg_jax.models.model_file import is_model_file
 from msseg_jax.models.network_digest import network_digest
 from msseg_jax.models.networks import trained_networks
+from msseg_jax.models.reliability import Reliability
 from msseg_jax.system.words import count_of
 from msseg_jax.volumes.layout import Patient
 from msseg_jax.volumes.pair import Pair
@@ -53,9 +54,11 @@ class Ensemble:
         """
         self.members: list[Predictor] = []
         self.titles: dict[Path, str] = {}  # names and versions of the model files
+        self._tables: list[Reliability | None] = []  # of each model
         for model in map(Path, models):
             networks = trained_networks(model)
             self.members += map(Predictor, networks)
+            self._tables.append(networks[0].reliability)
             if is_model_file(model) and networks[0].about:
                 self.titles[model] = networks[0].about.title
 
@@ -90,6 +93,19 @@ class Ensemble:
     def options(self, **given: float | None) -> Options:
         """Return the options of the members, updated with those given; see `agreed_options`."""
         return agreed_options([member.network for member in self.members], given)
+
+    def reliability_with(self, options: Options) -> Reliability | None:
+        """Return the reliability table of the model file, if it holds for these options."""
+        return None if self.problem_with_reliability(options) else self._tables[0]
+
+    def problem_with_reliability(self, options: Options) -> str | None:
+        """Return why the table of a model file does not hold; None if it does, or there is none."""
+        tables = [table for table in self._tables if table is not None]
+        if not tables:
+            return None
+        if len(self._tables) > 1:
+            return "the table of a model file does not hold for its mean with another model"
+        return tables[0].mismatch(options)
 
     def segment(
         self, patient: Patient, pair: Pair, options: Options, progress: Progress = no_bar

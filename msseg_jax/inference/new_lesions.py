@@ -15,6 +15,7 @@ from msseg_jax.configuration.targets import (
     NEW,
     VANISHED,
 )
+from msseg_jax.models.reliability import Reliability
 from msseg_jax.system.words import count_of
 from msseg_jax.volumes.lesions import (
     describe_lesions,
@@ -40,6 +41,7 @@ class NewLesions:
     maps: np.ndarray  # (T, D, H, W) float32, probabilities; the first is that of the new lesions
     disagreement: np.ndarray  # (D, H, W) float32, deviation of the first map over the networks
     options: Options  # threshold and smallest lesion
+    reliability: Reliability | None = None  # table that holds for the networks and the options
 
     @property
     def probability(self) -> np.ndarray:
@@ -99,6 +101,10 @@ class NewLesions:
     def rows_by_class(self) -> dict[str, list[dict]]:
         """Measurements of the lesions of each class, from `describe_lesions`.
 
+        If there is a reliability table, the row of a new lesion also has `right` and `of`: of so
+        many marked lesions like this one, so many were right (`Reliability.like`). Both are None if
+        there were too few.
+
         If there are several classes, a row also has the `class`, the volumes `volume01_mm3` and
         `volume02_mm3` of the lesions of each visit that the lesion touches, and their difference
         `change_mm3`. A volume is NaN if the networks do not show all lesions of the visit.
@@ -110,6 +116,8 @@ class NewLesions:
                 self.labels_by_class.items(), self.maps, strict=False
             )
         }
+        if self.reliability is not None:
+            rows[CHANGES[NEW]] = [_with_counts(row, self.reliability) for row in rows[CHANGES[NEW]]]
         if self.changes is None:
             return rows
         visits = [
@@ -159,6 +167,13 @@ class NewLesions:
 
     def _without_small(self, mask: np.ndarray) -> np.ndarray:
         return without_small(mask, self.options.min_lesion_mm3, voxel_mm3(self.like.spacing_mm))
+
+
+def _with_counts(row: dict, reliability: Reliability) -> dict:
+    """Return the row of a new lesion with the counts of lesions like it."""
+    counts = reliability.like(row["volume_mm3"], row["mean_probability"])
+    right, marked = (None, None) if counts is None else counts
+    return row | {"right": right, "of": marked}
 
 
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:

@@ -76,6 +76,9 @@ def predict_pair(
       InputError: the pair cannot be used.
     """
     segmentation = ensemble.segment(patient, pair, options, progress)
-    found = NewLesions(pair.time01, segmentation.maps, segmentation.disagreement, options)
+    found = NewLesions(
+        pair.time01, segmentation.maps, segmentation.disagreement, options,
+        ensemble.reliability_with(options),
+    )  # fmt: skip
     warnings = segmentation.quality.warnings()
     return Prediction(patient, pair, ensemble, options, segmentation, found, warnings)

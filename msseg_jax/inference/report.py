@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from msseg_jax.configuration.options import Options
 from msseg_jax.configuration.targets import CHANGES, ENLARGING, NEW, VANISHED
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
+from msseg_jax.models.reliability import LEAST_COUNT
 from msseg_jax.report.page import write_page
 from msseg_jax.report.section import Fact, PatientSection, ShownLesions, add_pictures
 
@@ -46,6 +48,7 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
         section=add_pictures(section, prediction.pair, lesions),
         count=delivered.count, total_mm3=delivered.volume_mm3,
         others=_others_in_words(rows) if len(rows) > 1 else None,
+        reliability=delivered.reliability, least_count=LEAST_COUNT,
         dates=None if on_scanner is None else on_scanner.dates,
         scanner_mask=None if on_scanner is None else outputs.mask,
     )  # fmt: skip
@@ -102,7 +105,14 @@ def _facts(prediction: Prediction) -> list[Fact]:
         ("threshold", f"probability above {options.threshold:g}"),
         ("smallest lesion", f"{options.min_lesion_mm3:g} mm3"),
         ("tiles", f"side {side}, overlap {options.overlap} voxels{_mirrored(options.flips)}"),
+        *_reliability(ensemble, options),
     ]
+
+
+def _reliability(ensemble: Ensemble, options: Options) -> list[Fact]:
+    """Return why the report does not state the reliability, if the model file has a table."""
+    problem = ensemble.problem_with_reliability(options)
+    return [("reliability of the lesions", f"not stated: {problem}")] if problem else []
 
 
 def _not_searched(prediction: Prediction) -> list[Fact]:

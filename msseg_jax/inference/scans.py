@@ -108,7 +108,9 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid)
     for there, here in zip(maps, segmentation.maps, strict=True):
         there[:] = grid.bring(here, affine)
     disagreement = grid.bring(segmentation.disagreement, affine)
-    found = NewLesions(grid.like, maps, disagreement, prediction.options)
+    found = NewLesions(
+        grid.like, maps, disagreement, prediction.options, prediction.found.reliability
+    )
     on_scanner = OnScanner(
         (scans.request.time01, scans.request.time02),
         found,

@@ -1,9 +1,13 @@
 """Describe a model file as text."""
 
+from itertools import pairwise
+
 import jax
 
 from msseg_jax.models.model_file import ModelFile, TrainedNetwork
+from msseg_jax.models.reliability import Reliability
 from msseg_jax.system.text_table import text_table
+from msseg_jax.system.words import count_of
 
 
 def describe(file: ModelFile) -> str:
@@ -18,11 +22,43 @@ def describe(file: ModelFile) -> str:
     for number, network in enumerate(file.networks):
         rows += [("", ""), (f"network {number}", f"{network.kind} checkpoint, step {network.step}")]
         rows += _rows(network)
+    if file.reliability is not None:
+        rows += [("", ""), ("reliability", describe_reliability(file.reliability))]
     lines = []
     for label, text in rows:
         first, *others = text.split("\n")
         lines += [(label, first), *(("", other) for other in others)]
     return text_table(lines, "<<")
+
+
+def describe_reliability(table: Reliability) -> str:
+    """Return a reliability table as lines of text: a row for each bin of the volume."""
+    probabilities = _bins(table.above_probability)
+    rows = [("volume, mm3", *(f"p {one}" for one in probabilities), "any p")]
+    least_mm3, *others = table.above_mm3
+    if not others or table.min_lesion_mm3 < others[0]:  # nothing smaller was marked
+        least_mm3 = max(least_mm3, table.min_lesion_mm3)
+    volumes = _bins((least_mm3, *others))
+    for volume, right, marked in zip(volumes, table.right, table.marked, strict=True):
+        cells = zip((*right, sum(right)), (*marked, sum(marked)), strict=True)
+        rows.append((volume, *(f"{a} of {b}" if b else "-" for a, b in cells)))
+    right_in_all, marked_in_all = (sum(map(sum, one)) for one in (table.right, table.marked))
+    return "\n".join(
+        [
+            f"{right_in_all} of {count_of(marked_in_all, 'marked lesion')} were right, by volume "
+            "and mean probability p:",
+            text_table(rows, "<" + ">" * (len(probabilities) + 1)),
+            f"counted on: {table.pairs}",
+            f"holds for: threshold {table.threshold:g}, smallest lesion {table.min_lesion_mm3:g} "
+            f"mm3, {count_of(table.flips, 'mirror image')}",
+        ]
+    )
+
+
+def _bins(bounds: tuple[float, ...]) -> list[str]:
+    """Return the bins with these lower bounds in words: '3 to 10', 'above 10'."""
+    inner = [f"{low:g} to {high:g}" for low, high in pairwise(bounds)]
+    return [*inner, f"above {bounds[-1]:g}"]
 
 
 def _rows(network: TrainedNetwork) -> list[tuple[str, str]]:

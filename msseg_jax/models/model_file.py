@@ -8,6 +8,9 @@ metadata have a single entry, `msseg_jax`, which is JSON:
     about            the fields of `About`
     written_by       the version of msseg_jax
     networks         for each network: config, preprocessing, kind and step of its checkpoint
+    reliability      the fields of `Reliability`, for all networks together; not in every file
+
+A file without `reliability` has format version 1, and one with it has 2.
 
 All fields of a configuration on which a trained network depends (`TrainedSettings`) are checked.
 The other fields are kept as a record of the training, and may come from another version of the
@@ -22,15 +25,17 @@ from typing import Annotated, Any, Literal
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 import msseg_jax
-from msseg_jax.configuration.section import Section
+from msseg_jax.configuration.section import Section, setting
 from msseg_jax.configuration.sections import PreprocessingSettings, TrainedSettings
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.models.released import WEIGHTS
+from msseg_jax.models.reliability import Reliability
+from msseg_jax.models.texts import FilledLine, Line, Text
 from msseg_jax.network.model import SiameseMPUNet, variable_shapes
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
@@ -39,38 +44,17 @@ from msseg_jax.system.shown import shortened, shown
 
 SUFFIX = ".safetensors"
 FORMAT = "msseg_jax"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that can be read
+WITHOUT_RELIABILITY = 1  # the version of files without a table, which older programs read
 
 _EXPECTED = "expected a model file, as `msseg export` writes it"
 _DTYPES = {"F32": np.dtype(np.float32)}  # types of the tensors, by their name in safetensors
 
 
-def _printable(text: str) -> str:
-    if not all(c.isprintable() or c == "\n" for c in text):
-        raise ValueError(f"the text {text!r} contains characters that cannot be printed")
-    return text
-
-
-def _one_line(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError(f"the text {text!r} is not a single line of printable characters")
-    return text
-
-
-def _not_empty(text: str) -> str:
-    if not text.strip():
-        raise ValueError("the name is empty")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_printable)]
-Line = Annotated[str, AfterValidator(_one_line)]
-
-
 class About(Section):
     """The description of a model file, written by its authors."""
 
-    name: Annotated[Line, AfterValidator(_not_empty)]
+    name: FilledLine
     version: Line = ""
     licence: Line = ""
     attribution: Text = ""
@@ -103,6 +87,8 @@ class TrainedNetwork:
     # Description of its model file. For a run: of the model file from which the run was started.
     about: About | None = None
     record: dict[str, Any] = field(default_factory=dict)  # the whole configuration of the training
+    # The table of its model file. It holds for all networks of this file together.
+    reliability: Reliability | None = None
 
     def __str__(self) -> str:
         return f"{self.source}, {self.kind} checkpoint (step {self.step})"
@@ -116,6 +102,11 @@ class ModelFile:
     about: About
     written_by: str  # version of msseg_jax
     networks: list[TrainedNetwork]
+
+    @property
+    def reliability(self) -> Reliability | None:
+        """The reliability table of all networks together, if the file has one."""
+        return self.networks[0].reliability
 
 
 class _Entry(Section):
@@ -134,6 +125,7 @@ class _Description(Section):
     about: About
     written_by: Line
     networks: Annotated[tuple[_Entry, ...], Field(min_length=1)]
+    reliability: Reliability | None = setting(None, "the table, if there is one", later=True)
 
 
 def is_model_file(path: Path) -> bool:
@@ -144,8 +136,19 @@ def is_model_file(path: Path) -> bool:
 # --------------------------------------------------------------------------------------- writing
 
 
-def write_model_file(path: Path, about: About, networks: list[TrainedNetwork]) -> None:
+def write_model_file(
+    path: Path,
+    about: About,
+    networks: list[TrainedNetwork],
+    reliability: Reliability | None = None,
+) -> None:
     """Write networks to one file. An existing file is replaced.
+
+    Args:
+      path: the file, which ends in .safetensors.
+      about: its description.
+      networks: the networks. Their own tables are not written.
+      reliability: the table of all these networks together, if there is one.
 
     Raises:
       InputError: the name does not end in .safetensors, a text cannot be printed, or a network has
@@ -166,7 +169,7 @@ def write_model_file(path: Path, about: About, networks: list[TrainedNetwork]) -
                 )
             tensors[f"{number}/{name}"] = array
     document = {
-        "format_version": FORMAT_VERSION,
+        "format_version": WITHOUT_RELIABILITY if reliability is None else FORMAT_VERSION,
         "about": about.model_dump(),
         "written_by": msseg_jax.__version__,
         "networks": [
@@ -179,6 +182,8 @@ def write_model_file(path: Path, about: About, networks: list[TrainedNetwork]) -
             for network in networks
         ],
     }
+    if reliability is not None:
+        document["reliability"] = reliability.model_dump()
     # Use only one entry. safetensors writes several entries in random order, so the same networks
     # would not give the same bytes.
     metadata = {FORMAT: json.dumps(document)}
@@ -247,7 +252,7 @@ def read_model_file(path: Path | str) -> ModelFile:
         networks.append(
             TrainedNetwork(
                 source, configs[number], entry.preprocessing, variables[number], entry.kind,
-                entry.step, about, entry.config,
+                entry.step, about, entry.config, description.reliability,
             )
         )  # fmt: skip
     return ModelFile(path, about, description.written_by, networks)

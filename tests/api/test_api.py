@@ -10,6 +10,9 @@ import pytest
 
 import msseg_jax
 from msseg_jax.cli.main import main
+from msseg_jax.models.model_file import About, write_model_file
+from msseg_jax.models.networks import trained_networks
+from msseg_jax.models.reliability import Reliability
 from msseg_jax.prepare import libraries
 from msseg_jax.prepare import patient as patient_module
 from msseg_jax.volumes import layout
@@ -310,6 +313,18 @@ def test_scans_are_prepared_and_their_lesions_lie_on_the_grid_of_the_second(
     assert 0 < found.mask.sum() < found.mask.size
     assert set(pair.warnings) <= set(found.warnings)
     assert repr(pair) == f"<PreparedScans: {tmp_path / 'anna'}>"
+
+    # All lesions are in the only bin of this table. The rows are those of the scanner's grid.
+    of_all = Reliability(
+        above_mm3=(0.0,), above_probability=(0.0,), right=((3,),), marked=((10,),), threshold=0.5,
+        min_lesion_mm3=0.0, flips=1, pairs="ten pairs",
+    )  # fmt: skip
+    file = tmp_path / "with_table.safetensors"
+    write_model_file(file, About(name="Tiny"), trained_networks(run), of_all)
+    table = pair.find_new_lesions(file).lesions
+    pd.testing.assert_frame_equal(table[list(found.lesions)], found.lesions)
+    assert set(table["right"]) == {3}
+    assert set(table["of"]) == {10}
 
     before = visits[1].read_bytes()
     with pytest.raises(msseg_jax.InputError, match="is an input"):

@@ -18,6 +18,7 @@ from msseg_jax.models.model_description import describe
 from msseg_jax.models.model_file import About, read_model_file, write_model_file
 from msseg_jax.models.network_digest import network_digest
 from msseg_jax.models.networks import trained_networks
+from msseg_jax.models.reliability import Reliability
 from msseg_jax.network.model import SiameseMPUNet
 from msseg_jax.system.errors import InputError
 from tests.support import tiny
@@ -28,6 +29,10 @@ V1 = DATA / "model_v1.safetensors"
 ABOUT = About(
     name="Tiny", version="0.1", licence="CC0", attribution="the tests", training_data="nothing",
     description="Two networks.\nUntrained.",
+)  # fmt: skip
+TABLE = Reliability(
+    above_mm3=(3.0, 30.0), above_probability=(0.5, 0.8), right=((3, 0), (1, 0)),
+    marked=((10, 0), (3, 1)), threshold=0.5, min_lesion_mm3=10.0, flips=1, pairs="2 pairs",
 )  # fmt: skip
 
 
@@ -107,6 +112,33 @@ def test_the_same_networks_give_the_same_bytes_with_default_permissions(path, ne
         assert again.read_bytes() == path.read_bytes()
     (tmp_path / "any").write_text("")
     assert again.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_a_reliability_table_is_read_as_it_was_written(path, networks, tmp_path):
+    other = tmp_path / "with_table.safetensors"
+    write_model_file(other, ABOUT, networks, TABLE)
+    file = read_model_file(other)
+    assert file.reliability == TABLE
+    assert [network.reliability for network in file.networks] == [TABLE, TABLE]
+    assert [network_digest(one) for one in file.networks] == [*map(network_digest, networks)]
+    text = describe(file)
+    assert re.search(r"^reliability +4 of 14 marked lesions were right, by vol", text, re.MULTILINE)
+    assert re.search(r"^ +10 to 30 +3 of 10 +- +3 of 10$", text, re.MULTILINE)
+    assert text.endswith("threshold 0.5, smallest lesion 10 mm3, 1 mirror image")
+    # An older program must say that the file is newer, and not that it is damaged.
+    document, tensors = content(other)
+    assert document.pop("reliability") == TABLE.model_dump(mode="json")
+    assert document.pop("format_version") == 2
+    # Without a table, a file is the same as before there were tables.
+    plain, same = content(path)
+    assert plain.pop("format_version") == 1
+    assert plain == document
+    jax.tree.map(np.testing.assert_array_equal, same, tensors)
+    assert read_model_file(path).reliability is None
+    assert "marked lesions" not in describe(read_model_file(path))
+    # The table belongs to the file, not to the networks.
+    write_model_file(other, ABOUT, file.networks)
+    assert other.read_bytes() == path.read_bytes()
 
 
 def test_no_path_of_the_machine_is_written(small_config, tmp_path):
@@ -209,6 +241,16 @@ DAMAGED = "is damaged: .*expected a model file, as .*export` writes it. Copy or 
         (set_to("format_version", 0), "its format version is 0"),
         (without("format_version"), "its format version is None"),
         (set_to("more", 1), "description.more is not a field"),
+        (set_to("reliability", []), r"description.reliability is ..; expected an? "),
+        (set_to("reliability", {"flips": 1}), "description.reliability.right is missing"),
+        (
+            set_to("reliability", TABLE.model_dump() | {"right": [[3, 0], [4, 0]]}),
+            r"description.reliability.right.1..0. is 4; expected at most 3, the number of marked",
+        ),
+        (
+            set_to("reliability", TABLE.model_dump() | {"threshold": 1}),
+            "description.reliability.threshold is 1; expected 0 or more and less than 1",
+        ),
         (without("written_by"), "description.written_by is missing"),
         (
             without("about", "licence"),
@@ -305,7 +347,7 @@ def test_a_description_that_is_not_valid_json_is_refused(path, text):
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
-        ("name", "", "the name is empty"),
+        ("name", "", "the text is empty"),
         ("name", "a\nb", "the text 'a.*b' is not a single line of printable characters"),
         (
             "description",
@@ -346,9 +388,9 @@ def test_the_version_of_the_writer_must_be_printable_text(path, version, message
 
 def test_a_file_of_a_newer_version_is_refused_as_newer_not_as_damaged(path):
     document, tensors = content(path)
-    document = {"format_version": 2, "whatever": document}
+    document = {"format_version": 3, "whatever": document}
     rewrite(path, document, tensors)
-    message = "was written by a newer version .* format version is 2; expected at most 1. Update"
+    message = "was written by a newer version .* format version is 3; expected at most 2. Update"
     with pytest.raises(InputError, match=message):
         read_model_file(path)
 

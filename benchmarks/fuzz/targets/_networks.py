@@ -13,6 +13,7 @@ from msseg_jax.configuration.sections import Configuration
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.models.checkpoints import Checkpoints, Progress
 from msseg_jax.models.model_file import About, Beginning
+from msseg_jax.models.reliability import Reliability
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.network.model import SiameseMPUNet, variable_shapes
 
@@ -32,6 +33,10 @@ CONFIG = Configuration.of(
 PREPROCESSING = Preprocessing(
     settings=CONFIG.data.preprocessing, landmarks=(0.0, 50.0, 100.0), deviation=5.0
 )
+RELIABILITY = Reliability(
+    above_mm3=(3.0, 30.0), above_probability=(0.5, 0.75), right=((3, 0), (1, 6)),
+    marked=((10, 0), (3, 7)), threshold=0.5, min_lesion_mm3=10.0, flips=4, pairs="9 pairs",
+)  # fmt: skip
 OPTIMISER = {"moments": np.arange(5, dtype=np.float32)}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.fuzz.case import WrongReading
 from benchmarks.fuzz.mutations import mutate_json, mutate_place
+from benchmarks.fuzz.targets._networks import RELIABILITY
 from msseg_jax.configuration.sections import Configuration
 from msseg_jax.data.cache import Measures
 from msseg_jax.data.preprocess import Preprocessing
@@ -17,6 +18,7 @@ from msseg_jax.inference.record import earlier_record
 from msseg_jax.models.folds import Folds, runs_of
 from msseg_jax.models.model_file import About, Beginning
 from msseg_jax.models.networks import started_from
+from msseg_jax.models.reliability import read_reliability
 from msseg_jax.models.run_folder import RunFolder
 from msseg_jax.prepare.record import read_record
 from msseg_jax.system.json_files import read_json
@@ -89,6 +91,7 @@ def make(folder: Path) -> None:
             "changed_voxels": 0,
             "shape": [60, 61, 62], "digest": "0123456789abcdef",
         },
+        "reliability.json": RELIABILITY.model_dump(mode="json"),
         SYNTHETIC: {"source": "scan_1", "number": 3, "lesions": [{"mm3": 30.5}], "seed": 0},
     }  # fmt: skip
     for name, record in records.items():
@@ -230,6 +233,7 @@ _READERS: dict[str, Callable[[Path], None]] = {
     "config.json": _section(_config),
     "preprocessing.json": _section(Preprocessing.load),
     "measures.json": _section(_measures),
+    "reliability.json": _section(read_reliability),
     SYNTHETIC: _synthetic,
     "log.jsonl": _log,
 }

@@ -13,6 +13,7 @@ from benchmarks.fuzz.mutations import mutate_bytes, mutate_json, mutate_place
 from benchmarks.fuzz.targets._networks import (
     CONFIG,
     PREPROCESSING,
+    RELIABILITY,
     are_equal,
     variables,
 )
@@ -30,7 +31,7 @@ NAME = "model"
 
 
 def make(folder: Path) -> None:
-    """Write a file with one network, and one with two."""
+    """Write a file with one network, and one with two and a reliability table."""
     for count in (1, 2):
         networks = [
             TrainedNetwork(
@@ -40,7 +41,8 @@ def make(folder: Path) -> None:
             for seed in range(count)
         ]  # fmt: skip
         about = About(name="fuzz", version="1", licence="CC-BY", attribution="A\nB")
-        write_model_file(folder / f"{count}.safetensors", about, networks)
+        table = RELIABILITY if count == 2 else None
+        write_model_file(folder / f"{count}.safetensors", about, networks, table)
 
 
 def mutate(rng: random.Random, seeds: Path, case: Path) -> None:
@@ -117,6 +119,9 @@ def use(case: Path) -> None:
     document = json.loads(header["__metadata__"][FORMAT])
     if file.about.model_dump(mode="json") != document["about"]:
         raise WrongReading(f"about is {file.about}")
+    found = None if file.reliability is None else file.reliability.model_dump(mode="json")
+    if found != document.get("reliability"):
+        raise WrongReading(f"reliability is {found}")
     for number, network in enumerate(file.networks):
         entry = document["networks"][number]
         if (network.step, network.kind) != (entry["step"], entry["kind"]):

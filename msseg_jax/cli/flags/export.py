@@ -62,6 +62,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="Number of mirror images over which the probabilities are averaged: 1, 2, 4 or 8. "
         "Default: the values of the networks. If they differ, `msseg predict` uses the first one.",
     )  # fmt: skip
+    evidence = parser.add_argument_group("evidence")
+    evidence.add_argument(
+        "--reliability", type=Path, metavar="FILE",
+        help="Reliability table of these networks together (.json), as `python -m "
+        "benchmarks.reliability` writes it. The report then states for each new lesion how many "
+        "like it were right. Default: the table of the model file, if --model is a single model "
+        "file; else none.",
+    )  # fmt: skip
     shown = parser.add_argument_group("print instead of write")
     shown.add_argument(
         "--show", nargs="?", type=Path, const=Path("weights"), metavar="FILE",
@@ -76,6 +84,7 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
         if not flags.model or flags.output is None:
             parser.error("expected --model and --output to write a file, or --show to print one")
         return
-    others = ("model", "output", *TEXTS, "threshold", "min_lesion_mm3", "flips", "overwrite")
+    options = ("threshold", "min_lesion_mm3", "flips", "reliability", "overwrite")
+    others = ("model", "output", *TEXTS, *options)
     if given := [f"--{name}" for name in others if getattr(flags, name)]:
         parser.error(f"--show excludes {', '.join(given)}. Give one or the other")
