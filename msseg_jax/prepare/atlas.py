@@ -152,7 +152,6 @@ def fit_atlas(
     Returns:
       The transform, and the correlation that it reaches.
     """
-
     best, image = max(
         ((pose, *_comparable(atlas, head, pose)) for pose in poses), key=lambda found: found[2]
     )[:2]

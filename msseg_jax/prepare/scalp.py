@@ -28,7 +28,7 @@ def below_scalp(head: sitk.Image) -> np.ndarray:
     # Bone, fluid and sinuses are as dark as air. Air outside the head is wide, and it continues to
     # the border of the image.
     wide = ndimage.distance_transform_edt(~tissue, spacing_mm) > CHANNEL_MM
-    parts, count = ndimage.label(wide)
+    parts, _ = ndimage.label(wide)
     ends = [np.take(parts, end, axis) for axis in range(3) for end in (0, -1)]
     outside = np.isin(parts, np.setdiff1d(np.concatenate([end.ravel() for end in ends]), [0]))
     if not outside.any():
