@@ -3,7 +3,8 @@
 Fat is often so bright that it can be told from the brain (`images.without_fat`). In thick slices,
 each voxel of the scalp mixes fat with air or bone, and is about as bright as the brain. The average
 brain then fits to the scalp as well as to the brain. The depth below the skin still tells them
-apart, because scalp and skull together are thicker than SCALP_MM nearly everywhere.
+apart. Where scalp and skull are thinner than SCALP_MM, some cortex is removed as well. This does
+not matter for a registration with an average brain.
 """
 
 import numpy as np
