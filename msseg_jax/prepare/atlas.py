@@ -29,6 +29,7 @@ from msseg_jax.prepare.registration import (
     refine,
     search,
 )
+from msseg_jax.prepare.scalp import without_scalp
 
 GREY, WHITE = 1.0, 0.85  # brightness in FLAIR; fluid, bone and the background are dark
 ADULT = 0.9  # length of an adult brain, relative to ICBM 152
@@ -107,8 +108,9 @@ def find_pose(atlas: Atlas, head: sitk.Image) -> sitk.Transform:
     tissue = _tissue(atlas, head, pose)
     if tissue is not None and not _similarity(atlas, tissue, pose) >= SURE_POSE:
         # The atlas may lie on the scalp. Its core is inside the brain even then. The core's
-        # brightness tells brain from fat, so the search is repeated without the fat.
-        pose = _laid(atlas, tissue, [pose])
+        # brightness tells brain from fat, so the search is repeated without the fat. In thick
+        # slices, much of the fat is as bright as the brain, so the scalp is removed, too.
+        pose = _laid(atlas, without_scalp(tissue, head), [pose])
     return pose
 
 
@@ -150,23 +152,38 @@ def fit_atlas(
     Returns:
       The transform, and the correlation that it reaches.
     """
-
-    def similarity(pose: sitk.Transform) -> float:
-        tissue = _tissue(atlas, head, pose)
-        return -math.inf if tissue is None else _similarity(atlas, tissue, pose)
-
-    best = max(poses, key=similarity)
+    best, image = max(
+        ((pose, *_comparable(atlas, head, pose)) for pose in poses), key=lambda found: found[2]
+    )[:2]
     transform = sitk.AffineTransform(3)
     transform.SetCenter(atlas.centre.tolist())
     matrix, _ = matrix_of(best)
     transform.SetMatrix(matrix.ravel().tolist())
     there = np.array(best.TransformPoint(atlas.centre.tolist()))
     transform.SetTranslation((there - atlas.centre).tolist())
-    tissue = _tissue(atlas, head, best)
-    if tissue is None:
+    if image is None:
         return transform, -math.inf
-    refine(atlas.flair, tissue, atlas.shell, transform, AFFINE_MM)
-    return transform, _similarity(atlas, tissue, transform)
+    refine(atlas.flair, image, atlas.shell, transform, AFFINE_MM)
+    return transform, _similarity(atlas, image, transform)
+
+
+def _comparable(
+    atlas: Atlas, head: sitk.Image, pose: sitk.Transform
+) -> tuple[sitk.Image | None, float]:
+    """Return the form of a head to compare with the atlas at a pose, and their correlation.
+
+    It has no fat. If the pose is not sure, the scalp is removed as well, if this improves the
+    correlation. A skull-stripped scan has no scalp, and would lose its cortex.
+    """
+    tissue = _tissue(atlas, head, pose)
+    if tissue is None:
+        return None, -math.inf
+    found = _similarity(atlas, tissue, pose)
+    if found < SURE_POSE:
+        inner = without_scalp(tissue, head)
+        if (better := _similarity(atlas, inner, pose)) > found:
+            return inner, better
+    return tissue, found
 
 
 def brain_by_atlas(atlas: Atlas, transform: sitk.AffineTransform, grid: sitk.Image) -> sitk.Image:

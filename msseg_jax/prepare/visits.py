@@ -129,7 +129,7 @@ def look_at(scan: Scan, otherwise: str = GIVE_MASKS) -> Visit:
       InputError: The scan shows no head, or is not a FLAIR.
     """
     atlas, head = load_atlas(), seen(scan.image)
-    fit = fit_atlas(atlas, head, [_pose(atlas, scan, head)])
+    fit = fit_atlas(atlas, head, [_pose(atlas, scan, head, otherwise)])
     return _find_in(atlas, scan, fit, otherwise=otherwise)
 
 
@@ -175,17 +175,20 @@ def _fine_mm(scans: tuple[Scan, Scan]) -> tuple[float, ...]:
     return FINE_MM[:1] + tuple(mm for mm in FINE_MM[1:] if mm > finest_mm)
 
 
-def _pose(atlas: Atlas, scan: Scan, head: sitk.Image) -> sitk.Transform:
+def _pose(
+    atlas: Atlas, scan: Scan, head: sitk.Image, otherwise: str = GIVE_MASKS
+) -> sitk.Transform:
     try:
         return find_pose(atlas, head)
     except RuntimeError as error:
-        raise _no_head(scan, "an average brain does not overlap with it at any position") from error
+        found = "an average brain does not overlap with it at any position"
+        raise _no_head(scan, found, otherwise) from error
 
 
-def _no_head(scan: Scan, found: str) -> InputError:
+def _no_head(scan: Scan, found: str, otherwise: str) -> InputError:
     return InputError(
         f"{scan.path}: no head was found in it ({found}); expected a FLAIR of a head with most of "
-        "the brain in view. Look at the image."
+        f"the brain in view. Look at the image. If it is such a FLAIR, {otherwise}."
     )
 
 
@@ -228,6 +231,7 @@ def _find_in(
             scan,
             f"the correlation with an average brain is {found:.2f}; expected at least "
             f"{LEAST_ATLAS}",
+            otherwise,
         )
     matrix, _ = matrix_of(to_atlas)
     sizes = np.linalg.svd(matrix, compute_uv=False)
@@ -237,6 +241,7 @@ def _find_in(
             scan,
             f"an average brain would have to be stretched to {worst:.2g} times its length; "
             f"expected {SIZES[0]:g} to {SIZES[1]:g} times",
+            otherwise,
         )
     prior = brain_by_atlas(atlas, to_atlas, scan.image)
     check_volume(prior, str(scan.path), otherwise)

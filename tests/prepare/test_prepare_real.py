@@ -1,13 +1,18 @@
-"""Compare two real pairs of original scans with their published alignment and brain masks."""
+"""Compare real scans with published alignments and brain masks, and with what the eye sees."""
 
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 
 from benchmarks.prepared_pair import compare
 from msseg_jax.cli.main import main
+from msseg_jax.prepare.images import volume_ml
+from msseg_jax.prepare.scan import read_scan
+from msseg_jax.prepare.visits import look_at
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "open_ms"
+THICK = DATA.parent / "tabriz"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not DATA.is_dir(), reason=f"the real scans are missing: {DATA}"),
@@ -43,3 +48,19 @@ def test_alignment_of_a_pair_of_two_protocols_is_as_published_and_the_brain_comp
     assert found["published brain left out, share"] < 0.02
     assert found["outside it, bright at both, share"] > 0.6
     assert found["published change left out, voxels"] == 0
+
+
+@pytest.mark.skipif(not THICK.is_dir(), reason=f"the real scans are missing: {THICK}")
+@pytest.mark.parametrize(
+    ("name", "brain_ml"),
+    [("03", 1651), ("07", 1655), ("09", 1198), ("11", 1494), ("12", 1503)],
+)
+def test_the_brain_is_found_in_everyday_scans_with_thick_slices(name, brain_ml):
+    visit = look_at(read_scan(THICK / name / "FLAIR.nii.gz"))
+    assert visit.atlas_correlation >= 0.7
+    # The outlines were checked by eye.
+    assert volume_ml(visit.brain) == pytest.approx(brain_ml, rel=0.05)
+    lesions = sitk.ReadImage(str(THICK / name / "lesion_mask.nii.gz"))
+    drawn = sitk.GetArrayFromImage(lesions) > 0
+    assert drawn.any()
+    assert sitk.GetArrayFromImage(visit.brain)[drawn].all()

@@ -67,6 +67,19 @@ def test_the_brain_is_found_with_a_bright_scalp_and_a_vertex_out_of_view(pair, t
     assert heads.dice(visit.brain, brain) > 0.95
 
 
+def test_the_brain_is_found_in_thick_slices_with_a_short_field_of_view(pair, tmp_path):
+    image, brain = heads.with_thick_slices(pair.scans[0].image, pair.brain, fat=1.6)
+    visit = look_at(heads.scan_of(image, tmp_path, "thick"))
+    assert heads.dice(visit.brain, brain) > 0.92
+
+
+@pytest.mark.slow
+def test_the_brain_is_found_in_thick_slices_with_a_brighter_scalp(pair, tmp_path):
+    image, brain = heads.with_thick_slices(pair.scans[0].image, pair.brain, fat=1.8)
+    visit = look_at(heads.scan_of(image, tmp_path, "thick"))
+    assert heads.dice(visit.brain, brain) > 0.92
+
+
 def test_fat_outside_the_atlas_is_excluded_and_a_lesion_inside_it_is_included():
     z, y, x = np.ogrid[:50, :60, :60]
     radius = np.sqrt((z - 20) ** 2 + (y - 30) ** 2 + (x - 30) ** 2) * SPACING_MM
@@ -88,7 +101,9 @@ def test_fat_outside_the_atlas_is_excluded_and_a_lesion_inside_it_is_included():
 @pytest.mark.parametrize("stretch", [0.75, 1.3])
 def test_an_implausible_stretch_of_the_average_brain_is_refused(pair, stretch):
     wrong = rigid(np.diag([1.0, 1.0, stretch]), np.zeros(3))
-    with pytest.raises(InputError, match=rf"time01.nii.gz: no head.*to {stretch} times"):
+    with pytest.raises(
+        InputError, match=rf"time01.nii.gz: no head.*to {stretch} times.*give brain masks"
+    ):
         visits._find_in(load_atlas(), pair.scans[0], (wrong, 0.9))
 
 
@@ -185,7 +200,7 @@ def test_an_image_without_a_head_is_refused(tmp_path):
     image.SetSpacing((4.0, 4.0, 4.0))
     scan = heads.scan_of(image, tmp_path, "bottle")
     fit = fit_atlas(load_atlas(), seen(scan.image), [rigid(np.eye(3), np.zeros(3))])
-    with pytest.raises(InputError, match=r"bottle.nii.gz: no head was found"):
+    with pytest.raises(InputError, match=r"bottle.nii.gz: no head was found.*give brain masks"):
         visits._find_in(load_atlas(), scan, fit)
 
 

@@ -91,6 +91,44 @@ def with_bright_fat(image: sitk.Image, brain: sitk.Image, cut_mm: float):
     return fat[kept], brain[kept]
 
 
+def with_thick_slices(image: sitk.Image, brain: sitk.Image, fat: float):
+    """Scan a head as hospitals do every day: 18 slices of 7 mm, with a scalp of bright fat.
+
+    The field of view is 126 mm high and ends a little above and below the brain. The head is made
+    7 % smaller than the phantom, whose brain is wider than an average one.
+
+    Args:
+      fat: brightness of the scalp, relative to that of the brain.
+
+    Returns:
+      The image, and its brain mask.
+    """
+    size_mm = [0.93 * mm for mm in image.GetSpacing()]
+    array, inside = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(brain) > 0
+    away_mm = ndimage.distance_transform_edt(~inside, size_mm[::-1])
+    array[away_mm > 7] = fat * np.median(array[inside])
+    array[away_mm > 13] = 0
+    whole = sitk.GetImageFromArray(array)
+    inside_too = sitk.Image(brain)
+    for one in (whole, inside_too):
+        one.CopyInformation(image)
+        one.SetSpacing(size_mm)
+    up = int(np.abs(np.array(image.GetDirection()).reshape(3, 3)[2]).argmax())
+    filled = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {2 - up})))
+    start, spacing_mm, size = [0.0] * 3, list(size_mm), list(image.GetSize())
+    spacing_mm[up], size[up] = 7.0, 18
+    start[up] = (filled[0] + filled[-1]) / 2 - (size[up] - 1) / 2 * spacing_mm[up] / size_mm[up]
+    grid = sitk.Image(size, sitk.sitkUInt8)
+    grid.SetOrigin(whole.TransformContinuousIndexToPhysicalPoint(start))
+    grid.SetSpacing(spacing_mm)
+    grid.SetDirection(image.GetDirection())
+    sigma_mm = [0.4 * mm if axis == up else 1e-3 for axis, mm in enumerate(spacing_mm)]
+    blurred = sitk.SmoothingRecursiveGaussian(whole, sigma_mm)
+    return sitk.Resample(blurred, grid, sitk.Transform(), sitk.sitkLinear, 0.0), on_grid(
+        inside_too, grid
+    )
+
+
 def scan_of(image: sitk.Image, folder: Path, name: str) -> Scan:
     path = folder / f"{name}.nii.gz"
     sitk.WriteImage(image, str(path))
