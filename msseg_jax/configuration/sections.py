@@ -84,12 +84,12 @@ class NetworkSettings(Section):
 
     @property
     def map_names(self) -> tuple[str, ...]:
-        """What each output map shows."""
+        """The names of the output maps, which say what each one shows."""
         return map_names(self.targets, self.target_set)
 
     @property
     def predicted_maps(self) -> int:
-        """How many of the first output maps a prediction uses: no map of a single expert."""
+        """The number of output maps that a prediction uses: no map of a single expert."""
         return self.targets if self.target_set == "changes" else 1
 
     @property

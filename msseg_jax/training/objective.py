@@ -1,4 +1,4 @@
-"""What a training step minimises: the loss of the output maps, and that of the decoder maps."""
+"""Compute what a training step minimises: the losses of the output and of the decoder maps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -75,7 +75,7 @@ def time_forms(
             announce(Event(job, form.name, "compiling"))
             try:
                 run = compile_form(form, job)
-            except Exception:
+            except Exception:  # compilers raise errors of many types
                 check_device()
                 announce(Event(job, form.name, "compiled"))
                 raise

@@ -23,7 +23,7 @@ NEAR_MM = 4.0  # Gaussian standard deviation of the tissue around a bright regio
 
 
 class Anatomy:
-    """What the simulation needs to know about the head of a source."""
+    """The fluid spaces and other normal structures in the head of a source."""
 
     def __init__(self, source: Source):
         self._source = source

@@ -1,4 +1,4 @@
-"""Where the lesions of a pair are in the head, and the label maps that follow from it."""
+"""Note where the lesions of a pair are in the head, and make its label maps from that."""
 
 import numpy as np
 from scipy import ndimage
