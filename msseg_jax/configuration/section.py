@@ -28,7 +28,7 @@ class Section(BaseModel):
           fields: values by field name, in the types that JSON has.
           name: name of the section in error messages, such as 'config'.
           complete: require every field that was not added later. If false, all missing fields get
-        their defaults.
+            their defaults.
 
         Raises:
           InputError: values are invalid or missing. The message has one line for each of them.

@@ -24,7 +24,7 @@ RECORD = "prepare.json"
 PICTURE = "prepare.png"
 TRANSFORMS = "transforms"
 FILES = {TIME01, TIME02, BRAIN_MASK, NO_DATA, TRANSFORMS, RECORD, PICTURE}
-FORMAT = 4  # version of the record; increase it when the same input would give another output
+FORMAT = 5  # version of the record; increase it when the same input would give another output
 
 
 def what_was_asked_for(request: Request, scans: tuple[Scan, Scan]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Note where the lesions of a pair are in the head, and make its label maps from that."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -22,7 +24,7 @@ class Marks:
     def __init__(self, shape: tuple[int, ...]):
         self._zero = np.zeros(shape, np.float32)
         self._shares: dict[tuple[str, int], np.ndarray] = {}  # by (map, visit)
-        self._rises: dict[int, np.ndarray] = {}  # by visit
+        self._rises: dict[tuple[str, int], np.ndarray] = {}  # by (map, visit)
 
     def add_painted(self, placed: Placed, rises: tuple[np.ndarray, np.ndarray]) -> None:
         """Add a painted lesion.
@@ -36,7 +38,7 @@ class Marks:
             share / max(float(share.max()), 1e-6) if contrast else np.zeros_like(share)
             for share, contrast in zip(placed.shares, contrasts, strict=True)
         ]
-        self._add(placed.lesion.kind, placed.box, shares, rises)
+        self._add(placed.lesion.kind, placed.box, shares, rises, rises)
 
     def add_real(self, kind: Kind, mask: np.ndarray, rise: np.ndarray | float = SURE) -> None:
         """Add real lesions, or the parts of real lesions, that both visits or one of them show.
@@ -45,23 +47,33 @@ class Marks:
           kind: PERSISTS: both visits show them. NEW, ENLARGES: the second visit. VANISHES, SHRINKS:
             the first visit.
           mask: (D, H, W) bool.
-          rise: what they add to the intensity.
+          rise: what they add to the intensity. It decides whether a change is labelled. The lesions
+            of a visit are labelled in any case, because an expert has outlined them.
         """
         share = mask.astype(np.float32)
         appears, goes = kind in (Kind.NEW, Kind.ENLARGES), kind in (Kind.VANISHES, Kind.SHRINKS)
         shares = [float(not appears) * share, float(not goes) * share]
-        self._add(kind, (), shares, [rise * share for share in shares])
+        sure = [SURE * share for share in shares]
+        self._add(kind, (), shares, sure, [rise * share for share in shares])
 
-    def _add(self, kind: Kind, box: tuple, shares: list, rises: list | tuple) -> None:
-        for visit, (share, rise) in enumerate(zip(shares, rises, strict=True)):
-            of_all = LESIONS02 if visit else LESIONS01
-            changed = {
-                Kind.NEW: CONSENSUS, Kind.ENLARGES: ENLARGING, Kind.SHRINKS: VANISHED,
-                Kind.VANISHES: VANISHED,
-            }.get(kind)  # fmt: skip
-            for name in filter(None, (of_all, changed)):
-                _keep_larger(self._shares.setdefault((name, visit), self._zero.copy())[box], share)
-            _keep_larger(self._rises.setdefault(visit, self._zero.copy())[box], rise)
+    def _add(
+        self, kind: Kind, box: tuple, shares: Sequence[np.ndarray], rises: Sequence[np.ndarray],
+        change_rises: Sequence[np.ndarray],
+    ) -> None:  # fmt: skip
+        """Add a lesion to the map of all lesions and to that of its change, at both visits."""
+        changed = {
+            Kind.NEW: CONSENSUS, Kind.ENLARGES: ENLARGING, Kind.SHRINKS: VANISHED,
+            Kind.VANISHES: VANISHED,
+        }.get(kind)  # fmt: skip
+        for visit, of_all in enumerate((LESIONS01, LESIONS02)):
+            self._mark(of_all, visit, box, shares[visit], rises[visit])
+            if changed:
+                self._mark(changed, visit, box, shares[visit], change_rises[visit])
+
+    def _mark(self, name: str, visit: int, box: tuple, share: np.ndarray, rise: np.ndarray) -> None:
+        for maps, added in ((self._shares, share), (self._rises, rise)):
+            total = maps.setdefault((name, visit), self._zero.copy())[box]
+            np.maximum(total, added, out=total)
 
     def labels(
         self, visits: tuple[SimulatedVisit, SimulatedVisit], brain: np.ndarray,
@@ -75,7 +87,6 @@ class Marks:
           least_contrast: minimum rise of a lesion that is labelled; 0 labels all.
           voxel_mm3: volume of a voxel of the grid.
         """
-        rises = [visit.see(self._rises.get(k, self._zero)) for k, visit in enumerate(visits)]
         labels = {}
         # What is new or has grown is outlined in the second visit, what has gone in the first.
         for name, k in (
@@ -84,16 +95,13 @@ class Marks:
             label = self._seen(name, k, visits[k])
             if name in (ENLARGING, VANISHED):
                 label &= ~self._seen(name, 1 - k, visits[k])  # only the part that has changed
-            labels[name] = _without_weak_lesions(label & brain, rises[k], least_contrast, voxel_mm3)
+            rise = visits[k].see(self._rises.get((name, k), self._zero))
+            labels[name] = _without_weak_lesions(label & brain, rise, least_contrast, voxel_mm3)
         return labels
 
     def _seen(self, name: str, visit: int, through: SimulatedVisit) -> np.ndarray:
         """Return where a map of a visit is labelled, as seen in the scan `through`."""
         return through.see(self._shares.get((name, visit), self._zero)) > LABELLED
-
-
-def _keep_larger(total: np.ndarray, added: np.ndarray) -> None:
-    np.maximum(total, added, out=total)
 
 
 def _without_weak_lesions(

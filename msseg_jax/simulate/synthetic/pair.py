@@ -72,7 +72,8 @@ def make_pair(
     for head, session in zip(heads, sessions.visits, strict=True):
         change_appearance(head, source, anatomy, session, sessions.rim_seed)
     marks = Marks(source.brain.shape)
-    real = _change_real_lesions(source, has_new, heads, marks, erase_rng)
+    contrasts = [session.lesion_contrast for session in sessions.visits]
+    real = _change_real_lesions(source, has_new, contrasts, heads, marks, erase_rng)
     lesions = draw_lesions(bank, has_new, lesions_rng)
     painted = _paint_lesions(lesions, source, bank, heads, sessions.visits, marks, lesions_rng)
     volumes, affine = scan_both(source, anatomy, heads, marks, sessions, least_contrast)
@@ -109,9 +110,18 @@ def change_appearance(
 
 
 def _change_real_lesions(
-    source: Source, has_new: bool, heads: list[np.ndarray], marks: Marks, rng: np.random.Generator
-) -> list[Kind]:
+    source: Source, has_new: bool, contrasts: list[float], heads: list[np.ndarray], marks: Marks,
+    rng: np.random.Generator,
+) -> list[Kind]:  # fmt: skip
     """Erase some real lesions of a scan, or parts of them, from one visit; in place.
+
+    Args:
+      source: the scan.
+      has_new: whether lesions may become new.
+      contrasts: factor on the contrast of the lesions, by which each visit differs from the scan.
+      heads: both visits.
+      marks: notes the lesions.
+      rng: chooses the lesions.
 
     Returns:
       The kinds of the lesions that were changed.
@@ -134,13 +144,15 @@ def _change_real_lesions(
             lesion = _part_of(lesion, rng.uniform(*CHANGED_PART), source.spacing_mm, rng)
         gone[kind] |= lesion
         kinds.append(kind)
-    for visit, without in enumerate(((Kind.NEW, Kind.ENLARGES), (Kind.VANISHES, Kind.SHRINKS))):
-        mask = gone[without[0]] | gone[without[1]]
+    missing = ((Kind.NEW, Kind.ENLARGES), (Kind.VANISHES, Kind.SHRINKS))
+    for visit, missing_kinds in enumerate(missing):
+        mask = np.any([gone[kind] for kind in missing_kinds], axis=0)
         if mask.any():
             whole = heads[visit].copy()
             heads[visit][...] = erase(whole, mask, source.lesions, source.spacing_mm, rng)
-            rise = whole - heads[visit]
-            for kind in without:
+            # The other visit shows these lesions, with its own contrast.
+            rise = (whole - heads[visit]) * np.float32(contrasts[1 - visit] / contrasts[visit])
+            for kind in missing_kinds:
                 marks.add_real(kind, gone[kind], rise)
     marks.add_real(Kind.PERSISTS, source.lesions & ~np.any(list(gone.values()), axis=0))
     return kinds

@@ -29,7 +29,7 @@ from msseg_jax.volumes.nifti import write_array
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 4  # version of the simulation; increase it when the same inputs give a different pair
+FORMAT = 5  # version of the simulation; increase it when the same inputs give a different pair
 
 
 @dataclass(frozen=True)
