@@ -2,8 +2,10 @@
 
 Usage: python -m benchmarks.same_scan SCANS ... [--model MODEL ...] [--seeds 3] [--only NAME ...]
 SCANS is a folder of FLAIR scans, as for `msseg synthetic --scans`. No lesion differs between the
-visits, so every new lesion is false. Each case changes one thing; the last one changes all of them
-at once. The table gives the volume of the false new lesions, mm3.
+visits, so every new lesion is false. Each case changes one thing. The last one changes nearly all
+of them at once (one contrast of the lesions, no larger voxels) and has a wider brain mask. The
+table gives the volume of the false new lesions, mm3. The contrast of the lesions is changed only
+where the scan has a mask of them.
 
 Give only networks that have not seen these scans.
 """
@@ -113,6 +115,8 @@ def main():
         print(f"{files.name}: ventricles 10 % wider with {atrophy_mm:.2f} mm", flush=True)
         for seed in range(flags.seeds):
             for name, changes in cases(source, atrophy_mm, seed).items():
+                if name.startswith("lesions") and not source.lesions_known:
+                    continue
                 second = replace(plain(source, seed + 1000), **changes)
                 margin_mm = 4.0 if name == "all at once" else 0.0
                 sessions = Sessions((plain(source, seed), second), margin_mm, rim_seed=seed)
