@@ -25,9 +25,10 @@ from msseg_jax.models.released import released
 from msseg_jax.simulate.synthetic.anatomy import Anatomy
 from msseg_jax.simulate.synthetic.marks import Marks
 from msseg_jax.simulate.synthetic.pair import change_appearance, scan_both
-from msseg_jax.simulate.synthetic.sessions import Session, Sessions
+from msseg_jax.simulate.synthetic.sessions import TONE_SIZES, Session, Sessions
 from msseg_jax.simulate.synthetic.source import Source, find_sources, read_source
 from msseg_jax.simulate.synthetic.visit import SimulatedVisit, SourceGrid
+from msseg_jax.system.errors import InputError
 from msseg_jax.system.text_table import text_table
 from msseg_jax.volumes.layout import BRAIN_MASK, TIME01, TIME02, patient_in
 from msseg_jax.volumes.nifti import write_array
@@ -65,7 +66,7 @@ def cases(source: Source, atrophy_mm: float, seed: int) -> dict[str, dict]:
         "blur 0.8 mm": {"blur_mm": 0.8},
         "gamma and tones": {
             "gamma": 1.3 if up else 0.8,
-            "tones": tuple(rng.uniform(-1, 1, 6) * (0.1, 0.1, 0.05, 0.1, 0.2, 0.3)),
+            "tones": tuple(rng.uniform(-TONE_SIZES, TONE_SIZES)),
         },
         "bias 20 %": {"bias": 0.2},
         "noise": {"noise": 0.05},
@@ -82,21 +83,32 @@ def cases(source: Source, atrophy_mm: float, seed: int) -> dict[str, dict]:
 
 
 def find_atrophy(source: Source, anatomy: Anatomy) -> float:
-    """Return the atrophy in mm that makes the ventricles WIDER, by bisection."""
+    """Return the atrophy in mm that makes the ventricles WIDER, by bisection.
+
+    Raises:
+      InputError: the scan shows no ventricles, or MOST_ATROPHY_MM is too little.
+    """
     ventricles = anatomy.ventricles.astype(np.float32)
+    if not ventricles.any():
+        raise InputError(f"{source.name}: no ventricles were found. Leave this scan out (--only).")
     grid = SourceGrid(source.brain.shape, np.eye(4))
     low, high = 0.0, MOST_ATROPHY_MM
     for _ in range(STEPS):
         middle = (low + high) / 2
         session = replace(plain(source, 0), atrophy_mm=middle)
-        wide = (
-            SimulatedVisit(source, anatomy, session, grid).see(ventricles).sum() / ventricles.sum()
+        seen = SimulatedVisit(source, anatomy, session, grid).see(ventricles)
+        is_less = seen.sum() < WIDER * ventricles.sum()
+        low, high = (middle, high) if is_less else (low, middle)
+    if high == MOST_ATROPHY_MM:
+        raise InputError(
+            f"{source.name}: {MOST_ATROPHY_MM:g} mm of atrophy make the ventricles less than "
+            f"{WIDER:g} times as large. Leave this scan out (--only)."
         )
-        low, high = (middle, high) if wide < WIDER else (low, middle)
     return (low + high) / 2
 
 
-def main():
+def main() -> None:
+    """Print a table of the false new lesions in each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scans", type=Path, nargs="+", help="folders of scans")
     parser.add_argument("--model", type=Path, action="append", help="default: the released weights")

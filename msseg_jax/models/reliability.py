@@ -28,7 +28,7 @@ Counts = tuple[tuple[Count, ...], ...]
 
 
 class Reliability(Section):
-    """How many marked lesions of each volume and probability were right.
+    """Counts of the marked lesions that were right, by volume and probability.
 
     A bin begins above its lower bound and ends with the next one, which is part of it. The last bin
     has no end. The rows of the counts are bins of the volume, and the columns are bins of the mean

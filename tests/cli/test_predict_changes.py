@@ -15,7 +15,6 @@ from msseg_jax.cli.main import main
 from msseg_jax.configuration.targets import CHANGES
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.scans import ScannerGrid
-from msseg_jax.prepare import patient as patient_module
 from msseg_jax.volumes import layout
 from msseg_jax.volumes.pair import read_pair
 from tests.support import heads
@@ -236,11 +235,7 @@ def scans(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(scans, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("prepared") / "anna"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(patient_module, "register_visits", heads.known_registration(scans))
-        assert main(["prepare", *heads.flags_of(scans), f"--output={folder}"]) == 0
-    return folder
+    return heads.prepare(scans, tmp_path_factory.mktemp("prepared") / "anna")
 
 
 def balls(shape, affine) -> np.ndarray:

@@ -19,7 +19,6 @@ from msseg_jax.data.quality import Quality
 from msseg_jax.inference import scans as scans_module
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.scans import warnings_of
-from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.images import affine_of, array_of
 from msseg_jax.prepare.record import read_record
 from msseg_jax.prepare.registration import on_grid
@@ -46,12 +45,7 @@ def scans(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(scans, tmp_path_factory):
-    """Return the folder of a patient, written by `msseg prepare`."""
-    folder = tmp_path_factory.mktemp("prepared") / "anna"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(patient_module, "register_visits", heads.known_registration(scans))
-        assert main(["prepare", *heads.flags_of(scans), f"--output={folder}"]) == 0
-    return folder
+    return heads.prepare(scans, tmp_path_factory.mktemp("prepared") / "anna")
 
 
 @pytest.fixture

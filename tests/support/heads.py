@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from msseg_jax.cli.main import main
+from msseg_jax.prepare import patient as patient_module
 from msseg_jax.prepare.registration import on_grid, rigid
 from msseg_jax.prepare.scan import Scan, read_scan
 from msseg_jax.prepare.visits import Registered, Visit
@@ -41,6 +44,18 @@ def write_heads(folder: Path) -> Path:
 def flags_of(folder: Path) -> list[str]:
     """Return the flags that give both visits of `write_heads` to a command."""
     return ["-t1", str(folder / "time01.nii.gz"), "-t2", str(folder / "time02.nii.gz")]
+
+
+def prepare(scans: Path, folder: Path) -> Path:
+    """Run `msseg prepare` on the heads of `write_heads`, with their known registration.
+
+    Returns:
+      The folder of the prepared pair.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(patient_module, "register_visits", known_registration(scans))
+        assert main(["prepare", *flags_of(scans), f"--output={folder}"]) == 0
+    return folder
 
 
 def stop_when(at_work: Callable[[], bool], *arguments: str) -> tuple[int, str]:

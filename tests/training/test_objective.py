@@ -1,4 +1,4 @@
-"""What a step minimises: unknown targets, and the loss of the decoder maps."""
+"""The objective of a training step: unknown targets, and the loss of the decoder maps."""
 
 from functools import partial
 

@@ -122,7 +122,7 @@ def temporary_bytes(run: Run) -> int:
     """
     try:
         return run.memory_analysis().temp_size_in_bytes  # type: ignore[attr-defined]  # of JAX
-    except Exception:  # errors of many types
+    except Exception:  # backends raise errors of many types if they do not know it
         return 0
 
 
@@ -130,7 +130,7 @@ def check_device() -> None:
     """Raise DeviceLost if the device does not compute any more."""
     try:
         jax.block_until_ready(jnp.arange(3.0) + 1)
-    except Exception as error:  # of any type
+    except Exception as error:  # whatever it is, nothing more can be computed
         raise DeviceLost from error
 
 
