@@ -125,6 +125,12 @@ def _missing(section: type[BaseModel], fields: object) -> list[str]:
     return names
 
 
+def added_later(section: type[BaseModel]) -> dict[str, Any]:
+    """Return the fields of a section that older files lack, with their defaults."""
+    fields = section.model_fields.items()
+    return {name: field.default for name, field in fields if _was_added_later(field)}
+
+
 def _was_added_later(field: FieldInfo) -> bool:
     marks = field.json_schema_extra
     return isinstance(marks, dict) and bool(marks["later"])

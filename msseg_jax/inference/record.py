@@ -12,7 +12,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
 
 from msseg_jax import __version__
 from msseg_jax.configuration.options import Options
-from msseg_jax.configuration.section import Section
+from msseg_jax.configuration.section import Section, added_later
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
@@ -24,7 +24,7 @@ from msseg_jax.volumes.layout import Patient
 PROGRAM = "msseg_jax"
 FORMAT = 1  # version of the record; increase it when the same input would give other results
 WITHOUT_EFFECT = ("batch_size",)  # options that affect only speed and memory
-ADDED_LATER = {"flips": 1}  # options that older records lack, and the value that they had
+ADDED_LATER = added_later(Options)  # options that older records lack, and the values they had
 
 
 class NetworkRecord(Section):
