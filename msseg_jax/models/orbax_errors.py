@@ -22,15 +22,16 @@ def without_tracebacks() -> Iterator[None]:
 
     If a file cannot be written or read, several threads log the same error. The caller gets it as
     an exception, which says everything. It is raised when these threads have ended. Threads of
-    TensorStore and the garbage collector report even later, so after an error, what they report
-    about given-up work stays hidden.
+    TensorStore and the garbage collector report even later. After an error, what they report about
+    given-up work therefore stays hidden until the process ends.
     """
     before = threading.enumerate()
     orbax, tasks = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
     hook = sys.unraisablehook
+    has_failed = _is_no_given_up_task in tasks.filters  # in an earlier block
     orbax.addFilter(_is_no_error)
-    tasks.addFilter(_is_no_given_up_task)
-    if getattr(hook, "func", None) is not _report_unless_given_up:  # an earlier error left it
+    if not has_failed:
+        tasks.addFilter(_is_no_given_up_task)
         sys.unraisablehook = partial(_report_unless_given_up, hook)
     try:
         yield
@@ -38,8 +39,9 @@ def without_tracebacks() -> Iterator[None]:
         _wait_for_others_than(before)
         raise
     else:
-        sys.unraisablehook = hook
-        tasks.removeFilter(_is_no_given_up_task)
+        if not has_failed:
+            sys.unraisablehook = hook
+            tasks.removeFilter(_is_no_given_up_task)
     finally:
         orbax.removeFilter(_is_no_error)
 
