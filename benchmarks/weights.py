@@ -1,13 +1,21 @@
-"""Make pairs from public scans, and train the networks of the weights on them.
+"""Make the released weights: make pairs from public scans, train on them, test, and export.
 
 Usage, from the root of the repository:
 python -m benchmarks.weights DATA WORK [--only STEP ...] [--networks NAME ...]
 
 DATA holds the scans, in the folders that SOURCES names. Everything is written below WORK. What
-exists there is not made again, so the same command resumes after an interruption.
+exists there is not made again, so the same command resumes after an interruption. The steps are:
+
+scans    link the scans and masks: WORK/scans, WORK/masks
+pairs    make the pairs for training: WORK/pairs/<network>
+train    train the networks: WORK/runs/<network>
+tests    make pairs from scans that a network has not seen: WORK/tested/<set>
+predict  predict these pairs: WORK/predicted/<network>/<set>/flips<N>
+export   count how reliable the marked lesions are, and write the model file: WORK/NAME.safetensors
 """
 
 import argparse
+import itertools
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -27,15 +35,19 @@ class Source:
     has_lesions: bool = True
 
 
+# The two real pairs with known new lesions. No network sees them.
+TESTED = ("01", "03")
+TESTED_FOLDER = "open_ms/longitudinal"
+PATIENTS = "patients"  # the set of pairs that are made from their scans
+
 SOURCES = {
-    "ljubljana": Source(("open_ms/single", "open_ms/cross_sectional", "open_ms/longitudinal")),
+    "ljubljana": Source(("open_ms/single", "open_ms/cross_sectional", TESTED_FOLDER)),
     "tabriz": Source(("tabriz",)),
     "mslesseg": Source(("mslesseg",)),
     "healthy": Source(("healthy",), has_lesions=False),
 }
-# The two real pairs with known new lesions. No network sees them.
-TESTED = ("01", "03")
-TEST_PAIRS = 4  # made from each scan of a source, to test the network that has not seen it
+# Pairs made from each scan for a test, by source.
+TEST_PAIRS = {"ljubljana": 4, "mslesseg": 10, "tabriz": 2, PATIENTS: 10}
 
 
 @dataclass(frozen=True)
@@ -68,14 +80,15 @@ class Network:
 
     lesions: str
     sources: tuple[str, ...]
+    unseen: str  # source on which it is tested
     fields: tuple[str, ...] = ()  # of the configuration, if they differ
 
 
 # Each source but the healthy head is unseen by one network.
 NETWORKS = {
-    "no_ljubljana": Network("of_others", ("mslesseg", "healthy", "tabriz")),
-    "no_tabriz": Network("of_ljubljana", ("ljubljana", "mslesseg", "healthy")),
-    "no_mslesseg": Network("of_ljubljana", ("ljubljana", "healthy", "tabriz")),
+    "no_ljubljana": Network("of_others", ("mslesseg", "healthy", "tabriz"), "ljubljana"),
+    "no_tabriz": Network("of_ljubljana", ("ljubljana", "mslesseg", "healthy"), "tabriz"),
+    "no_mslesseg": Network("of_ljubljana", ("ljubljana", "healthy", "tabriz"), "mslesseg"),
 }
 # Two other ways to train on the pairs of the last one: only on new lesions, and with all lesions
 # as targets of the decoder maps of the segmentation block.
@@ -87,6 +100,8 @@ COMPARED = {
     ),
 }
 ALL = NETWORKS | COMPARED
+
+FLIPS = (1, 4)  # numbers of mirror images that are compared
 
 
 def main() -> None:
@@ -116,6 +131,9 @@ def link_scans(data: Path, work: Path, names: list[str]) -> None:
                     scan = nib.load(folder / "FLAIR.nii.gz")
                     empty = np.zeros(scan.shape[:3], np.uint8)
                     nib.save(nib.Nifti1Image(empty, scan.affine), place / "lesion_mask.nii.gz")
+    for patient in TESTED:
+        for file in (data / TESTED_FOLDER / patient).glob("*.nii.gz"):
+            _link(file, work / "scans" / PATIENTS / f"ljubljana_{patient}" / file.name)
 
 
 def make_pairs(data: Path, work: Path, names: list[str]) -> None:
@@ -132,12 +150,15 @@ def make_pairs(data: Path, work: Path, names: list[str]) -> None:
 
 
 def make_test_pairs(data: Path, work: Path, names: list[str]) -> None:
-    """Make pairs from the scans that a network has not seen: WORK/tested/<network>/."""
-    for name in names:
-        unseen = name.removeprefix("no_")
-        if unseen in SOURCES:
-            made = work / "tested" / name
-            _synthesise(data, work, unseen, LESIONS["of_ljubljana"], made, TEST_PAIRS, seed=1)
+    """Make pairs from the scans that the networks have not seen: WORK/tested/<set>/."""
+    for name in _sets(names):
+        made = work / "tested" / name
+        _synthesise(data, work, name, LESIONS["of_ljubljana"], made, TEST_PAIRS[name], seed=1)
+
+
+def _sets(names: list[str]) -> list[str]:
+    """Return the sets of pairs on which networks are tested, each once."""
+    return [*dict.fromkeys(ALL[name].unseen for name in names), PATIENTS]
 
 
 def _synthesise(
@@ -169,6 +190,20 @@ def train(data: Path, work: Path, names: list[str]) -> None:
         subprocess.run(command, check=True)
 
 
+def predict(data: Path, work: Path, names: list[str]) -> None:
+    """Predict the pairs that the networks have not seen: WORK/predicted/<network>/<set>/."""
+    for name in names:
+        maps = ("probability", "lesions02") if name in NETWORKS else ("probability",)
+        for tested, flips in itertools.product((ALL[name].unseen, PATIENTS), FLIPS):
+            place = work / "predicted" / name / tested / f"flips{flips}"
+            command = [
+                *MSSEG, "predict", f"--model={work / 'runs' / name}", f"--flips={flips}",
+                f"--dataset={work / 'tested' / tested}", f"--output={place / 'new'}",
+                *(f"--{one}={place / one}" for one in maps),
+            ]  # fmt: skip
+            subprocess.run(command, check=True)
+
+
 def _masks(data: Path, work: Path, folder: str) -> Path:
     return data / folder if (data / folder).is_dir() else work / folder
 
@@ -184,6 +219,7 @@ STEPS = {
     "pairs": make_pairs,
     "train": train,
     "tests": make_test_pairs,
+    "predict": predict,
 }
 
 if __name__ == "__main__":
