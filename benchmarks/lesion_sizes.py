@@ -13,10 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 EDGES_MM3 = (0, 30, 100, 300, 1000, float("inf"))
+HEADING = f"{'volume, mm3':>14}  sensitivity  PPV  F1"  # of the rows of `format_row`
 
 
 def by_volume(lesions: pd.DataFrame) -> list[tuple[str, int, int, int, int]]:
-    """Count the lesions in each range of volumes, and in all ranges together.
+    """Count the lesions in each range of volumes, from 100 mm3 on, and in all ranges together.
 
     Args:
       lesions: table `lesions.csv` of an evaluation.
@@ -26,7 +27,7 @@ def by_volume(lesions: pd.DataFrame) -> list[tuple[str, int, int, int, int]]:
       confirmed predicted lesions, all predicted lesions.
     """
     rows = []
-    ranges = [*itertools.pairwise(EDGES_MM3), (0, float("inf"))]
+    ranges = [*itertools.pairwise(EDGES_MM3), (100, float("inf")), (0, float("inf"))]
     for low, high in ranges:
         part = lesions[(lesions["volume_mm3"] >= low) & (lesions["volume_mm3"] < high)]
         counts = []
@@ -62,7 +63,7 @@ def main():
             sys.exit(
                 f"{file}: no such file. Give a folder that msseg evaluate --output has written."
             )
-        print(f"{folder}\n{'volume, mm3':>14}  sensitivity  PPV  F1")
+        print(f"{folder}\n{HEADING}")
         for row in by_volume(pd.read_csv(file)):
             print(format_row(*row))
 

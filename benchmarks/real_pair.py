@@ -3,7 +3,9 @@
 Usage: python -m benchmarks.real_pair PATIENT_FOLDER ... [--model MODEL ...] [--tune ROOT]
 A PATIENT_FOLDER holds a pair in the MSSEG-2 layout. Its ground_truth.nii.gz marks the new lesions,
 and its change_mask.nii.gz marks all lesion changes. Each pair is segmented as it is, with its
-visits exchanged, and with each visit used as both visits; the latter must give no lesions.
+visits exchanged, and with each visit used as both visits; the latter must give no lesions. All
+changes that a method finds are compared with the change mask, too: new, enlarging and vanished
+lesions, or, if the method finds only new lesions, those of both orders of the visits.
 With --tune, the baseline of `benchmarks.difference` is tuned on the labelled pairs of ROOT and
 segments the same pairs. Lesions are counted and detected by the rules of the MSSEG-2 challenge.
 
@@ -21,7 +23,6 @@ import numpy as np
 
 from benchmarks import difference
 from msseg_jax.evaluation.scores import compare_lesions, dice, find_lesions
-from msseg_jax.inference.new_lesions import lesion_mask
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import Patient, patient_in
@@ -29,29 +30,33 @@ from msseg_jax.volumes.lesions import voxel_mm3
 from msseg_jax.volumes.nifti import read_volume
 from msseg_jax.volumes.pair import Pair, read_pair
 
+OPTIONS = {"threshold": float, "min_lesion_mm3": float, "flips": int}
 LEAST_MM3 = 10  # smaller predicted lesions do not count as false positives
 
-Method = Callable[[Patient, Pair], np.ndarray]  # returns a bool mask of new lesions
+# Returns a bool mask of new lesions, and one of all changes if the method finds them as well.
+Method = Callable[[Patient, Pair], tuple[np.ndarray, np.ndarray | None]]
 
 
-def network(models: list[Path] | None) -> Method:
+def network(models: list[Path] | None, given: dict[str, float]) -> Method:
     """Return the method that segments with trained networks and the options stored with them.
 
     Args:
       models: runs or exported files; None takes the released weights.
+      given: options that replace the stored ones.
     """
     from msseg_jax.inference.ensemble import Ensemble
+    from msseg_jax.inference.prediction import predict_pair
     from msseg_jax.models.folds import runs_of
     from msseg_jax.models.released import released
 
     ensemble = Ensemble(runs_of(models or [released()]))
-    options = ensemble.options()
+    options = ensemble.options(**given)
     for member in ensemble.members:
         print(f"network: {member}")
 
-    def segment(patient: Patient, pair: Pair) -> np.ndarray:
-        probability = ensemble.segment(patient, pair, options).probability
-        return lesion_mask(probability, options, voxel_mm3(pair.time01.spacing_mm)) > 0
+    def segment(patient: Patient, pair: Pair) -> tuple[np.ndarray, np.ndarray | None]:
+        found = predict_pair(ensemble, patient, pair, options).found
+        return found.mask > 0, None if found.changes is None else found.changes > 0
 
     return segment
 
@@ -60,7 +65,7 @@ def baseline(root: Path, every: int) -> Method:
     """Return the baseline of `benchmarks.difference`, tuned on every `every`-th pair of `root`."""
     fitted = difference.fit(root, every)
     print(f"difference: {fitted.rule}, lesion F1 {fitted.f1:.3f} on {fitted.pairs} pairs of {root}")
-    return lambda _, pair: difference.find_new(pair, fitted)
+    return lambda _, pair: (difference.find_new(pair, fitted), None)
 
 
 def describe(folder: Path, method: Method) -> None:
@@ -77,13 +82,23 @@ def describe(folder: Path, method: Method) -> None:
     change = marked.array > 0
     reference = pair.targets[0] > 0
     one, two = pair.time01, pair.time02
-    for name, visits in (
-        ("as they are", (one, two)), ("exchanged", (two, one)),
-        ("first twice", (one, one)), ("second twice", (two, two)),
-    ):  # fmt: skip
-        mask = method(patient, replace(pair, time01=visits[0], time02=visits[1]))
+    orders = {
+        "as they are": (one, two), "exchanged": (two, one),
+        "first twice": (one, one), "second twice": (two, two),
+    }  # fmt: skip
+    found = {}
+    for name, visits in orders.items():
+        mask, _ = found[name] = method(patient, replace(pair, time01=visits[0], time02=visits[1]))
         line = f"  {name}: {_predicted(mask, change, pair)}"
         print(line + (f"; {_compared(reference, mask, pair)}" if name == "as they are" else ""))
+    new, changes = found["as they are"]
+    how = "all classes"
+    if changes is None:
+        changes, how = new | found["exchanged"][0], "both orders"
+    print(
+        f"  Dice with the mask of all changes: {dice(change, new):.3f} (new lesions), "
+        f"{dice(change, changes):.3f} ({how})"
+    )
 
 
 def _predicted(mask: np.ndarray, change: np.ndarray, pair: Pair) -> str:
@@ -125,8 +140,11 @@ def main():
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="tune on every N-th pair; default: 1"
     )
+    for name, kind in OPTIONS.items():
+        parser.add_argument(f"--{name}", type=kind, help="replaces the stored option")
     flags = parser.parse_args()
-    methods = {"network": network(flags.model)}
+    options = {name: getattr(flags, name) for name in OPTIONS}
+    methods = {"network": network(flags.model, options)}
     if flags.tune:
         methods["difference"] = baseline(flags.tune, flags.every)
     for folder in flags.patient_folder:

@@ -61,19 +61,22 @@ def test_the_difference_finds_only_what_is_brighter_at_the_second_visit(tmp_path
 
 def test_a_predicted_lesion_outside_all_marked_changes_is_a_false_positive(tmp_path, capsys):
     folder = write_pair(tmp_path / "anna")
-    real_pair.describe(folder, lambda patient, pair: marks(LESION, OTHER) > 0)
-    as_they_are, exchanged, *_ = capsys.readouterr().out.splitlines()
+    real_pair.describe(folder, lambda patient, pair: (marks(LESION, OTHER) > 0, None))
+    as_they_are, exchanged, *_, dice = capsys.readouterr().out.splitlines()
     assert (
         "2 predicted, 189 mm3; false positives (10 mm3 or more, outside all marked changes): 1"
         in as_they_are
     )
     assert "largest new lesion, 125 mm3: detected, 100 % of its voxels" in as_they_are
     assert "largest" not in exchanged, "the exchanged visits have no reference"
-    real_pair.describe(folder, lambda patient, pair: marks(OTHER) > 0)
-    assert "125 mm3: NOT detected, 0 %" in capsys.readouterr().out.splitlines()[0]
+    assert dice.endswith("changes: 0.539 (new lesions), 0.539 (both orders)")
+    real_pair.describe(folder, lambda patient, pair: (marks(OTHER) > 0, marks(LESION) > 0))
+    as_they_are, *_, dice = capsys.readouterr().out.splitlines()
+    assert "125 mm3: NOT detected, 0 %" in as_they_are
+    assert dice.endswith("0.000 (new lesions), 0.625 (all classes)")
     save(folder / "change_mask.nii.gz", marks(LESION), shift_mm=3)
     with pytest.raises(InputError, match="change_mask"):
-        real_pair.describe(folder, lambda patient, pair: marks(LESION) > 0)
+        real_pair.describe(folder, lambda patient, pair: (marks(LESION) > 0, None))
 
 
 def test_the_operating_point_has_the_best_f1(tmp_path, monkeypatch, capsys):
@@ -89,6 +92,14 @@ def test_the_operating_point_has_the_best_f1(tmp_path, monkeypatch, capsys):
     operating_point.main()
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("best: threshold 0.5, smallest lesion 10 mm3; 1 of 1 detected, 1 of 1")
+    monkeypatch.setattr("sys.argv", ["operating_point", *flags, "--at", "0.1", "9"])
+    operating_point.main()
+    printed = capsys.readouterr().out
+    assert "threshold 0.1, smallest lesion 9 mm3:" in printed
+    rows = {line[:14].strip(): line[14:].split() for line in printed.splitlines()}
+    assert rows["30 to 100"][-5:-1] == ["0.00", "(0", "of", "1)"], "the false lesion of 64 mm3"
+    assert " ".join(rows["100 or more"]) == "1.00 (1 of 1) 1.00 (1 of 1) 1.00"
+    assert " ".join(rows["all"]) == "1.00 (1 of 1) 0.50 (1 of 2) 0.67"
 
 
 def test_lesions_are_counted_by_their_volume():
@@ -101,6 +112,7 @@ def test_lesions_are_counted_by_their_volume():
     assert rows["0 to 30"] == [1, 1, 0, 1]
     assert rows["30 to 100"] == [0, 1, 0, 0]
     assert rows["1000 or more"] == [0, 0, 1, 1]
+    assert rows["100 or more"] == [0, 0, 1, 1]
     assert rows["all"] == [1, 2, 1, 2]
     assert "0.50 (1 of 2)    0.50 (1 of 2)    0.50" in lesion_sizes.format_row("all", *rows["all"])
     assert lesion_sizes.format_row("none", 0, 3, 0, 2).endswith("0.00")
