@@ -16,6 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from benchmarks.options import add_options, given_options
 from msseg_jax.evaluation.scores import dice
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.prediction import predict_pair
@@ -34,11 +35,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scans", type=Path, nargs="+", help="folders of scans")
     parser.add_argument("--model", type=Path, action="append", required=True)
-    parser.add_argument("--flips", type=int, choices=(1, 2, 4, 8), default=1)
+    add_options(parser)
     parser.add_argument("--only", nargs="+", default=[], help="names of scans")
     flags = parser.parse_args()
     ensemble = Ensemble(runs_of(flags.model))
-    options = ensemble.options(flips=flags.flips)
+    options = ensemble.options(**given_options(flags))
     rows = [("scan", "drawn, ml", "found, ml", "Dice", "false new lesions")]
     for files in [files for root in flags.scans for files in find_sources(root)]:
         if not files.lesion_mask or (flags.only and files.name not in flags.only):

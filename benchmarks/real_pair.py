@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import difference
+from benchmarks.options import add_options, given_options
 from msseg_jax.evaluation.scores import compare_lesions, dice, find_lesions
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.grids import grid_difference
@@ -30,14 +31,13 @@ from msseg_jax.volumes.lesions import voxel_mm3
 from msseg_jax.volumes.nifti import read_volume
 from msseg_jax.volumes.pair import Pair, read_pair
 
-OPTIONS = {"threshold": float, "min_lesion_mm3": float, "flips": int}
 LEAST_MM3 = 10  # smaller predicted lesions do not count as false positives
 
 # Returns a bool mask of new lesions, and one of all changes if the method finds them as well.
 Method = Callable[[Patient, Pair], tuple[np.ndarray, np.ndarray | None]]
 
 
-def network(models: list[Path] | None, given: dict[str, float]) -> Method:
+def network(models: list[Path] | None, given: dict[str, float | None]) -> Method:
     """Return the method that segments with trained networks and the options stored with them.
 
     Args:
@@ -140,11 +140,9 @@ def main():
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="tune on every N-th pair; default: 1"
     )
-    for name, kind in OPTIONS.items():
-        parser.add_argument(f"--{name}", type=kind, help="replaces the stored option")
+    add_options(parser)
     flags = parser.parse_args()
-    options = {name: getattr(flags, name) for name in OPTIONS}
-    methods = {"network": network(flags.model, options)}
+    methods = {"network": network(flags.model, given_options(flags))}
     if flags.tune:
         methods["difference"] = baseline(flags.tune, flags.every)
     for folder in flags.patient_folder:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.options import add_options, given_options
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.prediction import predict
 from msseg_jax.models.folds import runs_of
@@ -113,10 +114,11 @@ def main() -> None:
     parser.add_argument("scans", type=Path, nargs="+", help="folders of scans")
     parser.add_argument("--model", type=Path, action="append", help="default: the released weights")
     parser.add_argument("--seeds", type=int, default=3, help="trials of each case and scan")
+    add_options(parser)
     parser.add_argument("--only", nargs="+", default=[], help="names of scans")
     flags = parser.parse_args()
     ensemble = Ensemble(runs_of(flags.model or [released()]))
-    options = ensemble.options()
+    options = ensemble.options(**given_options(flags))
     false_mm3 = defaultdict(list)
     for files in [files for root in flags.scans for files in find_sources(root)]:
         if flags.only and files.name not in flags.only:
