@@ -103,6 +103,36 @@ ALL = NETWORKS | COMPARED
 
 FLIPS = (1, 4)  # numbers of mirror images that are compared
 
+# The released model file, and its options. `benchmarks.operating_point` helped to choose them.
+NAME, VERSION = "flair_changes", "1"
+OPTIONS = {"threshold": 0.5, "min_lesion_mm3": 15, "flips": 1}
+TEXTS = {
+    "licence": "Apache-2.0",
+    "attribution": """\
+Trained on data of the Laboratory of Imaging Technologies, University of Ljubljana, released under \
+Creative Commons Attribution (CC-BY): Lesjak, Pernus, Likar, Spiclin: Validation of white-matter \
+lesion change detection methods on a novel publicly available MRI image database, Neuroinformatics \
+2016; Lesjak et al.: A novel public MR image dataset of multiple sclerosis patients with lesion \
+segmentations based on multi-rater consensus, Neuroinformatics 2017.
+On scans and masks published with studies by M. Bashiri and others, Tabriz (repository \
+MRI_MS_Insights and others), MIT License, Copyright (c) 2025-2026 Mahdi Bashiri / mri-ms-analyzer.
+On scans and masks of MSLesSeg, released under CC-BY 4.0: Guarnera, Rondinella et al.: MSLesSeg: \
+baseline and benchmarking of a new Multiple Sclerosis Lesion Segmentation dataset, 2025.
+On the example image of the repository py_synthsr (neurolabusc), Apache-2.0.""",
+    "training_data": """\
+Pairs that msseg synthetic made from FLAIRs of 21 heads: Ljubljana 04, 07, 09, 20, 26; all 13 of \
+Tabriz; MSLesSeg p18 and p39; one head without lesions. Each network lacks one source: the first \
+has seen no scan and no mask of Ljubljana, the second no scan of Tabriz, the third no scan of \
+MSLesSeg. No network has seen the patients 01 and 03 of Ljubljana. The shapes and places of the \
+lesions come from masks of Ljubljana (27 and 16 patients); for the first network, from those of \
+Tabriz and MSLesSeg.""",
+    "description": """\
+Three networks with five maps: new lesions, enlarging ones, vanished or shrunk ones, and all \
+lesions at each visit. Made by benchmarks/weights.py with configs/changes.py. The model card says \
+what they find and where they fail. For research, not for clinical use.""",
+}
+PAIRS = "{count} made pairs, of scans from three sources, each by the network without its source"
+
 
 def main() -> None:
     """Run the steps."""
@@ -204,6 +234,30 @@ def predict(data: Path, work: Path, names: list[str]) -> None:
             subprocess.run(command, check=True)
 
 
+def export(data: Path, work: Path, names: list[str]) -> None:
+    """Count how reliable the marked lesions are, and write the networks to one model file."""
+    folders, count = [], 0
+    for name in NETWORKS:
+        unseen = work / "tested" / NETWORKS[name].unseen
+        maps = work / "predicted" / name / unseen.name / f"flips{OPTIONS['flips']}" / "probability"
+        folders += [f"--reference={unseen}", f"--probability={maps}"]
+        count += len(list(maps.glob("*.nii.gz")))
+    options = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    table = work / "reliability.json"
+    counting = [
+        sys.executable, "-m", "benchmarks.reliability", *folders, *options,
+        f"--pairs={PAIRS.format(count=count)}", f"--output={table}",
+    ]  # fmt: skip
+    subprocess.run(counting, check=True)
+    exporting = [
+        *MSSEG, "export", *(f"--model={work / 'runs' / name}" for name in NETWORKS),
+        f"--output={work / NAME}.safetensors", f"--name={NAME}", f"--version={VERSION}",
+        *(f"--{field}={text}" for field, text in TEXTS.items()),
+        *options, f"--reliability={table}", "--overwrite",
+    ]  # fmt: skip
+    subprocess.run(exporting, check=True)
+
+
 def _masks(data: Path, work: Path, folder: str) -> Path:
     return data / folder if (data / folder).is_dir() else work / folder
 
@@ -220,6 +274,7 @@ STEPS = {
     "train": train,
     "tests": make_test_pairs,
     "predict": predict,
+    "export": export,
 }
 
 if __name__ == "__main__":

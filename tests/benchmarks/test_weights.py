@@ -51,20 +51,28 @@ def test_only_a_scan_without_lesions_gets_an_empty_mask(data, tmp_path):
     assert not (work / "scans" / "mslesseg" / "mslesseg_05" / "lesion_mask.nii.gz").exists()
 
 
+@pytest.fixture
+def commands(monkeypatch):
+    """Note the commands that a step runs, and do not run them."""
+    noted = []
+
+    def run(command, **_):
+        noted.append([str(part) for part in command])
+        return subprocess.CompletedProcess(command, returncode=0)
+
+    monkeypatch.setattr(weights.subprocess, "run", run)
+    return noted
+
+
 @pytest.mark.parametrize("name", weights.NETWORKS)
 def test_a_network_sees_neither_scans_nor_masks_of_what_it_is_tested_on(
-    data, tmp_path, monkeypatch, name
+    data, tmp_path, commands, name
 ):
-    work, commands = tmp_path / "work", []
+    work = tmp_path / "work"
     for patient in ("01", "03"):
         save(data / "open_ms" / "longitudinal" / patient / "FLAIR.nii.gz", voxels=9)
     weights.link_scans(data, work, [])
 
-    def run(command, **_):
-        commands.append(command)
-        return subprocess.CompletedProcess(command, returncode=0)
-
-    monkeypatch.setattr(weights.subprocess, "run", run)
     network = weights.NETWORKS[name]
     for source in network.sources:
         (work / "made" / network.lesions / source).mkdir(parents=True)
@@ -83,3 +91,35 @@ def test_a_network_sees_neither_scans_nor_masks_of_what_it_is_tested_on(
             assert f"--leave_out={patient}" in command, "the masks of this patient"
             if any(flag.endswith("scans/ljubljana") for flag in command):
                 assert f"--leave_out=ljubljana_{patient}" in command
+
+
+@pytest.mark.parametrize("name", weights.ALL)
+def test_a_network_is_tested_on_scans_that_it_has_not_seen(tmp_path, commands, name):
+    weights.predict(tmp_path, tmp_path, [name])
+    roots = {flag.rsplit("/", 1)[-1] for command in commands for flag in command
+             if flag.startswith("--dataset=")}  # fmt: skip
+    assert roots == {weights.ALL[name].unseen, weights.PATIENTS}
+    assert not roots & set(weights.ALL[name].sources)
+    for command in commands:
+        assert f"--model={tmp_path / 'runs' / name}" in command
+    folders = [flag for command in commands for flag in command if flag.startswith("--output=")]
+    assert len(set(folders)) == len(folders), "no result replaces another"
+
+
+def test_the_pairs_of_a_test_are_made_from_each_set_once(data, tmp_path, commands):
+    weights.make_test_pairs(data, tmp_path, ["no_mslesseg", "new_only", "no_tabriz"])
+    made = [flag.rsplit("/", 1)[-1] for command in commands for flag in command
+            if flag.startswith("--output=")]  # fmt: skip
+    assert made == ["mslesseg", "tabriz", weights.PATIENTS]
+
+
+def test_the_released_file_has_the_options_with_which_its_lesions_were_counted(tmp_path, commands):
+    weights.export(tmp_path, tmp_path, [])
+    counting, exporting = commands
+    for name, value in weights.OPTIONS.items():
+        assert f"--{name}={value}" in counting
+        assert f"--{name}={value}" in exporting
+    maps = [flag for flag in counting if flag.startswith("--probability=")]
+    assert len(maps) == len(weights.NETWORKS)
+    assert all(f"/flips{weights.OPTIONS['flips']}/" in flag for flag in maps)
+    assert f"--reliability={tmp_path / 'reliability.json'}" in exporting
