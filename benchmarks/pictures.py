@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from msseg_jax.report.slices import WINDOW
-from msseg_jax.report.view import AxialView
 from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import grid_difference
 from msseg_jax.volumes.layout import CONSENSUS, patient_in
 from msseg_jax.volumes.lesions import number_lesions, voxel_mm3

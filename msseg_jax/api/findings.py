@@ -1,5 +1,6 @@
 """Find new lesions in a pair of visits on one grid."""
 
+import time
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike
@@ -12,8 +13,10 @@ import pandas as pd
 from msseg_jax.api.images import Image, as_volume, files_of, path_of
 from msseg_jax.configuration.options import Options
 from msseg_jax.inference.ensemble import NEEDED, Ensemble
+from msseg_jax.inference.lesion_table import lesion_table
 from msseg_jax.inference.outputs import Outputs, check_files, check_places
 from msseg_jax.inference.prediction import Prediction, predict_pair
+from msseg_jax.inference.record import check_record_place
 from msseg_jax.inference.results import write_pair
 from msseg_jax.models.folds import runs_of
 from msseg_jax.models.released import WEIGHTS
@@ -46,6 +49,7 @@ class Findings:
     prediction: Prediction
     inputs: tuple[Path, ...]  # files that `save` must not replace
     prepared: Path | None = None  # the folder of a prepared pair, in which nothing is saved
+    seconds: float = 0.0  # duration of the prediction
 
     @property
     def mask(self) -> np.ndarray:
@@ -93,40 +97,25 @@ class Findings:
 
     @property
     def lesions(self) -> pd.DataFrame:
-        """Table with one row per lesion, the largest first.
+        """Table with one row per lesion: the new ones first, the largest first.
 
-        Columns: `lesion` (number from 1), `volume_mm3`, `x_mm`, `y_mm`, `z_mm` (centre in scanner
-        mm, RAS), `mean_probability`.
+        If the model gives `changes`, the enlarging and the vanished lesions follow. The columns are
 
-        If the model gives `changes`, the new lesions come first, then the enlarging, then the
-        vanished ones; each class is numbered from 1. The table then has further columns: `class`
-        ('new', 'enlarging' or 'vanished or shrunk'); `volume01_mm3` and `volume02_mm3`, the volume
-        of the lesions in `lesions01` and `lesions02` that share a voxel with this one (NaN if the
-        model does not give them); and `change_mm3`, their difference. `volume_mm3` is the volume of
-        the change itself.
-
-        If the model file has a reliability table, and it was counted with the options of this
-        prediction, there are also the columns `right` and `of`: of so many marked lesions of this
-        size and probability, so many were right in scans never used for training. They are whole
-        numbers, and missing (`pd.NA`) where such lesions were too few, or for other classes than
-        'new'.
+        lesion: number from 1, in each class;
+        class: 'new', 'enlarging' or 'vanished or shrunk';
+        label: the value of the lesion in the numbered mask that `save` writes;
+        volume_mm3: of the new lesion, or of the part that grew or went;
+        x_mm, y_mm, z_mm: centre in scanner mm (RAS);
+        side: of the patient, 'left', 'right' or 'middle' (less than 5 mm from the middle);
+        mean_probability: over the voxels of the lesion;
+        right, of: of so many marked lesions of this size and probability, so many were right in
+          scans never used for training. Missing (`pd.NA`) if the model file has no reliability
+          table for these options, if such lesions were too few, and for other classes than 'new';
+        volume01_mm3, volume02_mm3, change_mm3: volume of the lesions in `lesions01` and in
+          `lesions02` that share a voxel with this one, and their difference. NaN if the model does
+          not give them.
         """
-        columns = ["lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "mean_probability"]
-        if self.changes is not None:
-            columns = [
-                "lesion",
-                "class",
-                *columns[1:],
-                "volume01_mm3",
-                "volume02_mm3",
-                "change_mm3",
-            ]
-        delivered = self.prediction.delivered
-        counts = [] if delivered.reliability is None else ["right", "of"]
-        place = columns.index("mean_probability") + 1
-        columns[place:place] = counts
-        table = pd.DataFrame(delivered.rows, columns=columns)
-        return table.astype(dict.fromkeys(counts, "Int64"))
+        return lesion_table(self.prediction)
 
     @property
     def warnings(self) -> list[str]:
@@ -145,6 +134,9 @@ class Findings:
         lesions02: str | PathLike[str] | None = None,
     ) -> None:
         """Write the mask and, if a name is given, the maps and the report.
+
+        Next to the mask NAME.nii.gz, NAME_lesions.csv (the table `lesions`), NAME_lesions.nii.gz
+        (the numbered mask) and NAME.json (a record of how they were made) are written, too.
 
         Args:
           mask, probability, uncertainty, changes, lesions01, lesions02: NIfTI files (.nii.gz or
@@ -165,7 +157,8 @@ class Findings:
             "mask": mask, "probability": probability, "report": report, "uncertainty": uncertainty,
             "changes": changes, "lesions01": lesions01, "lesions02": lesions02,
         }  # fmt: skip
-        outputs = Outputs(**{kind: Path(path) for kind, path in given.items() if path is not None})
+        paths = {kind: Path(path) for kind, path in given.items() if path is not None}
+        outputs = Outputs(**paths).with_tables()
         for kind in NEEDED.keys() & outputs.by_kind.keys():
             if problem := self.prediction.ensemble.problem_with(kind):
                 raise InputError(f"{kind} cannot be saved: {problem}")
@@ -177,7 +170,8 @@ class Findings:
             )
         check_places(outputs, self.prepared)
         check_files(outputs, self.inputs, self.prepared)
-        write_pair(self.prediction, outputs)
+        check_record_place(outputs)
+        write_pair(self.prediction, outputs, self.seconds)
 
     def __str__(self) -> str:
         return str(self.prediction.delivered)
@@ -238,6 +232,7 @@ def find_new_lesions(
     Raises:
       InputError: an image or a model cannot be used. The message lists every problem.
     """
+    began_s = time.perf_counter()
     given: dict[str, Image] = {"time01": time01, "time02": time02}
     if brain_mask is not None:
         given["brain_mask"] = brain_mask
@@ -258,7 +253,8 @@ def find_new_lesions(
     ensemble = as_model(model)
     chosen = choose_options(ensemble, options)
     prediction = predict_pair(ensemble, patient, pair, chosen)
-    return Findings(prediction, files_of(time01, time02, brain_mask))
+    inputs = files_of(time01, time02, brain_mask)
+    return Findings(prediction, inputs, seconds=time.perf_counter() - began_s)
 
 
 def choose_options(ensemble: Ensemble, given: Choices) -> Options:

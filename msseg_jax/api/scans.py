@@ -1,5 +1,6 @@
 """Prepare two scans and find new lesions in them. This needs the libraries of [prepare]."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -70,11 +71,13 @@ class PreparedScans:
 
         if not self.time02.is_file():
             raise InputError(f"{self.folder}: the prepared pair is gone. Prepare the scans again.")
+        began_s = time.perf_counter()
         ensemble = as_model(model)
         prediction = predict_scan_pair(ensemble, self.scans, choose_options(ensemble, options))
         request = self.scans.request
         masks = [mask for mask in request.brain_masks if mask is not None]
-        return Findings(prediction, (request.time01, request.time02, *masks), self.folder)
+        inputs = request.time01, request.time02, *masks
+        return Findings(prediction, inputs, self.folder, time.perf_counter() - began_s)
 
     def __repr__(self) -> str:
         return f"<PreparedScans: {self.folder}>"

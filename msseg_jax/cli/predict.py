@@ -10,6 +10,7 @@ from msseg_jax.cli.prediction import end_folder, load_networks, models_of, outpu
 from msseg_jax.inference.outputs import Outputs, check_files, check_places, make_folders
 from msseg_jax.inference.patients import predict_patients
 from msseg_jax.inference.prediction import predict_pair
+from msseg_jax.inference.record import check_record_place
 from msseg_jax.inference.results import describe_pair, write_pair
 from msseg_jax.prepare.request import PREFIXES, VISITS
 from msseg_jax.system.backend import start_backend
@@ -33,6 +34,7 @@ def run(flags: argparse.Namespace) -> int:
 def _predict_pair(flags: argparse.Namespace, models: list[Path], outputs: Outputs) -> int:
     inputs = [path for path in (flags.time01, flags.time02, flags.mask) if path is not None]
     check_files(outputs, inputs, prepared=None)
+    check_record_place(outputs)
     check_there(*inputs)
     _check_no_folder(flags.time01, flags.time02)
     name = ", ".join(_short(path) for path in (flags.time01, flags.time02))
@@ -41,7 +43,7 @@ def _predict_pair(flags: argparse.Namespace, models: list[Path], outputs: Output
     ensemble, options = load_networks(flags, models)
     bar = partial(followed, name="batches of tiles")
     prediction = predict_pair(ensemble, patient, pair, options, bar)
-    write_pair(prediction, outputs)
+    write_pair(prediction, outputs, time.perf_counter() - flags.began_s)
     print(describe_pair(prediction, outputs, time.perf_counter() - flags.began_s))
     return 0
 

@@ -18,6 +18,7 @@ from msseg_jax.inference.outputs import (
     check_places,
     make_folders,
 )
+from msseg_jax.inference.record import check_record_place
 from msseg_jax.inference.results import describe_pair, write_pair
 from msseg_jax.inference.scans import predict_scan_pair, predict_scan_pairs, prepare_pair
 from msseg_jax.prepare.folder import PICTURE
@@ -51,6 +52,7 @@ def _predict_pair(
     masks = (flags.brain_mask01, flags.brain_mask02)
     inputs = [path for path in (flags.time01, flags.time02, *masks) if path is not None]
     check_files(outputs, inputs, prepared)
+    check_record_place(outputs)
     check_there(*inputs)
     ensemble, options = load_networks(flags, models)
     with steps("preparing") as say:
@@ -58,7 +60,7 @@ def _predict_pair(
         scans = prepare_pair(request, prepared, flags.overwrite, say)
     bar = partial(followed, name="batches of tiles")
     prediction = predict_scan_pair(ensemble, scans, options, bar)
-    write_pair(prediction, outputs)
+    write_pair(prediction, outputs, time.perf_counter() - flags.began_s)
     said = "prepared before" if scans.was_there else "prepared"
     print(f"{said}: {prepared / PICTURE} shows whether the visits match")
     print(describe_pair(prediction, outputs, time.perf_counter() - flags.began_s))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msseg_jax.cli.ending import last_line, patients_in_words, status_after
 from msseg_jax.configuration.options import Options
+from msseg_jax.inference.cohort import write_cohort
 from msseg_jax.inference.ensemble import NEEDED, Ensemble
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.patients import Tally
@@ -24,10 +25,11 @@ def outputs_of(flags: argparse.Namespace, in_middle: Path | None = None) -> Outp
     Args:
       in_middle: with --prepare, the path of the mask on the prepared pair's grid.
     """
-    return Outputs(
+    outputs = Outputs(
         flags.output, flags.probability, flags.report, flags.uncertainty, in_middle,
         flags.changes, flags.lesions01, flags.lesions02,
     )  # fmt: skip
+    return outputs if flags.dataset else outputs.with_tables()
 
 
 def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemble, Options]:
@@ -82,17 +84,18 @@ def _weights_in_words(ensemble: Ensemble, models: list[Path]) -> str:
 
 
 def end_folder(tally: Tally, problems: Mapping[str, str], outputs: Outputs, began_s: float) -> int:
-    """List the patients that failed, print the last line, and return the exit status.
+    """Write the tables of all patients, print who failed and what to open, and return the status.
 
     Args:
       problems: {name: what is wrong} of the folders that could not be used at all.
     """
     failures = dict(sorted((dict(problems) | tally.failures).items()))
     total = len(failures) + len(tally.predicted) + len(tally.done_before)
+    page = write_cohort(outputs, sorted(tally.predicted + tally.done_before), failures)
     status = status_after(failures, total, "patient")
-    kind, folder = outputs.to_open
     content = patients_in_words(total, len(failures), len(tally.done_before))
-    print(last_line(f"{kind}s", folder, content, began_s))
+    kind, place = ("masks", outputs.mask) if page is None else ("patients", page)
+    print(last_line(kind, place, content, began_s))
     return status
 
 

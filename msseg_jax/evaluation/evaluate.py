@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from msseg_jax.evaluation.cohort import Evaluation, summarise
+from msseg_jax.evaluation.predicted import with_predicted
 from msseg_jax.evaluation.raters import (
     count_over_thresholds,
     list_lesions,
@@ -15,6 +16,7 @@ from msseg_jax.evaluation.raters import (
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.processes import for_each
 from msseg_jax.volumes.layout import CONSENSUS, find_patients
+from msseg_jax.volumes.names import LESIONS
 
 SUFFIX = ".nii.gz"
 
@@ -27,6 +29,7 @@ class ScoredFiles:
     reference: Path  # folder
     prediction: Path  # mask
     probability: Path | None
+    table: Path  # what `msseg predict` wrote about the lesions of the mask; may not exist
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def evaluate(
         elif name not in folders:
             reasons[name] = f"{reference / name / CONSENSUS}: no such reference"
         else:
-            files.append(ScoredFiles(name, folders[name], masks[name], maps.get(name)))
+            table = prediction / f"{name}{LESIONS}.csv"
+            files.append(ScoredFiles(name, folders[name], masks[name], maps.get(name), table))
     scores: list[dict] = []
     lesions: list[dict] = []
     curve: list[dict] = []
@@ -101,7 +105,8 @@ def score_patient(files: ScoredFiles) -> PatientScores | str:
         masks = read_masks(files.reference, files.prediction, files.probability)
     except InputError as error:
         return str(error)
-    return PatientScores(score_raters(masks), list_lesions(masks), count_over_thresholds(masks))
+    lesions = with_predicted(list_lesions(masks), files.table)
+    return PatientScores(score_raters(masks), lesions, count_over_thresholds(masks))
 
 
 def _files_in(folder: Path) -> dict[str, Path]:
@@ -111,4 +116,10 @@ def _files_in(folder: Path) -> dict[str, Path]:
     files = sorted(p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith("."))
     if not files:
         raise InputError(f"{folder}: no {SUFFIX} file in it. Expected <patient>{SUFFIX}.")
-    return {path.name.removesuffix(SUFFIX): path for path in files}
+    found = {path.name.removesuffix(SUFFIX): path for path in files}
+    # Next to a mask, `msseg predict` writes the same lesions with numbers.
+    return {
+        name: path
+        for name, path in found.items()
+        if not (name.endswith(LESIONS) and name.removesuffix(LESIONS) in found)
+    }

@@ -98,50 +98,66 @@ class NewLesions:
         return found
 
     @cached_property
+    def numbered(self) -> np.ndarray:
+        """The lesions of all classes, (D, H, W) int32: each has the value `label` of its row."""
+        numbered = np.zeros_like(self.labels)
+        before = 0
+        for labels in self.labels_by_class.values():
+            here = labels > 0
+            numbered[here] = before + labels[here]
+            before += int(labels.max(initial=0))
+        return numbered
+
+    @cached_property
     def rows_by_class(self) -> dict[str, list[dict]]:
-        """Measurements of the lesions of each class, from `describe_lesions`.
+        """A row of measurements for each lesion, by the name of its class.
 
-        If there is a reliability table, the row of a new lesion also has `right` and `of`: of so
-        many marked lesions like this one, so many were right (`Reliability.like`). Both are None if
-        there were too few.
+        Beside those of `describe_lesions`, a row contains
 
-        If there are several classes, a row also has the `class`, the volumes `volume01_mm3` and
-        `volume02_mm3` of the lesions of each visit that the lesion touches, and their difference
-        `change_mm3`. A volume is NaN if the networks do not show all lesions of the visit.
+        class: 'new', 'enlarging' or 'vanished or shrunk';
+        label: the value of the lesion in `numbered`. `lesion` numbers the lesions of each class;
+        right, of: of so many marked lesions like this one, so many were right
+          (`Reliability.like`). None for other classes, without a table, or if there were too few;
+        volume01_mm3, volume02_mm3, change_mm3: volume of the lesions of the first and of the second
+          visit that the lesion touches, and their difference. NaN if the networks do not show all
+          lesions of the visit.
         """
-        affine, spacing_mm = self.like.affine, self.like.spacing_mm
-        rows = {
-            name: describe_lesions(labels, affine, spacing_mm, probability)
-            for (name, labels), probability in zip(
-                self.labels_by_class.items(), self.maps, strict=False
-            )
-        }
-        if self.reliability is not None:
-            rows[CHANGES[NEW]] = [_with_counts(row, self.reliability) for row in rows[CHANGES[NEW]]]
-        if self.changes is None:
-            return rows
         visits = [
             None if mask is None else number_lesions(mask != 0)[0]
             for mask in (self.lesions01, self.lesions02)
         ]
-        for name, labels in self.labels_by_class.items():
-            volumes_mm3 = [
-                np.full(len(rows[name]), np.nan)
-                if lesions is None
-                else touched_mm3(labels, lesions, spacing_mm)
-                for lesions in visits
-            ]
+        rows: dict[str, list[dict]] = {}
+        for (name, labels), probability in zip(
+            self.labels_by_class.items(), self.maps, strict=False
+        ):
+            before = sum(map(len, rows.values()))
+            measured = describe_lesions(labels, self.like.affine, self.like.spacing_mm, probability)
+            first_mm3, second_mm3 = (self._touched_mm3(labels, visit) for visit in visits)
             rows[name] = [
-                {"lesion": row["lesion"], "class": name}
+                {"lesion": row["lesion"], "class": name, "label": before + row["lesion"]}
                 | row
+                | self._counts_of_similar(name, row)
                 | {
                     "volume01_mm3": float(first),
                     "volume02_mm3": float(second),
                     "change_mm3": float(second - first),
                 }
-                for row, first, second in zip(rows[name], *volumes_mm3, strict=True)
+                for row, first, second in zip(measured, first_mm3, second_mm3, strict=True)
             ]
         return rows
+
+    def _touched_mm3(self, labels: np.ndarray, visit: np.ndarray | None) -> np.ndarray:
+        """Return the volume of the lesions of a visit that each lesion touches, (lesions,)."""
+        if visit is None:
+            return np.full(int(labels.max(initial=0)), np.nan)
+        return touched_mm3(labels, visit, self.like.spacing_mm)
+
+    def _counts_of_similar(self, name: str, row: dict) -> dict[str, int | None]:
+        """Return how many marked lesions like this one were right, and how many there were."""
+        like = None
+        if self.reliability is not None and name == CHANGES[NEW]:
+            like = self.reliability.like(row["volume_mm3"], row["mean_probability"])
+        return dict(zip(("right", "of"), like or (None, None), strict=True))
 
     @property
     def rows(self) -> list[dict]:
@@ -167,13 +183,6 @@ class NewLesions:
 
     def _without_small(self, mask: np.ndarray) -> np.ndarray:
         return without_small(mask, self.options.min_lesion_mm3, voxel_mm3(self.like.spacing_mm))
-
-
-def _with_counts(row: dict, reliability: Reliability) -> dict:
-    """Return the row of a new lesion with the counts of lesions like it."""
-    counts = reliability.like(row["volume_mm3"], row["mean_probability"])
-    right, marked = (None, None) if counts is None else counts
-    return row | {"right": right, "of": marked}
 
 
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:

@@ -1,15 +1,16 @@
 """Paths of the results of a prediction, and checks of these paths."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.paths import check_output, check_outside, has_suffix
-from msseg_jax.volumes.names import SUFFIXES
+from msseg_jax.volumes.names import LESIONS, SUFFIXES, stem
 
 # Suffix added to the name of --output for the mask on the grid of a prepared pair.
 IN_MIDDLE = "_on_middle_space"
+ENDINGS = {"report": ".html", "table": ".csv"}  # of files that are no images
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Outputs:
     changes: Path | None = None  # label map of new, enlarging, and vanished or shrunk lesions
     lesions01: Path | None = None  # mask of all lesions at the first visit
     lesions02: Path | None = None  # mask of all lesions at the second visit
+    table: Path | None = None  # table of the lesions
+    numbered: Path | None = None  # mask in which lesion n has the value n
 
     @property
     def by_kind(self) -> dict[str, Path]:
@@ -41,15 +44,21 @@ class Outputs:
         """The kind and path of the file to open first: the report if there is one, or the mask."""
         return ("mask", self.mask) if self.report is None else ("report", self.report)
 
+    def with_tables(self) -> "Outputs":
+        """Return these paths of one patient, and next to the mask a table and a numbered mask."""
+        name = stem(self.mask) + LESIONS
+        table, numbered = (
+            self.mask.with_name(name + ending) for ending in (ENDINGS["table"], SUFFIXES[0])
+        )
+        return replace(self, table=table, numbered=numbered)
+
     def of(self, patient: str) -> "Outputs":
         """Return the paths of the files of one patient in these folders."""
-        endings = {"report": ".html"}
-        return Outputs(
-            **{
-                kind: folder / (patient + endings.get(kind, ".nii.gz"))
-                for kind, folder in self.by_kind.items()
-            }
-        )
+        files = {
+            kind: folder / (patient + ENDINGS.get(kind, SUFFIXES[0]))
+            for kind, folder in self.by_kind.items()
+        }
+        return Outputs(**files).with_tables()
 
 
 def check_places(outputs: Outputs, prepared: Path | None) -> None:
@@ -65,6 +74,8 @@ def check_places(outputs: Outputs, prepared: Path | None) -> None:
         (f"the mask on the prepared pair's grid (--output with {IN_MIDDLE})", outputs.in_middle),
         ("--changes", outputs.changes), ("--lesions01", outputs.lesions01),
         ("--lesions02", outputs.lesions02),
+        (f"the table of the lesions (--output with {LESIONS})", outputs.table),
+        (f"the numbered mask (--output with {LESIONS})", outputs.numbered),
     ):  # fmt: skip
         if path is not None and (other := places.setdefault(path.resolve(), name)) != name:
             raise InputError(f"{name} is {path}, the same as {other}; expected different paths")
@@ -99,8 +110,8 @@ def check_files(outputs: Outputs, inputs: Iterable[Path], prepared: Path | None)
 
 def check_writable(outputs: Outputs) -> None:
     """Raise InputError if a file cannot be written, for example because its name is too long."""
-    for path in outputs.paths:
-        check_output(path, (".html",) if path is outputs.report else SUFFIXES)
+    for kind, path in outputs.by_kind.items():
+        check_output(path, (ENDINGS[kind],) if kind in ENDINGS else SUFFIXES)
 
 
 def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None:

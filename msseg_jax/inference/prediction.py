@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class OnScanner:
     # the name of their class.
     drawn: dict[str, np.ndarray]  # (D, H, W) int32, numbers of the lesions, 0 elsewhere
     centres_mm: dict[str, np.ndarray]  # (N, 3), centres in scanner mm (RAS) of the pair
+    asked_for: dict[str, Any]  # what the pair was prepared from, for the record
     dates: str | None = None  # dates of the visits and their interval in words, if they are known
 
 

@@ -1,18 +1,24 @@
 """The record of a predicted patient, next to its mask: what its results were made from.
 
-A later run with `--dataset` reads it to decide whether the patient is done.
+A later run with `--dataset` reads it to decide whether the patient is done, and to list all
+patients.
 """
 
 import hashlib
 import os
+import platform
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+import jax
+import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
 
 from msseg_jax import __version__
 from msseg_jax.configuration.options import Options
-from msseg_jax.configuration.section import Section, added_later
+from msseg_jax.configuration.section import Section, added_later, setting
+from msseg_jax.configuration.targets import CHANGES, NEW
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
@@ -20,6 +26,7 @@ from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.volumes.layout import Patient
+from msseg_jax.volumes.names import stem
 
 PROGRAM = "msseg_jax"
 FORMAT = 1  # version of the record; increase it when the same input would give other results
@@ -36,17 +43,24 @@ class NetworkRecord(Section):
 
 
 class FileRecord(Section):
-    """Record of one file that was read."""
+    """Record of one image that was read."""
 
     path: str
-    sha256: str
+    sha256: str | None  # None for an image that was not read from a file
+
+
+class ClassRecord(Section):
+    """Number and volume of the lesions of one class."""
+
+    lesions: NonNegativeInt
+    volume_mm3: NonNegativeFloat
 
 
 class PredictionRecord(Section):
     """The content of <patient>.json."""
 
     format: int
-    made_by: dict[str, str]  # version of this program
+    made_by: dict[str, str]  # versions of this program and of the main libraries
     patient: str
     finished: bool  # False while the results are written
     networks: tuple[NetworkRecord, ...]
@@ -54,10 +68,12 @@ class PredictionRecord(Section):
     inputs: dict[str, FileRecord]  # by their role, such as 'first visit'
     scans: dict[str, Any] | None  # what the pair was prepared from; None without --prepare
     outputs: dict[str, str]  # by their kind, relative to the folder of the record
-    lesions: NonNegativeInt | None = None
+    lesions: NonNegativeInt | None = None  # new ones
     volume_mm3: NonNegativeFloat | None = None
+    other_lesions: dict[str, ClassRecord] = setting({}, "lesions of other classes", later=True)
     warnings: tuple[str, ...] = ()
     seconds: float | None = None  # duration of preparation, prediction and writing
+    finished_at: str | None = setting(None, "date and time, with the time zone", later=True)
 
     @model_validator(mode="after")
     def _check_results(self) -> Self:
@@ -91,8 +107,8 @@ class PredictionRecord(Section):
 
 
 def record_file(mask: Path) -> Path:
-    """Return the path of the record that belongs to a mask <patient>.nii.gz."""
-    return mask.with_name(mask.name.removesuffix(".nii.gz") + ".json")
+    """Return the path of the record that belongs to a mask."""
+    return mask.with_name(stem(mask) + ".json")
 
 
 def new_record(
@@ -115,7 +131,12 @@ def new_record(
     folder = outputs.mask.parent
     return PredictionRecord(
         format=FORMAT,
-        made_by={PROGRAM: __version__},
+        made_by={
+            PROGRAM: __version__,
+            "python": platform.python_version(),
+            "jax": jax.__version__,
+            "numpy": np.__version__,
+        },
         patient=patient.name,
         finished=False,
         networks=tuple(
@@ -138,12 +159,21 @@ def finished_record(
 ) -> PredictionRecord:
     """Return the record of a patient after its prediction."""
     delivered = prediction.delivered
+    others = {
+        name: ClassRecord(
+            lesions=len(rows), volume_mm3=round(sum(row["volume_mm3"] for row in rows), 3)
+        )
+        for name, rows in delivered.rows_by_class.items()
+        if name != CHANGES[NEW]
+    }
     update = {
         "finished": True,
         "lesions": delivered.count,
         "volume_mm3": round(float(delivered.volume_mm3), 3),
+        "other_lesions": others,
         "warnings": tuple(prediction.warnings),
         "seconds": round(seconds, 2),
+        "finished_at": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
     return begun.model_copy(update=update)
 
@@ -189,15 +219,9 @@ def write_record(path: Path, record: PredictionRecord) -> None:
     write_beside(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
-def forget_record(mask: Path) -> None:
-    """Delete the record of a mask that is going to be replaced. A file of others is kept."""
-    path = record_file(mask)
-    try:
-        known = earlier_record(path)
-    except InputError:
-        return
-    if known is not None:
-        path.unlink(missing_ok=True)
+def check_record_place(outputs: Outputs) -> None:
+    """Raise InputError if a file of another program lies where the record would be written."""
+    earlier_record(record_file(outputs.mask), replace=True)
 
 
 def is_done(now: PredictionRecord, earlier: PredictionRecord | None, outputs: Outputs) -> bool:
@@ -245,7 +269,8 @@ def file_digest(path: Path) -> str:
 
 
 def _file_record(path: Path) -> FileRecord:
-    return FileRecord(path=_as_text(path), sha256=file_digest(path))
+    # An image that was given in Python as an array has a name that no file has.
+    return FileRecord(path=_as_text(path), sha256=file_digest(path) if path.exists() else None)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -1,20 +1,34 @@
 """Write a prediction to files, and describe it as text."""
 
+import time
+
+import numpy as np
+
+from msseg_jax.inference.lesion_table import write_lesion_table
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
-from msseg_jax.inference.record import forget_record
+from msseg_jax.inference.record import finished_record, new_record, record_file, write_record
 from msseg_jax.inference.report import write_report
 from msseg_jax.system.words import closing_line, count_of, duration, warning_line
 from msseg_jax.volumes.nifti import write_volume
 
 
-def write_pair(prediction: Prediction, outputs: Outputs) -> None:
-    """Write the requested files of a single pair.
+def write_pair(prediction: Prediction, outputs: Outputs, seconds: float) -> None:
+    """Write the requested files of a single pair, and then its record.
 
-    If there is a record of the earlier mask, it is deleted, because it does not describe this one.
+    Args:
+      prediction: the prediction.
+      outputs: paths of the files, with those of the tables.
+      seconds: how long the prediction took so far.
     """
-    forget_record(outputs.mask)
+    began_s = time.perf_counter()
+    path = record_file(outputs.mask)
+    path.unlink(missing_ok=True)  # it does not describe the new mask
     write_results(prediction, outputs)
+    scans = None if prediction.on_scanner is None else prediction.on_scanner.asked_for
+    begun = new_record(prediction.ensemble, prediction.options, prediction.patient, outputs, scans)
+    seconds += time.perf_counter() - began_s
+    write_record(path, finished_record(begun, prediction, seconds))
 
 
 def write_results(prediction: Prediction, outputs: Outputs) -> None:
@@ -31,6 +45,10 @@ def write_results(prediction: Prediction, outputs: Outputs) -> None:
     for kind in ("changes", "lesions01", "lesions02"):
         if (path := outputs.by_kind.get(kind)) is not None:
             write_volume(path, getattr(delivered, kind), delivered.like)
+    if outputs.table is not None:
+        write_lesion_table(outputs.table, prediction)
+    if outputs.numbered is not None:
+        write_volume(outputs.numbered, delivered.numbered.astype(np.uint16), delivered.like)
     write_volume(outputs.mask, delivered.mask, delivered.like)
 
 

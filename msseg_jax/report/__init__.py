@@ -1,6 +1,5 @@
 """Show new lesions: as an HTML page for one pair or for an evaluation, or as a single picture.
 
-view               turns a volume into axial slices, in radiological convention
 slices             chooses the slices to show, and draws each as pictures with outlines
 section            collects the pictures of one patient and the table of its lesions
 charts             draws two plots of the cohort

@@ -7,10 +7,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from msseg_jax import __version__
-from msseg_jax.report.section import MIDLINE_MM
 from msseg_jax.report.slices import WINDOW
-from msseg_jax.report.view import EDGES
 from msseg_jax.system.atomic import write_beside
+from msseg_jax.volumes.axial_view import EDGES
+from msseg_jax.volumes.sides import MIDLINE_MM
 
 MOST_ROWS = 20  # rows of a lesion table that are shown; further rows are folded
 TILT_DEGREES = 10.0  # if the grid is more oblique than this, the page says so

@@ -3,15 +3,13 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from nibabel.affines import apply_affine
 
 from msseg_jax.report.slices import PageSlice, lesion_name, make_slices
-from msseg_jax.report.view import AxialView
+from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.coverage import empty_warnings
 from msseg_jax.volumes.lesions import CENTRE, voxel_mm3
 from msseg_jax.volumes.pair import Pair
-
-MIDLINE_MM = 5.0  # points nearer to the middle of the brain mask are neither left nor right
+from msseg_jax.volumes.sides import sides_of
 
 Fact = tuple[str, str]  # label and value
 
@@ -88,22 +86,18 @@ def add_pictures(
     labels = {kind: shown.labels for kind, shown in lesions.items()}
     visits = pair.time01.array, pair.time02.array
     slices, shown_in = make_slices(view, visits, brain, labels, pair.no_data)
-    # With the parts that one visit lacks. If these lie on one side, the middle is still there.
-    whole = brain if pair.no_data is None else brain | (pair.no_data > 0)
-    middle = apply_affine(affine, np.argwhere(whole).mean(axis=0))
-    # The horizontal direction of the pictures, so that the stated side matches the pictures on an
-    # oblique grid, too.
-    to_right = -view.affine[:3, 2] / np.linalg.norm(view.affine[:3, 2])
     table = [
         row
         | {
             "name": lesion_name(kind, row["lesion"]),
             "kind": kind,
-            "side": side_of((centre - middle) @ to_right),
+            "side": side,
             "slice": shown_in.get(lesion_name(kind, row["lesion"])),
         }
         for kind, shown in lesions.items()
-        for row, centre in zip(shown.rows, _centres_of(shown), strict=True)
+        for row, side in zip(
+            shown.rows, sides_of(_centres_of(shown), pair.whole_brain, affine), strict=True
+        )
     ]
     return replace(
         section, slices=tuple(slices), lesions=tuple(table), tilt_degrees=view.tilt_degrees,
@@ -123,11 +117,4 @@ def _centres_of(shown: ShownLesions) -> np.ndarray:
     """Return the centres of lesions in the pictures, (N, 3) scanner mm."""
     if shown.centres_mm is not None:
         return shown.centres_mm
-    return np.array([[row[k] for k in CENTRE] for row in shown.rows])
-
-
-def side_of(offset_mm: float) -> str:
-    """Return the patient's side on which a point lies, `offset_mm` to the right of the middle."""
-    if abs(offset_mm) < MIDLINE_MM:
-        return "middle"
-    return "right" if offset_mm > 0 else "left"
+    return np.array([[row[k] for k in CENTRE] for row in shown.rows]).reshape(-1, 3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from msseg_jax.report.view import AxialView
+from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import bounding_box
 
 MARGIN_MM = 6.0  # margin of the pictures around the brain

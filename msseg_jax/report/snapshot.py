@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from msseg_jax.report.slices import WINDOW, outline_edges, to_grey
-from msseg_jax.report.view import EDGES, AxialView
+from msseg_jax.volumes.axial_view import EDGES, AxialView
 
 LEAST_HEIGHT = 640  # pixels, minimum height of a slice
 COLOURS = {"reference": "#56b4e9", "prediction": "#e69f00"}  # as in templates/style.css

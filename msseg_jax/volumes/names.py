@@ -3,6 +3,8 @@
 from pathlib import Path
 
 SUFFIXES = (".nii.gz", ".nii")  # of files to write
+# Added to the name of a mask: the same lesions with numbers, and the table of the lesions (.csv).
+LESIONS = "_lesions"
 READABLE = (*SUFFIXES, ".hdr")  # of files to look for; the voxels of .hdr are in .img
 
 

@@ -45,6 +45,11 @@ class Pair:
     warnings: tuple[str, ...] = ()  # about the brain mask
 
     @property
+    def whole_brain(self) -> np.ndarray:
+        """(D, H, W) bool, the brain with the parts where only one visit has data."""
+        return self.brain if self.no_data is None else self.brain | (self.no_data > 0)
+
+    @property
     def filled(self) -> tuple[np.ndarray, np.ndarray]:
         """The voxels of both visits, with borders of missing parts filled, for interpolation."""
         if self.no_data is None:

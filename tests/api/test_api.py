@@ -10,6 +10,7 @@ import pytest
 
 import msseg_jax
 from msseg_jax.cli.main import main
+from msseg_jax.inference.lesion_table import COLUMNS
 from msseg_jax.models.model_file import About, write_model_file
 from msseg_jax.models.networks import trained_networks
 from msseg_jax.models.reliability import Reliability
@@ -77,7 +78,10 @@ def test_the_table_lists_the_lesions_of_the_mask(run, pair):
     found = msseg_jax.find_new_lesions(*pair, model=model, threshold=threshold)
     table = found.lesions
     assert isinstance(table, pd.DataFrame)
-    assert list(table) == ["lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "mean_probability"]
+    assert list(table) == list(COLUMNS)
+    assert set(table["class"]) == {"new"}
+    assert set(table.side) <= {"left", "right", "middle"}
+    assert table[["right", "of", "volume01_mm3", "change_mm3"]].isna().all(axis=None)
     voxel_mm3 = abs(np.linalg.det(found.affine))
     np.testing.assert_allclose(table.volume_mm3.sum(), found.mask.sum() * voxel_mm3, rtol=1e-5)
     assert table.volume_mm3.is_monotonic_decreasing
@@ -322,7 +326,8 @@ def test_scans_are_prepared_and_their_lesions_lie_on_the_grid_of_the_second(
     file = tmp_path / "with_table.safetensors"
     write_model_file(file, About(name="Tiny"), trained_networks(run), of_all)
     table = pair.find_new_lesions(file).lesions
-    pd.testing.assert_frame_equal(table[list(found.lesions)], found.lesions)
+    counts = ["right", "of"]
+    pd.testing.assert_frame_equal(table.drop(columns=counts), found.lesions.drop(columns=counts))
     assert set(table["right"]) == {3}
     assert set(table["of"]) == {10}
 

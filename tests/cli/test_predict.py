@@ -234,8 +234,8 @@ def test_a_failing_patient_does_not_stop_the_others_and_is_listed_at_the_end(
     (patients_root / "patient_1" / layout.TIME02).unlink()
     flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={tmp_path / 'out'}"]
     assert predict(flags) == 1
-    written = sorted(p.name for p in (tmp_path / "out").glob("*.nii.gz"))
-    assert written == ["patient_0.nii.gz", "patient_2.nii.gz", "patient_3.nii.gz"]
+    written = sorted(p.name for p in (tmp_path / "out").glob("*.json"))
+    assert written == ["patient_0.json", "patient_2.json", "patient_3.json"]
     error = capsys.readouterr().err
     assert "1 of 4 patients failed" in error
     assert "patient_1/flair_time02" in error

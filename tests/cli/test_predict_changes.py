@@ -14,6 +14,7 @@ import msseg_jax
 from msseg_jax.cli.main import main
 from msseg_jax.configuration.targets import CHANGES
 from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.lesion_table import COLUMNS
 from msseg_jax.inference.scans import ScannerGrid
 from msseg_jax.volumes import layout
 from msseg_jax.volumes.pair import read_pair
@@ -331,10 +332,7 @@ def test_the_functions_give_the_same_as_the_command(run, known, flags, files, tm
     for name in OUTPUTS:
         np.testing.assert_array_equal(getattr(found, name), voxels(files[name]))
     table = found.lesions
-    assert list(table) == [
-        "lesion", "class", "volume_mm3", "x_mm", "y_mm", "z_mm", "mean_probability",
-        "volume01_mm3", "volume02_mm3", "change_mm3",
-    ]  # fmt: skip
+    assert list(table) == list(COLUMNS)
     assert table["class"].tolist() == list(CHANGES[:3])
     np.testing.assert_allclose(table.change_mm3, np.prod(SPACING_MM) * np.array([16, 12, -20]))
     assert str(found).startswith("1 new lesion, ")

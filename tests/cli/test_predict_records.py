@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
 from msseg_jax.cli.main import main
@@ -46,7 +47,8 @@ def record_of(out, patient="patient_0"):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """Return the files of the patients."""
+    return {path.name: path.read_bytes() for path in folder.glob("patient_*")}
 
 
 # ---------------------------------------------------------------------------------- the record
@@ -65,6 +67,7 @@ def test_the_record_names_what_the_results_were_made_from(flags, run, patients_r
     assert record["options"]["threshold"] == 0.4
     assert record["outputs"] == {
         "mask": "patient_0.nii.gz", "probability": "../maps/patient_0.nii.gz",
+        "table": "patient_0_lesions.csv", "numbered": "patient_0_lesions.nii.gz",
     }  # fmt: skip
     (network,) = record["networks"]
     assert network["checkpoint"] == "last, step 4"
@@ -102,7 +105,8 @@ def test_the_same_command_again_changes_no_file(flags, out, capsys):
     lesions = f"{record['lesions']} lesion{'' if record['lesions'] == 1 else 's'}"
     mm3 = f"{record['volume_mm3']:.0f}"
     assert lines[1] == f"mask: {out}/patient_0.nii.gz ({lesions}, {mm3} mm3), done before"
-    assert re.fullmatch(rf"masks: {out} \(4 patients, 4 done before\), [\d.]+ s", lines[-1])
+    last = rf"patients: {out}/index.html \(4 patients, 4 done before\), [\d.]+ s"
+    assert re.fullmatch(last, lines[-1])
 
 
 @pytest.mark.parametrize(
@@ -249,14 +253,15 @@ def test_a_record_that_was_changed_by_hand_is_refused(flags, out, changes, messa
     assert message in error
 
 
-def test_a_single_pair_that_replaces_a_mask_deletes_its_record(flags, patients_root, out, capsys):
+def test_a_single_pair_that_replaces_a_mask_replaces_its_record(flags, patients_root, out, capsys):
     assert predict(flags) == 0
     folder = patients_root / "patient_0"
     pair = ["-t1", folder / layout.TIME01, "-t2", folder / layout.TIME02]
     assert predict([flags[0], *pair, "-o", out / "patient_0.nii.gz", "--threshold=0.9"]) == 0
-    assert not (out / "patient_0.json").exists()
+    assert record_of(out)["options"]["threshold"] == 0.9
+    assert record_of(out)["finished"] is True
     assert predict(flags) == 1
-    assert "there is no record of how it was made" in capsys.readouterr().err
+    assert "threshold was 0.9 and is 0.3" in capsys.readouterr().err
 
 
 def test_masks_may_lie_beside_the_patients_and_can_be_scored_there(
@@ -349,14 +354,19 @@ def test_every_good_patient_is_predicted_and_every_broken_one_is_listed(
         (line,) = (line for line in listed if line.startswith(f"  {name}: "))
         assert reason in line
     assert len([line for line in listed if not line.startswith("    ")]) == len(reasons)
-    assert sorted(path.name for path in out.glob("*.nii.gz")) == [
-        f"patient_{k}.nii.gz" for k in range(4)
-    ]
+    names = [f"patient_{k}" for k in range(4)]
+    assert sorted(path.stem for path in out.glob("*.json")) == names
     last = printed.out.splitlines()[-1]
     total = 4 + len(reasons)
     assert re.fullmatch(
-        rf"masks: {out} \({total} patients, {len(reasons)} failed\), [\d.]+ s", last
+        rf"patients: {out}/index.html \({total} patients, {len(reasons)} failed\), [\d.]+ s", last
     )
+    patients = pd.read_csv(out / "patients.csv", keep_default_na=False).set_index("patient")
+    assert set(patients.index) == {*names, *reasons}
+    for name, reason in reasons.items():
+        assert patients.status[name] == "failed"
+        assert reason in patients.reason[name]
+    assert (patients.status[names] == "done").all()
 
 
 def test_a_folder_without_a_usable_patient_is_refused_before_the_networks_are_loaded(

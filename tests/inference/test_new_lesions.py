@@ -5,10 +5,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine
 
 from msseg_jax.configuration.options import Options
 from msseg_jax.inference.new_lesions import NewLesions
-from msseg_jax.volumes.lesions import number_lesions, touched_mm3
+from msseg_jax.volumes.lesions import CENTRE, number_lesions, touched_mm3
 from msseg_jax.volumes.volume import Volume
 
 SHAPE = (10, 12, 14)
@@ -128,12 +129,27 @@ def test_volumes_at_visits_that_the_maps_do_not_show_are_nan():
     assert all(np.isnan(row["volume02_mm3"]) and np.isnan(row["change_mm3"]) for row in rows)
 
 
-def test_the_table_of_a_single_map_has_no_further_columns():
+def test_the_rows_of_a_single_map_are_those_of_several_maps_without_the_volumes():
     rows = found_in(some_changes()[:1]).rows
-    names = ["lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "mean_probability"]
-    assert [list(row) for row in rows] == [names, names]
     further = found_in(some_changes()).rows
-    assert [{name: row[name] for name in names} for row in further[:2]] == rows
+    names = ("volume01_mm3", "volume02_mm3", "change_mm3")
+    assert len(rows) == 2
+    for row, other in zip(rows, further, strict=False):
+        assert list(row) == list(other)
+        assert all(np.isnan(row.pop(name)) for name in names)
+        assert row == {name: value for name, value in other.items() if name not in names}
+
+
+def test_the_numbered_mask_shows_each_lesion_with_its_label():
+    found = found_in(some_changes())
+    assert [row["label"] for row in found.rows] == list(range(1, len(found.rows) + 1))
+    assert len({row["class"] for row in found.rows}) == 3
+    for row in found.rows:
+        here = found.numbered == row["label"]
+        assert here.sum() * np.prod(SPACING_MM) == pytest.approx(row["volume_mm3"])
+        centre = apply_affine(found.like.affine, np.argwhere(here).mean(axis=0))
+        np.testing.assert_allclose(centre, [row[name] for name in CENTRE], atol=1e-4)
+    np.testing.assert_array_equal(found.numbered > 0, found.changes > 0)
 
 
 def test_a_lesion_is_compared_with_all_lesions_that_it_touches():

@@ -10,12 +10,13 @@ import pytest
 from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.report.evaluation import write_evaluation_report
 from msseg_jax.report.page import write_page
-from msseg_jax.report.section import PatientSection, ShownLesions, add_pictures, side_of
+from msseg_jax.report.section import PatientSection, ShownLesions, add_pictures
 from msseg_jax.report.slices import MOST_SLICES, choose_slices, make_slices, outline_path
-from msseg_jax.report.view import AxialView
+from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.coverage import empty_warnings
 from msseg_jax.volumes.lesions import describe_lesions
 from msseg_jax.volumes.pair import Pair
+from msseg_jax.volumes.sides import side_of
 from msseg_jax.volumes.volume import Volume
 from tests.support.patients import SHAPE, save_nifti
 

@@ -1,0 +1,86 @@
+"""Write what was found in all patients of a folder: two tables, and a page that links the reports.
+
+lesions.csv    one row per lesion, with the columns of `lesion_table`
+patients.csv   one row per patient
+index.html     the same for reading
+"""
+
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+
+from msseg_jax.configuration.targets import CHANGES, ENLARGING, VANISHED
+from msseg_jax.inference.outputs import Outputs
+from msseg_jax.inference.record import PredictionRecord, earlier_record, record_file
+from msseg_jax.report.page import write_page
+from msseg_jax.system.atomic import write_beside
+
+# The columns of other classes in patients.csv, by the name of the class.
+OTHERS = {CHANGES[ENLARGING]: "enlarging", CHANGES[VANISHED]: "vanished"}
+COLUMNS = (
+    "patient", "status", "lesions", "volume_mm3",
+    *(column for one in OTHERS.values() for column in (one, f"{one}_mm3")),
+    "warnings", "reason", "seconds", "finished_at",
+)  # fmt: skip
+SEPARATOR = " | "  # between the warnings of a patient
+DONE, FAILED = "done", "failed"  # values of `status`
+COUNTS = ("lesions", *OTHERS.values())  # columns with whole numbers, which may be missing
+
+
+def cohort_files(folder: Path) -> tuple[Path, Path, Path]:
+    """Return the paths of both tables and of the page in the folder of the masks."""
+    return folder / "lesions.csv", folder / "patients.csv", folder / "index.html"
+
+
+def write_cohort(outputs: Outputs, done: list[str], failures: dict[str, str]) -> Path | None:
+    """Write the tables and the page. Return the path of the page.
+
+    If no patient has results, nothing is written, and None is returned. So a command that fails
+    completely, for example because its options are new, does not replace earlier tables.
+
+    Args:
+      outputs: the folders of the results.
+      done: the patients with results, from this run or an earlier one.
+      failures: {patient: why it has no results}.
+    """
+    if not done:
+        return None
+    lesions_file, patients_file, page = cohort_files(outputs.mask)
+    rows, tables, links = [], [], {}
+    for name in done:
+        files = outputs.of(name)
+        record = earlier_record(record_file(files.mask))
+        assert record is not None  # each patient that is done has one
+        rows.append(_row(name, record))
+        links[name] = quote(record.outputs.get("report", ""))
+        assert files.table is not None  # `of` adds it
+        # A patient may be called "nan", which pandas would read as a missing value.
+        read = {"dtype": {"patient": str}, "keep_default_na": False, "na_values": [""]}
+        tables.append(pd.read_csv(files.table, **read))
+    rows += [
+        {"patient": name, "status": FAILED, "reason": reason} for name, reason in failures.items()
+    ]
+    patients = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COUNTS, "Int64"))
+    save = {"index": False, "float_format": "%.7g", "errors": "backslashreplace"}
+    write_beside(lesions_file, partial(pd.concat(tables).to_csv, **save))
+    write_beside(patients_file, partial(patients.to_csv, **save))
+    shown = patients[patients["status"] == DONE].sort_values("volume_mm3", ascending=False)
+    write_page(
+        page, "index.html", patients=shown.to_dict("records"), links=links, failures=failures,
+        with_others=bool(patients[list(OTHERS.values())].notna().any(axis=None)),
+    )  # fmt: skip
+    return page
+
+
+def _row(name: str, record: PredictionRecord) -> dict:
+    """Return the row of a patient that is done."""
+    row = {
+        "patient": name, "status": DONE, "lesions": record.lesions,
+        "volume_mm3": record.volume_mm3, "warnings": SEPARATOR.join(record.warnings),
+        "seconds": record.seconds, "finished_at": record.finished_at,
+    }  # fmt: skip
+    for kind, one in record.other_lesions.items():
+        row |= {OTHERS[kind]: one.lesions, f"{OTHERS[kind]}_mm3": one.volume_mm3}
+    return row

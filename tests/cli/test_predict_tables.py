@@ -1,0 +1,129 @@
+"""The tables and the numbered mask that `msseg predict` writes next to a mask."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from msseg_jax.cli.main import main
+from msseg_jax.evaluation.evaluate import evaluate
+from msseg_jax.inference.lesion_table import COLUMNS
+from msseg_jax.volumes.layout import BRAIN_MASK, CONSENSUS, TIME01, TIME02
+from tests.support.runs import save_run
+
+
+def run(command, *flags):
+    return main([command, *map(str, flags)])
+
+
+def voxels(path):
+    return np.asarray(nib.load(path).dataobj)
+
+
+@pytest.fixture
+def model(small_config, tmp_path):
+    """Return the folder of a run with an untrained network, which marks some lesions."""
+    small_config.predict.threshold = 0.3
+    return save_run(tmp_path / "run", small_config)
+
+
+@pytest.fixture
+def folder(model, patients_root, tmp_path):
+    """Predict all patients, and return the folder of the results."""
+    out = tmp_path / "out"
+    assert run("predict", f"--model={model}", f"--dataset={patients_root}", "-o", out) == 0
+    return out
+
+
+def test_a_single_pair_gets_a_table_a_numbered_mask_and_a_record(model, patients_root, tmp_path):
+    pair = patients_root / "patient_0"
+    flags = ["-t1", pair / TIME01, "-t2", pair / TIME02, f"--mask={pair / BRAIN_MASK}"]
+    assert run("predict", f"--model={model}", *flags, "-o", tmp_path / "new.nii") == 0
+    table = pd.read_csv(tmp_path / "new_lesions.csv")
+    assert list(table) == ["patient", *COLUMNS]
+    numbered, mask = voxels(tmp_path / "new_lesions.nii.gz"), voxels(tmp_path / "new.nii")
+    assert len(table) > 0
+    np.testing.assert_array_equal(numbered > 0, mask > 0)
+    voxel_mm3 = np.prod(nib.load(tmp_path / "new.nii").header.get_zooms())
+    for row in table.itertuples():
+        assert (numbered == row.label).sum() * voxel_mm3 == pytest.approx(row.volume_mm3, rel=1e-5)
+    record = json.loads((tmp_path / "new.json").read_text())
+    assert record["finished"] is True
+    assert record["lesions"] == len(table)
+    assert record["made_by"].keys() == {"msseg_jax", "python", "jax", "numpy"}
+    assert record["inputs"].keys() == {"first visit", "second visit", "brain mask"}
+    assert record["outputs"]["table"] == "new_lesions.csv"
+    assert record["seconds"] > 0
+
+
+def test_a_record_does_not_replace_a_file_of_another_program(
+    model, patients_root, tmp_path, capsys
+):
+    pair = patients_root / "patient_0"
+    (tmp_path / "new.json").write_text("{}")
+    flags = ["-t1", pair / TIME01, "-t2", pair / TIME02, "-o", tmp_path / "new.nii.gz"]
+    assert run("predict", f"--model={model}", *flags) == 1
+    assert "new.json: is a file of another program" in capsys.readouterr().err
+    assert (tmp_path / "new.json").read_text() == "{}"
+    assert not (tmp_path / "new.nii.gz").exists()
+
+
+def test_a_map_with_the_name_of_the_table_or_the_numbered_mask_is_refused(
+    model, patients_root, tmp_path, capsys
+):
+    pair = patients_root / "patient_0"
+    flags = ["-t1", pair / TIME01, "-t2", pair / TIME02, "-o", tmp_path / "new.nii.gz"]
+    map_flag = f"--probability={tmp_path / 'new_lesions.nii.gz'}"
+    assert run("predict", f"--model={model}", *flags, map_flag) == 1
+    assert "the numbered mask" in capsys.readouterr().err
+
+
+def test_the_tables_of_a_folder_hold_all_patients_of_this_and_earlier_runs(
+    model, patients_root, folder, tmp_path
+):
+    single = [pd.read_csv(folder / f"patient_{k}_lesions.csv") for k in range(4)]
+    lesions = pd.read_csv(folder / "lesions.csv")
+    pd.testing.assert_frame_equal(lesions, pd.concat(single, ignore_index=True))
+    shutil.copytree(patients_root / "patient_0", patients_root / "new")
+    (patients_root / "new" / TIME02).write_bytes(b"damaged")
+    report = tmp_path / "re port"
+    flags = [f"--model={model}", f"--dataset={patients_root}", "-o", folder, f"--report={report}"]
+    assert run("predict", *flags) == 1
+    patients = pd.read_csv(folder / "patients.csv").set_index("patient")
+    assert sorted(patients.index) == ["new", *(f"patient_{k}" for k in range(4))]
+    assert patients.status["new"] == "failed"
+    assert TIME02 in patients.reason["new"]
+    for k in range(4):
+        row = patients.loc[f"patient_{k}"]
+        own = lesions[lesions.patient == f"patient_{k}"]
+        assert row.lesions == len(own)
+        assert row.volume_mm3 == pytest.approx(own.volume_mm3.sum(), rel=1e-4)
+    page = (folder / "index.html").read_text()
+    assert 'href="../re%20port/patient_0.html"' in page
+    assert "1 failed" in page
+
+
+def test_an_evaluation_takes_the_columns_of_the_prediction(folder, patients_root, tmp_path):
+    scores = tmp_path / "scores"
+    where = [f"--reference={patients_root}", f"--prediction={folder}", "-o", scores, "--no_report"]
+    assert run("evaluate", *where) == 0
+    found = pd.read_csv(scores / "lesions.csv")
+    assert sorted(found.patient.unique()) == [f"patient_{k}" for k in range(4)]
+    predicted = found[found["mask"] == "prediction"]
+    own = pd.read_csv(folder / "lesions.csv").set_index(["patient", "lesion"])
+    assert len(predicted) > 0
+    for row in predicted.itertuples():
+        same = own.loc[(row.patient, row.lesion)]
+        assert (row.side, row.mean_probability) == (same.side, same.mean_probability)
+
+
+def test_the_table_of_a_mask_that_was_edited_is_left_out(folder, patients_root, caplog):
+    reference = nib.load(patients_root / "patient_0" / CONSENSUS)
+    nib.save(reference, folder / "patient_0.nii.gz")
+    found = evaluate(patients_root, folder).lesions
+    assert "patient_0_lesions.csv: does not belong to the mask next to it" in caplog.text
+    assert found[found.patient == "patient_0"].side.isna().all()
+    assert found[found.patient == "patient_1"].side.notna().any()
