@@ -122,6 +122,7 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid)
             name: grid.points_in_middle(np.array([[row[k] for k in CENTRE] for row in rows]))
             for name, rows in found.rows_by_class.items()
         },
+        grid.to_scan(),
         scans.record.asked_for,
         describe_dates(scans.record.time01.acquired_on, scans.record.time02.acquired_on),
     )

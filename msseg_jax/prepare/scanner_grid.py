@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, from_matvec
 
 from msseg_jax.prepare.folder import TRANSFORMS
 from msseg_jax.prepare.images import RAS_TO_LPS, affine_of, array_of, image_of
@@ -50,6 +50,14 @@ class ScannerGrid:
         scan = image_of(self.like.array, self.like.affine)
         from_scan = self._to_scan.GetInverse()
         return array_of(sitk.Resample(image, scan, from_scan, sitk.sitkLinear, 0.0))
+
+    def to_scan(self) -> np.ndarray:
+        """Return the transform from the middle space to the scan: (4, 4), mm to mm (RAS)."""
+        start, *ends = (
+            RAS_TO_LPS @ np.array(self._to_scan.TransformPoint(point))
+            for point in np.vstack([np.zeros(3), RAS_TO_LPS]).tolist()
+        )
+        return from_matvec(np.stack(ends, axis=1) - start[:, None], start)
 
     def points_in_middle(self, points: np.ndarray) -> np.ndarray:
         """Map points of the scan to points of the middle space, both (N, 3) mm (RAS)."""

@@ -22,8 +22,13 @@ def write_page(path: Path, template: str, **content: object) -> None:
         loader=PackageLoader("msseg_jax.report", "templates"),
         autoescape=True, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    folder = files("msseg_jax.report").joinpath("templates")
+    texts = {
+        name: folder.joinpath(file).read_text(encoding="utf-8")
+        for name, file in (("style", "style.css"), ("script", "viewer.js"))
+    }
     html = environment.get_template(template).render(
-        style=files("msseg_jax.report").joinpath("templates/style.css").read_text(encoding="utf-8"),
+        **texts,
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
         edges=EDGES,
         window=WINDOW,

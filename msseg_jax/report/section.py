@@ -1,15 +1,18 @@
 """The section of one patient on a page: pictures of the pair, and a table of its lesions."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from msseg_jax.report.closeups import CloseUp, CloseUps
 from msseg_jax.report.slices import PageSlice, lesion_name, make_slices
 from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.coverage import empty_warnings
 from msseg_jax.volumes.lesions import CENTRE, voxel_mm3
 from msseg_jax.volumes.pair import Pair
 from msseg_jax.volumes.sides import sides_of
+
+MOST_CLOSEUPS = 40  # lesions with close-ups; each takes about 60 kB
 
 Fact = tuple[str, str]  # label and value
 
@@ -23,6 +26,7 @@ class PatientSection:
     warnings: list[str]
     facts: list[Fact]
     slices: tuple[PageSlice, ...] = ()
+    closeups: dict[str, list[CloseUp]] = field(default_factory=dict)  # by the name of the lesion
     lesions: tuple[dict, ...] = ()  # rows of `ShownLesions` with name, kind, side and slice
     tilt_degrees: float = 0.0  # angle between the axes of the grid and the scanner
     no_data: "NoData | None" = None  # the part of the brain that one visit lacks
@@ -103,6 +107,23 @@ def add_pictures(
         section, slices=tuple(slices), lesions=tuple(table), tilt_degrees=view.tilt_degrees,
         no_data=_no_data(pair),
     )  # fmt: skip
+
+
+def add_closeups(
+    section: PatientSection, pair: Pair, lesions: dict[str, ShownLesions]
+) -> PatientSection:
+    """Return the section with close-ups of its lesions: at most MOST_CLOSEUPS, the first ones.
+
+    Args:
+      lesions: as for `add_pictures`.
+    """
+    visits = pair.time01.array, pair.time02.array
+    draw = CloseUps(visits, pair.brain, pair.time01.affine)
+    found = {}
+    for row in section.lesions[:MOST_CLOSEUPS]:
+        mask = lesions[row["kind"]].labels == row["lesion"]
+        found[row["name"]] = draw.of_lesion(mask, row["kind"])
+    return replace(section, closeups=found)
 
 
 def _no_data(pair: Pair) -> NoData | None:

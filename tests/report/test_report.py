@@ -1,3 +1,4 @@
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from msseg_jax.evaluation.evaluate import evaluate
+from msseg_jax.report.closeups import COLUMNS
 from msseg_jax.report.evaluation import write_evaluation_report
 from msseg_jax.report.page import write_page
 from msseg_jax.report.section import PatientSection, ShownLesions, add_pictures
@@ -164,7 +166,6 @@ class Links(HTMLParser):
 
 def check_self_contained(html):
     links = Links(html)
-    assert "script" not in links.tags
     assert "link" not in links.tags
     for target in links.targets:
         assert target.startswith("data:image/") or target[1:] in links.ids, target[:80]
@@ -180,13 +181,14 @@ def test_a_lesion_on_the_patients_left_is_listed_as_left_and_drawn_at_the_letter
     centre = affine @ [*((np.array(shape) - 1) / 2), 1]
     lesion[voxel_at(affine, np.add(centre[:3], (-15, 10, 0)))] = 1
     row = {"lesion": 1, "volume_mm3": 3.0, "x_mm": centre[0] - 15, "y_mm": centre[1] + 10,
-           "z_mm": centre[2], "mean_probability": 0.9}  # fmt: skip
+           "z_mm": centre[2], "mean_probability": 0.9, "class": "new", "label": 1,
+           "volume01_mm3": math.nan}  # fmt: skip
     section = add_pictures(
         PatientSection("patient <1>", "patient-1", ["Look & see."], [("model", "runs/x")]),
         pair_of(image, brain, affine), {"prediction": ShownLesions(lesion, [row])},
     )  # fmt: skip
     page = tmp_path / "page.html"
-    write_page(page, "prediction.html", section=section, count=1, total_mm3=3.0)
+    write_page(page, "prediction.html", section=section, count=1, total_mm3=3.0, columns=COLUMNS)
     html = page.read_text()
     links = check_self_contained(html)
     assert "patient-1-P1" in links.ids

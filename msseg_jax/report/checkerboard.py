@@ -1,0 +1,69 @@
+"""Show by squares of both visits, alternating, whether they are aligned."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from msseg_jax.report.closeups import PLANES
+from msseg_jax.report.slices import WINDOW
+from msseg_jax.volumes.axial_view import AxialView
+from msseg_jax.volumes.grids import bounding_box
+
+SQUARE_MM = 20  # side of a square
+MARGIN_MM = 8.0  # around the brain
+SCALE = 2  # pixels per mm
+
+
+def checkerboard(
+    visits: tuple[np.ndarray, np.ndarray], brain: np.ndarray, affine: np.ndarray
+) -> str:
+    """Return three planes through the middle of the brain as a data URI.
+
+    Args:
+      visits: (D, H, W) each.
+      brain: (D, H, W) bool.
+      affine: (4, 4), voxel indices to mm.
+    """
+    view = AxialView.of(affine, brain.shape)
+    inside = view(brain)
+    spacing_mm = np.linalg.norm(view.affine[:3, :3], axis=0)
+    margins = np.ceil(MARGIN_MM / spacing_mm).astype(int)
+    box = tuple(
+        slice(max(side.start - margin, 0), side.stop + margin)
+        for side, margin in zip(bounding_box(inside), margins, strict=True)
+    )
+    greys = []
+    for visit in visits:
+        whole = view(visit)
+        low, high = np.percentile(whole[inside], WINDOW)
+        greys.append(np.clip((whole[box] - low) / max(high - low, 1e-12), 0, 1))
+    middle = [int(np.median(places)) for places in np.nonzero(inside[box])]
+    planes = []
+    for down, across, through, is_reversed, *_ in PLANES.values():
+        mm = spacing_mm[[down, across]] * SCALE
+        first, second = (
+            ndimage.zoom(np.take(grey, middle[through], axis=through), mm, order=1)
+            for grey in greys
+        )
+        squares = np.indices(first.shape) // (SQUARE_MM * SCALE)
+        plane = np.where(squares.sum(axis=0) % 2, first, second)
+        planes.append(plane[::-1] if is_reversed else plane)
+    height = max(len(plane) for plane in planes)
+    row = np.hstack([np.pad(plane, ((0, height - len(plane)), (0, 4))) for plane in planes])
+    return _jpeg(Image.fromarray((255 * row).astype(np.uint8)))
+
+
+def picture_of(path: Path) -> str:
+    """Return a picture file as a data URI."""
+    with Image.open(path) as picture:
+        return _jpeg(picture.convert("RGB"))
+
+
+def _jpeg(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

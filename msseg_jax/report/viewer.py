@@ -1,0 +1,80 @@
+"""The data of the viewer in the page: the volumes of a pair, and the lesions to go to."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from nibabel.affines import apply_affine
+
+from msseg_jax.report.packed import pack
+from msseg_jax.report.section import PatientSection, ShownLesions
+from msseg_jax.volumes.lesions import CENTRE
+from msseg_jax.volumes.pair import Pair
+
+
+@dataclass(frozen=True)
+class ViewerPlace:
+    """What the viewer needs to know about a patient, beside the pair."""
+
+    patient: str  # name for the table of answers
+    answers_file: str  # name under which the answers are saved
+    to_scanner: np.ndarray  # (4, 4), mm of the pair to mm of the second scan
+
+
+def viewer_json(
+    section: PatientSection,
+    pair: Pair,
+    lesions: dict[str, ShownLesions],
+    place: ViewerPlace,
+    places_mm: list[np.ndarray],
+) -> str:
+    """Return the data as JSON, for a script element of the page.
+
+    Args:
+      section: with the rows of the lesions, from `add_pictures`.
+      pair: the pair that is shown.
+      lesions: as for `add_pictures`. Their rows have a `label`.
+      place: names and coordinates.
+      places_mm: further places to go to, (3,) mm of the pair each.
+    """
+    labels = np.zeros(pair.brain.shape, np.int32)
+    for shown in lesions.values():
+        numbers = np.array([0, *(row["label"] for row in shown.rows)])
+        here = shown.labels > 0
+        labels[here] = numbers[shown.labels[here]]
+    affine = pair.time01.affine
+    packed = pack((pair.time01.array, pair.time02.array), pair.brain, labels, affine)
+    points = _points(labels, affine)
+    content = {
+        "patient": place.patient,
+        "answers_file": place.answers_file,
+        "shape": packed.shape,
+        "spacing": packed.spacing_mm,
+        "to_scanner": (place.to_scanner @ packed.affine).tolist(),
+        "visits": packed.visits,
+        "labels": packed.labels,
+        "lesions": [
+            {
+                "name": row["name"], "kind": row["kind"], "lesion": row["lesion"],
+                "class": row["class"], "label": row["label"],
+                "volume_mm3": round(row["volume_mm3"], 2),
+                "centre_mm": [round(row[name], 2) for name in CENTRE],
+                "voxel": packed.voxel_of(points[row["label"]]),
+            }
+            for row in section.lesions
+        ],
+        "places": [packed.voxel_of(point_mm) for point_mm in places_mm],
+    }  # fmt: skip
+    # "</" would end the script element. JSON allows the escape.
+    return json.dumps(content).replace("</", "<\\/")
+
+
+def _points(labels: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray]:
+    """Return for each lesion the voxel that is nearest to its centre: (3,) mm."""
+    places = np.argwhere(labels)
+    numbers = labels[tuple(places.T)]
+    points = {}
+    for number in np.unique(numbers):
+        mm = apply_affine(affine, places[numbers == number])
+        points[int(number)] = mm[np.linalg.norm(mm - mm.mean(axis=0), axis=1).argmin()]
+    return points
