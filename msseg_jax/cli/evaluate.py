@@ -6,6 +6,12 @@ from pathlib import Path
 
 from msseg_jax.cli.ending import last_line
 from msseg_jax.data.preprocess import Preprocessing
+from msseg_jax.evaluation.answers import (
+    count_answers,
+    format_counts,
+    read_answers,
+    write_answers,
+)
 from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.evaluation.tables import format_summary, format_table
 from msseg_jax.report.evaluation_folder import (
@@ -28,7 +34,7 @@ def run(flags: argparse.Namespace) -> int:
     level = logger.level
     logger.setLevel(logging.ERROR)  # the report shows the warnings
     try:
-        return _evaluate(flags)
+        return _evaluate(flags) if flags.answers is None else _count_answers(flags)
     finally:
         logger.setLevel(level)
 
@@ -53,6 +59,16 @@ def _evaluate(flags: argparse.Namespace) -> int:
         kind, path = "tables", flags.output
     print(last_line(kind, path, content, flags.began_s))
     return 1 if evaluation.left_out else 0
+
+
+def _count_answers(flags: argparse.Namespace) -> int:
+    answers = read_answers(flags.answers)
+    counts = count_answers(answers)
+    write_answers(answers, counts, flags.output)
+    print(format_counts(counts))
+    content = count_of(answers["patient"].nunique(), "patient")
+    print(last_line("tables", flags.output, content, flags.began_s))
+    return 0
 
 
 def _fitted(models: list[Path], reference: Path) -> dict[str, list[Preprocessing]]:

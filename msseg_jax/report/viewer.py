@@ -1,6 +1,7 @@
 """The data of the viewer in the page: the volumes of a pair, and the lesions to go to."""
 
 import json
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,7 @@ def viewer_json(
                 "name": row["name"], "kind": row["kind"], "lesion": row["lesion"],
                 "class": row["class"], "label": row["label"],
                 "volume_mm3": round(row["volume_mm3"], 2),
+                "mean_probability": _or_none(row["mean_probability"]),
                 "centre_mm": [round(row[name], 2) for name in CENTRE],
                 "voxel": packed.voxel_of(points[row["label"]]),
             }
@@ -67,6 +69,11 @@ def viewer_json(
     }  # fmt: skip
     # "</" would end the script element. JSON allows the escape.
     return json.dumps(content).replace("</", "<\\/")
+
+
+def _or_none(number: float) -> float | None:
+    """Return a number for JSON, which has no NaN."""
+    return None if math.isnan(number) else round(number, 4)
 
 
 def _points(labels: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray]:

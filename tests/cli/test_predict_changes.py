@@ -177,7 +177,8 @@ def test_the_report_lists_each_class_and_counts_only_new_lesions(run, known, fla
 def test_the_report_of_another_model_has_no_classes(runs, flags, tmp_path):
     page = tmp_path / "page.html"
     assert predict([f"--model={runs[0]}", *flags, f"--report={page}"]) == 0
-    body = page.read_text().partition("</style>")[2]
+    body = re.sub(r"<script>.*?</script>", "", page.read_text(), flags=re.DOTALL)
+    body = body.partition("</style>")[2]
     assert "enlarging" not in body
     assert "vanished" not in body
     assert "prediction (P)" in body

@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
-EXAMPLES = ("--reference pairs --prediction masks -o scores",)
+EXAMPLES = (
+    "--reference pairs --prediction masks -o scores", "--answers reports -o scores",
+)  # fmt: skip
 DESCRIPTION = (
     "Score predicted masks of new lesions by the rules of the MSSEG-2 challenge, and write tables\n"
-    "and a report."
+    "and a report. Or count the answers that readers gave in the reports of `msseg predict`."
 )
 
 
@@ -14,14 +16,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     source = parser.add_argument_group("input")
     source.add_argument(
-        "--reference", required=True, type=Path, metavar="ROOT",
+        "--reference", type=Path, metavar="ROOT",
         help="Folder in the MSSEG-2 layout, with one folder per patient. Each holds the consensus "
-        "mask, and may hold the masks of single experts. Required.",
+        "mask, and may hold the masks of single experts. Required without --answers.",
     )  # fmt: skip
     source.add_argument(
-        "--prediction", required=True, type=Path, metavar="DIR",
+        "--prediction", type=Path, metavar="DIR",
         help="Folder with the predicted masks, <patient>.nii.gz, as `msseg predict --dataset` "
-        "writes them. Required.",
+        "writes them. Required without --answers.",
     )  # fmt: skip
     source.add_argument(
         "--probability", type=Path, metavar="DIR",
@@ -36,6 +38,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "intensities of a scan differ from those of the training. Can be given several times, once "
         "for each model of an ensemble. Default: no such warnings.",
     )  # fmt: skip
+    source.add_argument(
+        "--answers", type=Path, metavar="PATH",
+        help="Answers of a reader, as a report of `msseg predict` saves them (NAME_answers.csv), "
+        "or a folder with such files. They say which of the marked lesions are true. No other input "
+        "can be given with it.",
+    )  # fmt: skip
     results = parser.add_argument_group("output")
     results.add_argument(
         "-o", "--output", required=True, type=Path, metavar="DIR",
@@ -45,3 +53,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--no_report", action="store_true",
         help="Write only the tables. Default: write the report, too.",
     )  # fmt: skip
+
+
+def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
+    """Report flags that are missing or contradict each other."""
+    names = ("reference", "prediction", "probability", "model")
+    given = [f"--{name}" for name in names if getattr(flags, name)]
+    if flags.answers is None:
+        if flags.reference is None or flags.prediction is None:
+            parser.error("expected --reference and --prediction, or --answers")
+    elif given or flags.no_report:
+        others = [*given, *(["--no_report"] if flags.no_report else [])]
+        parser.error(f"--answers excludes {', '.join(others)}. Give one or the other")

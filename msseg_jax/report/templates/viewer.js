@@ -380,11 +380,11 @@
 
   function save() {
     const rows = [["patient", "lesion", "class", "label", "volume_mm3", "x_mm", "y_mm", "z_mm",
-      "answer", "note"]];
+      "mean_probability", "answer", "note"]];
     for (const lesion of data.lesions) {
       const note = fieldOf(lesion.label)?.querySelector("input[type=text]").value ?? "";
       rows.push([data.patient, lesion.lesion, lesion.class, lesion.label, lesion.volume_mm3,
-        ...lesion.centre_mm, answerOf(lesion.label), note]);
+        ...lesion.centre_mm, lesion.mean_probability ?? "", answerOf(lesion.label), note]);
     }
     const text = rows.map((row) => row.map(quoted).join(",")).join("\n") + "\n";
     const link = document.createElement("a");

@@ -1,0 +1,142 @@
+"""Count the answers of readers, who marked each lesion of a report as true, false or unsure.
+
+The report of `msseg predict` saves the answers for one pair as CSV. A reader judges only the
+lesions that were marked, so the answers say how many of these are right, and not how many were
+missed.
+"""
+
+import io
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.errors import InputError
+from msseg_jax.system.text_table import text_table
+from msseg_jax.volumes.lesions import CENTRE
+
+ANSWERS = ("true", "false", "unsure")
+SUFFIX = "_answers.csv"
+COLUMNS = (
+    "patient", "lesion", "class", "label", "volume_mm3", *CENTRE, "mean_probability", "answer",
+    "note",
+)  # fmt: skip
+NUMBERS = ("lesion", "label", "volume_mm3", *CENTRE)  # columns that must hold numbers
+EDGES_MM3 = (0.0, 30.0, 100.0, 300.0, 1000.0, float("inf"))
+_EXPECTED = f"expected a table that the report of `msseg predict` saved, NAME{SUFFIX}"
+
+
+def read_answers(path: Path) -> pd.DataFrame:
+    """Read the answers of one report, or of all reports in a folder.
+
+    Returns:
+      A row for each lesion, with COLUMNS. `answer` is '' for a lesion without an answer.
+
+    Raises:
+      InputError: there are no answers, a file cannot be read or is no such table, or two files
+        hold the same patient.
+    """
+    files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"--answers={path}: no file in it; {_EXPECTED}. Check the path.")
+    tables: dict[Path, pd.DataFrame] = {}
+    problems = []
+    for file in files:
+        try:
+            tables[file] = _read(file)
+        except InputError as error:
+            problems.append(str(error))
+    owners: dict[str, Path] = {}
+    for file, table in tables.items():
+        for patient in table["patient"].unique():
+            if (other := owners.setdefault(patient, file)) != file:
+                problems.append(
+                    f"{file} and {other}: hold answers for the same patient, {patient!r}. Expected "
+                    "one file for each patient. Move one of them to another folder."
+                )
+    if problems:
+        raise InputError("\n".join(problems))
+    return pd.concat(tables.values(), ignore_index=True)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        # "nan" may be the name of a patient, and a note may be anything.
+        text = path.read_text(encoding="utf-8-sig")
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; {_EXPECTED}. Check the path.") from error
+    except (OSError, ValueError) as error:  # the errors of pandas are ValueErrors
+        raise InputError(f"{path}: cannot be read ({error}); {_EXPECTED}.") from error
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; {_EXPECTED}.")
+    for name in NUMBERS:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if numbers.isna().any():
+            wrong = table[name][numbers.isna()].iloc[0]
+            raise InputError(f"{path}: {name} is {wrong!r}; expected a number.")
+        table[name] = numbers
+    table["mean_probability"] = pd.to_numeric(table["mean_probability"], errors="coerce")
+    unknown = table["answer"][~table["answer"].isin([*ANSWERS, ""])]
+    if len(unknown):
+        raise InputError(
+            f"{path}: an answer is {unknown.iloc[0]!r}; expected {', '.join(ANSWERS)} or nothing."
+        )
+    return table[list(COLUMNS)]
+
+
+def count_answers(answers: pd.DataFrame) -> pd.DataFrame:
+    """Count the answers by class, and for each class by volume, by patient, and in all.
+
+    Returns:
+      Rows with `class`, `group` ('all', a range of volumes in mm3, or a patient), `lesions`,
+      `true`, `false`, `unsure`, `unanswered`, and `right`: the share of the true ones among the
+      true and the false ones, NaN if there are none.
+    """
+    rows = []
+    for kind, lesions in answers.groupby("class", sort=False):
+        rows.append(_counts(kind, "all", lesions))
+        ranges = pd.cut(lesions["volume_mm3"], EDGES_MM3, right=False)
+        for interval, part in lesions.groupby(ranges, observed=True):
+            rows.append(_counts(kind, _in_words(interval), part))
+        for patient, part in lesions.groupby("patient"):
+            rows.append(_counts(kind, f"patient {patient}", part))
+    return pd.DataFrame(rows)
+
+
+def _counts(kind: object, group: str, lesions: pd.DataFrame) -> dict:
+    counts = {answer: int((lesions["answer"] == answer).sum()) for answer in ANSWERS}
+    judged = counts["true"] + counts["false"]
+    return {
+        "class": kind, "group": group, "lesions": len(lesions), **counts,
+        "unanswered": int((lesions["answer"] == "").sum()),
+        "right": counts["true"] / judged if judged else float("nan"),
+    }  # fmt: skip
+
+
+def _in_words(interval: pd.Interval) -> str:
+    if interval.right == float("inf"):
+        return f"{interval.left:g} mm3 or more"
+    return f"{interval.left:g} to {interval.right:g} mm3"
+
+
+def write_answers(answers: pd.DataFrame, counts: pd.DataFrame, output: Path) -> None:
+    """Write answers.csv and answer_counts.csv into a folder. Make the folder if needed."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name, table in (("answers", answers), ("answer_counts", counts)):
+        write_beside(output / f"{name}.csv", partial(table.to_csv, index=False))
+
+
+def format_counts(counts: pd.DataFrame) -> str:
+    """Return the counts as text."""
+    rows = [("class", "lesions of", "marked", "true", "false", "unsure", "unanswered", "right")]
+    for row in counts.to_dict("records"):
+        right = row["right"]
+        rows.append((
+            str(row["class"]), str(row["group"]), *(str(row[name]) for name in (
+                "lesions", *ANSWERS, "unanswered"
+            )),
+            "-" if right != right else f"{100 * right:.0f} %",
+        ))  # fmt: skip
+    return text_table(rows, "<<>>>>>>")

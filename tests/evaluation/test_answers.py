@@ -1,0 +1,108 @@
+"""The answers of readers: what is read, counted, and refused."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from msseg_jax.cli.main import main
+from msseg_jax.evaluation.answers import COLUMNS, count_answers, read_answers
+from msseg_jax.system.errors import InputError
+
+HEADING = ",".join(f'"{name}"' for name in COLUMNS)
+
+
+def line(patient, label, mm3, answer, kind="new", note=""):
+    cells = [patient, label, kind, label, mm3, 1.5, -2, 3, 0.7, answer, note]
+    return ",".join('"{}"'.format(str(cell).replace('"', '""')) for cell in cells)
+
+
+def save(path, *lines):
+    path.write_text("\n".join([HEADING, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save(
+        tmp_path / "anna_answers.csv", line("anna", 1, 250, "true", note='not, "sure"'),
+        line("anna", 2, 20, "false"), line("anna", 3, 15, "unsure"),
+        line("anna", 4, 40, "true", kind="enlarging"),
+    )  # fmt: skip
+    save(tmp_path / "nan_answers.csv", line("nan", 1, 100, "true"), line("nan", 2, 12, ""))
+    (tmp_path / "lesions.csv").write_text("other")
+    return tmp_path
+
+
+def test_answers_are_counted_by_class_volume_and_patient(folder):
+    answers = read_answers(folder)
+    assert answers["note"][0] == 'not, "sure"'
+    counts = count_answers(answers).set_index(["class", "group"])
+    new = counts.loc["new"]
+    assert new.loc["all"].tolist() == [5, 2, 1, 1, 1, 2 / 3]
+    assert new.loc["0 to 30 mm3", ["lesions", "true", "false", "unanswered"]].tolist() == [
+        3,
+        0,
+        1,
+        1,
+    ]
+    assert new.loc["100 to 300 mm3", "true"] == 2, "a volume of 100 belongs here"
+    assert new.loc["patient nan", ["lesions", "true"]].tolist() == [2, 1]
+    assert counts.loc[("enlarging", "all"), "right"] == 1
+
+
+def test_a_share_without_answers_is_not_a_number(tmp_path):
+    file = save(tmp_path / "a_answers.csv", line("a", 1, 10, "unsure"))
+    assert all(math.isnan(share) for share in count_answers(read_answers(file))["right"])
+
+
+def test_the_command_writes_both_tables(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["evaluate", f"--answers={folder}", "-o", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "67 %" in printed
+    assert f"tables: {out} (2 patients)" in printed
+    assert len(pd.read_csv(out / "answers.csv")) == 6
+    assert "unanswered" in pd.read_csv(out / "answer_counts.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{HEADING}\n{line('a', 1, 10, 'maybe')}\n", "an answer is 'maybe'; expected true, false"),
+        (f"{HEADING}\n{line('a', 1, 'big', 'true')}\n", "volume_mm3 is 'big'; expected a number"),
+        ("patient,answer\na,true\n", "lacks the columns lesion, class"),
+        ("", "cannot be read"),
+        ('"', "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_table_of_answers_is_refused(tmp_path, content, message):
+    file = tmp_path / "a_answers.csv"
+    file.write_text(content)
+    with pytest.raises(InputError, match="a_answers.csv") as error:
+        read_answers(tmp_path)
+    assert message in str(error.value)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "a_answers.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_answers(tmp_path / "a_answers.csv")
+
+
+def test_two_files_for_one_patient_and_an_empty_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no file in it"):
+        read_answers(tmp_path)
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}_answers.csv", line("anna", 1, 10, "true"))
+    with pytest.raises(InputError, match="same patient, 'anna'"):
+        read_answers(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--answers=a", "--reference=b"], ["--reference=a"], ["--answers=a", "--no_report"]]
+)
+def test_flags_that_do_not_fit_together_are_refused(flags, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", *flags, f"--output={tmp_path / 'out'}"])
+    assert "--answers" in capsys.readouterr().err
