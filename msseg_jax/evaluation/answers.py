@@ -6,6 +6,7 @@ missed.
 """
 
 import io
+import math
 from functools import partial
 from pathlib import Path
 
@@ -130,13 +131,12 @@ def write_answers(answers: pd.DataFrame, counts: pd.DataFrame, output: Path) -> 
 
 def format_counts(counts: pd.DataFrame) -> str:
     """Return the counts as text."""
-    rows = [("class", "lesions of", "marked", "true", "false", "unsure", "unanswered", "right")]
+    rows: list[tuple[str, ...]] = [
+        ("class", "lesions of", "marked", "true", "false", "unsure", "unanswered", "right")
+    ]
     for row in counts.to_dict("records"):
-        right = row["right"]
-        rows.append((
-            str(row["class"]), str(row["group"]), *(str(row[name]) for name in (
-                "lesions", *ANSWERS, "unanswered"
-            )),
-            "-" if right != right else f"{100 * right:.0f} %",
-        ))  # fmt: skip
+        share = row["right"]
+        right = "-" if math.isnan(share) else f"{100 * share:.0f} %"
+        numbers = (str(row[name]) for name in ("lesions", *ANSWERS, "unanswered"))
+        rows.append((row["class"], row["group"], *numbers, right))
     return text_table(rows, "<<>>>>>>")

@@ -41,8 +41,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--answers", type=Path, metavar="PATH",
         help="Answers of a reader, as a report of `msseg predict` saves them (NAME_answers.csv), "
-        "or a folder with such files. They say which of the marked lesions are true. No other input "
-        "can be given with it.",
+        "or a folder with such files. They say which of the marked lesions are true. No other "
+        "input can be given with it.",
     )  # fmt: skip
     results = parser.add_argument_group("output")
     results.add_argument(
