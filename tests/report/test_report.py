@@ -20,24 +20,8 @@ from msseg_jax.volumes.lesions import describe_lesions
 from msseg_jax.volumes.pair import Pair
 from msseg_jax.volumes.sides import side_of
 from msseg_jax.volumes.volume import Volume
+from tests.support.grids import CODES, grid_of
 from tests.support.patients import SHAPE, save_nifti
-
-CODES = ["RAS", "LPS", "ASR", "IPL", "SRA", "PIR"]  # directions in which a file's axes grow
-
-
-def grid_of(codes: str, size_mm=(1.0, 2.0, 3.0), shape=(6, 8, 10)):
-    """Return an affine and a shape for a grid with axes in the directions of `codes`.
-
-    `size_mm` and `shape` are in the order right, front, head.
-    """
-    ornt = nib.orientations.axcodes2ornt(tuple(codes))
-    affine = np.zeros((4, 4))
-    sides = []
-    for axis, (world, sign) in enumerate(ornt.astype(int)):
-        affine[world, axis] = sign * size_mm[world]
-        sides.append(shape[world])
-    affine[:, 3] = (5, -7, 11, 1)
-    return affine, tuple(sides)
 
 
 def voxel_at(affine, world_mm):
