@@ -12,7 +12,8 @@ from msseg_jax.volumes.lesions import CENTRE
 from msseg_jax.volumes.sides import sides_of
 
 COLUMNS = (
-    "lesion", "class", "label", "volume_mm3", *CENTRE, "side", "mean_probability", "right", "of",
+    "lesion", "class", "label", "volume_mm3", *CENTRE, "side", "region", "caution",
+    "mean_probability", "right", "of",
     "volume01_mm3", "volume02_mm3", "change_mm3",
 )  # fmt: skip
 COUNTS = ("right", "of")  # columns with whole numbers, which may be missing
@@ -21,7 +22,11 @@ COUNTS = ("right", "of")  # columns with whole numbers, which may be missing
 def lesion_table(prediction: Prediction) -> pd.DataFrame:
     """Return the table of the lesions: the new ones, then the enlarging, then the vanished ones.
 
-    The columns are those of `NewLesions.rows_by_class`, and `side`, the patient's side.
+    The columns are those of `NewLesions.rows_by_class`, and
+
+    side: the patient's side;
+    region, caution: the region of the brain, and why lesions there are often false. They are ''
+      unless the pair was prepared from scans.
     """
     delivered, on_scanner = prediction.delivered, prediction.on_scanner
     pair = prediction.pair
@@ -32,7 +37,13 @@ def lesion_table(prediction: Prediction) -> pd.DataFrame:
         else:
             centres_mm = on_scanner.centres_mm[name]
         sides = sides_of(centres_mm, pair.whole_brain, pair.time01.affine)
-        rows += [row | {"side": side} for row, side in zip(lesions, sides, strict=True)]
+        regions = [("", "")] * len(lesions)
+        if on_scanner is not None and on_scanner.regions is not None:
+            regions = on_scanner.regions[name]
+        rows += [
+            row | {"side": side, "region": region, "caution": caution}
+            for row, side, (region, caution) in zip(lesions, sides, regions, strict=True)
+        ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return table.astype(dict.fromkeys(COUNTS, "Int64"))
 

@@ -25,6 +25,8 @@ class OnScanner:
     drawn: dict[str, np.ndarray]  # (D, H, W) int32, numbers of the lesions, 0 elsewhere
     centres_mm: dict[str, np.ndarray]  # (N, 3), centres in scanner mm (RAS) of the pair
     to_scanner: np.ndarray  # (4, 4), mm of the pair to mm of the second scan, both RAS
+    # (region, caution) of each lesion by class; None if the atlas was not aligned with the brain
+    regions: dict[str, list[tuple[str, str]]] | None
     asked_for: dict[str, Any]  # what the pair was prepared from, for the record
     dates: str | None = None  # dates of the visits and their interval in words, if they are known
 

@@ -52,8 +52,11 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
         }
     else:
         title = ", ".join(str(Path(*scan.resolve().parts[-2:])) for scan in on_scanner.scans)
+        regions = on_scanner.regions or {}
         lesions = {
-            KINDS[name]: ShownLesions(labels, rows[name], on_scanner.centres_mm[name])
+            KINDS[name]: ShownLesions(
+                labels, _with_regions(rows[name], regions.get(name)), on_scanner.centres_mm[name]
+            )
             for name, labels in on_scanner.drawn.items()
         }
     facts = [*_facts_of_scans(prediction, outputs), *_facts(prediction)]
@@ -77,6 +80,16 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
         dates=None if on_scanner is None else on_scanner.dates,
         scanner_mask=None if on_scanner is None else outputs.mask,
     )  # fmt: skip
+
+
+def _with_regions(rows: list[dict], regions: list[tuple[str, str]] | None) -> list[dict]:
+    """Return the rows of one class with the regions of the lesions, if they are known."""
+    if regions is None:
+        return rows
+    return [
+        row | {"region": region, "caution": caution}
+        for row, (region, caution) in zip(rows, regions, strict=True)
+    ]
 
 
 def _with_closeups(unmarked: list[Unmarked], pair: Pair) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from msseg_jax.configuration.options import Options
 from msseg_jax.data.quality import MOST_DISPLACEMENT_MM, ONE_PATIENT_CORRELATION, Quality
@@ -18,13 +19,16 @@ from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.patients import Tally, Task, predict_each
 from msseg_jax.inference.prediction import OnScanner, Prediction, predict
 from msseg_jax.inference.record import new_record
+from msseg_jax.prepare.folder import TO_ATLAS, TRANSFORMS
 from msseg_jax.prepare.patient import prepare_patient
 from msseg_jax.prepare.record import PairRecord
+from msseg_jax.prepare.regions import Regions
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scanner_grid import ScannerGrid
 from msseg_jax.prepare.visit_facts import describe_dates
 from msseg_jax.volumes.layout import patient_in
 from msseg_jax.volumes.lesions import CENTRE
+from msseg_jax.volumes.pair import Pair
 
 
 @dataclass(frozen=True)
@@ -111,23 +115,49 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid)
     found = NewLesions(
         grid.like, maps, disagreement, prediction.options, prediction.found.reliability
     )
+    drawn = {
+        name: grid.draw_in_middle(labels, pair.brain.shape, affine)
+        for name, labels in found.labels_by_class.items()
+    }
     on_scanner = OnScanner(
         (scans.request.time01, scans.request.time02),
         found,
-        {
-            name: grid.draw_in_middle(labels, pair.brain.shape, affine)
-            for name, labels in found.labels_by_class.items()
-        },
+        drawn,
         {
             name: grid.points_in_middle(np.array([[row[k] for k in CENTRE] for row in rows]))
             for name, rows in found.rows_by_class.items()
         },
         grid.to_scan(),
+        _regions(scans.folder, pair, drawn),
         scans.record.asked_for,
         describe_dates(scans.record.time01.acquired_on, scans.record.time02.acquired_on),
     )
     warnings = warnings_of(scans.record, segmentation.quality)
     return replace(prediction, on_scanner=on_scanner, warnings=warnings)
+
+
+def _regions(
+    folder: Path, pair: Pair, drawn: dict[str, np.ndarray]
+) -> dict[str, list[tuple[str, str]]] | None:
+    """Return the region of each lesion and a caution, by class.
+
+    None if the folder has no transform to the atlas: the user gave the brain masks, or an earlier
+    version prepared the pair.
+
+    Args:
+      folder: folder of the prepared pair.
+      pair: the pair.
+      drawn: the numbered lesions of each class on the grid of the pair.
+    """
+    path = folder / TRANSFORMS / TO_ATLAS
+    if not path.is_file():
+        return None
+    regions = Regions(pair, sitk.ReadTransform(str(path)))
+    found = {}
+    for name, labels in drawn.items():
+        places = [regions.of(labels == n) for n in range(1, int(labels.max(initial=0)) + 1)]
+        found[name] = [(place.name, place.caution) for place in places]
+    return found
 
 
 def warnings_of(record: PairRecord, quality: Quality) -> list[str]:

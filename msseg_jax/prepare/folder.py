@@ -8,6 +8,8 @@ FOLDER/flair_time01_on_middle_space.nii.gz   first visit, bias-corrected
        transforms/middle_to_time01.txt       ITK transforms; the first two map points of the middle
                   middle_to_time02.txt       space to points of a scan, in the direction that
                   time01_to_time02.txt       sitk.Resample(scan, middle, transform) expects
+                  middle_to_atlas.txt        to points of the atlas (MNI space at 0.9 of its size);
+                                             only if the atlas found the brain
        prepare.json                          record: inputs, settings and quality measures
        prepare.png                           picture for visual control
 """
@@ -23,6 +25,7 @@ from msseg_jax.volumes.layout import BRAIN_MASK, NO_DATA, TIME01, TIME02
 RECORD = "prepare.json"
 PICTURE = "prepare.png"
 TRANSFORMS = "transforms"
+TO_ATLAS = "middle_to_atlas.txt"  # in the folder of the transforms
 FILES = {TIME01, TIME02, BRAIN_MASK, NO_DATA, TRANSFORMS, RECORD, PICTURE}
 FORMAT = 5  # version of the record; increase it when the same input would give another output
 

@@ -20,6 +20,7 @@ from msseg_jax.prepare.bias import correct_bias, field_range
 from msseg_jax.prepare.folder import (
     PICTURE,
     RECORD,
+    TO_ATLAS,
     TRANSFORMS,
     check_place,
     what_was_asked_for,
@@ -36,6 +37,7 @@ from msseg_jax.prepare.record import (
     read_record,
     with_facts,
 )
+from msseg_jax.prepare.registration import compose
 from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scan import Scan, check_two_visits, read_scan
 from msseg_jax.prepare.threads import at_once
@@ -246,3 +248,7 @@ def _write_transforms(folder: Path, registered: Registered, middle: Middle) -> N
         ("time01_to_time02", registered.transform),
     ):
         sitk.WriteTransform(transform, str(folder / f"{name}.txt"))
+    first = registered.visits[0]
+    if first.to_atlas is not None:  # it is None if the user gave the brain masks
+        to_atlas = compose(first.to_atlas.GetInverse(), middle.to_visits[0])
+        sitk.WriteTransform(to_atlas, str(folder / TO_ATLAS))

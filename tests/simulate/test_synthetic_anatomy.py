@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from msseg_jax.simulate.synthetic.anatomy import CISTERNS_MM, Anatomy, scale_contrast
+from msseg_jax.simulate.synthetic.anatomy import Anatomy, scale_contrast
 from msseg_jax.simulate.synthetic.erase import AROUND_MM, SOFT_MM
 from msseg_jax.simulate.synthetic.sessions import draw_sessions
 from msseg_jax.simulate.synthetic.visit import SimulatedVisit, SourceGrid
+from msseg_jax.volumes.anatomy import CISTERNS_MM
 from tests.support.brains import MNI_SHIFT_MM, ball_mask, make_source, quiet
 
 

@@ -7,15 +7,14 @@ from scipy import ndimage
 
 from msseg_jax.simulate.synthetic.erase import soft_mask
 from msseg_jax.simulate.synthetic.fields import smooth_field
-from msseg_jax.simulate.synthetic.sessions import THICK_MM
 from msseg_jax.simulate.synthetic.source import Source
+from msseg_jax.volumes.anatomy import (
+    FLUID,
+    find_ventricles,
+    places_in_mni,
+    squared_distance_from_brain_stem,
+)
 
-FLUID = 0.55  # relative to the brain's median; darker voxels are fluid
-# Boxes in MNI space, mm. The lateral ventricles lie in the first. The cisterns around the brain
-# stem lie near the centre of an ellipsoid with these semi-axes.
-VENTRICLES_MM = np.array([[-42.0, -62.0, -12.0], [42.0, 40.0, 36.0]])
-CISTERNS_MM, CISTERN_SIZES_MM = np.array([0.0, -22.0, -35.0]), np.array([30.0, 32.0, 25.0])
-LEAST_VENTRICLE_MM3 = 100.0  # smaller parts of the fluid in the box are not taken for ventricles
 RIM_MM = 1.6  # distance from the ventricle at which a bright rim has fallen to 1/e
 RIM_LENGTH_MM = 14.0  # length scale along the ventricle, over which rims come and go
 FLUID_SOFT_MM = 2.5  # Gaussian standard deviation; atrophy moves tissue this far from fluid
@@ -31,29 +30,14 @@ class Anatomy:
 
     @cached_property
     def ventricles(self) -> np.ndarray:
-        """The lateral ventricles, (D, H, W) bool: dark voxels in a box in MNI space."""
+        """The lateral ventricles, (D, H, W) bool."""
         source = self._source
-        places = self._places_mm
-        low, high = VENTRICLES_MM
-        box = np.all([(p > a) & (p < b) for p, a, b in zip(places, low, high, strict=True)], axis=0)
-        # Thick slices are opened one by one, because a ventricle is in only a few of them.
-        reach = [1 if mm <= THICK_MM else 0 for mm in source.spacing_mm]
-        cross = ndimage.generate_binary_structure(3, 1)
-        within = cross[tuple(slice(1 - n, 2 + n) for n in reach)]
-        fluid = ndimage.binary_opening(source.brain & box & (self._image < FLUID), within)
-        labels, _ = ndimage.label(fluid)
-        mm3 = np.bincount(labels.ravel()) * np.prod(source.spacing_mm)
-        mm3[0] = 0
-        return (mm3 >= LEAST_VENTRICLE_MM3)[labels]
+        return find_ventricles(self._image, source.brain, self._places_mm, source.spacing_mm)
 
     @cached_property
     def cisterns(self) -> np.ndarray:
         """Weights from 0 to 1, (D, H, W) float32, that are 1 in the middle of the brain stem."""
-        squares = [
-            ((p - centre) / size) ** 2
-            for p, centre, size in zip(self._places_mm, CISTERNS_MM, CISTERN_SIZES_MM, strict=True)
-        ]
-        return np.exp(-0.5 * sum(squares)).astype(np.float32)
+        return np.exp(-0.5 * squared_distance_from_brain_stem(self._places_mm)).astype(np.float32)
 
     @cached_property
     def towards_fluid(self) -> np.ndarray:
@@ -95,10 +79,7 @@ class Anatomy:
     @cached_property
     def _places_mm(self) -> list[np.ndarray]:
         """MNI coordinates x, y and z of each voxel, mm, (D, H, W) float32 each."""
-        to_mni = (self._source.to_mni @ self._source.affine).astype(np.float32)
-        sides = [np.arange(n, dtype=np.float32) for n in self._source.brain.shape]
-        i, j, k = sides[0][:, None, None], sides[1][:, None], sides[2]
-        return [row[0] * i + row[1] * j + row[2] * k + row[3] for row in to_mni[:3]]
+        return places_in_mni(self._source.to_mni @ self._source.affine, self._source.brain.shape)
 
 
 def scale_contrast(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from msseg_jax.volumes.anatomy import THICK_MM
+
 # Maximum intensity changes of another protocol, at the intensities `visit.TONES[1:]`.
 TONE_SIZES = np.array([0.1, 0.1, 0.05, 0.1, 0.2, 0.3])
-THICK_MM = 2.0  # an axis with a larger voxel spacing is the slice axis
 SLICES_MM = (2.0, 7.0)  # slices of a 2D scan, simulated from a 3D one
 SAME_PROTOCOL = 0.55  # probability that both visits have the same protocol
 
