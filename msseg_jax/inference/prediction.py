@@ -24,6 +24,7 @@ class OnScanner:
     # the name of their class.
     drawn: dict[str, np.ndarray]  # (D, H, W) int32, numbers of the lesions, 0 elsewhere
     centres_mm: dict[str, np.ndarray]  # (N, 3), centres in scanner mm (RAS) of the pair
+    slice_numbers: tuple[int, ...]  # of the second scan's DICOM series; empty if not known
     to_scanner: np.ndarray  # (4, 4), mm of the pair to mm of the second scan, both RAS
     # (region, caution) of each lesion by class; None if the atlas was not aligned with the brain
     regions: dict[str, list[tuple[str, str]]] | None

@@ -8,6 +8,7 @@ import numpy as np
 from msseg_jax.configuration.options import Options
 from msseg_jax.configuration.targets import CHANGES, ENLARGING, NEW, VANISHED
 from msseg_jax.inference.ensemble import Ensemble
+from msseg_jax.inference.lesion_table import lesion_rows
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
 from msseg_jax.inference.unmarked import Unmarked, brightest_unmarked
@@ -43,7 +44,7 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
       outputs: paths of the masks, which the report names.
     """
     delivered, on_scanner = prediction.delivered, prediction.on_scanner
-    rows = delivered.rows_by_class
+    rows = lesion_rows(prediction)
     if on_scanner is None:
         title = prediction.patient.name
         lesions = {
@@ -52,11 +53,8 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
         }
     else:
         title = ", ".join(str(Path(*scan.resolve().parts[-2:])) for scan in on_scanner.scans)
-        regions = on_scanner.regions or {}
         lesions = {
-            KINDS[name]: ShownLesions(
-                labels, _with_regions(rows[name], regions.get(name)), on_scanner.centres_mm[name]
-            )
+            KINDS[name]: ShownLesions(labels, rows[name], on_scanner.centres_mm[name])
             for name, labels in on_scanner.drawn.items()
         }
     facts = [*_facts_of_scans(prediction, outputs), *_facts(prediction)]
@@ -80,16 +78,6 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
         dates=None if on_scanner is None else on_scanner.dates,
         scanner_mask=None if on_scanner is None else outputs.mask,
     )  # fmt: skip
-
-
-def _with_regions(rows: list[dict], regions: list[tuple[str, str]] | None) -> list[dict]:
-    """Return the rows of one class with the regions of the lesions, if they are known."""
-    if regions is None:
-        return rows
-    return [
-        row | {"region": region, "caution": caution}
-        for row, (region, caution) in zip(rows, regions, strict=True)
-    ]
 
 
 def _with_closeups(unmarked: list[Unmarked], pair: Pair) -> list[dict[str, Any]]:

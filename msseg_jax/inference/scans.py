@@ -127,6 +127,7 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid)
             name: grid.points_in_middle(np.array([[row[k] for k in CENTRE] for row in rows]))
             for name, rows in found.rows_by_class.items()
         },
+        grid.slice_numbers,
         grid.to_scan(),
         _regions(scans.folder, pair, drawn),
         scans.record.asked_for,

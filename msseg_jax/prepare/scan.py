@@ -39,6 +39,8 @@ class Scan:
     warnings: tuple[str, ...] = ()  # contradictions in the header, and changes of the intensities
     empty: sitk.Image | None = None  # uint8, 1 where there is no data: padding and exact zeros
     facts: VisitFacts = NO_FACTS  # from the headers of a DICOM series; empty for NIfTI
+    # Numbers of the slices in their DICOM series, along the last axis; empty if they are not known
+    slice_numbers: tuple[int, ...] = ()
 
 
 def read_scan(path: Path, choice: Choice = THE_ONLY) -> Scan:
@@ -56,13 +58,14 @@ def read_scan(path: Path, choice: Choice = THE_ONLY) -> Scan:
     said, is_oriented, facts = None, True, NO_FACTS
     other_affine: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
     if path.is_dir():
         found = read_series(
             path, choice.series, choice.acquisition,
             series_for_both=choice.series_for_both,
             acquisition_for_both=choice.acquisition_for_both,
         )  # fmt: skip
-        image, said, facts = found.image, found.said, found.facts
+        image, said, facts, numbers = found.image, found.said, found.facts, found.slice_numbers
     elif path.is_file() and _is_dicom(path):
         raise InputError(
             f"{path}: is one DICOM file, which holds only a slice; expected the folder of the "
@@ -101,7 +104,9 @@ def read_scan(path: Path, choice: Choice = THE_ONLY) -> Scan:
         logger.warning("%s", warning)
     empty = _like(image, zeroed.is_empty.view(np.uint8))
     warnings = (*warnings, *zeroed.warnings)
-    return Scan(path, image, said, digest, is_oriented, other_affine, warnings, empty, facts)
+    return Scan(
+        path, image, said, digest, is_oriented, other_affine, warnings, empty, facts, numbers
+    )
 
 
 def _is_dicom(path: Path) -> bool:

@@ -22,6 +22,8 @@ class ScannerGrid:
 
     like: Volume  # gives outputs their grid, codes and units; its voxels are all 0
     _to_scan: sitk.Transform  # from points of the middle space to points of the scan
+    # Numbers of the slices in their DICOM series, along the last axis; empty if they are not known
+    slice_numbers: tuple[int, ...] = ()
 
     @staticmethod
     def of(folder: Path, time02: Path, choice: Choice = THE_ONLY) -> "ScannerGrid":
@@ -32,11 +34,14 @@ class ScannerGrid:
           time02, choice: the scan from which the pair was prepared.
         """
         to_scan = sitk.ReadTransform(str(folder / TRANSFORMS / "middle_to_time02.txt"))
-        is_dicom = time02.is_dir()
-        like = _read_dicom_volume(time02, choice) if is_dicom else read_volume(time02)
+        numbers: tuple[int, ...] = ()
+        if time02.is_dir():
+            like, numbers = _read_dicom_volume(time02, choice)
+        else:
+            like = read_volume(time02)
         # The scan's voxels are not needed. A single 0 is broadcast to all of them.
         empty = np.broadcast_to(np.float32(0), like.array.shape)
-        return ScannerGrid(replace(like, array=empty), to_scan)
+        return ScannerGrid(replace(like, array=empty), to_scan, numbers)
 
     def bring(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """Resample a map of the middle space (i, j, k) to the scan's grid.
@@ -94,11 +99,12 @@ class ScannerGrid:
         return drawn
 
 
-def _read_dicom_volume(path: Path, choice: Choice) -> Volume:
-    image = read_scan(path, choice).image
+def _read_dicom_volume(path: Path, choice: Choice) -> tuple[Volume, tuple[int, ...]]:
+    scan = read_scan(path, choice)
+    image = scan.image
     affine = affine_of(image)
     header = nib.Nifti1Image(np.zeros(image.GetSize(), np.uint8), affine).header
     header.set_xyzt_units("mm")
     header.set_sform(affine, code="scanner")
     header.set_qform(affine, code="scanner")
-    return Volume(path, array_of(image), affine, header)
+    return Volume(path, array_of(image), affine, header), scan.slice_numbers

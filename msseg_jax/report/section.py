@@ -27,7 +27,7 @@ class PatientSection:
     facts: list[Fact]
     slices: tuple[PageSlice, ...] = ()
     closeups: dict[str, list[CloseUp]] = field(default_factory=dict)  # by the name of the lesion
-    lesions: tuple[dict, ...] = ()  # rows of `ShownLesions` with name, kind, side and slice
+    lesions: tuple[dict, ...] = ()  # rows of `ShownLesions` with name, kind, side and picture
     tilt_degrees: float = 0.0  # angle between the axes of the grid and the scanner
     no_data: "NoData | None" = None  # the part of the brain that one visit lacks
 
@@ -96,7 +96,7 @@ def add_pictures(
             "name": lesion_name(kind, row["lesion"]),
             "kind": kind,
             "side": side,
-            "slice": shown_in.get(lesion_name(kind, row["lesion"])),
+            "picture": shown_in.get(lesion_name(kind, row["lesion"])),
         }
         for kind, shown in lesions.items()
         for row, side in zip(

@@ -292,10 +292,12 @@ def test_all_outputs_of_raw_scans_lie_on_the_grid_of_the_second_scan(
         assert nib.load(path).shape == scan.shape
         np.testing.assert_allclose(nib.load(path).affine, scan.affine)
     voxel_mm3 = np.prod(scan.header.get_zooms())
-    for (name, kind, volume_mm3, side, centre, *_), mask, place in zip(
+    for (name, kind, volume_mm3, where, number, centre, *_), mask, place in zip(
         rows_of(page), expected, ("left", "right", "right"), strict=False
     ):
+        side = where.split(",")[0]  # the region follows
         assert (name[0], side) == ({"new": "P", "enlarging": "E"}.get(kind, "V"), place)
+        assert number == str(mask.sum(axis=(0, 1)).argmax() + 1)
         assert volume_mm3 == f"{mask.sum() * voxel_mm3:.0f}"
         middle = nib.affines.apply_affine(scan.affine, np.argwhere(mask).mean(axis=0))
         np.testing.assert_allclose(np.array(centre.split(", "), float), middle, atol=0.51)

@@ -232,7 +232,10 @@ def test_the_report_describes_the_mask_on_the_grid_of_the_scan(
     assert len(lesions) == 2
     assert "<strong>2 new lesions</strong>" in html
     assert f"{sum(volume_mm3 for _, volume_mm3 in lesions):.0f} mm3 (" in html
-    row = r'</span>P(\d)</td>\s*<td>(\d+)</td><td class="text">(\w+)</td>\s*<td>(.+?)</td>'
+    row = (
+        r'</span><a href="#patient-card-P(\d)">P\1</a></td>\s*<td>(\d+)</td>'
+        r'<td class="text">(\w+).*?</td>\s*<td>\d+</td>\s*<td>(.+?)</td>'
+    )
     to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
     rows = re.findall(row, html)
     for (centre, volume_mm3), (_, written_mm3, _, written) in zip(lesions, rows, strict=True):

@@ -192,7 +192,7 @@ def test_only_new_lesions_have_counts(small_config, table, flags, tmp_path):
     assert found["class"].tolist() == [CHANGES[0]] * 3 + ["enlarging"]
     assert found.of.tolist() == [10, 12, pd.NA, pd.NA]
     html = report_of(flags, tmp_path, f"--model={file}")
-    column = 6  # lesion, class, volume, side, centre, probability
+    column = 7  # lesion, class, volume, side, slice, centre, probability
     assert [row[column] for row in rows_of(html)] == ["3 of 10", "3 of 12", "-", ""]
     assert "known only for new lesions." in html
 
@@ -203,7 +203,7 @@ def test_only_new_lesions_have_counts(small_config, table, flags, tmp_path):
 def test_the_report_states_the_counts_and_what_they_are(file, flags, tmp_path):
     html = report_of(flags, tmp_path, f"--model={file}")
     assert html.count(HEADING) == 1
-    assert [row[5] for row in rows_of(html)] == ["3 of 10", "3 of 12", "-"]
+    assert [row[6] for row in rows_of(html)] == ["3 of 10", "3 of 12", "-"]
     words = " ".join(html.split())
     assert (
         "of 10 marked lesions of this size and probability, 3 were right in scans never used for "

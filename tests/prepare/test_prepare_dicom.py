@@ -2,6 +2,7 @@ import re
 import struct
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -397,3 +398,33 @@ def test_a_dicom_file_instead_of_its_folder_is_refused_with_the_folder(tmp_path)
     expected = rf"IM003\.dcm: is one DICOM file.*Give {re.escape(str(folder))} instead"
     with pytest.raises(InputError, match=expected):
         read_scan(folder / "IM003.dcm")
+
+
+@pytest.mark.parametrize("numbers", [range(12, 0, -1), range(101, 113)])
+def test_the_slices_have_the_numbers_of_their_series(tmp_path, numbers):
+    folder = write_series(tmp_path, make_image())
+    for path, number in zip(sorted(folder.iterdir()), numbers, strict=True):
+        with_number(path, number)
+    assert read_series(folder).slice_numbers == tuple(numbers)
+    assert read_scan(folder).slice_numbers == tuple(numbers)
+
+
+def test_numbers_that_are_missing_or_occur_twice_are_left_out(tmp_path):
+    folder = write_series(tmp_path, make_image())
+    paths = sorted(folder.iterdir())
+    for path in paths:
+        with_number(path, 3)
+    assert read_series(folder).slice_numbers == ()
+    for number, path in enumerate(paths):
+        with_number(path, number or None)
+    assert read_series(folder).slice_numbers == ()
+
+
+def with_number(path, number):
+    """Write an InstanceNumber into a file; None deletes it."""
+    dataset = pydicom.dcmread(path)
+    if number is None:
+        del dataset.InstanceNumber
+    else:
+        dataset.InstanceNumber = number
+    dataset.save_as(path)

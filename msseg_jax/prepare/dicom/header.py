@@ -39,7 +39,7 @@ STACK_FIELDS = {
     "ContentTime": "content time",
 }
 _KEYWORDS = {
-    "SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
+    "SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "PixelData",
     ID, *PERSON, *STACK_FIELDS, *(name for pair in WHEN for name in pair if name),
@@ -66,6 +66,7 @@ class SliceLabels:
     stack: dict[str, str]  # values of STACK_FIELDS
     patient: dict[str, str]  # values of ID and PERSON
     acquired: tuple[date, time | None] | None
+    instance: int | None = None  # number of the slice in its series, as viewers show it
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,12 @@ def _labels(dataset: pydicom.Dataset) -> SliceLabels:
         number = str(whole(dataset, "SeriesNumber", -(2**31), 2**31 - 1))
     except DamagedSliceError:
         number = ""
+    try:
+        instance = whole(dataset, "InstanceNumber", -(2**31), 2**31 - 1)
+    except DamagedSliceError:
+        instance = None
     return SliceLabels(
+        instance=instance,
         uid=text_of(dataset, "SeriesInstanceUID"),
         number=number,
         description=text_of(dataset, "SeriesDescription"),

@@ -20,6 +20,7 @@ class DicomImage:
     image: sitk.Image  # float32
     said: str  # the series in words
     facts: VisitFacts
+    slice_numbers: tuple[int, ...]  # of the slices in the series; empty if they are not known
 
 
 def read_series(
@@ -47,7 +48,15 @@ def read_series(
         f"{folder}, {chosen}", chosen.slices, acquisition, acquisition_for_both
     )
     said = f"{chosen}, {which}" if which else str(chosen)
-    return DicomImage(read_pixels(f"{folder}, {said}", ordered), said, _facts_of(ordered))
+    image = read_pixels(f"{folder}, {said}", ordered)
+    return DicomImage(image, said, _facts_of(ordered), _numbers_of(ordered))
+
+
+def _numbers_of(slices: list[DicomSlice]) -> tuple[int, ...]:
+    """Return the numbers of the slices of a stack; empty if they are missing or not unique."""
+    numbers = [slice_.labels.instance for slice_ in slices]
+    known = tuple(number for number in numbers if number is not None)
+    return known if len(set(known)) == len(slices) else ()
 
 
 def _facts_of(slices: list[DicomSlice]) -> VisitFacts:
