@@ -406,7 +406,6 @@ def test_the_slices_have_the_numbers_of_their_series(tmp_path, numbers):
     for path, number in zip(sorted(folder.iterdir()), numbers, strict=True):
         with_number(path, number)
     assert read_series(folder).slice_numbers == tuple(numbers)
-    assert read_scan(folder).slice_numbers == tuple(numbers)
 
 
 def test_numbers_that_are_missing_or_occur_twice_are_left_out(tmp_path):

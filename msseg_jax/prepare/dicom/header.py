@@ -39,7 +39,8 @@ STACK_FIELDS = {
     "ContentTime": "content time",
 }
 _KEYWORDS = {
-    "SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber",
+    "SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
+    "InstanceNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "PixelData",
     ID, *PERSON, *STACK_FIELDS, *(name for pair in WHEN for name in pair if name),
