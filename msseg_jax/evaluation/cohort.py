@@ -125,12 +125,13 @@ def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
 def mean_and_interval(row: pd.Series, everyone: int) -> tuple[str, str]:
     """Return a mean and its interval as text: '0.512' and '0.401 to 0.623'.
 
-    An undefined mean gives '-', and an undefined interval gives ''. If the measure is defined for
+    An undefined mean gives '-', and an undefined interval or one without width gives ''. If the measure is defined for
     fewer than `everyone` patients, their number follows the mean: '0.512 (7)'.
     """
     if math.isnan(row["mean"]):
         return "-", ""
-    interval = "" if math.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
+    low, high = f"{row['low']:.3f}", f"{row['high']:.3f}"
+    interval = "" if math.isnan(row["low"]) or low == high else f"{low} to {high}"
     count = "" if row["patients"] == everyone else f" ({row['patients']:.0f})"
     return f"{row['mean']:.3f}{count}", interval
 

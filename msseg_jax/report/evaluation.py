@@ -10,7 +10,13 @@ from msseg_jax.configuration.sections import PreprocessingSettings
 from msseg_jax.data import preprocess
 from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.data.quality import assess
-from msseg_jax.evaluation.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
+from msseg_jax.evaluation.cohort import (
+    ANY,
+    CONFIDENCE,
+    Evaluation,
+    format_number,
+    summary_tables,
+)
 from msseg_jax.evaluation.raters import PREDICTION, REFERENCE, read_masks
 from msseg_jax.evaluation.scores import find_lesions
 from msseg_jax.report.charts import threshold_curve, volume_scatter
@@ -56,7 +62,7 @@ def write_evaluation_report(
         found=int(scores["detected"].sum()), total=int(scores["reference_lesions"].sum()),
         false_lesions=int((scores["rater_lesions"] - scores["confirmed"]).sum()),
         charts=charts, confidence=CONFIDENCE,
-        summary=summary_tables(evaluation),
+        summary=_in_words(summary_tables(evaluation)),
         patients=[
             {
                 "patient": row.patient,
@@ -69,12 +75,45 @@ def write_evaluation_report(
     )  # fmt: skip
 
 
+# Measures of the page in words. `Specificity` and `NPV` of voxels are left out, because they are
+# 1.000 for every small lesion in a large brain. All measures are in summary.csv.
+WORDS = {
+    "SensL": "lesions that were found, share (SensL)",
+    "PPVL": "predicted lesions that are right, share (PPVL)",
+    "F1_score": "both as one number (F1)",
+    "Dice": "overlap of the masks (Dice)",
+    "Jaccard": "overlap of the masks (Jaccard)",
+    "Sensitivity": "voxels that were found, share",
+    "PPV": "predicted voxels that are right, share (PPV)",
+    "RelativeVolumeError": "error of the volume, %",
+    "Hausdorff95_mm": "distance of the surfaces, 95th percentile, mm",
+    "SurfaceDistance_mm": "distance of the surfaces, mean, mm",
+    "NbTestedLesions": "false lesions, number",
+    "VolTestedLesions": "false lesions, mm3",
+}
+PATIENT_WORDS = {  # in the table that counts patients
+    "Sensitivity": "patients with new lesions in whom a lesion was marked, share",
+    "Specificity": "patients without new lesions in whom none was marked, share",
+}
+
+
+def _in_words(tables: list[tuple[str, list[str], list]]) -> list[tuple[str, list[str], list]]:
+    """Return the tables of means with the measures of WORDS, in their order."""
+    found = []
+    for title, raters, rows in tables:
+        words = PATIENT_WORDS if title == ANY else WORDS
+        cells = dict(rows)
+        kept = [(text, cells[name]) for name, text in words.items() if name in cells]
+        found.append((title, raters, kept))
+    return found
+
+
 def _cells(row: Any) -> list[str]:
     """Return the scores of a patient as text. `row` is a row of `Evaluation.of_prediction`."""
     return [
-        format_number(row.Dice, 3), format_number(row.F1_score, 3),
         str(row.detected), str(row.reference_lesions - row.detected),
         str(row.rater_lesions - row.confirmed),
+        format_number(row.F1_score, 2), format_number(row.Dice, 2),
         format_number(row.reference_mm3, 0), format_number(row.rater_mm3, 0),
         format_number(row.Hausdorff95_mm, 1), format_number(row.SurfaceDistance_mm, 1),
     ]  # fmt: skip
