@@ -125,8 +125,9 @@ def summary_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list]]:
 def mean_and_interval(row: pd.Series, everyone: int) -> tuple[str, str]:
     """Return a mean and its interval as text: '0.512' and '0.401 to 0.623'.
 
-    An undefined mean gives '-', and an undefined interval or one without width gives ''. If the measure is defined for
-    fewer than `everyone` patients, their number follows the mean: '0.512 (7)'.
+    An undefined mean gives '-', and an undefined interval or one without width gives ''. If the
+    measure is defined for fewer than `everyone` patients, their number follows the mean: '0.512
+    (7)'.
     """
     if math.isnan(row["mean"]):
         return "-", ""
