@@ -146,6 +146,9 @@ def test_the_viewer_goes_to_lesions_blinks_and_scrolls(browser, page_of):
     assert np.subtract(right, up).tolist() == pytest.approx([-1, 0, 0])
     press(browser, "v")
     assert len(pane_names(browser)) == 6
+    before = said(browser)
+    press(browser, Keys.ARROW_LEFT)  # a plane still has the focus
+    assert said(browser) != before
     press(browser, "p")
     assert "in P1" in said(browser)
 

@@ -278,8 +278,16 @@
 
   function blink() {
     state.both = false;
-    root.classList.remove("both");
     state.image = state.image === 0 ? 1 : 0;
+    arrange();
+  }
+
+  // Show one visit or both. The focus stays on a plane if the one that had it disappears.
+  function arrange() {
+    root.classList.toggle("both", state.both);
+    const visible = panes.filter((one) => one.element.offsetParent);
+    const lost = panes.find((one) => one.element === document.activeElement);
+    if (lost && !visible.includes(lost)) visible[0].element.focus({ preventScroll: true });
     draw();
   }
 
@@ -290,8 +298,7 @@
     } else {
       state[name] = !state[name];
     }
-    root.classList.toggle("both", state.both);
-    draw();
+    arrange();
   }
 
   function reset() {
