@@ -5,6 +5,7 @@ patients.csv   one row per patient
 index.html     the same for reading
 """
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.record import PredictionRecord, earlier_record, record_file
 from msseg_jax.report.page import write_page
 from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.errors import InputError
 
 # The columns of other classes in patients.csv, by the name of the class.
 OTHERS = {CHANGES[ENLARGING]: "enlarging", CHANGES[VANISHED]: "vanished"}
@@ -32,6 +34,17 @@ COUNTS = ("lesions", *OTHERS.values())  # columns with whole numbers, which may 
 def cohort_files(folder: Path) -> tuple[Path, Path, Path]:
     """Return the paths of both tables and of the page in the folder of the masks."""
     return folder / "lesions.csv", folder / "patients.csv", folder / "index.html"
+
+
+def check_cohort_names(names: Iterable[str], outputs: Outputs) -> None:
+    """Raise InputError if the report of a patient would have the path of the page."""
+    page = cohort_files(outputs.mask)[2]
+    for name in names:
+        if outputs.report is not None and outputs.of(name).report == page:
+            raise InputError(
+                f"{page}: is the page of all patients, but would also be the report of the patient "
+                f"{name!r}. Expected another folder. Give --report another folder than --output."
+            )
 
 
 def write_cohort(outputs: Outputs, done: list[str], failures: dict[str, str]) -> Path | None:

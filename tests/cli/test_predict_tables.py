@@ -127,3 +127,14 @@ def test_the_table_of_a_mask_that_was_edited_is_left_out(folder, patients_root, 
     assert "patient_0_lesions.csv: does not belong to the mask next to it" in caplog.text
     assert found[found.patient == "patient_0"].side.isna().all()
     assert found[found.patient == "patient_1"].side.notna().any()
+
+
+def test_a_report_cannot_have_the_path_of_the_page_of_all_patients(
+    model, patients_root, tmp_path, capsys
+):
+    shutil.copytree(patients_root / "patient_0", patients_root / "index")
+    out = tmp_path / "out"
+    flags = [f"--model={model}", f"--dataset={patients_root}", "-o", out, f"--report={out}"]
+    assert run("predict", *flags) == 1
+    assert "the report of the patient 'index'" in capsys.readouterr().err
+    assert not out.exists()
