@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from msseg_jax.report.slices import WINDOW
+from msseg_jax.report.grey import brightness
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import grid_difference
@@ -46,8 +46,7 @@ def draw(folder: Path, mask_file: Path, lesions: int) -> Figure:
     if not shown:
         raise InputError(f"{mask_file}: no lesion in it. Give a mask with at least one lesion.")
     brain, labels = view(pair.brain), view(labels)
-    visits = [view(visit.array) for visit in (pair.time01, pair.time02)]
-    windows = [np.percentile(visit[brain], WINDOW) for visit in visits]
+    visits = [brightness(view(visit.array), brain) for visit in (pair.time01, pair.time02)]
     reference = view(pair.targets[0]) if has_reference else np.zeros_like(labels)
     figure = Figure(figsize=(INCHES * shown, 3.15 * INCHES), dpi=80, facecolor="white")
     axes = figure.subplots(3, shown, squeeze=False)
@@ -59,11 +58,8 @@ def draw(folder: Path, mask_file: Path, lesions: int) -> Figure:
         volume_mm3 = here.sum() * voxel_mm3(pair.time01.spacing_mm)
         column = axes[:, number - 1]
         column[0].set_title(f"{volume_mm3:.0f} mm3", fontsize=8)
-        for place, visit, window in zip(
-            column, (visits[0], visits[1], visits[1]), (windows[0], windows[1], windows[1]),
-            strict=True,
-        ):  # fmt: skip
-            _show(place, visit[height], centre, window, view.pixel_mm)
+        for place, visit in zip(column, (visits[0], visits[1], visits[1]), strict=True):
+            _show(place, visit[height], centre, view.pixel_mm)
         for array, color, style in (
             (reference[height], REFERENCE, "dashed"), (labels[height] > 0, PREDICTED, "solid"),
         ):  # fmt: skip
@@ -72,9 +68,9 @@ def draw(folder: Path, mask_file: Path, lesions: int) -> Figure:
     return figure
 
 
-def _show(place, picture: np.ndarray, centre: np.ndarray, window, pixel_mm) -> None:
+def _show(place, picture: np.ndarray, centre: np.ndarray, pixel_mm) -> None:
     row_mm, column_mm = pixel_mm
-    place.imshow(picture, cmap="gray", vmin=window[0], vmax=window[1], aspect=row_mm / column_mm)
+    place.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect=row_mm / column_mm)
     row, column = centre
     place.set_xlim(column - AROUND_MM / column_mm, column + AROUND_MM / column_mm)
     place.set_ylim(row + AROUND_MM / row_mm, row - AROUND_MM / row_mm)

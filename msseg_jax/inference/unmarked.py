@@ -7,7 +7,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from msseg_jax.inference.prediction import Prediction
-from msseg_jax.report.slices import WINDOW
+from msseg_jax.report.grey import brightness
 from msseg_jax.volumes.grids import bounding_box
 
 MOST = 3  # places
@@ -34,7 +34,9 @@ def brightest_unmarked(prediction: Prediction) -> list[Unmarked]:
     pair = prediction.pair
     box = bounding_box(pair.brain)
     brain, spacing_mm = pair.brain[box], np.asarray(pair.time01.spacing_mm)
-    first, second = (_scaled(visit.array[box], brain) for visit in (pair.time01, pair.time02))
+    first, second = (
+        np.clip(brightness(visit.array[box], brain), 0, 1) for visit in (pair.time01, pair.time02)
+    )
     rise = ndimage.gaussian_filter(second - first, SMOOTH_MM / spacing_mm)
     depth_mm = ndimage.distance_transform_edt(np.pad(brain, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
     marked = prediction.found.mask[box] > 0
@@ -55,11 +57,6 @@ def brightest_unmarked(prediction: Prediction) -> list[Unmarked]:
         found.append(Unmarked(point, 100 * float(rise[place]), likelihood))
         rise[_ball(place, rise.shape, spacing_mm, APART_MM)] = 0
     return found
-
-
-def _scaled(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(image[brain], WINDOW)
-    return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
 
 
 def _ball(

@@ -1,7 +1,5 @@
 """Show by squares of both visits, alternating, whether they are aligned."""
 
-import base64
-import io
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +7,9 @@ from PIL import Image
 from scipy import ndimage
 
 from msseg_jax.report.closeups import PLANES
-from msseg_jax.report.slices import WINDOW
+from msseg_jax.report.grey import as_jpeg, brightness, to_grey
 from msseg_jax.volumes.axial_view import AxialView
-from msseg_jax.volumes.grids import bounding_box
+from msseg_jax.volumes.grids import bounding_box, with_margin
 
 SQUARE_MM = 20  # side of a square
 MARGIN_MM = 8.0  # around the brain
@@ -32,15 +30,8 @@ def checkerboard(
     inside = view(brain)
     spacing_mm = np.linalg.norm(view.affine[:3, :3], axis=0)
     margins = np.ceil(MARGIN_MM / spacing_mm).astype(int)
-    box = tuple(
-        slice(max(side.start - margin, 0), side.stop + margin)
-        for side, margin in zip(bounding_box(inside), margins, strict=True)
-    )
-    greys = []
-    for visit in visits:
-        whole = view(visit)
-        low, high = np.percentile(whole[inside], WINDOW)
-        greys.append(np.clip((whole[box] - low) / max(high - low, 1e-12), 0, 1))
+    box = with_margin(bounding_box(inside), margins, inside.shape)
+    greys = [brightness(view(visit), inside)[box] for visit in visits]
     middle = [int(np.median(places)) for places in np.nonzero(inside[box])]
     planes = []
     for down, across, through, is_reversed, *_ in PLANES.values():
@@ -54,16 +45,10 @@ def checkerboard(
         planes.append(plane[::-1] if is_reversed else plane)
     height = max(len(plane) for plane in planes)
     row = np.hstack([np.pad(plane, ((0, height - len(plane)), (0, 4))) for plane in planes])
-    return _jpeg(Image.fromarray((255 * row).astype(np.uint8)))
+    return as_jpeg(Image.fromarray(to_grey(row)))
 
 
 def picture_of(path: Path) -> str:
     """Return a picture file as a data URI."""
     with Image.open(path) as picture:
-        return _jpeg(picture.convert("RGB"))
-
-
-def _jpeg(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+        return as_jpeg(picture.convert("RGB"))

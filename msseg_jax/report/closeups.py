@@ -1,7 +1,5 @@
 """Draw close-ups of a place in three planes: both visits, with outlines, and their difference."""
 
-import base64
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +7,8 @@ from nibabel.affines import apply_affine
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from msseg_jax.report.slices import JPEG_QUALITY, WINDOW, outline_edges
+from msseg_jax.report.grey import as_jpeg, brightness, to_grey
+from msseg_jax.report.slices import outline_edges
 from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import bounding_box
 
@@ -57,9 +56,7 @@ class CloseUps:
         inside = self._view(brain)
         self._visits = []
         for visit in visits:
-            whole = self._view(visit)
-            low, high = np.percentile(whole[inside], WINDOW)
-            self._visits.append((whole - low) / max(high - low, 1e-12))
+            self._visits.append(brightness(self._view(visit), inside))
         self._spacing_mm = np.linalg.norm(self._view.affine[:3, :3], axis=0)
 
     def of_lesion(self, mask: np.ndarray, kind: str) -> list[CloseUp]:
@@ -128,8 +125,7 @@ def _part(
 
 
 def _grey(values: np.ndarray) -> Image.Image:
-    grey = np.clip(255 * values, 0, 255).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+    return Image.fromarray(to_grey(values)).convert("RGB")
 
 
 def _row(pictures: list[Image.Image]) -> str:
@@ -138,6 +134,4 @@ def _row(pictures: list[Image.Image]) -> str:
     row = Image.new("RGB", (width, PIXELS), "white")
     for number, picture in enumerate(pictures):
         row.paste(picture, (number * (PIXELS + GAP), 0))
-    file = io.BytesIO()
-    row.save(file, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return as_jpeg(row)

@@ -12,9 +12,9 @@ import numpy as np
 from nibabel.affines import apply_affine, from_matvec
 from scipy import ndimage
 
-from msseg_jax.report.slices import WINDOW, to_grey
+from msseg_jax.report.grey import brightness, to_grey
 from msseg_jax.volumes.axial_view import AxialView
-from msseg_jax.volumes.grids import bounding_box
+from msseg_jax.volumes.grids import bounding_box, with_margin
 
 MARGIN_MM = 12.0  # around the brain
 # Voxels of one visit. Both visits of this size take about 9 MB in the page, less than its limit of
@@ -53,7 +53,8 @@ def pack(
     view = AxialView.of(affine, brain.shape)
     spacing_mm = np.linalg.norm(view.affine[:3, :3], axis=0)
     inside = view(brain)
-    box = _with_margin(bounding_box(inside | (view(labels) > 0)), inside.shape, spacing_mm)
+    margins = np.ceil(MARGIN_MM / spacing_mm).astype(int)
+    box = with_margin(bounding_box(inside | (view(labels) > 0)), margins, inside.shape)
     shape = tuple(side.stop - side.start for side in box)
     step = _step(shape, spacing_mm)
     corner = np.array([side.start for side in box])
@@ -61,8 +62,7 @@ def pack(
     packed_affine = view.affine @ from_matvec(np.diag(step), corner + (step - 1) / 2)
     greys = []
     for visit in visits:
-        whole = view(visit)
-        grey = to_grey(whole[box], *np.percentile(whole[inside], WINDOW))
+        grey = to_grey(brightness(view(visit), inside)[box])
         greys.append(grey if (step == 1).all() else _coarser(grey, step, order=1))
     numbers = view(labels)[box].astype(np.uint16)
     if (step != 1).any():
@@ -73,16 +73,6 @@ def pack(
         greys[0].shape, (slice_mm, row_mm, column_mm), packed_affine, (first, second),
         _packed(numbers.astype("<u2")),
     )  # fmt: skip
-
-
-def _with_margin(
-    box: tuple[slice, ...], shape: tuple[int, ...], spacing_mm: np.ndarray
-) -> tuple[slice, ...]:
-    more = np.ceil(MARGIN_MM / spacing_mm).astype(int)
-    return tuple(
-        slice(max(side.start - margin, 0), min(side.stop + margin, length))
-        for side, margin, length in zip(box, more, shape, strict=True)
-    )
 
 
 def _step(shape: tuple[int, ...], spacing_mm: np.ndarray) -> np.ndarray:

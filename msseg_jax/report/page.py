@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from msseg_jax import __version__
-from msseg_jax.report.slices import WINDOW
+from msseg_jax.report.grey import WINDOW
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.volumes.axial_view import EDGES
 from msseg_jax.volumes.sides import MIDLINE_MM

@@ -1,21 +1,17 @@
 """Choose the slices of a pair to show, and draw each as two pictures with outlines."""
 
-import base64
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from msseg_jax.report.grey import as_jpeg, brightness, to_grey
 from msseg_jax.volumes.axial_view import AxialView
-from msseg_jax.volumes.grids import bounding_box
+from msseg_jax.volumes.grids import bounding_box, with_margin
 
 MARGIN_MM = 6.0  # margin of the pictures around the brain
 MOST_SLICES = 24  # upper bound for one pair
 SHOWN_SHARE = 0.5  # a slice shows a lesion if it has this share of its largest cross-section
-# Percentiles inside the brain. The first is drawn black, the second white.
-WINDOW = (0.5, 99.8)
-JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -79,16 +75,13 @@ def make_slices(
         if not any(areas[number] >= SHOWN_SHARE * areas.max() for number in chosen):
             chosen.add(int(areas.argmax()))
     everything = brain | lacking | np.any([array > 0 for array in labels.values()], axis=0)
-    box = _with_margin(bounding_box(everything), view)
-    viewed = [view(visit) for visit in visits]
-    windows = [np.percentile(visit[brain], WINDOW) for visit in viewed]
     row_mm, column_mm = view.pixel_mm
+    margins = [0, *(int(np.ceil(MARGIN_MM / mm)) for mm in view.pixel_mm)]
+    box = with_margin(bounding_box(everything), margins, view.shape)
+    drawn = [brightness(view(visit), brain) for visit in visits]
     slices = []
     for number in sorted(chosen, reverse=True):
-        first, second = (
-            to_grey(visit[number][box[1:]], *window)
-            for visit, window in zip(viewed, windows, strict=True)
-        )
+        first, second = (to_grey(visit[number][box[1:]]) for visit in drawn)
         outlines = [
             outline
             for kind, array in labels.items()
@@ -205,21 +198,5 @@ def _outlines(kind: str, labels: np.ndarray) -> list[LesionOutline]:
     return outlines
 
 
-def _with_margin(box: tuple[slice, ...], view: AxialView) -> tuple[slice, ...]:
-    margins = [0, *(int(np.ceil(MARGIN_MM / mm)) for mm in view.pixel_mm)]
-    return tuple(
-        slice(max(side.start - margin, 0), min(side.stop + margin, length))
-        for side, margin, length in zip(box, margins, view.shape, strict=True)
-    )
-
-
-def to_grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Convert an image to grey values, uint8: black up to `low`, white from `high`."""
-    scaled = (image - low) * (255 / max(high - low, 1e-12))
-    return np.clip(scaled, 0, 255).astype(np.uint8)
-
-
 def _jpeg(grey: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(grey).save(file, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return as_jpeg(Image.fromarray(grey))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
-from msseg_jax.report.slices import WINDOW, outline_edges, to_grey
+from msseg_jax.report.grey import brightness, to_grey
+from msseg_jax.report.slices import outline_edges
 from msseg_jax.volumes.axial_view import EDGES, AxialView
 
 LEAST_HEIGHT = 640  # pixels, minimum height of a slice
@@ -86,8 +87,7 @@ def _grey(visit: np.ndarray, brain: np.ndarray, number: int) -> np.ndarray:
 
     Normalised images are 0 outside the brain, which would be drawn in grey.
     """
-    low, high = np.percentile(visit[brain], WINDOW)
-    return to_grey(np.where(brain[number], visit[number], low), low, high)
+    return to_grey(np.where(brain[number], brightness(visit, brain)[number], 0))
 
 
 def _enlarge(grey: np.ndarray, scale: int) -> Image.Image:

@@ -32,6 +32,22 @@ def grid_difference(one: Volume, other: Volume) -> str | None:
     return None
 
 
+def with_margin(
+    box: tuple[slice, ...], margin_voxels: np.ndarray | list[int], shape: tuple[int, ...]
+) -> tuple[slice, ...]:
+    """Return a box that is larger on each side by a margin, but not larger than the array.
+
+    Args:
+      box: a slice for each axis.
+      margin_voxels: the margin along each axis.
+      shape: shape of the array.
+    """
+    return tuple(
+        slice(max(side.start - margin, 0), min(side.stop + margin, length))
+        for side, margin, length in zip(box, margin_voxels, shape, strict=True)
+    )
+
+
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
     """Return the smallest box that contains all true voxels of a (D, H, W) mask.
 
