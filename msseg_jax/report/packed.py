@@ -17,9 +17,10 @@ from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import bounding_box, with_margin
 
 MARGIN_MM = 12.0  # around the brain
-# Voxels of one visit. Both visits of this size take about 9 MB in the page, less than its limit of
-# 12 MB. Larger volumes get larger voxels.
-MOST_VOXELS = 4_500_000
+# Larger volumes get larger voxels. A page has at most 12 MB, of which the pictures take up to 4.5.
+MOST_VOXELS = 4_500_000  # of one visit
+MOST_CHARACTERS = 7_000_000  # of both visits in the page; noise cannot be compressed
+FEWER = 0.8  # voxels, relative to the attempt before, until the page is small enough
 
 
 @dataclass(frozen=True)
@@ -55,34 +56,43 @@ def pack(
     inside = view(brain)
     margins = np.ceil(MARGIN_MM / spacing_mm).astype(int)
     box = with_margin(bounding_box(inside | (view(labels) > 0)), margins, inside.shape)
-    shape = tuple(side.stop - side.start for side in box)
-    step = _step(shape, spacing_mm)
-    corner = np.array([side.start for side in box])
-    # The first voxel of the coarser grid has the same outer corner as that of the finer one.
-    packed_affine = view.affine @ from_matvec(np.diag(step), corner + (step - 1) / 2)
-    greys = []
-    for visit in visits:
-        grey = to_grey(brightness(view(visit), inside)[box])
-        greys.append(grey if (step == 1).all() else _coarser(grey, step, order=1))
+    greys = [to_grey(brightness(view(visit), inside)[box]) for visit in visits]
     numbers = view(labels)[box].astype(np.uint16)
+    corner = view.affine @ from_matvec(np.eye(3), [side.start for side in box])
+    most_voxels = float(MOST_VOXELS)
+    while True:
+        step = _step(numbers.shape, spacing_mm, most_voxels)
+        packed = _pack_coarser(greys, numbers, corner, step)
+        if sum(map(len, packed.visits)) <= MOST_CHARACTERS:
+            return packed
+        most_voxels = FEWER * min(most_voxels, numbers.size)
+
+
+def _pack_coarser(
+    greys: list[np.ndarray], numbers: np.ndarray, affine: np.ndarray, step: np.ndarray
+) -> Packed:
+    """Pack volumes with voxels that are `step` times as large along each axis."""
+    # The first voxel of the coarser grid has the same outer corner as that of the finer one.
+    packed_affine = affine @ from_matvec(np.diag(step), (step - 1) / 2)
     if (step != 1).any():
+        greys = [_coarser(grey, step, order=1) for grey in greys]
         numbers = _coarser(numbers, step, order=0)
     first, second = (_packed(np.diff(grey.ravel(), prepend=np.uint8(0))) for grey in greys)
-    slice_mm, row_mm, column_mm = (spacing_mm * step).tolist()
+    slice_mm, row_mm, column_mm = np.linalg.norm(packed_affine[:3, :3], axis=0).tolist()
     return Packed(
-        greys[0].shape, (slice_mm, row_mm, column_mm), packed_affine, (first, second),
+        numbers.shape, (slice_mm, row_mm, column_mm), packed_affine, (first, second),
         _packed(numbers.astype("<u2")),
     )  # fmt: skip
 
 
-def _step(shape: tuple[int, ...], spacing_mm: np.ndarray) -> np.ndarray:
+def _step(shape: tuple[int, ...], spacing_mm: np.ndarray, most_voxels: float) -> np.ndarray:
     """Return by how much the voxels must grow along each axis: (3,), 1 or more.
 
     The smallest sides grow first, so that the voxels become more alike.
     """
     extent_mm = np.array(shape) * spacing_mm
     side_mm = float(spacing_mm.min())
-    while np.prod(np.ceil(extent_mm / np.maximum(spacing_mm, side_mm))) > MOST_VOXELS:
+    while np.prod(np.ceil(extent_mm / np.maximum(spacing_mm, side_mm))) > most_voxels:
         side_mm *= 1.02
     return np.maximum(spacing_mm, side_mm) / spacing_mm
 
