@@ -60,7 +60,7 @@ def test_the_brightest_places_come_first_with_their_probability():
 
 
 def test_marked_lesions_and_the_rim_of_the_brain_are_left_out():
-    spots = {(30, 35, 20): 30.0, (30, 61, 20): 30.0, (18, 40, 22): 10.0}  # the second is at the rim
+    spots = {(30, 35, 20): 30.0, (30, 64, 20): 30.0, (18, 40, 22): 10.0}  # the second is at the rim
     prediction = prediction_with(spots, marked=[(30, 35, 20)])
     found = brightest_unmarked(prediction)
     assert np.abs(voxels_of(found[:1]) - [(18, 40, 22)]).max() <= 2
@@ -71,10 +71,16 @@ def test_marked_lesions_and_the_rim_of_the_brain_are_left_out():
 
 
 def test_places_are_apart_from_each_other():
-    found = brightest_unmarked(prediction_with({(30, 35, 20): 30.0}))
-    voxels = voxels_of(found) * np.array([1, 1, 2])
-    gaps = [np.linalg.norm(a - b) for k, a in enumerate(voxels) for b in voxels[:k]]
+    # The second spot is 6 mm from the first, and belongs to the same place.
+    spots = {(30, 35, 20): 30.0, (30, 41, 20): 25.0, (30, 51, 20): 10.0}
+    voxels = voxels_of(brightest_unmarked(prediction_with(spots)))
+    gaps = [
+        np.linalg.norm((a - b) * np.array([1, 1, 2]))
+        for k, a in enumerate(voxels)
+        for b in voxels[:k]
+    ]
     assert min(gaps) > APART_MM - 1
+    assert np.abs(voxels - (30, 51, 20)).max(axis=1).min() <= 2
 
 
 def test_a_brain_that_is_too_small_for_a_place_gives_none():
