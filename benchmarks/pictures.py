@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from msseg_jax.report.grey import brightness
+from msseg_jax.report.grey import brightness_of_both
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import grid_difference
@@ -46,7 +46,7 @@ def draw(folder: Path, mask_file: Path, lesions: int) -> Figure:
     if not shown:
         raise InputError(f"{mask_file}: no lesion in it. Give a mask with at least one lesion.")
     brain, labels = view(pair.brain), view(labels)
-    visits = [brightness(view(visit.array), brain) for visit in (pair.time01, pair.time02)]
+    visits = brightness_of_both((view(pair.time01.array), view(pair.time02.array)), brain)
     reference = view(pair.targets[0]) if has_reference else np.zeros_like(labels)
     figure = Figure(figsize=(INCHES * shown, 3.15 * INCHES), dpi=80, facecolor="white")
     axes = figure.subplots(3, shown, squeeze=False)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from msseg_jax.cli.prediction import end_folder, load_networks, models_of, outputs_of
-from msseg_jax.inference.cohort import check_cohort_names
+from msseg_jax.inference.cohort import check_cohort
 from msseg_jax.inference.outputs import Outputs, check_files, check_places, make_folders
 from msseg_jax.inference.patients import predict_patients
 from msseg_jax.inference.prediction import predict_pair
@@ -54,7 +54,7 @@ def _predict_folder(flags: argparse.Namespace, models: list[Path], outputs: Outp
     if not patients:
         _check_no_raw_scans(flags.dataset)
         raise InputError("\n".join(problems.values()))
-    check_cohort_names([patient.name for patient in patients], outputs)
+    check_cohort([patient.name for patient in patients], outputs)
     make_folders(outputs, flags.dataset, prepared=None)
     ensemble, options = load_networks(flags, models)
     tally = predict_patients(ensemble, patients, options, outputs, flags.overwrite)

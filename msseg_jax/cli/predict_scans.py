@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msseg_jax.cli.prediction import end_folder, load_networks, models_of, outputs_of
 from msseg_jax.cli.requests import request_of
-from msseg_jax.inference.cohort import check_cohort_names
+from msseg_jax.inference.cohort import check_cohort
 from msseg_jax.inference.outputs import (
     IN_MIDDLE,
     Outputs,
@@ -73,7 +73,7 @@ def _predict_folder(
 ) -> int:
     scans, problems = find_scans(flags.dataset, "--dataset")
     requests = [(request_of(flags, *paths), prepared / name) for name, paths in scans.items()]
-    check_cohort_names(scans, outputs)
+    check_cohort(scans, outputs)
     make_folders(outputs, flags.dataset, prepared)
     ensemble, options = load_networks(flags, models)
     tally = predict_scan_pairs(ensemble, requests, options, outputs, flags.overwrite)

@@ -90,10 +90,12 @@ def end_folder(tally: Tally, problems: Mapping[str, str], outputs: Outputs, bega
       problems: {name: what is wrong} of the folders that could not be used at all.
     """
     failures = dict(sorted((dict(problems) | tally.failures).items()))
-    total = len(failures) + len(tally.predicted) + len(tally.done_before)
-    page = write_cohort(outputs, sorted(tally.predicted + tally.done_before), failures)
+    done = sorted(tally.predicted + tally.done_before)
+    page = write_cohort(outputs, done, failures)
+    total = len({*failures, *done})
     status = status_after(failures, total, "patient")
-    content = patients_in_words(total, len(failures), len(tally.done_before))
+    done_before = [name for name in tally.done_before if name not in failures]
+    content = patients_in_words(total, len(failures), len(done_before))
     kind, place = ("masks", outputs.mask) if page is None else ("patients", page)
     print(last_line(kind, place, content, began_s))
     return status

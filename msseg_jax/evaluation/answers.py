@@ -38,7 +38,8 @@ def read_answers(path: Path) -> pd.DataFrame:
       InputError: there are no answers, a file cannot be read or is no such table, or two files
         hold the same patient.
     """
-    files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    # A browser that saves a second time calls the file "NAME_answers (1).csv".
+    files = sorted(path.glob("*_answers*.csv")) if path.is_dir() else [path]
     if not files:
         raise InputError(f"--answers={path}: no file in it; {_EXPECTED}. Check the path.")
     tables: dict[Path, pd.DataFrame] = {}
@@ -54,7 +55,8 @@ def read_answers(path: Path) -> pd.DataFrame:
             if (other := owners.setdefault(patient, file)) != file:
                 problems.append(
                     f"{file} and {other}: hold answers for the same patient, {patient!r}. Expected "
-                    "one file for each patient. Move one of them to another folder."
+                    "one file for each patient. Keep the one that counts, and move the other to "
+                    "another folder."
                 )
     if problems:
         raise InputError("\n".join(problems))
@@ -103,7 +105,8 @@ def count_answers(answers: pd.DataFrame) -> pd.DataFrame:
             rows.append(_counts(kind, _in_words(interval), part))
         for patient, part in lesions.groupby("patient"):
             rows.append(_counts(kind, f"patient {patient}", part))
-    return pd.DataFrame(rows)
+    names = ["class", "group", "lesions", *ANSWERS, "unanswered", "right"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _counts(kind: object, group: str, lesions: pd.DataFrame) -> dict:

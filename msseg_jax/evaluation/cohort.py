@@ -1,7 +1,7 @@
 """Summarise the scores of many patients: tables, means and bootstrap intervals."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Evaluation:
     curve: pd.DataFrame  # one row per patient and threshold; empty without probability maps
     summary: pd.DataFrame  # one row per reference, rater, group of patients and measure
     left_out: dict[str, str]  # {patient: reason why it was not scored}
+    warnings: dict[str, str] = field(default_factory=dict)  # about files of a patient
 
     @cached_property
     def of_prediction(self) -> pd.DataFrame:

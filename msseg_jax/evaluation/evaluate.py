@@ -39,6 +39,7 @@ class PatientScores:
     scores: list[dict]
     lesions: list[dict]
     curve: list[dict]
+    warning: str | None = None
 
 
 def evaluate(
@@ -80,6 +81,7 @@ def evaluate(
     scores: list[dict] = []
     lesions: list[dict] = []
     curve: list[dict] = []
+    warnings: dict[str, str] = {}
     for one, result in zip(files, for_each(score_patient, files, "scores"), strict=True):
         if isinstance(result, str):
             reasons[one.name] = result
@@ -87,6 +89,8 @@ def evaluate(
         scores += [{"patient": one.name, **row} for row in result.scores]
         lesions += [{"patient": one.name, **row} for row in result.lesions]
         curve += [{"patient": one.name, **row} for row in result.curve]
+        if result.warning:
+            warnings[one.name] = result.warning
     left_out = {name: reasons[name] for name in names if name in reasons}
     if not scores:
         raise InputError(
@@ -95,7 +99,7 @@ def evaluate(
     table = pd.DataFrame(scores)
     return Evaluation(
         reference, prediction, table, pd.DataFrame(lesions), pd.DataFrame(curve),
-        summarise(table), left_out,
+        summarise(table), left_out, warnings,
     )  # fmt: skip
 
 
@@ -105,8 +109,9 @@ def score_patient(files: ScoredFiles) -> PatientScores | str:
         masks = read_masks(files.reference, files.prediction, files.probability)
     except InputError as error:
         return str(error)
-    lesions = with_predicted(list_lesions(masks), files.table)
-    return PatientScores(score_raters(masks), lesions, count_over_thresholds(masks))
+    lesions, warning = with_predicted(list_lesions(masks), files.table)
+    curve = count_over_thresholds(masks)
+    return PatientScores(score_raters(masks), lesions, curve, warning)
 
 
 def _files_in(folder: Path) -> dict[str, Path]:

@@ -1,6 +1,5 @@
 """Add to the lesions of an evaluation what `msseg predict` wrote about them."""
 
-import logging
 import math
 from pathlib import Path
 
@@ -13,10 +12,8 @@ COLUMNS = ("side", "mean_probability", "right", "of")  # that are taken from its
 NEW = "new"  # class of the lesions in the mask
 AGREEMENT = 1e-3  # volumes in a table are rounded
 
-logger = logging.getLogger(__name__)
 
-
-def with_predicted(rows: list[dict], path: Path) -> list[dict]:
+def with_predicted(rows: list[dict], path: Path) -> tuple[list[dict], str | None]:
     """Return the rows of `list_lesions`, with further columns from the table of the prediction.
 
     A measured value is kept. The table is left out, with a warning, if it does not belong to the
@@ -25,24 +22,26 @@ def with_predicted(rows: list[dict], path: Path) -> list[dict]:
     Args:
       rows: the lesions of the reference and of the prediction of one patient.
       path: <patient>_lesions.csv; it may not exist.
+
+    Returns:
+      The rows, and a warning if the table is left out.
     """
     if not path.is_file():
-        return rows
+        return rows, None
     try:
         table = pd.read_csv(path)
         new = table[table["class"] == NEW].set_index("lesion")[["volume_mm3", *COLUMNS]]
-    except (ValueError, KeyError, OSError) as error:
-        logger.warning("%s: cannot be read (%s). It is left out.", path, error)
-        return rows
-    known = new[new["volume_mm3"] > LEAST_MM3].to_dict("index")
+        known = new[new["volume_mm3"] > LEAST_MM3].to_dict("index")
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        return rows, f"{path}: cannot be read ({error}). It is left out."
     predicted = [row for row in rows if row["mask"] == PREDICTION]
     same = all(_is_same(row, known.get(row["lesion"])) for row in predicted)
     if not same or len(known) != len(predicted):
-        logger.warning("%s: does not belong to the mask next to it. It is left out.", path)
-        return rows
-    return [
+        return rows, f"{path}: does not belong to the mask next to it. It is left out."
+    filled = [
         row if row["mask"] != PREDICTION else _filled(row, known[row["lesion"]]) for row in rows
     ]
+    return filled, None
 
 
 def _is_same(row: dict, other: dict | None) -> bool:

@@ -15,7 +15,7 @@ import pandas as pd
 from msseg_jax.configuration.targets import CHANGES, ENLARGING, VANISHED
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.record import PredictionRecord, earlier_record, record_file
-from msseg_jax.report.page import write_page
+from msseg_jax.report.page import PAGE_START, write_page
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 
@@ -26,6 +26,9 @@ COLUMNS = (
     *(column for one in OTHERS.values() for column in (one, f"{one}_mm3")),
     "warnings", "reason", "seconds", "finished_at",
 )  # fmt: skip
+# How the files begin. They tell them from files of other programs and commands.
+LESIONS_START = "patient,lesion,class,label,"
+PATIENTS_START = "patient,status,lesions,"
 SEPARATOR = " | "  # between the warnings of a patient
 DONE, FAILED = "done", "failed"  # values of `status`
 COUNTS = ("lesions", *OTHERS.values())  # columns with whole numbers, which may be missing
@@ -36,15 +39,44 @@ def cohort_files(folder: Path) -> tuple[Path, Path, Path]:
     return folder / "lesions.csv", folder / "patients.csv", folder / "index.html"
 
 
-def check_cohort_names(names: Iterable[str], outputs: Outputs) -> None:
-    """Raise InputError if the report of a patient would have the path of the page."""
-    page = cohort_files(outputs.mask)[2]
+def check_cohort(names: Iterable[str], outputs: Outputs) -> None:
+    """Check that no file would be written twice, and that no file of others would be replaced.
+
+    Args:
+      names: the patients.
+      outputs: the folders of the results.
+
+    Raises:
+      InputError: two patients have an output with the same path, or a file of another program has
+        the name of a table or of the page.
+    """
+    tables = cohort_files(outputs.mask)
+    owners: dict[Path, str] = dict.fromkeys(tables, "")
     for name in names:
-        if outputs.report is not None and outputs.of(name).report == page:
+        files = outputs.of(name)
+        for path in (*files.paths, record_file(files.mask)):
+            other = owners.setdefault(path, name)
+            if other != name:
+                whose = f"of the patient {other!r}" if other else "of all patients together"
+                raise InputError(
+                    f"{path}: would be a result of the patient {name!r} and one {whose}. Expected "
+                    "different names. Rename a patient, or write --report to another folder."
+                )
+    for path, beginning in zip(tables, (LESIONS_START, PATIENTS_START, PAGE_START), strict=True):
+        if path.exists() and not _begins_with(path, beginning):
             raise InputError(
-                f"{page}: is the page of all patients, but would also be the report of the patient "
-                f"{name!r}. Expected another folder. Give --report another folder than --output."
+                f"{path}: is a file of another program, or of another command. Expected no file, "
+                "or one of an earlier prediction, which would be replaced. Choose another "
+                "--output, or move the file."
             )
+
+
+def _begins_with(path: Path, beginning: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(beginning)) == beginning.encode()
+    except OSError:  # such as a folder
+        return False
 
 
 def write_cohort(outputs: Outputs, done: list[str], failures: dict[str, str]) -> Path | None:
@@ -56,22 +88,29 @@ def write_cohort(outputs: Outputs, done: list[str], failures: dict[str, str]) ->
     Args:
       outputs: the folders of the results.
       done: the patients with results, from this run or an earlier one.
-      failures: {patient: why it has no results}.
+      failures: {patient: why it has no results}. A patient whose table cannot be read is added.
     """
-    if not done:
-        return None
-    lesions_file, patients_file, page = cohort_files(outputs.mask)
     rows, tables, links = [], [], {}
     for name in done:
         files = outputs.of(name)
-        record = earlier_record(record_file(files.mask))
+        assert files.table is not None  # `of` adds it
+        try:
+            record = earlier_record(record_file(files.mask))
+            table = pd.read_csv(files.table, dtype={"patient": str})
+        except (OSError, ValueError, InputError) as error:
+            failures[name] = (
+                f"{files.table}: cannot be read ({error}). Use --overwrite to predict the patient "
+                "again."
+            )
+            continue
         assert record is not None  # each patient that is done has one
         rows.append(_row(name, record))
         links[name] = quote(record.outputs.get("report", ""))
-        assert files.table is not None  # `of` adds it
-        # A patient may be called "nan", which pandas would read as a missing value.
-        read = {"dtype": {"patient": str}, "keep_default_na": False, "na_values": [""]}
-        tables.append(pd.read_csv(files.table, **read))
+        # A patient may be called "nan", which pandas reads as a missing value.
+        tables.append(table.assign(patient=name))
+    if not tables:
+        return None
+    lesions_file, patients_file, page = cohort_files(outputs.mask)
     rows += [
         {"patient": name, "status": FAILED, "reason": reason} for name, reason in failures.items()
     ]

@@ -75,10 +75,10 @@ def _slices_of(numbered: np.ndarray, numbers: tuple[int, ...]) -> dict[int, int]
     }
 
 
-def write_lesion_table(path: Path, prediction: Prediction) -> None:
+def write_lesion_table(path: Path, prediction: Prediction, patient: str) -> None:
     """Write the table as CSV, with the name of the patient in the first column."""
     table = lesion_table(prediction)
-    table.insert(0, "patient", prediction.patient.name)
+    table.insert(0, "patient", patient)
     # On Linux, a file name may hold bytes that are no text.
     save = partial(table.to_csv, index=False, float_format="%.7g", errors="backslashreplace")
     write_beside(path, save)

@@ -1,7 +1,6 @@
 """Write the HTML report about the new lesions of one pair, for physicians."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.lesion_table import lesion_rows
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.prediction import Prediction
-from msseg_jax.inference.unmarked import Unmarked, brightest_unmarked
+from msseg_jax.inference.unmarked import brightest_unmarked
 from msseg_jax.models.reliability import LEAST_COUNT
 from msseg_jax.report.checkerboard import checkerboard, picture_of
 from msseg_jax.report.closeups import COLUMNS, CloseUps
@@ -24,9 +23,10 @@ from msseg_jax.report.section import (
     add_pictures,
 )
 from msseg_jax.report.viewer import ViewerPlace, viewer_json
-from msseg_jax.volumes.pair import Pair
+from msseg_jax.volumes.names import stem
 
 PREDICTION = "prediction"
+ANSWERS = "_answers.csv"  # added to the name of the mask for the answers of a reader
 PICTURE = "prepare.png"  # in the folder of a prepared pair
 # What the pictures call the lesions of each class.
 KINDS = {CHANGES[NEW]: PREDICTION, CHANGES[ENLARGING]: "enlarging", CHANGES[VANISHED]: "vanished"}
@@ -60,17 +60,18 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
     facts = [*_facts_of_scans(prediction, outputs), *_facts(prediction)]
     section = PatientSection(title, "patient", prediction.warnings, facts)
     pair = prediction.pair
-    section = add_closeups(add_pictures(section, pair, lesions), pair, lesions)
+    draw = CloseUps((pair.time01.array, pair.time02.array), pair.brain, pair.time01.affine)
+    section = add_closeups(add_pictures(section, pair, lesions), draw, lesions)
     unmarked = brightest_unmarked(prediction)
     place = ViewerPlace(
-        prediction.patient.name, f"{path.stem}_answers.csv",
+        stem(outputs.mask), f"{stem(outputs.mask)}{ANSWERS}",
         np.eye(4) if on_scanner is None else on_scanner.to_scanner,
     )  # fmt: skip
     write_page(
         path, "prediction.html",
         section=section, columns=COLUMNS, threshold=prediction.options.threshold,
         viewer=viewer_json(section, pair, lesions, place, [one.point_mm for one in unmarked]),
-        unmarked=_with_closeups(unmarked, pair),
+        unmarked=[vars(one) | {"closeups": draw.of_point(one.point_mm)} for one in unmarked],
         alignment=_alignment_in_words(prediction), checkerboard=_checkerboard(prediction),
         count=delivered.count, total_mm3=delivered.volume_mm3,
         others=_others_in_words(rows) if len(rows) > 1 else None,
@@ -80,17 +81,11 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
     )  # fmt: skip
 
 
-def _with_closeups(unmarked: list[Unmarked], pair: Pair) -> list[dict[str, Any]]:
-    """Return the fields of places that were not marked, each with its close-ups."""
-    draw = CloseUps((pair.time01.array, pair.time02.array), pair.brain, pair.time01.affine)
-    return [vars(one) | {"closeups": draw.of_point(one.point_mm)} for one in unmarked]
-
-
 def _alignment_in_words(prediction: Prediction) -> str:
     """Return how much of the brain was searched, and how well the visits match."""
     quality = prediction.segmentation.quality
-    alignment, empty_ml = quality.alignment, sum(prediction.pair.empty_ml)
-    searched = f"{quality.brain_ml - empty_ml:.0f} of {quality.brain_ml:.0f} ml of the brain"
+    alignment, whole_ml = quality.alignment, quality.brain_ml + sum(prediction.pair.empty_ml)
+    searched = f"{quality.brain_ml:.0f} of {whole_ml:.0f} ml of the brain"
     return (
         f"{searched} were searched. The visits are displaced by {alignment.displacement_mm:.1f} "
         f"mm, and the correlation of their edges is {alignment.correlation:.2f}."

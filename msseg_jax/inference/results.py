@@ -10,7 +10,10 @@ from msseg_jax.inference.prediction import Prediction
 from msseg_jax.inference.record import finished_record, new_record, record_file, write_record
 from msseg_jax.inference.report import write_report
 from msseg_jax.system.words import closing_line, count_of, duration, warning_line
+from msseg_jax.volumes.names import stem
 from msseg_jax.volumes.nifti import write_volume
+
+MOST_IN_16_BITS = np.iinfo(np.uint16).max
 
 
 def write_pair(prediction: Prediction, outputs: Outputs, seconds: float) -> None:
@@ -46,9 +49,11 @@ def write_results(prediction: Prediction, outputs: Outputs) -> None:
         if (path := outputs.by_kind.get(kind)) is not None:
             write_volume(path, getattr(delivered, kind), delivered.like)
     if outputs.table is not None:
-        write_lesion_table(outputs.table, prediction)
+        write_lesion_table(outputs.table, prediction, stem(outputs.mask))
     if outputs.numbered is not None:
-        write_volume(outputs.numbered, delivered.numbered.astype(np.uint16), delivered.like)
+        numbered = delivered.numbered
+        dtype = np.uint16 if numbered.max(initial=0) <= MOST_IN_16_BITS else np.uint32
+        write_volume(outputs.numbered, numbered.astype(dtype), delivered.like)
     write_volume(outputs.mask, delivered.mask, delivered.like)
 
 

@@ -27,7 +27,7 @@ from msseg_jax.prepare.request import Request
 from msseg_jax.prepare.scanner_grid import ScannerGrid
 from msseg_jax.prepare.visit_facts import describe_dates
 from msseg_jax.volumes.layout import patient_in
-from msseg_jax.volumes.lesions import CENTRE
+from msseg_jax.volumes.lesions import CENTRE, voxels_by_number
 from msseg_jax.volumes.pair import Pair
 
 
@@ -119,6 +119,7 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid)
         name: grid.draw_in_middle(labels, pair.brain.shape, affine)
         for name, labels in found.labels_by_class.items()
     }
+    counts = {name: len(rows) for name, rows in found.rows_by_class.items()}
     on_scanner = OnScanner(
         (scans.request.time01, scans.request.time02),
         found,
@@ -129,7 +130,7 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid)
         },
         grid.slice_numbers,
         grid.to_scan(),
-        _regions(scans.folder, pair, drawn),
+        _regions(scans.folder, pair, drawn, counts),
         scans.record.asked_for,
         describe_dates(scans.record.time01.acquired_on, scans.record.time02.acquired_on),
     )
@@ -138,7 +139,7 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid)
 
 
 def _regions(
-    folder: Path, pair: Pair, drawn: dict[str, np.ndarray]
+    folder: Path, pair: Pair, drawn: dict[str, np.ndarray], counts: dict[str, int]
 ) -> dict[str, list[tuple[str, str]]] | None:
     """Return the region of each lesion and a caution, by class.
 
@@ -149,6 +150,7 @@ def _regions(
       folder: folder of the prepared pair.
       pair: the pair.
       drawn: the numbered lesions of each class on the grid of the pair.
+      counts: the number of lesions of each class.
     """
     path = folder / TRANSFORMS / TO_ATLAS
     if not path.is_file():
@@ -156,8 +158,11 @@ def _regions(
     regions = Regions(pair, sitk.ReadTransform(str(path)))
     found = {}
     for name, labels in drawn.items():
-        places = [regions.of(labels == n) for n in range(1, int(labels.max(initial=0)) + 1)]
-        found[name] = [(place.name, place.caution) for place in places]
+        voxels = voxels_by_number(labels)
+        found[name] = [("", "")] * counts[name]  # stays for a lesion that was lost when resampled
+        for number, places in voxels.items():
+            region = regions.of(places)
+            found[name][number - 1] = (region.name, region.caution)
     return found
 
 

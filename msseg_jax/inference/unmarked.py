@@ -7,7 +7,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from msseg_jax.inference.prediction import Prediction
-from msseg_jax.report.grey import brightness
+from msseg_jax.report.grey import brightness_of_both
 from msseg_jax.volumes.grids import bounding_box
 
 MOST = 3  # places
@@ -29,14 +29,13 @@ class Unmarked:
 def brightest_unmarked(prediction: Prediction) -> list[Unmarked]:
     """Return the places where the second visit is brightest in comparison with the first.
 
-    The visits are compared as in the pictures: each is scaled by percentiles inside the brain.
+    The visits are compared as in the pictures (`brightness_of_both`).
     """
     pair = prediction.pair
     box = bounding_box(pair.brain)
     brain, spacing_mm = pair.brain[box], np.asarray(pair.time01.spacing_mm)
-    first, second = (
-        np.clip(brightness(visit.array[box], brain), 0, 1) for visit in (pair.time01, pair.time02)
-    )
+    visits = pair.time01.array[box], pair.time02.array[box]
+    first, second = (np.clip(visit, 0, 1) for visit in brightness_of_both(visits, brain))
     rise = ndimage.gaussian_filter(second - first, SMOOTH_MM / spacing_mm)
     depth_mm = ndimage.distance_transform_edt(np.pad(brain, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
     marked = prediction.found.mask[box] > 0

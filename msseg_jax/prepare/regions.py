@@ -67,9 +67,12 @@ class Regions:
             else np.full(image.shape, np.inf)
         )
 
-    def of(self, mask: np.ndarray) -> Region:
-        """Return the region of a lesion, (D, H, W) bool. It must not be empty."""
-        voxels = np.argwhere(mask)
+    def of(self, voxels: np.ndarray) -> Region:
+        """Return the region of a lesion.
+
+        Args:
+          voxels: (N, 3), the indices of its voxels, at least one.
+        """
         points_mm = apply_affine(self._to_mni @ self._affine, voxels)
         near = (squared_distance_from_brain_stem(points_mm.T) < 1).mean() > 0.5
         caution = NEAR_CISTERNS if near else ""

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy import ndimage
 
 from msseg_jax.report.closeups import PLANES
-from msseg_jax.report.grey import as_jpeg, brightness, to_grey
+from msseg_jax.report.grey import as_jpeg, brightness_of_both, to_grey
 from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import bounding_box, with_margin
 
@@ -31,7 +31,8 @@ def checkerboard(
     spacing_mm = np.linalg.norm(view.affine[:3, :3], axis=0)
     margins = np.ceil(MARGIN_MM / spacing_mm).astype(int)
     box = with_margin(bounding_box(inside), margins, inside.shape)
-    greys = [brightness(view(visit), inside)[box] for visit in visits]
+    viewed = view(visits[0]), view(visits[1])
+    greys = [visit[box] for visit in brightness_of_both(viewed, inside)]
     middle = [int(np.median(places)) for places in np.nonzero(inside[box])]
     planes = []
     for down, across, through, is_reversed, *_ in PLANES.values():

@@ -7,7 +7,7 @@ from nibabel.affines import apply_affine
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from msseg_jax.report.grey import as_jpeg, brightness, to_grey
+from msseg_jax.report.grey import as_jpeg, brightness_of_both, to_grey
 from msseg_jax.report.slices import outline_edges
 from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import bounding_box
@@ -20,8 +20,9 @@ COLUMNS = ("first visit", "second visit", "second visit, outlined", "second minu
 COLOURS = {
     "prediction": "#e69f00", "enlarging": "#009e73", "vanished": "#56b4e9", "reference": "#56b4e9",
 }  # fmt: skip
-# Axes of a volume (slice, row, column) that a plane shows from top to bottom, from left to right,
-# and through the picture; whether the first is reversed; and the patient's sides at the edges.
+# Axes of a volume (slice, row, column) that a plane shows from top to bottom, from left to right
+# (these two ascend), and through the picture; whether the first is reversed; and the patient's
+# sides at the edges.
 PLANES = {
     "axial": (1, 2, 0, False, "R", "L"),
     "coronal": (0, 2, 1, True, "R", "L"),
@@ -54,9 +55,8 @@ class CloseUps:
         """
         self._view = AxialView.of(affine, brain.shape)
         inside = self._view(brain)
-        self._visits = []
-        for visit in visits:
-            self._visits.append(brightness(self._view(visit), inside))
+        viewed = self._view(visits[0]), self._view(visits[1])
+        self._visits = brightness_of_both(viewed, inside)
         self._spacing_mm = np.linalg.norm(self._view.affine[:3, :3], axis=0)
 
     def of_lesion(self, mask: np.ndarray, kind: str) -> list[CloseUp]:
@@ -90,12 +90,12 @@ class CloseUps:
         mm = self._spacing_mm[[down, across]]
         centre = at[[down, across]].astype(float)
         first, second = (
-            _part(_slice(visit, down, across, through, at), centre, side_mm, mm, order=1)
+            _part(np.take(visit, at[through], axis=through), centre, side_mm, mm, order=1)
             for visit in self._visits
         )
         outlined = _grey(second)
         if mask is not None:
-            inside = _slice(mask, down, across, through, at).astype(np.float32)
+            inside = np.take(mask, at[through], axis=through).astype(np.float32)
             # Voxels keep their shape, so that the outline follows their edges.
             marked = _part(inside, centre, side_mm, mm, order=0) > 0.5
             draw = ImageDraw.Draw(outlined)
@@ -105,12 +105,6 @@ class CloseUps:
         if is_reversed:
             pictures = [one.transpose(Image.Transpose.FLIP_TOP_BOTTOM) for one in pictures]
         return CloseUp(plane, (edges[0], edges[1]), side_mm, _row(pictures))
-
-
-def _slice(volume: np.ndarray, down: int, across: int, through: int, at: np.ndarray) -> np.ndarray:
-    """Return the slice of a volume through a voxel, (down, across)."""
-    plane = np.take(volume, at[through], axis=through)
-    return plane if down < across else plane.T
 
 
 def _part(

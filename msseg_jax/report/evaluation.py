@@ -146,6 +146,8 @@ def _section(
         settings = [one.settings for one in preprocessings] or [SETTINGS]
         resampled = preprocess.resample_by_each(patient, pair, settings)
         warnings = assess(pair, resampled, preprocessings).warnings()
+        if patient.name in evaluation.warnings:
+            warnings = [*warnings, evaluation.warnings[patient.name]]
     except InputError as error:
         # The masks are valid, so the patient keeps its scores. Only the pictures are missing.
         return replace(section, warnings=[f"The visits cannot be shown: {error}"])

@@ -9,6 +9,7 @@ from msseg_jax.evaluation.cohort import Evaluation
 from msseg_jax.evaluation.tables import write_tables
 from msseg_jax.report.evaluation import write_evaluation_report
 from msseg_jax.system.paths import check_outside
+from msseg_jax.system.words import warning_line
 
 
 def report_file(output: Path) -> Path:
@@ -46,7 +47,9 @@ def write_evaluation(
 
 
 def say_left_out(evaluation: Evaluation) -> None:
-    """Print the patients that were not scored, if there are any, to standard error."""
+    """Print warnings, and the patients that were not scored, if any, to standard error."""
+    for name, warning in evaluation.warnings.items():
+        print(warning_line(name, warning), file=sys.stderr)
     if evaluation.left_out:
         print(f"not scored: {len(evaluation.left_out)}", file=sys.stderr)
         for name, reason in evaluation.left_out.items():

@@ -12,14 +12,16 @@ import numpy as np
 from nibabel.affines import apply_affine, from_matvec
 from scipy import ndimage
 
-from msseg_jax.report.grey import brightness, to_grey
+from msseg_jax.report.grey import brightness_of_both, to_grey
 from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import bounding_box, with_margin
+from msseg_jax.volumes.lesions import voxels_by_number
 
 MARGIN_MM = 12.0  # around the brain
 # Larger volumes get larger voxels. A page has at most 12 MB, of which the pictures take up to 4.5.
 MOST_VOXELS = 4_500_000  # of one visit
 MOST_CHARACTERS = 7_000_000  # of both visits in the page; noise cannot be compressed
+MOST_LABEL = np.iinfo(np.uint16).max  # further lesions are not drawn
 FEWER = 0.8  # voxels, relative to the attempt before, until the page is small enough
 
 
@@ -56,8 +58,9 @@ def pack(
     inside = view(brain)
     margins = np.ceil(MARGIN_MM / spacing_mm).astype(int)
     box = with_margin(bounding_box(inside | (view(labels) > 0)), margins, inside.shape)
-    greys = [to_grey(brightness(view(visit), inside)[box]) for visit in visits]
-    numbers = view(labels)[box].astype(np.uint16)
+    viewed = view(visits[0]), view(visits[1])
+    greys = [to_grey(visit[box]) for visit in brightness_of_both(viewed, inside)]
+    numbers = view(np.where(labels <= MOST_LABEL, labels, 0))[box].astype(np.uint16)
     corner = view.affine @ from_matvec(np.eye(3), [side.start for side in box])
     most_voxels = float(MOST_VOXELS)
     while True:
@@ -76,7 +79,11 @@ def _pack_coarser(
     packed_affine = affine @ from_matvec(np.diag(step), (step - 1) / 2)
     if (step != 1).any():
         greys = [_coarser(grey, step, order=1) for grey in greys]
-        numbers = _coarser(numbers, step, order=0)
+        fine, numbers = numbers, _coarser(numbers, step, order=0)
+        for number, voxels in voxels_by_number(fine).items():
+            if not (numbers == number).any():  # a small lesion between the voxels that are left
+                place = np.rint((voxels.mean(axis=0) - (step - 1) / 2) / step).astype(int)
+                numbers[tuple(np.clip(place, 0, np.array(numbers.shape) - 1))] = number
     first, second = (_packed(np.diff(grey.ravel(), prepend=np.uint8(0))) for grey in greys)
     slice_mm, row_mm, column_mm = np.linalg.norm(packed_affine[:3, :3], axis=0).tolist()
     return Packed(

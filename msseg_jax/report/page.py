@@ -12,6 +12,8 @@ from msseg_jax.system.atomic import write_beside
 from msseg_jax.volumes.axial_view import EDGES
 from msseg_jax.volumes.sides import MIDLINE_MM
 
+# How each page begins. It tells a page of this program from others.
+PAGE_START = '<!DOCTYPE html>\n<html lang="en" data-made-by="msseg_jax">\n'
 MOST_ROWS = 20  # rows of a lesion table that are shown; further rows are folded
 TILT_DEGREES = 10.0  # if the grid is more oblique than this, the page says so
 
@@ -29,6 +31,7 @@ def write_page(path: Path, template: str, **content: object) -> None:
     }
     html = environment.get_template(template).render(
         **texts,
+        start=PAGE_START,
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
         edges=EDGES,
         window=WINDOW,

@@ -95,12 +95,12 @@ def add_pictures(
         | {
             "name": lesion_name(kind, row["lesion"]),
             "kind": kind,
-            "side": side,
+            "side": row.get("side", side),
             "picture": shown_in.get(lesion_name(kind, row["lesion"])),
         }
         for kind, shown in lesions.items()
         for row, side in zip(
-            shown.rows, sides_of(_centres_of(shown), pair.whole_brain, affine), strict=True
+            shown.rows, sides_of(centres_of(shown), pair.whole_brain, affine), strict=True
         )
     ]
     return replace(
@@ -110,19 +110,21 @@ def add_pictures(
 
 
 def add_closeups(
-    section: PatientSection, pair: Pair, lesions: dict[str, ShownLesions]
+    section: PatientSection, draw: CloseUps, lesions: dict[str, ShownLesions]
 ) -> PatientSection:
     """Return the section with close-ups of its lesions: at most MOST_CLOSEUPS, the first ones.
 
+    A lesion that was lost when it was resampled to the pictures has none.
+
     Args:
+      draw: draws close-ups of the pair.
       lesions: as for `add_pictures`.
     """
-    visits = pair.time01.array, pair.time02.array
-    draw = CloseUps(visits, pair.brain, pair.time01.affine)
     found = {}
     for row in section.lesions[:MOST_CLOSEUPS]:
         mask = lesions[row["kind"]].labels == row["lesion"]
-        found[row["name"]] = draw.of_lesion(mask, row["kind"])
+        if mask.any():
+            found[row["name"]] = draw.of_lesion(mask, row["kind"])
     return replace(section, closeups=found)
 
 
@@ -134,7 +136,7 @@ def _no_data(pair: Pair) -> NoData | None:
     return NoData(pair.empty_ml, searched_ml + sum(pair.empty_ml))
 
 
-def _centres_of(shown: ShownLesions) -> np.ndarray:
+def centres_of(shown: ShownLesions) -> np.ndarray:
     """Return the centres of lesions in the pictures, (N, 3) scanner mm."""
     if shown.centres_mm is not None:
         return shown.centres_mm

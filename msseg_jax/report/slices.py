@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from msseg_jax.report.grey import as_jpeg, brightness, to_grey
+from msseg_jax.report.grey import as_jpeg, brightness_of_both, to_grey
 from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import bounding_box, with_margin
 
@@ -78,7 +78,7 @@ def make_slices(
     row_mm, column_mm = view.pixel_mm
     margins = [0, *(int(np.ceil(MARGIN_MM / mm)) for mm in view.pixel_mm)]
     box = with_margin(bounding_box(everything), margins, view.shape)
-    drawn = [brightness(view(visit), brain) for visit in visits]
+    drawn = brightness_of_both((view(visits[0]), view(visits[1])), brain)
     slices = []
     for number in sorted(chosen, reverse=True):
         first, second = (to_grey(visit[number][box[1:]]) for visit in drawn)

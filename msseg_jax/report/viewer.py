@@ -8,8 +8,8 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from msseg_jax.report.packed import pack
-from msseg_jax.report.section import PatientSection, ShownLesions
-from msseg_jax.volumes.lesions import CENTRE
+from msseg_jax.report.section import PatientSection, ShownLesions, centres_of
+from msseg_jax.volumes.lesions import CENTRE, voxels_by_number
 from msseg_jax.volumes.pair import Pair
 
 
@@ -38,14 +38,16 @@ def viewer_json(
       place: names and coordinates.
       places_mm: further places to go to, (3,) mm of the pair each.
     """
+    affine = pair.time01.affine
     labels = np.zeros(pair.brain.shape, np.int32)
+    points: dict[int, np.ndarray] = {}  # where the viewer goes, by label
     for shown in lesions.values():
         numbers = np.array([0, *(row["label"] for row in shown.rows)])
-        here = shown.labels > 0
+        here = (shown.labels > 0) & (labels == 0)  # resampled classes may overlap: the first wins
         labels[here] = numbers[shown.labels[here]]
-    affine = pair.time01.affine
+        points |= dict(zip(numbers[1:].tolist(), centres_of(shown), strict=True))
+    points |= _points(labels, affine)  # a lesion that was lost when it was resampled has none
     packed = pack((pair.time01.array, pair.time02.array), pair.brain, labels, affine)
-    points = _points(labels, affine)
     content = {
         "patient": place.patient,
         "answers_file": place.answers_file,
@@ -67,8 +69,8 @@ def viewer_json(
         ],
         "places": [packed.voxel_of(point_mm) for point_mm in places_mm],
     }  # fmt: skip
-    # "</" would end the script element. JSON allows the escape.
-    return json.dumps(content).replace("</", "<\\/")
+    # Some texts with "<" would end the script element or hide its end. JSON allows the escape.
+    return json.dumps(content).replace("<", "\\u003c")
 
 
 def _or_none(number: float) -> float | None:
@@ -78,10 +80,8 @@ def _or_none(number: float) -> float | None:
 
 def _points(labels: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray]:
     """Return for each lesion the voxel that is nearest to its centre: (3,) mm."""
-    places = np.argwhere(labels)
-    numbers = labels[tuple(places.T)]
     points = {}
-    for number in np.unique(numbers):
-        mm = apply_affine(affine, places[numbers == number])
-        points[int(number)] = mm[np.linalg.norm(mm - mm.mean(axis=0), axis=1).argmin()]
+    for number, voxels in voxels_by_number(labels).items():
+        mm = apply_affine(affine, voxels)
+        points[number] = mm[np.linalg.norm(mm - mm.mean(axis=0), axis=1).argmin()]
     return points

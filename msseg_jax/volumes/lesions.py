@@ -37,6 +37,21 @@ def number_lesions(mask: np.ndarray, least_voxels: int = 1) -> tuple[np.ndarray,
     return numbered, count
 
 
+def voxels_by_number(labels: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the voxel indices of each lesion, {number: (voxels, 3)}.
+
+    Args:
+      labels: (D, H, W) int, from `number_lesions` or resampled; numbers may be missing.
+    """
+    places = np.argwhere(labels)
+    if not len(places):
+        return {}
+    numbers = labels[tuple(places.T)]
+    order = np.argsort(numbers, kind="stable")
+    found, starts = np.unique(numbers[order], return_index=True)
+    return dict(zip(found.tolist(), np.split(places[order], starts[1:]), strict=True))
+
+
 def touched_mm3(labels: np.ndarray, others: np.ndarray, spacing_mm: ArrayLike) -> np.ndarray:
     """Return the volume of the other lesions that each lesion touches, in mm3, (lesions,).
 

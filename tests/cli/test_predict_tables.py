@@ -120,21 +120,87 @@ def test_an_evaluation_takes_the_columns_of_the_prediction(folder, patients_root
         assert (row.side, row.mean_probability) == (same.side, same.mean_probability)
 
 
-def test_the_table_of_a_mask_that_was_edited_is_left_out(folder, patients_root, caplog):
+def test_the_table_of_a_mask_that_was_edited_is_left_out(folder, patients_root, tmp_path, capfd):
     reference = nib.load(patients_root / "patient_0" / CONSENSUS)
     nib.save(reference, folder / "patient_0.nii.gz")
-    found = evaluate(patients_root, folder).lesions
-    assert "patient_0_lesions.csv: does not belong to the mask next to it" in caplog.text
+    evaluation = evaluate(patients_root, folder)
+    found = evaluation.lesions
+    assert list(evaluation.warnings) == ["patient_0"]
     assert found[found.patient == "patient_0"].side.isna().all()
     assert found[found.patient == "patient_1"].side.notna().any()
+    scores = tmp_path / "scores"
+    where = [f"--reference={patients_root}", f"--prediction={folder}", "-o", scores]
+    assert run("evaluate", *where) == 0
+    message = "patient_0_lesions.csv: does not belong to the mask next to it"
+    assert message in capfd.readouterr().err
+    assert message in (scores / "report.html").read_text()
 
 
-def test_a_report_cannot_have_the_path_of_the_page_of_all_patients(
-    model, patients_root, tmp_path, capsys
-):
-    shutil.copytree(patients_root / "patient_0", patients_root / "index")
+@pytest.mark.parametrize("damage", ["", "a,b\n1,2\n", "twice", "text"])
+def test_a_table_that_cannot_be_read_is_left_out(folder, patients_root, damage):
+    file = folder / "patient_0_lesions.csv"
+    table = pd.read_csv(file)
+    if damage == "twice":
+        pd.concat([table, table]).to_csv(file, index=False)
+    elif damage == "text":
+        table.astype({"volume_mm3": str}).assign(volume_mm3="large").to_csv(file, index=False)
+    else:
+        file.write_text(damage)
+    evaluation = evaluate(patients_root, folder)
+    assert "patient_0_lesions.csv: cannot be read" in evaluation.warnings["patient_0"]
+    assert len(evaluation.of_prediction) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("index", "a result of the patient 'index' and one of all patients together"),
+        ("patient_0_lesions", "'patient_0_lesions' and one of the patient 'patient_0'"),
+    ],
+)
+def test_no_file_is_written_twice(model, patients_root, tmp_path, capsys, name, message):
+    shutil.copytree(patients_root / "patient_0", patients_root / name)
     out = tmp_path / "out"
     flags = [f"--model={model}", f"--dataset={patients_root}", "-o", out, f"--report={out}"]
     assert run("predict", *flags) == 1
-    assert "the report of the patient 'index'" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["lesions.csv", "patients.csv", "index.html"])
+def test_a_table_or_page_of_another_program_is_not_replaced(
+    model, patients_root, tmp_path, capsys, name
+):
+    file = tmp_path / "out" / name
+    file.parent.mkdir()
+    file.write_text("patient,age\nanna,40\n")
+    flags = [f"--model={model}", f"--dataset={patients_root}", "-o", file.parent]
+    assert run("predict", *flags) == 1
+    assert f"{file}: is a file of another program" in capsys.readouterr().err
+    assert file.read_text() == "patient,age\nanna,40\n"
+    assert [path.name for path in file.parent.iterdir()] == [name]
+
+
+def test_a_damaged_table_of_an_earlier_run_fails_only_its_patient(
+    model, patients_root, folder, capsys
+):
+    (folder / "patient_1_lesions.csv").write_text("")
+    flags = [f"--model={model}", f"--dataset={patients_root}", "-o", folder]
+    assert run("predict", *flags) == 1
+    printed = capsys.readouterr()
+    assert "patient_1_lesions.csv: cannot be read" in printed.err
+    assert "(4 patients, 1 failed, 3 done before)" in printed.out
+    patients = pd.read_csv(folder / "patients.csv").set_index("patient")
+    assert patients.status.tolist().count("done") == 3
+    assert patients.status["patient_1"] == "failed"
+    assert run("predict", *flags, "--overwrite") == 0
+
+
+def test_a_single_pair_that_joins_a_folder_has_one_name_there(
+    model, patients_root, folder, tmp_path
+):
+    pair = patients_root / "patient_0"
+    flags = ["-t1", pair / TIME01, "-t2", pair / TIME02, f"--mask={pair / BRAIN_MASK}"]
+    assert run("predict", f"--model={model}", *flags, "-o", folder / "patient_0.nii.gz") == 0
+    assert run("predict", f"--model={model}", f"--dataset={patients_root}", "-o", folder) == 0
+    assert set(pd.read_csv(folder / "lesions.csv").patient) <= {f"patient_{k}" for k in range(4)}

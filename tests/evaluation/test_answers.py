@@ -51,6 +51,18 @@ def test_answers_are_counted_by_class_volume_and_patient(folder):
     assert counts.loc[("enlarging", "all"), "right"] == 1
 
 
+def test_a_second_save_of_the_browser_is_not_ignored(folder):
+    save(folder / "anna_answers (1).csv", line("anna", 1, 250, "false"))
+    with pytest.raises(InputError, match="same patient, 'anna'"):
+        read_answers(folder)
+
+
+def test_a_table_without_lesions_gives_columns_and_no_rows(tmp_path):
+    counts = count_answers(read_answers(save(tmp_path / "a_answers.csv")))
+    assert len(counts) == 0
+    assert "right" in counts
+
+
 def test_a_share_without_answers_is_not_a_number(tmp_path):
     file = save(tmp_path / "a_answers.csv", line("a", 1, 10, "unsure"))
     assert all(math.isnan(share) for share in count_answers(read_answers(file))["right"])

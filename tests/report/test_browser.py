@@ -17,6 +17,7 @@ from tests.support.grids import CODES, grid_of
 from tests.support.runs import save_run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402  # after the check
 from selenium.webdriver.common.by import By  # noqa: E402  # after the check above
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
@@ -70,7 +71,9 @@ def page_of(small_config, tmp_path, monkeypatch):
     run = save_run(tmp_path / "run", small_config)
     segment = Ensemble.segment
 
-    def write(codes="RAS"):
+    def write(codes="RAS", folder="pair"):
+        place = tmp_path / folder
+        place.mkdir()
         affine, shape = grid_of(codes, size_mm=(1.0, 1.0, 2.0), shape=(60, 70, 20))
         centre = (affine @ [*((np.array(shape) - 1) / 2), 1])[:3]
         places = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
@@ -81,17 +84,17 @@ def page_of(small_config, tmp_path, monkeypatch):
         rng = np.random.default_rng(0)
         for name, lesions in (("t1", 0), ("t2", 60)):
             image = brain * (100 + lesions * (left | small) + rng.normal(0, 4, shape))
-            nib.save(nib.Nifti1Image(image.astype(np.float32), affine), tmp_path / f"{name}.nii.gz")
-        nib.save(nib.Nifti1Image(brain.astype(np.uint8), affine), tmp_path / "brain.nii.gz")
+            nib.save(nib.Nifti1Image(image.astype(np.float32), affine), place / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(brain.astype(np.uint8), affine), place / "brain.nii.gz")
 
         def found(*given):
             maps = np.where(left | small, 0.9, 0.0)[None].astype(np.float32)
             return replace(segment(*given), maps=maps)
 
         monkeypatch.setattr(Ensemble, "segment", found)
-        page = tmp_path / "new.html"
+        page = place / "new.html"
         flags = ["-t1", "t1.nii.gz", "-t2", "t2.nii.gz", "--mask=brain.nii.gz", "-o", "new.nii.gz"]
-        monkeypatch.chdir(tmp_path)
+        monkeypatch.chdir(place)
         assert main(["predict", f"--model={run}", *flags, f"--report={page}"]) == 0
         return page
 
@@ -172,12 +175,57 @@ def test_answers_are_saved_and_read_back(browser, page_of):
     browser.find_element(By.CSS_SELECTOR, 'fieldset[data-label="2"] input[value="false"]').click()
     browser.find_element(By.ID, "save-answers").click()
     file = browser.downloads / "new_answers.csv"
-    wait_for(file.is_file)
+    wait_for(lambda: file.is_file() and file.stat().st_size > 0)
     answers = read_answers(file)
     file.unlink()
     assert answers["answer"].tolist() == ["true", "false"]
     assert answers["note"].tolist() == ["", 't "vessel", perhaps']
     assert answers["label"].tolist() == [1, 2]
+
+
+def test_an_answer_is_for_the_lesion_that_is_named(browser, page_of):
+    open_page(browser, page_of())
+
+    def answers():
+        fields = browser.find_elements(By.CSS_SELECTOR, "fieldset[data-label]")
+        checked = [field.find_elements(By.CSS_SELECTOR, "input:checked") for field in fields]
+        return [one[0].get_attribute("value") if one else "" for one in checked]
+
+    radio = browser.find_element(By.CSS_SELECTOR, 'fieldset[data-label="2"] input[value="true"]')
+    radio.click()
+    press(browser, "f")  # the focus is at the second lesion
+    assert answers() == ["", "false"]
+    browser.find_element(By.CSS_SELECTOR, 'a[data-place="0"]').click()
+    press(browser, "u")  # this place is no lesion
+    assert answers() == ["", "false"]
+    browser.find_element(By.CSS_SELECTOR, 'a[data-go="1"]').click()
+    press(browser, "u")
+    assert answers() == ["unsure", "false"]
+    browser.execute_script("window.onbeforeunload = null")
+
+
+def test_keys_work_after_a_slider_was_moved_and_a_drag_stays_in_place(browser, page_of):
+    open_page(browser, page_of())
+    slider = browser.find_element(By.ID, "window-low")
+    slider.click()
+    press(browser, "b")
+    assert pane_names(browser)[0] == "first visit, axial"
+    for _ in range(3):
+        press(browser, "+")
+    canvas = browser.find_elements(By.CSS_SELECTOR, ".pane canvas")[0]
+    drag = ActionChains(browser).move_to_element_with_offset(canvas, 60, 40).click_and_hold()
+    drag.perform()
+    before = said(browser)
+    for step in (1, -1, 1, -1):  # back to the same place
+        ActionChains(browser).move_by_offset(step, 0).perform()
+    assert said(browser) == before
+    ActionChains(browser).release().perform()
+
+
+def test_a_hostile_name_does_not_break_the_page(browser, page_of):
+    open_page(browser, page_of(folder="<!--<script>alert(1)"))
+    assert "in P1" in said(browser)
+    assert len(browser.find_elements(By.CSS_SELECTOR, "article.lesion")) > 2
 
 
 def test_nothing_is_loaded_from_elsewhere_and_nothing_fails(browser, page_of):
@@ -202,7 +250,19 @@ def test_nothing_is_cut_off_on_a_narrow_screen_or_on_paper(browser, page_of):
     try:
         width = browser.execute_script("return document.documentElement.scrollWidth")
         assert width <= browser.execute_script("return window.innerWidth")
-        pdf = base64.b64decode(browser.print_page())
-        assert pdf.startswith(b"%PDF")
+        assert base64.b64decode(browser.print_page()).startswith(b"%PDF")
     finally:
         browser.set_window_size(1400, 1000)
+    if browser.name == "chrome":  # lay the page out as on A4 paper with margins of 1 cm
+        size = {"width": 718, "height": 1047, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        try:
+            width = browser.execute_script(
+                "return Math.max(...[...document.querySelectorAll('body *')]"
+                ".map((one) => one.getBoundingClientRect().right))"
+            )
+        finally:
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+            browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        assert width <= 718

@@ -78,3 +78,13 @@ def test_a_large_volume_gets_larger_voxels_and_keeps_its_place(monkeypatch, limi
     centre = apply_affine(packed.affine, np.argwhere(numbers).mean(axis=0))
     np.testing.assert_allclose(centre, place_mm, atol=0.6)
     assert second[tuple(packed.voxel_of(place_mm))] == 255
+
+
+def test_no_lesion_is_lost_on_larger_voxels(monkeypatch):
+    visits, brain, labels, affine, _ = pair_on("RAS", (60, 60, 60), (1.0, 1.0, 1.0))
+    labels[:] = 0
+    labels[5:55:5, 5:55:5, 5:55:10] = np.arange(1, 501).reshape(10, 10, 5)
+    monkeypatch.setattr(module, "MOST_VOXELS", 60_000)
+    packed = pack(visits, brain, labels, affine)
+    numbers = unpacked(packed.labels, packed.shape, np.dtype("<u2"))
+    assert set(np.unique(numbers)) == set(range(501))

@@ -25,6 +25,7 @@
     low: 0, high: 255, lesion: -1,
   };
   let data, images, labels, panes;
+  let dragged = null; // the place of the plane that is dragged on; it stays during the drag
 
   // ------------------------------------------------------------------------------------ reading
 
@@ -109,7 +110,6 @@
         into(row * columns + column, array[place(index)]);
       }
     }
-    return [rows, columns];
   }
 
   function draw() {
@@ -128,7 +128,7 @@
     const context = pane.canvas.getContext("2d");
     const { across, down, through, upright } = pane.plane;
     const columns = data.shape[across], rows = data.shape[down];
-    const where = fit(pane);
+    const where = dragged && dragged.pane === pane ? dragged.where : fit(pane);
     pane.slice.width = columns;
     pane.slice.height = rows;
     const picture = new ImageData(columns, rows);
@@ -238,7 +238,8 @@
       (lesion ? ` \u00b7 in ${lesion.name}` : "");
     const current = data.lesions[state.lesion];
     byId("viewer-lesion").textContent = current
-      ? `${current.name} (${state.lesion + 1} of ${data.lesions.length})` : "no lesion";
+      ? `${current.name} (${state.lesion + 1} of ${data.lesions.length})`
+      : `${data.lesions.length} lesion${data.lesions.length === 1 ? "" : "s"}`;
     for (const [id, on] of [
       ["show-both", state.both], ["show-outlines", state.outlines],
       ["show-difference", state.image === DIFFERENCE], ["show-cross", state.cross],
@@ -254,21 +255,29 @@
 
   const limited = (value, low, high) => Math.min(high, Math.max(low, value));
 
-  function move(axis, steps) {
-    state.at[axis] = limited(state.at[axis] + steps, 0, data.shape[axis] - 1);
+  // After a move, the keys for answers are for the lesion under the crosshair, if there is one.
+  function moved() {
+    const label = labels[place(state.at)];
+    if (label) state.lesion = data.lesions.findIndex((one) => one.label === label);
     draw();
   }
 
-  function go(voxel) {
+  function move(axis, steps) {
+    state.at[axis] = limited(state.at[axis] + steps, 0, data.shape[axis] - 1);
+    moved();
+  }
+
+  function go(voxel, lesion) {
     state.at = [...voxel];
+    state.lesion = lesion;
     draw();
   }
 
   function choose(number) {
     const count = data.lesions.length;
     if (!count) return;
-    state.lesion = (number + count) % count;
-    go(data.lesions[state.lesion].voxel);
+    const lesion = (number + count) % count;
+    go(data.lesions[lesion].voxel, lesion);
   }
 
   function zoom(factor) {
@@ -311,14 +320,14 @@
   function point(pane, event) {
     const box = pane.canvas.getBoundingClientRect();
     const ratio = pane.canvas.width / box.width;
-    const where = fit(pane);
+    const { where } = dragged;
     const { across, down, upright } = pane.plane;
     const column = ((event.clientX - box.left) * ratio - where.left) / where.scale;
     let row = ((event.clientY - box.top) * ratio - where.top) / where.scale;
     if (upright) row = where.height - row;
     state.at[across] = limited(Math.floor(column / data.spacing[across]), 0, data.shape[across] - 1);
     state.at[down] = limited(Math.floor(row / data.spacing[down]), 0, data.shape[down] - 1);
-    draw();
+    moved();
   }
 
   // The keys, for the whole page. Arrows and page keys are for the plane that has the focus.
@@ -332,8 +341,10 @@
 
   function key(event) {
     const target = event.target;
-    const typing = target.matches("input:not([type=radio]), textarea, select");
+    const typing = target.matches("input[type=text], textarea, select");
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const slides = target.matches("input[type=range], input[type=radio]");
+    if (slides && /^(Arrow|Page|Home|End)/.test(event.key)) return;
     if (event.key === " " && target.closest("button, a, summary, input")) return; // presses it
     const pane = panes.find((one) => one.element.contains(target));
     if (pane) {
@@ -348,6 +359,11 @@
         event.preventDefault();
         return;
       }
+    }
+    const field = target.closest("fieldset[data-label]");
+    if (field) {
+      const label = Number(field.dataset.label);
+      state.lesion = data.lesions.findIndex((one) => one.label === label);
     }
     const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (act) {
@@ -410,14 +426,22 @@
       pane.canvas.addEventListener("pointerdown", (event) => {
         pane.canvas.setPointerCapture(event.pointerId);
         pane.element.focus({ preventScroll: true });
+        dragged = { pane, where: fit(pane) };
         point(pane, event);
         event.preventDefault();
       });
       pane.canvas.addEventListener("pointermove", (event) => {
-        if (event.buttons & 1) point(pane, event);
+        if (dragged && event.buttons & 1) point(pane, event);
       });
+      for (const name of ["pointerup", "pointercancel"]) {
+        pane.canvas.addEventListener(name, () => {
+          dragged = null;
+          draw();
+        });
+      }
       pane.canvas.addEventListener("wheel", (event) => {
         event.preventDefault();
+        if (!event.deltaY) return; // sideways
         if (event.ctrlKey) zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2);
         else move(pane.plane.through, event.deltaY < 0 ? 1 : -1);
       }, { passive: false });
@@ -435,7 +459,7 @@
     press("reset", reset);
     press("next-lesion", () => choose(state.lesion + 1));
     press("previous-lesion", () => choose(state.lesion - 1));
-    press("save-answers", save);
+    if (data.lesions.length) press("save-answers", save);
     for (const [id, name] of [["window-low", "low"], ["window-high", "high"]]) {
       byId(id).addEventListener("input", (event) => {
         state[name] = Number(event.target.value);
@@ -454,7 +478,7 @@
         if (link.dataset.go) {
           choose(data.lesions.findIndex((one) => one.label === Number(link.dataset.go)));
         } else {
-          go(data.places[Number(link.dataset.place)]);
+          go(data.places[Number(link.dataset.place)], -1);
         }
         root.scrollIntoView({ block: "start" });
         panes[0].element.focus({ preventScroll: true });
