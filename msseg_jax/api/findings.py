@@ -101,21 +101,21 @@ class Findings:
 
         If the model gives `changes`, the enlarging and the vanished lesions follow. The columns are
 
-        lesion: number from 1, in each class;
-        class: 'new', 'enlarging' or 'vanished or shrunk';
-        label: the value of the lesion in the numbered mask that `save` writes;
-        volume_mm3: of the new lesion, or of the part that grew or went;
-        x_mm, y_mm, z_mm: centre in scanner mm (RAS);
-        slice: the slice with most of the lesion: its number in the DICOM series, or else its place
-          along the last axis, from 1;
-        side: of the patient, 'left', 'right' or 'middle' (less than 5 mm from the middle);
-        region, caution: the region of the brain, and why lesions there are often false; '' unless
-          the pair was prepared from scans;
-        mean_probability: over the voxels of the lesion;
-        right, of: of so many marked lesions of this size and probability, so many were right in
-          scans never used for training. Missing (`pd.NA`) if the model file has no reliability
+        - `lesion`: number from 1, in each class;
+        - `class`: 'new', 'enlarging' or 'vanished or shrunk';
+        - `label`: the value of the lesion in the numbered mask that `save` writes;
+        - `volume_mm3`: of the new lesion, or of the part that grew or went;
+        - `x_mm`, `y_mm`, `z_mm`: centre in scanner mm (RAS);
+        - `slice`: the slice with most of the lesion: its number in the DICOM series, or else its
+          place along the last axis, from 1;
+        - `side`: of the patient, 'left', 'right' or 'middle' (less than 5 mm from the middle);
+        - `region`, `caution`: the region of the brain, and why lesions there are often false; ''
+          unless the pair was prepared from scans;
+        - `mean_probability`: over the voxels of the lesion;
+        - `right`, `of`: of so many marked lesions of this size and probability, so many were right
+          in scans never used for training. Missing (`pd.NA`) if the model file has no reliability
           table for these options, if such lesions were too few, and for other classes than 'new';
-        volume01_mm3, volume02_mm3, change_mm3: volume of the lesions in `lesions01` and in
+        - `volume01_mm3`, `volume02_mm3`, `change_mm3`: volume of the lesions in `lesions01` and in
           `lesions02` that share a voxel with this one, and their difference. NaN if the model does
           not give them.
         """

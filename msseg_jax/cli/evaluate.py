@@ -11,6 +11,7 @@ from msseg_jax.evaluation.answers import (
     format_counts,
     read_answers,
     write_answers,
+    write_reference,
 )
 from msseg_jax.evaluation.evaluate import evaluate
 from msseg_jax.evaluation.tables import format_summary, format_table
@@ -25,6 +26,7 @@ from msseg_jax.system.words import count_of
 from msseg_jax.volumes.layout import LAYOUT, find_patients
 
 MASKS = "a folder of masks, <patient>.nii.gz"
+REFERENCE = "reference"  # folder in --output for the lesions that readers found true
 MAPS = "a folder of probability maps, <patient>.nii.gz"
 
 
@@ -64,8 +66,13 @@ def _evaluate(flags: argparse.Namespace) -> int:
 def _count_answers(flags: argparse.Namespace) -> int:
     answers = read_answers(flags.answers)
     counts = count_answers(answers)
+    if flags.marked is not None:
+        check_folder("--marked", flags.marked, "the folder of the masks that the readers judged")
+        write_reference(answers, flags.marked, flags.output / REFERENCE)
     write_answers(answers, counts, flags.output)
     print(format_counts(counts))
+    if flags.marked is not None:
+        print(f"reference: {flags.output / REFERENCE} (the lesions that are true)")
     content = count_of(answers["patient"].nunique(), "patient")
     print(last_line("tables", flags.output, content, flags.began_s))
     return 0

@@ -10,12 +10,18 @@ import math
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from msseg_jax.configuration.targets import CHANGES, NEW
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.text_table import text_table
+from msseg_jax.volumes.layout import CONSENSUS
 from msseg_jax.volumes.lesions import CENTRE
+from msseg_jax.volumes.names import LESIONS
+from msseg_jax.volumes.nifti import read_volume, write_volume
+from msseg_jax.volumes.volume import Volume
 
 ANSWERS = ("true", "false", "unsure")
 SUFFIX = "_answers.csv"
@@ -130,6 +136,51 @@ def write_answers(answers: pd.DataFrame, counts: pd.DataFrame, output: Path) -> 
     output.mkdir(parents=True, exist_ok=True)
     for name, table in (("answers", answers), ("answer_counts", counts)):
         write_beside(output / f"{name}.csv", partial(table.to_csv, index=False))
+
+
+def write_reference(answers: pd.DataFrame, marked: Path, output: Path) -> list[str]:
+    """Write the new lesions that a reader found true as reference maps, in the MSSEG-2 layout.
+
+    Lesions that are false, unsure or unanswered are not in the map.
+
+    Args:
+      answers: from `read_answers`.
+      marked: folder with the numbered masks of the lesions, <patient>_lesions.nii.gz, as `msseg
+        predict` wrote them next to the masks.
+      output: folder for the maps, OUTPUT/<patient>/ground_truth.nii.gz.
+
+    Returns:
+      The patients.
+
+    Raises:
+      InputError: a numbered mask is missing, cannot be read, or lacks a lesion of the answers. No
+        map is written.
+    """
+    maps: dict[str, tuple[np.ndarray, Volume]] = {}
+    problems = []
+    for patient, rows in answers.groupby("patient"):
+        path = marked / f"{patient}{LESIONS}.nii.gz"
+        try:
+            volume = read_volume(path)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        numbers = np.rint(volume.array).astype(np.int64)
+        if missing := sorted(set(rows["label"].astype(int)) - set(np.unique(numbers).tolist())):
+            problems.append(
+                f"{path}: has no lesion with the value {missing[0]}, which the answers name. "
+                "Expected the numbered mask of the prediction that the reader has judged."
+            )
+            continue
+        true = rows[(rows["answer"] == "true") & (rows["class"] == CHANGES[NEW])]["label"]
+        maps[str(patient)] = np.isin(numbers, true.astype(int)).astype(np.uint8), volume
+    if problems:
+        raise InputError("\n".join(problems))
+    for patient, (mask, like) in maps.items():
+        folder = output / patient
+        folder.mkdir(parents=True, exist_ok=True)
+        write_volume(folder / CONSENSUS, mask, like)
+    return list(maps)
 
 
 def format_counts(counts: pd.DataFrame) -> str:

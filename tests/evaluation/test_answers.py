@@ -2,12 +2,15 @@
 
 import math
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 
 from msseg_jax.cli.main import main
 from msseg_jax.evaluation.answers import COLUMNS, count_answers, read_answers
 from msseg_jax.system.errors import InputError
+from msseg_jax.volumes.layout import CONSENSUS
 
 HEADING = ",".join(f'"{name}"' for name in COLUMNS)
 
@@ -111,8 +114,53 @@ def test_two_files_for_one_patient_and_an_empty_folder_are_refused(tmp_path):
         read_answers(tmp_path)
 
 
+def save_numbered(path, labels):
+    numbers = np.zeros((8, 9, 10), np.uint16)
+    for label in labels:
+        numbers[label : label + 1, 2:5, 3:6] = label
+    nib.save(nib.Nifti1Image(numbers, np.diag([1.0, 2.0, 1.5, 1.0])), path)
+
+
+def test_true_lesions_become_a_reference_that_scores_other_masks(folder, tmp_path):
+    marked, out = tmp_path / "marked", tmp_path / "out"
+    marked.mkdir()
+    save_numbered(marked / "anna_lesions.nii.gz", (1, 2, 3, 4))
+    save_numbered(marked / "nan_lesions.nii.gz", (1, 2))
+    flags = [f"--answers={folder}", f"--marked={marked}", f"--output={out}"]
+    assert main(["evaluate", *flags]) == 0
+    reference = np.asarray(nib.load(out / "reference" / "anna" / CONSENSUS).dataobj)
+    # Lesion 1 is true; 2 is false, 3 unsure, and 4 is true but enlarging.
+    assert np.unique(np.argwhere(reference)[:, 0]).tolist() == [1]
+    nib.save(nib.load(out / "reference" / "anna" / CONSENSUS), marked / "anna.nii.gz")
+    nib.save(nib.load(out / "reference" / "nan" / CONSENSUS), marked / "nan.nii.gz")
+    scores = ["--no_report", f"--output={tmp_path / 'scores'}"]
+    where = [f"--reference={out / 'reference'}", f"--prediction={marked}"]
+    assert main(["evaluate", *where, *scores]) == 0
+    table = pd.read_csv(tmp_path / "scores" / "scores.csv", keep_default_na=False)
+    assert table.patient.tolist() == ["anna", "nan"]
+    assert table.Dice.astype(float).tolist() == [1, 1]
+
+
+def test_a_numbered_mask_that_does_not_fit_the_answers_is_refused(folder, tmp_path, capsys):
+    marked, out = tmp_path / "marked", tmp_path / "out"
+    marked.mkdir()
+    save_numbered(marked / "anna_lesions.nii.gz", (1, 2, 4))
+    flags = [f"--answers={folder}", f"--marked={marked}", f"--output={out}"]
+    assert main(["evaluate", *flags]) == 1
+    error = capsys.readouterr().err
+    assert "anna_lesions.nii.gz: has no lesion with the value 3" in error
+    assert "nan_lesions.nii.gz" in error
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
-    "flags", [["--answers=a", "--reference=b"], ["--reference=a"], ["--answers=a", "--no_report"]]
+    "flags",
+    [
+        ["--answers=a", "--reference=b"],
+        ["--reference=a"],
+        ["--answers=a", "--no_report"],
+        ["--marked=a", "--reference=b", "--prediction=c"],
+    ],
 )
 def test_flags_that_do_not_fit_together_are_refused(flags, tmp_path, capsys):
     with pytest.raises(SystemExit):

@@ -44,6 +44,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "or a folder with such files. They say which of the marked lesions are true. No other "
         "input can be given with it.",
     )  # fmt: skip
+    source.add_argument(
+        "--marked", type=Path, metavar="DIR",
+        help="With --answers: the folder of the masks that the readers judged, as `msseg predict` "
+        "wrote it. The lesions that are true are then written as reference maps, "
+        "OUTPUT/reference/<patient>/ground_truth.nii.gz, which --reference of this command reads. "
+        "Default: only count the answers.",
+    )  # fmt: skip
     results = parser.add_argument_group("output")
     results.add_argument(
         "-o", "--output", required=True, type=Path, metavar="DIR",
@@ -62,6 +69,8 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     if flags.answers is None:
         if flags.reference is None or flags.prediction is None:
             parser.error("expected --reference and --prediction, or --answers")
+        if flags.marked is not None:
+            parser.error("--marked needs --answers")
     elif given or flags.no_report:
         others = [*given, *(["--no_report"] if flags.no_report else [])]
         parser.error(f"--answers excludes {', '.join(others)}. Give one or the other")
