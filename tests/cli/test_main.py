@@ -108,7 +108,7 @@ def test_the_help_of_predict_is_grouped_by_purpose():
 
 
 def test_required_flags_are_marked_in_the_usage(helps):
-    for required in ("-o OUT", "--config CONFIG", "--reference ROOT"):
+    for required in ("-o OUT", "--config CONFIG"):
         assert required in helps
         assert f"[{required}]" not in helps
 
@@ -165,8 +165,8 @@ def test_wrong_flags_exit_with_2(capsys, arguments, message):
          "--config.seed?"),
         ("train --config=demo stray", "unexpected argument 'stray'. Write each flag as "
          "--name=value."),
-        ("evaluate --reference=a", "the following arguments are required: --prediction, "
-         "-o/--output."),
+        ("evaluate --reference=a", "the following arguments are required: -o/--output."),
+        ("evaluate --reference=a -o b", "expected --reference and --prediction, or --answers."),
         ("predict -o", "-o/--output: expected one argument."),
         ("predict -o a --tile=0", "--tile: 0 is out of range. Expected a whole number, 1 or more."),
         ("predict -o a --tile=x", "--tile: 'x' is not valid. Expected a whole number, 1 or more."),

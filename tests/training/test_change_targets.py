@@ -49,7 +49,7 @@ def test_a_cross_validation_works_with_unknown_targets(config, tmp_path):
     config.data.validation_patients, config.data.folds = 0, 2
     config.train.max_steps = 2
     cross_validate(typed(config), tmp_path / "cv")
-    assert len(list((tmp_path / "cv" / "predictions").glob("*.nii.gz"))) == 4
+    assert len(list((tmp_path / "cv" / "predictions").glob("*.json"))) == 4
 
 
 def test_a_training_with_data_on_the_device_is_bit_identical(config, tmp_path):

@@ -55,7 +55,9 @@ def test_every_patient_is_scored_by_the_run_that_held_it_out(
         cross_validate(typed(config), folds.path)
     first, predicted = files(folds.run(0) / "checkpoints"), files(folds.predictions)
     assert {path.name for path in predicted} == {
-        f"{name}{suffix}" for name in folds.load()[0] for suffix in (".nii.gz", ".json")
+        f"{name}{ending}"
+        for name in folds.load()[0]
+        for ending in (".nii.gz", ".json", "_lesions.nii.gz", "_lesions.csv")
     }
 
     def count(own, *rest):

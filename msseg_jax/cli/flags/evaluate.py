@@ -39,10 +39,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "for each model of an ensemble. Default: no such warnings.",
     )  # fmt: skip
     source.add_argument(
-        "--answers", type=Path, metavar="PATH",
-        help="Answers of a reader, as a report of `msseg predict` saves them (NAME_answers.csv), "
-        "or a folder with such files. They say which of the marked lesions are true. No other "
-        "input can be given with it.",
+        "--answers", type=Path, metavar="DIR",
+        help="Folder with the answers of readers, as the reports of `msseg predict` save them "
+        "(NAME_answers.csv), or one such file. They say which of the marked lesions are true. "
+        "Required without --reference and --prediction, which cannot be given with it.",
     )  # fmt: skip
     source.add_argument(
         "--marked", type=Path, metavar="DIR",
