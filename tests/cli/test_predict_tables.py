@@ -204,3 +204,21 @@ def test_a_single_pair_that_joins_a_folder_has_one_name_there(
     assert run("predict", f"--model={model}", *flags, "-o", folder / "patient_0.nii.gz") == 0
     assert run("predict", f"--model={model}", f"--dataset={patients_root}", "-o", folder) == 0
     assert set(pd.read_csv(folder / "lesions.csv").patient) <= {f"patient_{k}" for k in range(4)}
+
+
+def test_the_report_states_how_much_of_the_brain_was_searched(model, patients_root, tmp_path):
+    pair = patients_root / "patient_0"
+    visit = nib.load(pair / TIME02)
+    array = np.asarray(visit.dataobj).copy()
+    array[:7] = 0  # this visit lacks a part of the brain
+    nib.save(nib.Nifti1Image(array, visit.affine, visit.header), pair / TIME02)
+    brain = voxels(pair / BRAIN_MASK) > 0
+    voxel_ml = np.prod(visit.header.get_zooms()) / 1000
+    whole_ml, searched_ml = brain.sum() * voxel_ml, brain[7:].sum() * voxel_ml
+    flags = ["-t1", pair / TIME01, "-t2", pair / TIME02, f"--mask={pair / BRAIN_MASK}"]
+    page = tmp_path / "new.html"
+    flags += ["-o", tmp_path / "new.nii.gz", f"--report={page}"]
+    assert run("predict", f"--model={model}", *flags) == 0
+    text = f"{searched_ml:.0f} of {whole_ml:.0f} ml of the brain were searched"
+    assert text in page.read_text()
+    assert text.startswith("1 of 1 "), "half of 1.3 ml: not 0 of 1"
