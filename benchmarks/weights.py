@@ -103,7 +103,8 @@ ALL = NETWORKS | COMPARED
 
 FLIPS = (1, 4)  # numbers of mirror images that are compared
 
-# The released model file, and its options. `benchmarks.operating_point` helped to choose them.
+# The model file, and its options. The options are provisional: they have not been chosen with
+# `benchmarks.operating_point` yet.
 NAME, VERSION = "flair_changes", "1"
 OPTIONS = {"threshold": 0.5, "min_lesion_mm3": 15, "flips": 1}
 TEXTS = {

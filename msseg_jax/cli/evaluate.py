@@ -26,8 +26,8 @@ from msseg_jax.system.words import count_of
 from msseg_jax.volumes.layout import LAYOUT, find_patients
 
 MASKS = "a folder of masks, <patient>.nii.gz"
-REFERENCE = "reference"  # folder in --output for the lesions that readers found true
 MAPS = "a folder of probability maps, <patient>.nii.gz"
+REFERENCE = "reference"  # folder in --output for the lesions that readers found true
 
 
 def run(flags: argparse.Namespace) -> int:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from msseg_jax.configuration.targets import CHANGES, NEW
 from msseg_jax.evaluation.raters import PREDICTION
 from msseg_jax.evaluation.scores import LEAST_MM3
 
 COLUMNS = ("side", "mean_probability", "right", "of")  # that are taken from its table
-NEW = "new"  # class of the lesions in the mask
 AGREEMENT = 1e-3  # volumes in a table are rounded
 
 
@@ -30,7 +30,7 @@ def with_predicted(rows: list[dict], path: Path) -> tuple[list[dict], str | None
         return rows, None
     try:
         table = pd.read_csv(path)
-        new = table[table["class"] == NEW].set_index("lesion")[["volume_mm3", *COLUMNS]]
+        new = table[table["class"] == CHANGES[NEW]].set_index("lesion")[["volume_mm3", *COLUMNS]]
         known = new[new["volume_mm3"] > LEAST_MM3].to_dict("index")
     except (ValueError, TypeError, KeyError, OSError) as error:
         return rows, f"{path}: cannot be read ({error}). It is left out."

@@ -28,6 +28,7 @@ class OnScanner:
     to_scanner: np.ndarray  # (4, 4), mm of the pair to mm of the second scan, both RAS
     # (region, caution) of each lesion by class; None if the atlas was not aligned with the brain
     regions: dict[str, list[tuple[str, str]]] | None
+    picture: Path  # of the preparation, which shows the alignment
     asked_for: dict[str, Any]  # what the pair was prepared from, for the record
     dates: str | None = None  # dates of the visits and their interval in words, if they are known
 

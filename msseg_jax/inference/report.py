@@ -6,6 +6,7 @@ import numpy as np
 
 from msseg_jax.configuration.options import Options
 from msseg_jax.configuration.targets import CHANGES, ENLARGING, NEW, VANISHED
+from msseg_jax.evaluation.answers import SUFFIX
 from msseg_jax.inference.ensemble import Ensemble
 from msseg_jax.inference.lesion_table import lesion_rows
 from msseg_jax.inference.outputs import Outputs
@@ -14,6 +15,7 @@ from msseg_jax.inference.unmarked import brightest_unmarked
 from msseg_jax.models.reliability import LEAST_COUNT
 from msseg_jax.report.checkerboard import checkerboard, picture_of
 from msseg_jax.report.closeups import COLUMNS, CloseUps
+from msseg_jax.report.drawn import DrawnPair
 from msseg_jax.report.page import write_page
 from msseg_jax.report.section import (
     Fact,
@@ -26,8 +28,6 @@ from msseg_jax.report.viewer import ViewerPlace, viewer_json
 from msseg_jax.volumes.names import stem
 
 PREDICTION = "prediction"
-ANSWERS = "_answers.csv"  # added to the name of the mask for the answers of a reader
-PICTURE = "prepare.png"  # in the folder of a prepared pair
 # What the pictures call the lesions of each class.
 KINDS = {CHANGES[NEW]: PREDICTION, CHANGES[ENLARGING]: "enlarging", CHANGES[VANISHED]: "vanished"}
 
@@ -60,19 +60,23 @@ def write_report(path: Path, prediction: Prediction, outputs: Outputs) -> None:
     facts = [*_facts_of_scans(prediction, outputs), *_facts(prediction)]
     section = PatientSection(title, "patient", prediction.warnings, facts)
     pair = prediction.pair
-    draw = CloseUps((pair.time01.array, pair.time02.array), pair.brain, pair.time01.affine)
+    drawn = DrawnPair.of((pair.time01.array, pair.time02.array), pair.brain, pair.time01.affine)
+    draw = CloseUps(drawn)
     section = add_closeups(add_pictures(section, pair, lesions), draw, lesions)
-    unmarked = brightest_unmarked(prediction)
+    unmarked = brightest_unmarked(prediction, drawn)
     place = ViewerPlace(
-        stem(outputs.mask), f"{stem(outputs.mask)}{ANSWERS}",
+        stem(outputs.mask), f"{stem(outputs.mask)}{SUFFIX}",
         np.eye(4) if on_scanner is None else on_scanner.to_scanner,
     )  # fmt: skip
     write_page(
         path, "prediction.html",
         section=section, columns=COLUMNS, threshold=prediction.options.threshold,
-        viewer=viewer_json(section, pair, lesions, place, [one.point_mm for one in unmarked]),
+        viewer=viewer_json(
+            section, drawn, pair.time01.affine, lesions, place, [one.point_mm for one in unmarked]
+        ),
         unmarked=[vars(one) | {"closeups": draw.of_point(one.point_mm)} for one in unmarked],
-        alignment=_alignment_in_words(prediction), checkerboard=_checkerboard(prediction),
+        alignment=_alignment_in_words(prediction),
+        checkerboard=checkerboard(drawn) if on_scanner is None else picture_of(on_scanner.picture),
         count=delivered.count, total_mm3=delivered.volume_mm3,
         others=_others_in_words(rows) if len(rows) > 1 else None,
         reliability=delivered.reliability, least_count=LEAST_COUNT,
@@ -90,15 +94,6 @@ def _alignment_in_words(prediction: Prediction) -> str:
         f"{searched} were searched. The visits are displaced by {alignment.displacement_mm:.1f} "
         f"mm, and the correlation of their edges is {alignment.correlation:.2f}."
     )
-
-
-def _checkerboard(prediction: Prediction) -> str:
-    """Return the picture of the preparation, if there is one, or else a checkerboard."""
-    pair = prediction.pair
-    picture = prediction.patient.time01.parent / PICTURE
-    if prediction.on_scanner is not None and picture.is_file():
-        return picture_of(picture)
-    return checkerboard((pair.time01.array, pair.time02.array), pair.brain, pair.time01.affine)
 
 
 def _others_in_words(rows: dict[str, list[dict]]) -> str:

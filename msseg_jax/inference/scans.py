@@ -19,7 +19,7 @@ from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.patients import Tally, Task, predict_each
 from msseg_jax.inference.prediction import OnScanner, Prediction, predict
 from msseg_jax.inference.record import new_record
-from msseg_jax.prepare.folder import TO_ATLAS, TRANSFORMS
+from msseg_jax.prepare.folder import PICTURE, TO_ATLAS, TRANSFORMS
 from msseg_jax.prepare.patient import prepare_patient
 from msseg_jax.prepare.record import PairRecord
 from msseg_jax.prepare.regions import Regions
@@ -131,6 +131,7 @@ def bring_to_scanner(prediction: Prediction, scans: ScanPair, grid: ScannerGrid)
         grid.slice_numbers,
         grid.to_scan(),
         _regions(scans.folder, pair, drawn, counts),
+        scans.folder / PICTURE,
         scans.record.asked_for,
         describe_dates(scans.record.time01.acquired_on, scans.record.time02.acquired_on),
     )

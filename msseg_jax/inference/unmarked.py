@@ -7,7 +7,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from msseg_jax.inference.prediction import Prediction
-from msseg_jax.report.grey import brightness_of_both
+from msseg_jax.report.drawn import DrawnPair
 from msseg_jax.volumes.grids import bounding_box
 
 MOST = 3  # places
@@ -26,23 +26,22 @@ class Unmarked:
     probability: float
 
 
-def brightest_unmarked(prediction: Prediction) -> list[Unmarked]:
+def brightest_unmarked(prediction: Prediction, pair: DrawnPair) -> list[Unmarked]:
     """Return the places where the second visit is brightest in comparison with the first.
 
-    The visits are compared as in the pictures (`brightness_of_both`).
+    Args:
+      prediction: the maps and the mask on the grid of the pair.
+      pair: the pair as it is drawn. The visits are compared as in the pictures.
     """
-    pair = prediction.pair
-    box = bounding_box(pair.brain)
-    brain, spacing_mm = pair.brain[box], np.asarray(pair.time01.spacing_mm)
-    visits = pair.time01.array[box], pair.time02.array[box]
-    first, second = (np.clip(visit, 0, 1) for visit in brightness_of_both(visits, brain))
+    box, spacing_mm = bounding_box(pair.brain), pair.spacing_mm
+    first, second = (np.clip(visit[box], 0, 1) for visit in pair.visits)
     rise = ndimage.gaussian_filter(second - first, SMOOTH_MM / spacing_mm)
-    depth_mm = ndimage.distance_transform_edt(np.pad(brain, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
-    marked = prediction.found.mask[box] > 0
-    free = depth_mm > RIM_MM
+    inside = np.pad(pair.brain[box], 1)
+    free = ndimage.distance_transform_edt(inside, spacing_mm)[1:-1, 1:-1, 1:-1] > RIM_MM
+    marked = pair.view(prediction.found.mask)[box] > 0
     if marked.any():
         free &= ndimage.distance_transform_edt(~marked, spacing_mm) > APART_MM
-    probability = prediction.found.probability[box]
+    probability = pair.view(prediction.found.probability)[box]
     start = np.array([side.start for side in box])
     found = []
     rise[~free] = 0
@@ -52,7 +51,7 @@ def brightest_unmarked(prediction: Prediction) -> list[Unmarked]:
             break
         around = _ball(place, rise.shape, spacing_mm, NEAR_MM)
         likelihood = float(probability[around].max())
-        point = apply_affine(pair.time01.affine, start + place)
+        point = apply_affine(pair.view.affine, start + place)
         found.append(Unmarked(point, 100 * float(rise[place]), likelihood))
         rise[_ball(place, rise.shape, spacing_mm, APART_MM)] = 0
     return found

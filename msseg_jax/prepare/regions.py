@@ -37,7 +37,7 @@ DEEP_GREY_MM = np.array([[-40.0, -38.0, -14.0], [40.0, 26.0, 22.0]])
 
 @dataclass(frozen=True)
 class Region:
-    """Where a lesion lies."""
+    """The region of a lesion, and a caution about it."""
 
     name: str
     caution: str = ""  # why lesions at this place are often false

@@ -1,6 +1,6 @@
 """Show new lesions: as an HTML page for one pair or for an evaluation, or as a single picture.
 
-grey               turns voxels into grey values
+grey, drawn        turn voxels into grey values, and a pair into what all pictures show
 slices             chooses the slices to show, and draws each as pictures with outlines
 closeups           draws a lesion in three planes
 checkerboard       shows how well the visits are aligned

@@ -7,8 +7,8 @@ from PIL import Image
 from scipy import ndimage
 
 from msseg_jax.report.closeups import PLANES
-from msseg_jax.report.grey import as_jpeg, brightness_of_both, to_grey
-from msseg_jax.volumes.axial_view import AxialView
+from msseg_jax.report.drawn import DrawnPair
+from msseg_jax.report.grey import as_jpeg, to_grey
 from msseg_jax.volumes.grids import bounding_box, with_margin
 
 SQUARE_MM = 20  # side of a square
@@ -16,27 +16,15 @@ MARGIN_MM = 8.0  # around the brain
 SCALE = 2  # pixels per mm
 
 
-def checkerboard(
-    visits: tuple[np.ndarray, np.ndarray], brain: np.ndarray, affine: np.ndarray
-) -> str:
-    """Return three planes through the middle of the brain as a data URI.
-
-    Args:
-      visits: (D, H, W) each.
-      brain: (D, H, W) bool.
-      affine: (4, 4), voxel indices to mm.
-    """
-    view = AxialView.of(affine, brain.shape)
-    inside = view(brain)
-    spacing_mm = np.linalg.norm(view.affine[:3, :3], axis=0)
-    margins = np.ceil(MARGIN_MM / spacing_mm).astype(int)
-    box = with_margin(bounding_box(inside), margins, inside.shape)
-    viewed = view(visits[0]), view(visits[1])
-    greys = [visit[box] for visit in brightness_of_both(viewed, inside)]
-    middle = [int(np.median(places)) for places in np.nonzero(inside[box])]
+def checkerboard(pair: DrawnPair) -> str:
+    """Return three planes through the middle of the brain as a data URI."""
+    margins = np.ceil(MARGIN_MM / pair.spacing_mm).astype(int)
+    box = with_margin(bounding_box(pair.brain), margins, pair.brain.shape)
+    greys = [visit[box] for visit in pair.visits]
+    middle = [int(np.median(places)) for places in np.nonzero(pair.brain[box])]
     planes = []
     for down, across, through, is_reversed, *_ in PLANES.values():
-        mm = spacing_mm[[down, across]] * SCALE
+        mm = pair.spacing_mm[[down, across]] * SCALE
         first, second = (
             ndimage.zoom(np.take(grey, middle[through], axis=through), mm, order=1)
             for grey in greys

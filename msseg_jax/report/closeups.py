@@ -7,9 +7,9 @@ from nibabel.affines import apply_affine
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from msseg_jax.report.grey import as_jpeg, brightness_of_both, to_grey
+from msseg_jax.report.drawn import DrawnPair
+from msseg_jax.report.grey import as_jpeg, to_grey
 from msseg_jax.report.slices import outline_edges
-from msseg_jax.volumes.axial_view import AxialView
 from msseg_jax.volumes.grids import bounding_box
 
 SIDE_MM = (30.0, 90.0)  # of a close-up; it is MARGIN_MM larger than the lesion on each side
@@ -43,21 +43,8 @@ class CloseUp:
 class CloseUps:
     """Draws close-ups of a pair."""
 
-    def __init__(
-        self, visits: tuple[np.ndarray, np.ndarray], brain: np.ndarray, affine: np.ndarray
-    ):
-        """Keep a pair as it is drawn.
-
-        Args:
-          visits: (D, H, W) each.
-          brain: (D, H, W) bool.
-          affine: (4, 4), voxel indices to mm.
-        """
-        self._view = AxialView.of(affine, brain.shape)
-        inside = self._view(brain)
-        viewed = self._view(visits[0]), self._view(visits[1])
-        self._visits = brightness_of_both(viewed, inside)
-        self._spacing_mm = np.linalg.norm(self._view.affine[:3, :3], axis=0)
+    def __init__(self, pair: DrawnPair):
+        self._view, self._visits, self._spacing_mm = pair.view, pair.visits, pair.spacing_mm
 
     def of_lesion(self, mask: np.ndarray, kind: str) -> list[CloseUp]:
         """Return close-ups of a lesion, at its voxel that is nearest to its centre.

@@ -19,8 +19,8 @@ def brightness(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
       image: (D, H, W).
       brain: (D, H, W) bool; its percentiles define black and white.
     """
-    low, high = np.percentile(image[brain], WINDOW)
-    return (image - low) / max(high - low, 1e-12)
+    low, scale = _window(image, brain)
+    return (image - low) / scale
 
 
 def brightness_of_both(
@@ -38,10 +38,19 @@ def brightness_of_both(
     """
     first, second = visits
     own, other = (np.percentile(visit[brain], QUARTILES) for visit in visits)
-    gain = np.ptp(own) / np.ptp(other) if np.ptp(other) > 0 else 1.0
-    low, high = np.percentile(first[brain], WINDOW)
-    scale = max(high - low, 1e-12)
-    return (first - low) / scale, (own[0] + gain * (second - other[0]) - low) / scale
+    gain = float(np.ptp(own) / np.ptp(other)) if np.ptp(other) > 0 else 1.0
+    low, scale = _window(first, brain)
+    shift = float(own[0] - gain * other[0])  # of the second visit
+    return (first - low) / scale, (second * gain + (shift - low)) / scale
+
+
+def _window(image: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
+    """Return the intensity that is drawn black, and the difference between white and black.
+
+    They are Python's numbers, which leave float32 images as they are.
+    """
+    low, high = np.percentile(image[brain], WINDOW).tolist()
+    return low, max(high - low, 1e-12)
 
 
 def to_grey(values: np.ndarray) -> np.ndarray:

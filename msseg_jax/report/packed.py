@@ -1,7 +1,7 @@
 """Pack both visits and their lesions into the page, for the viewer.
 
-The volumes have 8 bits per voxel and are cropped to the brain and MARGIN_MM around it. Each row of
-voxels is stored as differences between neighbours, which the browser sums up, and compressed.
+The volumes have 8 bits per voxel and are cropped to the brain and MARGIN_MM around it. They are
+stored as differences between neighbours, which the browser sums up, and compressed.
 """
 
 import base64
@@ -12,8 +12,8 @@ import numpy as np
 from nibabel.affines import apply_affine, from_matvec
 from scipy import ndimage
 
-from msseg_jax.report.grey import brightness_of_both, to_grey
-from msseg_jax.volumes.axial_view import AxialView
+from msseg_jax.report.drawn import DrawnPair
+from msseg_jax.report.grey import to_grey
 from msseg_jax.volumes.grids import bounding_box, with_margin
 from msseg_jax.volumes.lesions import voxels_by_number
 
@@ -42,29 +42,22 @@ class Packed:
         return np.clip(np.rint(indices), 0, limits).astype(int).tolist()
 
 
-def pack(
-    visits: tuple[np.ndarray, np.ndarray], brain: np.ndarray, labels: np.ndarray, affine: np.ndarray
-) -> Packed:
+def pack(pair: DrawnPair, labels: np.ndarray) -> Packed:
     """Pack a pair.
 
     Args:
-      visits: (D, H, W) each.
-      brain: (D, H, W) bool.
-      labels: (D, H, W) int, the lesions of all classes, numbered.
-      affine: (4, 4), voxel indices to mm.
+      pair: the pair as it is drawn.
+      labels: (D, H, W) int on the grid of the pair, the lesions of all classes, numbered.
     """
-    view = AxialView.of(affine, brain.shape)
-    spacing_mm = np.linalg.norm(view.affine[:3, :3], axis=0)
-    inside = view(brain)
-    margins = np.ceil(MARGIN_MM / spacing_mm).astype(int)
-    box = with_margin(bounding_box(inside | (view(labels) > 0)), margins, inside.shape)
-    viewed = view(visits[0]), view(visits[1])
-    greys = [to_grey(visit[box]) for visit in brightness_of_both(viewed, inside)]
-    numbers = view(np.where(labels <= MOST_LABEL, labels, 0))[box].astype(np.uint16)
-    corner = view.affine @ from_matvec(np.eye(3), [side.start for side in box])
+    seen = pair.view(np.where(labels <= MOST_LABEL, labels, 0))
+    margins = np.ceil(MARGIN_MM / pair.spacing_mm).astype(int)
+    box = with_margin(bounding_box(pair.brain | (seen > 0)), margins, seen.shape)
+    greys = [to_grey(visit[box]) for visit in pair.visits]
+    numbers = seen[box].astype(np.uint16)
+    corner = pair.view.affine @ from_matvec(np.eye(3), [side.start for side in box])
     most_voxels = float(MOST_VOXELS)
     while True:
-        step = _step(numbers.shape, spacing_mm, most_voxels)
+        step = _step(numbers.shape, pair.spacing_mm, most_voxels)
         packed = _pack_coarser(greys, numbers, corner, step)
         if sum(map(len, packed.visits)) <= MOST_CHARACTERS:
             return packed
@@ -80,8 +73,9 @@ def _pack_coarser(
     if (step != 1).any():
         greys = [_coarser(grey, step, order=1) for grey in greys]
         fine, numbers = numbers, _coarser(numbers, step, order=0)
+        left = set(np.unique(numbers).tolist())
         for number, voxels in voxels_by_number(fine).items():
-            if not (numbers == number).any():  # a small lesion between the voxels that are left
+            if number not in left:  # a small lesion between the voxels of the coarser grid
                 place = np.rint((voxels.mean(axis=0) - (step - 1) / 2) / step).astype(int)
                 numbers[tuple(np.clip(place, 0, np.array(numbers.shape) - 1))] = number
     first, second = (_packed(np.diff(grey.ravel(), prepend=np.uint8(0))) for grey in greys)

@@ -95,7 +95,7 @@ def add_pictures(
         | {
             "name": lesion_name(kind, row["lesion"]),
             "kind": kind,
-            "side": row.get("side", side),
+            "side": side,
             "picture": shown_in.get(lesion_name(kind, row["lesion"])),
         }
         for kind, shown in lesions.items()

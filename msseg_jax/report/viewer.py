@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from nibabel.affines import apply_affine
 
+from msseg_jax.report.drawn import DrawnPair
 from msseg_jax.report.packed import pack
 from msseg_jax.report.section import PatientSection, ShownLesions, centres_of
 from msseg_jax.volumes.lesions import CENTRE, voxels_by_number
-from msseg_jax.volumes.pair import Pair
 
 
 @dataclass(frozen=True)
 class ViewerPlace:
-    """What the viewer needs to know about a patient, beside the pair."""
+    """The names and coordinates that the viewer states."""
 
     patient: str  # name for the table of answers
     answers_file: str  # name under which the answers are saved
@@ -24,7 +24,8 @@ class ViewerPlace:
 
 def viewer_json(
     section: PatientSection,
-    pair: Pair,
+    pair: DrawnPair,
+    affine: np.ndarray,
     lesions: dict[str, ShownLesions],
     place: ViewerPlace,
     places_mm: list[np.ndarray],
@@ -33,13 +34,13 @@ def viewer_json(
 
     Args:
       section: with the rows of the lesions, from `add_pictures`.
-      pair: the pair that is shown.
+      pair: the pair as it is drawn.
+      affine: (4, 4), voxel indices of the pair to mm.
       lesions: as for `add_pictures`. Their rows have a `label`.
       place: names and coordinates.
       places_mm: further places to go to, (3,) mm of the pair each.
     """
-    affine = pair.time01.affine
-    labels = np.zeros(pair.brain.shape, np.int32)
+    labels = np.zeros(next(iter(lesions.values())).labels.shape, np.int32)
     points: dict[int, np.ndarray] = {}  # where the viewer goes, by label
     for shown in lesions.values():
         numbers = np.array([0, *(row["label"] for row in shown.rows)])
@@ -47,7 +48,7 @@ def viewer_json(
         labels[here] = numbers[shown.labels[here]]
         points |= dict(zip(numbers[1:].tolist(), centres_of(shown), strict=True))
     points |= _points(labels, affine)  # a lesion that was lost when it was resampled has none
-    packed = pack((pair.time01.array, pair.time02.array), pair.brain, labels, affine)
+    packed = pack(pair, labels)
     content = {
         "patient": place.patient,
         "answers_file": place.answers_file,

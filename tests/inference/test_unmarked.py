@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from msseg_jax.inference.unmarked import APART_MM, MOST, RIM_MM, brightest_unmarked
+from msseg_jax.report.drawn import DrawnPair
 from msseg_jax.volumes.pair import Pair
 from msseg_jax.volumes.volume import Volume
 
@@ -41,7 +42,12 @@ def prediction_with(spots, marked=()):
     probability = np.zeros(SHAPE, np.float32)
     probability[30, 35, 21] = 0.4  # 2 mm from the first spot
     found = SimpleNamespace(mask=mask, probability=probability)
-    return SimpleNamespace(pair=pair, found=found)
+    drawn = DrawnPair.of((visits[0].array, visits[1].array), brain, AFFINE)
+    return SimpleNamespace(pair=pair, found=found, drawn=drawn)
+
+
+def brightest(prediction):
+    return brightest_unmarked(prediction, prediction.drawn)
 
 
 def voxels_of(found):
@@ -51,7 +57,7 @@ def voxels_of(found):
 
 def test_the_brightest_places_come_first_with_their_probability():
     spots = {(30, 35, 20): 20.0, (18, 40, 22): 14.0, (42, 30, 18): 9.0}
-    found = brightest_unmarked(prediction_with(spots))
+    found = brightest(prediction_with(spots))
     assert len(found) == MOST
     assert np.abs(voxels_of(found) - list(spots)).max() <= 2
     percents = [one.brighter_percent for one in found]
@@ -62,7 +68,7 @@ def test_the_brightest_places_come_first_with_their_probability():
 def test_marked_lesions_and_the_rim_of_the_brain_are_left_out():
     spots = {(30, 35, 20): 30.0, (30, 64, 20): 30.0, (18, 40, 22): 10.0}  # the second is at the rim
     prediction = prediction_with(spots, marked=[(30, 35, 20)])
-    found = brightest_unmarked(prediction)
+    found = brightest(prediction)
     assert np.abs(voxels_of(found[:1]) - [(18, 40, 22)]).max() <= 2
     for voxel in voxels_of(found):
         assert prediction.pair.brain[tuple(voxel)]
@@ -73,7 +79,7 @@ def test_marked_lesions_and_the_rim_of_the_brain_are_left_out():
 def test_places_are_apart_from_each_other():
     # The second spot is 6 mm from the first, and belongs to the same place.
     spots = {(30, 35, 20): 30.0, (30, 41, 20): 25.0, (30, 51, 20): 10.0}
-    voxels = voxels_of(brightest_unmarked(prediction_with(spots)))
+    voxels = voxels_of(brightest(prediction_with(spots)))
     gaps = [
         np.linalg.norm((a - b) * np.array([1, 1, 2]))
         for k, a in enumerate(voxels)
@@ -87,5 +93,6 @@ def test_a_brain_that_is_too_small_for_a_place_gives_none():
     prediction = prediction_with({})
     brain = np.zeros(SHAPE, bool)
     brain[28:32, 33:37, 19:21] = True  # no voxel is far enough from the edge
-    pair = Pair(prediction.pair.time01, prediction.pair.time02, brain, *2 * [np.zeros(0)])
-    assert brightest_unmarked(SimpleNamespace(pair=pair, found=prediction.found)) == []
+    pair = prediction.pair
+    drawn = DrawnPair.of((pair.time01.array, pair.time02.array), brain, AFFINE)
+    assert brightest_unmarked(prediction, drawn) == []

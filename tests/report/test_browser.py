@@ -17,9 +17,9 @@ from tests.support.grids import CODES, grid_of
 from tests.support.runs import save_run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402  # after the check
-from selenium.webdriver.common.by import By  # noqa: E402  # after the check above
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+ActionChains = webdriver.ActionChains
+By = pytest.importorskip("selenium.webdriver.common.by").By
+Keys = webdriver.Keys
 
 pytestmark = pytest.mark.slow
 DRIVERS = {"chromium": "chromedriver", "firefox": "geckodriver"}

@@ -9,6 +9,7 @@ from PIL import Image
 
 from msseg_jax.report.checkerboard import checkerboard
 from msseg_jax.report.closeups import COLUMNS, GAP, PIXELS, CloseUps
+from msseg_jax.report.drawn import DrawnPair
 from tests.support.grids import CODES, grid_of
 
 NOTHING = (0.0, 0.0, 0.0)
@@ -53,7 +54,7 @@ def draw_with(head, *lesions):
     brain = np.linalg.norm(mm / (35, 40, 45), axis=-1) < 1
     first = np.where(brain, 100.0, 0.0)
     second = first + 100 * np.any(lesions, axis=0)
-    return CloseUps((first, second), brain, affine)
+    return CloseUps(DrawnPair.of((first, second), brain, affine))
 
 
 def test_a_lesion_is_in_the_middle_of_its_close_ups(head):
@@ -90,7 +91,7 @@ def test_the_checkerboard_shows_both_visits_in_turn(head):
     affine, mm, _ = head
     brain = ball(mm, NOTHING, 38)
     grey = np.where(brain, np.abs(mm).sum(axis=-1), 0.0)
-    picture = picture_of(checkerboard((grey, -grey), brain, affine)).astype(int)
-    same = picture_of(checkerboard((grey, grey), brain, affine)).astype(int)
+    picture = picture_of(checkerboard(DrawnPair.of((grey, -grey), brain, affine))).astype(int)
+    same = picture_of(checkerboard(DrawnPair.of((grey, grey), brain, affine))).astype(int)
     changed = np.abs(picture - same) > 40
     assert 0.15 < changed.mean() < 0.6, "about half of the squares show the other visit"

@@ -18,6 +18,12 @@ def test_a_large_new_lesion_does_not_change_how_bright_the_tissue_is_drawn():
     np.testing.assert_allclose(drawn[0], (first - low) / (high - low))
 
 
+def test_pictures_of_scans_need_no_double_precision():
+    brain = np.ones((6, 6, 6), bool)
+    visit = np.arange(216, dtype=np.float32).reshape(brain.shape)
+    assert {one.dtype for one in brightness_of_both((visit, 2 * visit), brain)} == {visit.dtype}
+
+
 def test_constant_visits_are_drawn():
     brain = np.ones((4, 4, 4), bool)
     for visits in (

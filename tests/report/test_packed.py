@@ -8,6 +8,7 @@ import pytest
 from nibabel.affines import apply_affine
 
 from msseg_jax.report import packed as module
+from msseg_jax.report.drawn import DrawnPair
 from msseg_jax.report.packed import pack
 from tests.support.grids import CODES, grid_of
 
@@ -37,7 +38,7 @@ def pair_on(codes, shape=(30, 40, 20), size_mm=(1.0, 1.5, 3.0)):
 @pytest.mark.parametrize("codes", CODES)
 def test_a_voxel_keeps_its_place_and_its_number(codes):
     visits, brain, labels, affine, place_mm = pair_on(codes)
-    packed = pack(visits, brain, labels, affine)
+    packed = pack(DrawnPair.of(visits, brain, affine), labels)
     second = unpacked(packed.visits[1], packed.shape)
     numbers = unpacked(packed.labels, packed.shape, np.dtype("<u2"))
     voxel = tuple(packed.voxel_of(place_mm))
@@ -53,7 +54,7 @@ def test_a_voxel_keeps_its_place_and_its_number(codes):
 
 def test_grey_values_are_those_of_the_visit():
     visits, brain, labels, affine, _ = pair_on("RAS")
-    packed = pack(visits, brain, labels, affine)
+    packed = pack(DrawnPair.of(visits, brain, affine), labels)
     first = unpacked(packed.visits[0], packed.shape)
     low, high = np.percentile(visits[0], (0.5, 99.8))
     expected = np.clip(255 * (visits[0] - low) / (high - low), 0, 255)
@@ -66,7 +67,7 @@ def test_a_large_volume_gets_larger_voxels_and_keeps_its_place(monkeypatch, limi
     visits[1][18:23, 18:23, 18:23] = 400
     labels[18:23, 18:23, 18:23] = 7
     monkeypatch.setattr(module, limit, 40_000)
-    packed = pack(visits, brain, labels, affine)
+    packed = pack(DrawnPair.of(visits, brain, affine), labels)
     if limit == "MOST_VOXELS":
         assert 25_000 < np.prod(packed.shape) <= 40_000
     else:
@@ -85,6 +86,6 @@ def test_no_lesion_is_lost_on_larger_voxels(monkeypatch):
     labels[:] = 0
     labels[5:55:5, 5:55:5, 5:55:10] = np.arange(1, 501).reshape(10, 10, 5)
     monkeypatch.setattr(module, "MOST_VOXELS", 60_000)
-    packed = pack(visits, brain, labels, affine)
+    packed = pack(DrawnPair.of(visits, brain, affine), labels)
     numbers = unpacked(packed.labels, packed.shape, np.dtype("<u2"))
     assert set(np.unique(numbers)) == set(range(501))
