@@ -84,9 +84,11 @@ def _add_model(group: "argparse._ArgumentGroup") -> None:
 def _add_output(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "-o", "--output", required=True, type=Path, metavar="OUT",
-        help="Mask of the new lesions to write (.nii.gz). An existing file is replaced. With "
-        "--dataset, the folder for the masks, <patient>.nii.gz, and for a record of each patient, "
-        "<patient>.json. Required.",
+        help="Mask of the new lesions to write (NAME.nii.gz). Next to it are written a table of "
+        "the lesions (NAME_lesions.csv), the same lesions with numbers (NAME_lesions.nii.gz) and a "
+        "record of how they were made (NAME.json). Existing files are replaced. With --dataset, "
+        "the folder for these files, with the names of the patients, and for the tables and the "
+        "page of all patients: lesions.csv, patients.csv and index.html. Required.",
     )  # fmt: skip
     group.add_argument(
         "--probability", type=Path, metavar="OUT",
@@ -116,7 +118,7 @@ def _add_output(group: "argparse._ArgumentGroup") -> None:
         )  # fmt: skip
     group.add_argument(
         "--report", nargs="?", type=Path, const=True, metavar="OUT",
-        help="Report to write (.html), for a web browser: the new lesions, pictures and warnings. "
+        help="Report to write (.html), for a web browser: the new lesions, a viewer and warnings. "
         "With --dataset, the folder for the reports, <patient>.html. Without OUT, the report is "
         "written next to --output: new.html for new.nii.gz; with --dataset, into its folder. "
         "Default: no report.",
