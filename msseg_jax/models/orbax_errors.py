@@ -15,6 +15,10 @@ import absl.logging
 
 ENDING_S = 10.0  # longest wait for the threads of orbax, after it has failed
 
+# How asyncio begins to report work that nobody waits for: the result of a `Task`, a `Future` of
+# TensorStore or a `_GatheringFuture`, and a task that has not ended.
+_GIVEN_UP = re.compile(r"\w+ exception was never retrieved|Task was destroyed but it is pending")
+
 
 @contextlib.contextmanager
 def without_tracebacks() -> Iterator[None]:
@@ -28,10 +32,10 @@ def without_tracebacks() -> Iterator[None]:
     before = threading.enumerate()
     orbax, tasks = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
     hook = sys.unraisablehook
-    has_failed = _is_no_given_up_task in tasks.filters  # in an earlier block
+    has_failed = _is_no_given_up_work in tasks.filters  # in an earlier block
     orbax.addFilter(_is_no_error)
     if not has_failed:
-        tasks.addFilter(_is_no_given_up_task)
+        tasks.addFilter(_is_no_given_up_work)
         sys.unraisablehook = partial(_report_unless_given_up, hook)
     try:
         yield
@@ -41,7 +45,7 @@ def without_tracebacks() -> Iterator[None]:
     else:
         if not has_failed:
             sys.unraisablehook = hook
-            tasks.removeFilter(_is_no_given_up_task)
+            tasks.removeFilter(_is_no_given_up_work)
     finally:
         orbax.removeFilter(_is_no_error)
 
@@ -50,8 +54,8 @@ def _is_no_error(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR
 
 
-def _is_no_given_up_task(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("Task exception was never retrieved")
+def _is_no_given_up_work(record: logging.LogRecord) -> bool:
+    return not _GIVEN_UP.match(record.getMessage())
 
 
 def _report_unless_given_up(report: Callable[[Any], object], what: Any) -> None:

@@ -19,18 +19,37 @@ def nothing_stays_hidden(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
 
 
-def give_up_a_task() -> None:
-    """Let a task fail, and collect it as garbage without asking for its result."""
+async def fail():
+    raise ValueError("given up")
 
-    async def fail():
-        raise ValueError("given up")
 
-    async def start():
-        task = asyncio.ensure_future(fail())
-        await asyncio.sleep(0)
-        del task
+async def give_up_a_task():
+    task = asyncio.ensure_future(fail())
+    await asyncio.sleep(0)
+    del task
 
-    asyncio.run(start())
+
+async def give_up_a_future():
+    """Leave a result unread, as TensorStore does."""
+    asyncio.get_running_loop().create_future().set_exception(ValueError("given up"))
+
+
+async def give_up_several_tasks():
+    tasks = asyncio.gather(fail(), fail())
+    await asyncio.sleep(0.01)
+    del tasks
+
+
+WORK = {
+    "Task": give_up_a_task,
+    "Future": give_up_a_future,
+    "_GatheringFuture": give_up_several_tasks,
+}
+
+
+def collect_what_is_given_up(kind: str) -> None:
+    """Let work fail, and collect it as garbage without asking for its result."""
+    asyncio.run(WORK[kind]())
     gc.collect()
 
 
@@ -39,26 +58,39 @@ def fail_once() -> None:
         raise OSError("full")
 
 
-def test_a_task_that_is_collected_after_a_later_success_stays_hidden(caplog):
+@pytest.mark.parametrize("kind", WORK)
+def test_work_that_is_collected_after_a_later_success_stays_hidden(kind, caplog):
     fail_once()
     fail_once()
     with without_tracebacks():
         pass
-    give_up_a_task()
+    collect_what_is_given_up(kind)
     assert caplog.text == ""
 
 
-def test_without_an_error_nothing_stays_hidden(caplog):
+def test_a_task_that_has_not_ended_stays_hidden_after_an_error(caplog):
+    fail_once()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(asyncio.Event().wait())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    del task, loop
+    gc.collect()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("kind", WORK)
+def test_without_an_error_nothing_stays_hidden(kind, caplog):
     hook = sys.unraisablehook
     with without_tracebacks():
         pass
     assert sys.unraisablehook is hook
-    give_up_a_task()
-    assert "Task exception was never retrieved" in caplog.text
+    collect_what_is_given_up(kind)
+    assert f"{kind} exception was never retrieved" in caplog.text
 
 
 def test_other_messages_are_shown_after_an_error(caplog):
     fail_once()
     logging.getLogger("asyncio").error("something else")
-    assert orbax_errors._is_no_given_up_task in logging.getLogger("asyncio").filters
+    assert orbax_errors._is_no_given_up_work in logging.getLogger("asyncio").filters
     assert "something else" in caplog.text
