@@ -108,6 +108,8 @@ class Checkpoints:
         folder = Path(self._manager.directory)
         try:
             with without_tracebacks():
+                # Threads of TensorStore may have written once more after a save had failed.
+                _delete_unfinished(folder)
                 self._delete([later for later in self.steps() if later >= step])
                 saved = self._manager.save(
                     step,
