@@ -2,7 +2,7 @@
 
 import argparse
 
-OPTIONS = {"threshold": float, "min_lesion_mm3": float, "flips": int}
+OPTIONS = {"threshold": float, "min_lesion_mm3": float, "min_peak": float, "flips": int}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """Count how many of the lesions that a model marks are right, by their volume and probability.
 
 Usage: python -m benchmarks.reliability --reference ROOT --probability DIR --threshold T \
-    --min_lesion_mm3 MM3 --flips N --pairs TEXT --output FILE.json
+    --min_lesion_mm3 MM3 --min_peak P --flips N --pairs TEXT --output FILE.json
 DIR holds the probability maps of `msseg predict --dataset ROOT --probability DIR --flips N`, by a
 network that has not seen these pairs. --reference and --probability can be given several times,
 such as once for each network. A marked lesion is right if the reference confirms it by the rule of
@@ -71,7 +71,8 @@ def table_of(lesions: list[tuple[float, float, bool]], options: Options, pairs: 
     content = {
         "above_mm3": bounds, "above_probability": levels, "right": right.tolist(),
         "marked": marked.tolist(), "threshold": options.threshold,
-        "min_lesion_mm3": options.min_lesion_mm3, "flips": options.flips, "pairs": pairs,
+        "min_lesion_mm3": options.min_lesion_mm3, "min_peak": options.min_peak,
+        "flips": options.flips, "pairs": pairs,
     }  # fmt: skip
     return Reliability.of(content, "reliability", complete=True)
 
@@ -88,6 +89,10 @@ def main():
         metavar="MM3", help="smallest lesion, mm3",
     )  # fmt: skip
     parser.add_argument(
+        "--min_peak", type=of_setting(PredictSettings, "min_peak"), metavar="P", default=0.0,
+        help="probability that a lesion has in at least one voxel (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
         "--flips", type=int, choices=(1, 2, 4, 8), default=1,
         help="mirror images with which the maps were made (default: 1)",
     )  # fmt: skip
@@ -101,7 +106,7 @@ def main():
         help="file to write (.json); an existing one is replaced",
     )  # fmt: skip
     flags = parser.parse_args()
-    names = ("threshold", "min_lesion_mm3", "flips")
+    names = ("threshold", "min_lesion_mm3", "min_peak", "flips")
     options = Options.of({name: getattr(flags, name) for name in names}, "options")
     table_of([], options, flags.pairs)  # raise now what would be raised after the long part
     check_output(flags.output, (".json",))

@@ -33,6 +33,7 @@ class Choices(TypedDict, total=False):
 
     threshold: float  # probability above which a voxel belongs to a new lesion
     min_lesion_mm3: float  # smaller lesions are dropped
+    min_peak: float  # probability that a lesion has in at least one voxel, or it is dropped
     overlap: int  # voxels shared by neighbouring tiles
     tile: int  # largest side of a tile, voxels
     batch_size: int  # tiles per call of the network
@@ -227,8 +228,8 @@ def find_new_lesions(
         visit count as brain.
       affine: (4, 4), voxel indices to scanner mm (RAS). Needed if the visits are arrays.
       model: from `load_model`, or the path of a model. None uses the released weights.
-      **options: `threshold`, `min_lesion_mm3`, `overlap`, `tile`, `batch_size` and `flips`, as the
-        flags of `msseg predict`. The defaults are those of the model.
+      **options: `threshold`, `min_lesion_mm3`, `min_peak`, `overlap`, `tile`, `batch_size` and
+        `flips`, as the flags of `msseg predict`. The defaults are those of the model.
 
     Returns:
       The new lesions.

@@ -59,8 +59,8 @@ def load_networks(flags: argparse.Namespace, models: list[Path]) -> tuple[Ensemb
             raise InputError(f"--{output}: {problem}")
     options = ensemble.options(
         overlap=flags.overlap, threshold=flags.threshold,
-        min_lesion_mm3=flags.min_lesion_mm3, batch_size=flags.batch_size, tile=flags.tile,
-        flips=flags.flips,
+        min_lesion_mm3=flags.min_lesion_mm3, min_peak=flags.min_peak,
+        batch_size=flags.batch_size, tile=flags.tile, flips=flags.flips,
     )  # fmt: skip
     print(_weights_in_words(ensemble, flags.model or [Path(WEIGHTS)]))
     return ensemble, options

@@ -387,6 +387,12 @@ class PredictSettings(Section):
         "a face; 0: keep all",
         ge=0,
     )
+    min_peak: float = setting(
+        0.0,
+        "probability that a lesion has in at least one of its voxels, or it is dropped; 0: keep "
+        "all; not from the paper",
+        ge=0, lt=1, later=True,
+    )  # fmt: skip
     batch_size: int = setting(
         4, "tiles of the patch size per call of the network; fewer if the tiles are larger", ge=1
     )

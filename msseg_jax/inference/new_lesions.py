@@ -20,6 +20,7 @@ from msseg_jax.system.words import count_of
 from msseg_jax.volumes.lesions import (
     describe_lesions,
     number_lesions,
+    peaks,
     touched_mm3,
     voxel_mm3,
 )
@@ -40,7 +41,7 @@ class NewLesions:
     like: Volume  # a volume on this grid; output files take affine, codes and units from it
     maps: np.ndarray  # (T, D, H, W) float32, probabilities; the first is that of the new lesions
     disagreement: np.ndarray  # (D, H, W) float32, deviation of the first map over the networks
-    options: Options  # threshold and smallest lesion
+    options: Options  # threshold, smallest lesion and smallest peak
     reliability: Reliability | None = None  # table that holds for the networks and the options
 
     @property
@@ -70,7 +71,7 @@ class NewLesions:
             (VANISHED, vanished, larger),
         ):
             found = (probability > self.options.threshold) & wins & free
-            labels[self._without_small(found)] = number + 1
+            labels[kept_lesions(found, probability, self.options, self._voxel_mm3)] = number + 1
         return labels
 
     @property
@@ -172,40 +173,52 @@ class NewLesions:
     @property
     def volume_mm3(self) -> float:
         """The volume of all new lesions."""
-        return float(self.mask.sum() * voxel_mm3(self.like.spacing_mm))
+        return float(self.mask.sum() * self._voxel_mm3)
 
     def __str__(self) -> str:
         return f"{count_of(self.count, 'new lesion')}, {self.volume_mm3:.0f} mm3"
 
     def _mask_of(self, number: int) -> np.ndarray:
         """Return the mask of the lesions in one map."""
-        return lesion_mask(self.maps[number], self.options, voxel_mm3(self.like.spacing_mm))
+        return lesion_mask(self.maps[number], self.options, self._voxel_mm3)
 
-    def _without_small(self, mask: np.ndarray) -> np.ndarray:
-        return without_small(mask, self.options.min_lesion_mm3, voxel_mm3(self.like.spacing_mm))
+    @property
+    def _voxel_mm3(self) -> float:
+        return voxel_mm3(self.like.spacing_mm)
 
 
 def lesion_mask(probability: np.ndarray, options: Options, volume_mm3: float) -> np.ndarray:
-    """Return the mask of voxels above the threshold, without lesions that are too small.
+    """Return the mask of voxels above the threshold, without lesions that do not count.
 
     Args:
       probability: (D, H, W).
-      options: threshold and smallest lesion.
+      options: threshold, smallest lesion and smallest peak.
       volume_mm3: volume of a voxel.
 
     Returns:
       (D, H, W) uint8.
     """
-    mask = without_small(probability > options.threshold, options.min_lesion_mm3, volume_mm3)
-    return mask.astype(np.uint8)
+    found = probability > options.threshold
+    return kept_lesions(found, probability, options, volume_mm3).astype(np.uint8)
 
 
-def without_small(mask: np.ndarray, least_mm3: float, volume_mm3: float) -> np.ndarray:
-    """Return a bool mask (D, H, W) without the lesions that are smaller than `least_mm3`.
+def kept_lesions(
+    mask: np.ndarray, probability: np.ndarray, options: Options, volume_mm3: float
+) -> np.ndarray:
+    """Return a bool mask (D, H, W) without the lesions that are too small or not probable enough.
+
+    A low threshold with a high peak marks whole lesions, and only those of which the network is
+    sure somewhere. Canny's edge detector chooses its edges in the same way (IEEE Transactions on
+    Pattern Analysis and Machine Intelligence, 1986).
 
     Args:
+      mask: (D, H, W) bool, voxels above the threshold.
+      probability: (D, H, W).
+      options: smallest lesion and smallest peak.
       volume_mm3: volume of a voxel.
     """
-    if least_mm3 <= 0:
+    if options.min_lesion_mm3 <= 0 and options.min_peak <= options.threshold:
         return mask
-    return number_lesions(mask, math.ceil(least_mm3 / volume_mm3))[0] > 0
+    labels, _ = number_lesions(mask, math.ceil(options.min_lesion_mm3 / volume_mm3))
+    counts = peaks(labels, probability) >= options.min_peak
+    return np.append(False, counts)[labels]

@@ -146,6 +146,7 @@ def _facts(prediction: Prediction) -> list[Fact]:
         *facts,
         ("threshold", f"probability above {options.threshold:g}"),
         ("smallest lesion", f"{options.min_lesion_mm3:g} mm3"),
+        ("smallest peak", f"probability {options.min_peak:g} in one voxel of a lesion"),
         ("tiles", f"side {side}, overlap {options.overlap} voxels{_mirrored(options.flips)}"),
         *_reliability(ensemble, options),
     ]

@@ -7,7 +7,7 @@ from msseg_jax.configuration.options import Options
 from msseg_jax.models.model_file import TrainedNetwork
 from msseg_jax.system.errors import InputError
 
-OF_THE_MEAN = ("threshold", "min_lesion_mm3")  # applied to the mean over the networks
+OF_THE_MEAN = ("threshold", "min_lesion_mm3", "min_peak")  # applied to the mean over the networks
 
 
 def own_options(network: TrainedNetwork) -> Options:

@@ -50,7 +50,7 @@ def describe_reliability(table: Reliability) -> str:
             text_table(rows, "<" + ">" * (len(probabilities) + 1)),
             f"counted on: {table.pairs}",
             f"holds for: threshold {table.threshold:g}, smallest lesion {table.min_lesion_mm3:g} "
-            f"mm3, {count_of(table.flips, 'mirror image')}",
+            f"mm3{_peak(table.min_peak)}, {count_of(table.flips, 'mirror image')}",
         ]
     )
 
@@ -59,6 +59,11 @@ def _bins(bounds: tuple[float, ...]) -> list[str]:
     """Return the bins with these lower bounds in words: '3 to 10', 'above 10'."""
     inner = [f"{low:g} to {high:g}" for low, high in pairwise(bounds)]
     return [*inner, f"above {bounds[-1]:g}"]
+
+
+def _peak(least: float) -> str:
+    """Return the smallest peak of a lesion in words; '' if there is none."""
+    return f", smallest peak {least:g}" if least else ""
 
 
 def _rows(network: TrainedNetwork) -> list[tuple[str, str]]:
@@ -80,8 +85,8 @@ def _rows(network: TrainedNetwork) -> list[tuple[str, str]]:
         ("deviation", f"{fitted.deviation:.4g}, largest among the training visits"),
         (
             "prediction",
-            f"threshold {predict.threshold:g}, smallest lesion {predict.min_lesion_mm3:g} mm3, "
-            f"overlap {predict.overlap} voxels"
+            f"threshold {predict.threshold:g}, smallest lesion {predict.min_lesion_mm3:g} mm3"
+            f"{_peak(predict.min_peak)}, overlap {predict.overlap} voxels"
             + (f", mean of {predict.flips} mirror images" if predict.flips > 1 else ""),
         ),
     ]

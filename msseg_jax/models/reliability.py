@@ -19,7 +19,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 
 LEAST_COUNT = 5  # fewer lesions say nothing about others like them
-COUNTED_WITH = ("threshold", "min_lesion_mm3", "flips")  # a table holds for these options only
+COUNTED_WITH = ("threshold", "min_lesion_mm3", "min_peak", "flips")  # a table holds for these only
 
 Volume = Annotated[float, Field(ge=0)]
 LowerProbability = Annotated[float, Field(ge=0, lt=1)]
@@ -45,6 +45,9 @@ class Reliability(Section):
     marked: Counts = setting(..., "all marked lesions, in each bin")
     threshold: float = setting(..., "threshold with which they were marked", ge=0, lt=1)
     min_lesion_mm3: float = setting(..., "smallest lesion that was marked, mm3", ge=0)
+    min_peak: float = setting(
+        0.0, "smallest peak probability of a marked lesion", ge=0, lt=1, later=True
+    )
     flips: Literal[1, 2, 4, 8] = setting(..., "mirror images that were averaged")
     pairs: FilledLine = setting(..., "the pairs in which the lesions were counted, in words")
 

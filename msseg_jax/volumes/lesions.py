@@ -37,6 +37,19 @@ def number_lesions(mask: np.ndarray, least_voxels: int = 1) -> tuple[np.ndarray,
     return numbered, count
 
 
+def peaks(labels: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Return the largest probability in each lesion, (lesions,).
+
+    Args:
+      labels: (D, H, W) int, from `number_lesions`.
+      probability: (D, H, W).
+    """
+    inside = labels > 0
+    largest = np.zeros(int(labels.max(initial=0)) + 1, probability.dtype)
+    np.maximum.at(largest, labels[inside], probability[inside])
+    return largest[1:]
+
+
 def voxels_by_number(labels: np.ndarray) -> dict[int, np.ndarray]:
     """Return the voxel indices of each lesion, {number: (voxels, 3)}.
 

@@ -67,6 +67,8 @@ def test_options_replace_those_of_the_model(run, pair):
     largest = found.lesions.volume_mm3.iloc[0]
     only = msseg_jax.find_new_lesions(*pair, model=model, min_lesion_mm3=largest)
     assert only.lesions.volume_mm3.min() == largest
+    sure = msseg_jax.find_new_lesions(*pair, model=model, min_peak=0.999)
+    assert sure.mask.sum() < found.mask.sum()
     with pytest.raises(msseg_jax.InputError, match="threshold is 2"):
         msseg_jax.find_new_lesions(*pair, model=model, threshold=2)
 

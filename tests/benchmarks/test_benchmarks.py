@@ -91,15 +91,22 @@ def test_the_operating_point_has_the_best_f1(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["operating_point", *flags])
     operating_point.main()
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("best: threshold 0.5, smallest lesion 10 mm3; 1 of 1 detected, 1 of 1")
-    monkeypatch.setattr("sys.argv", ["operating_point", *flags, "--at", "0.1", "9"])
+    assert last.startswith(
+        "best: threshold 0.5, smallest lesion 10 mm3, smallest peak 0; 1 of 1 detected, 1 of 1"
+    )
+    monkeypatch.setattr("sys.argv", ["operating_point", *flags, "--at", "0.1", "9", "0"])
     operating_point.main()
     printed = capsys.readouterr().out
-    assert "threshold 0.1, smallest lesion 9 mm3:" in printed
+    assert "threshold 0.1, smallest lesion 9 mm3, smallest peak 0:" in printed
     rows = {line[:14].strip(): line[14:].split() for line in printed.splitlines()}
     assert rows["30 to 100"][-5:-1] == ["0.00", "(0", "of", "1)"], "the false lesion of 64 mm3"
     assert " ".join(rows["100 or more"]) == "1.00 (1 of 1) 1.00 (1 of 1) 1.00"
     assert " ".join(rows["all"]) == "1.00 (1 of 1) 0.50 (1 of 2) 0.67"
+    monkeypatch.setattr("sys.argv", ["operating_point", *flags, "--at", "0.1", "9", "0.6"])
+    operating_point.main()
+    printed = capsys.readouterr().out
+    rows = {line[:14].strip(): line[14:].split() for line in printed.splitlines()}
+    assert " ".join(rows["all"]) == "1.00 (1 of 1) 1.00 (1 of 1) 1.00", "no false peak of 0.45"
 
 
 def test_lesions_are_counted_by_their_volume():

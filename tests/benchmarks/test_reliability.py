@@ -102,7 +102,11 @@ def test_threshold_and_smallest_lesion_decide_what_is_marked(folders, tmp_path, 
     assert table.above_probability == (0.8, 0.9)
     assert table.marked == ((0, 1), (0, 0), (1, 0))  # LARGER has exactly 36 mm3
     assert table.right == ((0, 0), (0, 0), (1, 0))
-    assert table.flips == 1
+    assert (table.flips, table.min_peak) == (1, 0)
+    peak = count(monkeypatch, folders[:1], path, "--threshold=0.8", "--min_lesion_mm3=36",
+                 "--min_peak=0.92")  # fmt: skip
+    assert peak.min_peak == 0.92
+    assert sum(map(sum, peak.marked)) < sum(map(sum, table.marked))
 
 
 def test_the_operating_point_counts_several_folders_together(

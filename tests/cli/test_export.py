@@ -166,9 +166,11 @@ def test_networks_with_different_thresholds_need_an_explicit_one(
         "threshold: .*one has 0.3, .*other has 0.4. .*Give a value for threshold", error
     )
     assert not file.exists()
-    assert export([*mixed, "--threshold=0.35", "--min_lesion_mm3=2"]) == 0
+    assert export([*mixed, "--threshold=0.35", "--min_lesion_mm3=2", "--min_peak=0.4"]) == 0
     predicts = [network.config.predict for network in read_model_file(file).networks]
-    assert [(p.threshold, p.min_lesion_mm3, p.overlap) for p in predicts] == [(0.35, 2, 2)] * 2
+    assert [(p.threshold, p.min_lesion_mm3, p.min_peak, p.overlap) for p in predicts] == [
+        (0.35, 2, 0.4, 2)
+    ] * 2
     assert [p.flips for p in predicts] == [1, 1]
     mask, probability, _ = predicted([file], flags, tmp_path, "--min_lesion_mm3=0")
     np.testing.assert_array_equal(mask == 1, probability > np.float32(0.35))

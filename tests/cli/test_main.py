@@ -101,7 +101,7 @@ def test_the_help_of_predict_is_grouped_by_purpose():
         ],
         "output": [
             "output", "probability", "uncertainty", "changes", "lesions01", "lesions02", "report",
-            "threshold", "min_lesion_mm3", "overwrite",
+            "threshold", "min_lesion_mm3", "min_peak", "overwrite",
         ],
         "speed": ["overlap", "flips", "tile", "batch_size", "threads"],
     }  # fmt: skip

@@ -161,8 +161,9 @@ def test_threshold_and_smallest_lesion_change_the_mask(pair_flags, tmp_path):
     np.testing.assert_array_equal(
         nib.load(tmp_path / "new.nii.gz").get_fdata() == 1, probability > threshold
     )
-    assert predict([*pair_flags, "--min_lesion_mm3=1e6"]) == 0
-    assert nib.load(tmp_path / "new.nii.gz").get_fdata().sum() == 0
+    for flag in ("--min_lesion_mm3=1e6", "--min_peak=0.999999"):
+        assert predict([*pair_flags, flag]) == 0
+        assert nib.load(tmp_path / "new.nii.gz").get_fdata().sum() == 0
 
 
 def test_a_single_tile_gives_the_output_of_the_network(run, patients_root):

@@ -19,7 +19,8 @@ from tests.support.runs import models, save_run
 TABLE = {
     "above_mm3": [3.0, 5.0, 20.0], "above_probability": [0.5, 0.8],
     "right": [[0, 1], [2, 1], [3, 0]], "marked": [[0, 3], [8, 4], [10, 0]],
-    "threshold": 0.5, "min_lesion_mm3": 0.0, "flips": 1, "pairs": "9 pairs of <two> hospitals.",
+    "threshold": 0.5, "min_lesion_mm3": 0.0, "min_peak": 0.0, "flips": 1,
+    "pairs": "9 pairs of <two> hospitals.",
 }  # fmt: skip
 HEADING = "<th>similar ones<br>right</th>"
 NOT_STATED = "reliability of the lesions"
@@ -124,6 +125,7 @@ def test_a_single_file_keeps_its_table_and_several_lose_it(file, runs, tmp_path,
     [
         ({"threshold": 0.6}, "threshold is 0.5, and was 0.6 when the lesions were counted"),
         ({"min_lesion_mm3": 4}, "min_lesion_mm3 is 0, and was 4 when the lesions were counted"),
+        ({"min_peak": 0.8}, "min_peak is 0, and was 0.8 when the lesions were counted"),
         ({"flips": 8}, "flips is 1, and was 8 when the lesions were counted"),
         ({"right": [[0, 4], [2, 1], [3, 0]]}, "reliability.right[0][1] is 4; expected at most 3"),
     ],

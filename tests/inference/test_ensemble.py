@@ -96,7 +96,9 @@ def test_options_that_are_not_given_are_those_of_the_first_run(runs, small_confi
     assert Ensemble([other, *runs]).options(batch_size=5).batch_size == 5
 
 
-@pytest.mark.parametrize(("name", "value"), [("threshold", 0.5), ("min_lesion_mm3", 3.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("threshold", 0.5), ("min_lesion_mm3", 3.0), ("min_peak", 0.7)]
+)
 def test_different_options_for_the_mean_are_refused_unless_one_is_given(
     runs, small_config, tmp_path, name, value
 ):

@@ -8,6 +8,7 @@ import pytest
 from nibabel.affines import apply_affine
 
 from msseg_jax.configuration.options import Options
+from msseg_jax.configuration.targets import ENLARGING, LESIONS01, NEW
 from msseg_jax.inference.new_lesions import NewLesions
 from msseg_jax.volumes.lesions import CENTRE, number_lesions, touched_mm3
 from msseg_jax.volumes.volume import Volume
@@ -16,18 +17,35 @@ SHAPE = (10, 12, 14)
 SPACING_MM = (1.0, 2.0, 0.5)  # voxels of 1 mm3
 
 
-def found_in(maps, min_lesion_mm3=0.0) -> NewLesions:
+def found_in(maps, min_lesion_mm3=0.0, min_peak=0.0) -> NewLesions:
     """Return what is found in maps of SHAPE with a threshold of 0.5."""
     affine = np.diag([*SPACING_MM, 1.0])
     header = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), affine).header
     like = Volume(Path("like"), np.zeros(SHAPE, np.float32), affine, header)
     maps = np.asarray(maps, np.float32)
-    options = Options(threshold=0.5, min_lesion_mm3=min_lesion_mm3)
+    options = Options(threshold=0.5, min_lesion_mm3=min_lesion_mm3, min_peak=min_peak)
     return NewLesions(like, maps, np.zeros(SHAPE, np.float32), options)
 
 
 def empty(count: int) -> np.ndarray:
     return np.zeros((count, *SHAPE), np.float32)
+
+
+def test_a_lesion_without_a_probable_voxel_is_dropped_as_a_whole():
+    maps = empty(5)
+    for row, highest in ((2, 0.9), (4, 0.89), (6, 0.6)):
+        maps[NEW, 1, row, 2:5] = (0.6, highest, 0.55)
+    maps[LESIONS01, 1, 8, 2:4] = (0.6, 0.95)
+    maps[ENLARGING, 5, 5, 3] = 0.8
+    kept = found_in(maps, min_peak=0.9)
+    assert np.argwhere(kept.mask).tolist() == [[1, 2, 2], [1, 2, 3], [1, 2, 4]]
+    assert not (kept.changes == ENLARGING + 1).any()
+    assert kept.lesions01.sum() == 2
+    assert found_in(maps, min_peak=0.89).count == 2
+    assert found_in(maps, min_lesion_mm3=3, min_peak=0.6).count == 3
+    assert found_in(maps, min_lesion_mm3=4, min_peak=0.6).count == 0
+    assert found_in(maps, min_peak=0.5).count == 3
+    assert found_in(empty(1), min_peak=0.9).count == 0
 
 
 def test_the_mask_wins_over_other_changes_and_the_more_probable_change_over_the_other():

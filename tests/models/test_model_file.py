@@ -165,7 +165,7 @@ def test_a_file_of_the_first_version_gives_the_same_results():
     settings = file.networks[0].preprocessing.settings
     assert (settings.spacing_mm, settings.percentiles, settings.patch_size) == (1, (1, 50, 99), 8)
     assert file.networks[0].config.predict.model_dump() == {
-        "overlap": 2, "threshold": 0.6, "min_lesion_mm3": 0.0, "batch_size": 4,
+        "overlap": 2, "threshold": 0.6, "min_lesion_mm3": 0.0, "min_peak": 0.0, "batch_size": 4,
         "flips": 1,
     }  # fmt: skip
     visits = np.sin(np.arange(2 * 512, dtype=np.float32)).reshape(2, 1, 8, 8, 8, 1)

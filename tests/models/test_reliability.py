@@ -67,6 +67,8 @@ def test_the_table_holds_only_for_the_options_with_which_it_was_counted():
     )
     larger = options.model_copy(update={"min_lesion_mm3": 12.5})
     assert table().mismatch(larger).startswith("min_lesion_mm3 is 12.5, and was 10 when")
+    peaked = options.model_copy(update={"min_peak": 0.9})
+    assert table().mismatch(peaked).startswith("min_peak is 0.9, and was 0 when")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         f"lesions. {own}",
     )  # fmt: skip
     options.add_argument(
+        "--min_peak", type=of_setting(PredictSettings, "min_peak"), metavar="P",
+        help="Probability that a predicted lesion must have in at least one voxel, or it is "
+        f"removed from the mask. 0 keeps all lesions. {own}",
+    )  # fmt: skip
+    options.add_argument(
         "--flips", type=int, choices=(1, 2, 4, 8), metavar="N",
         help="Number of mirror images over which the probabilities are averaged: 1, 2, 4 or 8. "
         "Default: the values of the networks. If they differ, `msseg predict` uses the first one.",
@@ -84,7 +89,7 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
         if not flags.model or flags.output is None:
             parser.error("expected --model and --output to write a file, or --show to print one")
         return
-    options = ("threshold", "min_lesion_mm3", "flips", "reliability", "overwrite")
+    options = ("threshold", "min_lesion_mm3", "min_peak", "flips", "reliability", "overwrite")
     others = ("model", "output", *TEXTS, *options)
     if given := [f"--{name}" for name in others if getattr(flags, name)]:
         parser.error(f"--show excludes {', '.join(given)}. Give one or the other")

@@ -20,7 +20,8 @@ DESCRIPTION = (
 )
 # Options of the released weights, quoted in the help. A test compares them with the file.
 RELEASED = {
-    "overlap": 14, "threshold": 0.6, "min_lesion_mm3": 30.0, "batch_size": 4, "flips": 1,
+    "overlap": 14, "threshold": 0.6, "min_lesion_mm3": 30.0, "min_peak": 0.0, "batch_size": 4,
+    "flips": 1,
 }  # fmt: skip
 OF_FIRST = "Default: the value of the first model, which is {:g} for the released weights."
 OF_CHANGES = (
@@ -135,6 +136,13 @@ def _add_output(group: "argparse._ArgumentGroup") -> None:
         "component of voxels that share a face. It holds for all outputs, and for each label of "
         "--changes by itself. 0 keeps all lesions. "
         + OF_ALL.format(RELEASED["min_lesion_mm3"]),
+    )  # fmt: skip
+    group.add_argument(
+        "--min_peak", type=of_setting(PredictSettings, "min_peak"), metavar="P",
+        help="Probability that a lesion must have in at least one voxel, or it is removed from the "
+        "mask: 0 or more and less than 1. It is usually larger than --threshold, which decides how "
+        "far a lesion reaches. It holds for all outputs. 0 keeps all lesions. "
+        + OF_ALL.format(RELEASED["min_peak"]),
     )  # fmt: skip
     group.add_argument(
         "--overwrite", action="store_true",
