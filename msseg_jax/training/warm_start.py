@@ -1,9 +1,12 @@
 """Warm start: a new run starts from a trained network instead of random weights.
 
-If the network has other output maps than the run, only its output layer is replaced.
+If the network has other output maps than the run, the parts of its output layer that give those
+maps are replaced.
 """
 
 from pathlib import Path
+
+import numpy as np
 
 from msseg_jax.configuration.sections import Configuration, TrainedSettings
 from msseg_jax.models.folds import runs_of
@@ -55,24 +58,32 @@ def initial_network(config: Configuration, run: RunFolder) -> TrainedNetwork | N
     return network
 
 
-def has_other_output(config: Configuration, network: TrainedNetwork) -> bool:
-    """Return whether a network has other output maps than the run that starts from it."""
-    return any(
-        getattr(config.model, name) != getattr(network.config.model, name) for name in _OF_OUTPUT
-    )
+def common_maps(config: Configuration, network: TrainedNetwork) -> int:
+    """Return how many output maps of the run show the same as those of the network.
+
+    These are the first ones. The first map of every set shows the new lesions.
+    """
+    same_set = config.model.target_set == network.config.model.target_set
+    return min(config.model.targets, network.config.model.targets) if same_set else 1
 
 
 def begin_with(config: Configuration, network: TrainedNetwork) -> Variables:
     """Return the variables with which a run starts: those of a network that fits it.
 
-    The output layer is that of an untrained network, if the network has other output maps.
+    Maps that the network does not have start as those of an untrained network.
     """
-    if not has_other_output(config, network):
+    common = common_maps(config, network)
+    if common == config.model.targets == network.config.model.targets:
         return network.variables
     fresh = initial_variables(SiameseMPUNet(config.model), config.seed)
+    untrained = fresh["params"]["refinement"]["output"]
     params = network.variables["params"]
-    output = {"output": fresh["params"]["refinement"]["output"]}
-    return network.variables | {"params": params | {"refinement": params["refinement"] | output}}
+    output = {
+        name: np.concatenate([array[..., :common], untrained[name][..., common:]], axis=-1)
+        for name, array in params["refinement"]["output"].items()
+    }
+    refinement = params["refinement"] | {"output": output}
+    return network.variables | {"params": params | {"refinement": refinement}}
 
 
 def _must_agree(config: TrainedSettings) -> dict[str, object]:

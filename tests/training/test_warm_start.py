@@ -21,7 +21,7 @@ from msseg_jax.system.errors import InputError
 from msseg_jax.training import cross_validation, experiment, held_out
 from msseg_jax.training.cross_validation import cross_validate
 from msseg_jax.training.experiment import run_experiment
-from msseg_jax.training.warm_start import initial_network
+from msseg_jax.training.warm_start import begin_with, initial_network
 from tests.support import tiny
 from tests.support.launching import Launch
 from tests.support.patients import make_patients
@@ -120,27 +120,40 @@ def test_the_network_may_come_from_a_run_a_fold_or_the_released_weights(
     assert network.preprocessing.landmarks[1] == 60
 
 
-@pytest.mark.parametrize("target_set", ["raters", "changes"])
-def test_a_network_with_other_output_maps_gives_all_but_its_output_layer(
-    config, file, tmp_path, capsys, target_set
+@pytest.mark.parametrize(
+    ("targets", "target_set", "common"),
+    [(1, "raters", 1), (1, "changes", 1), (3, "changes", 1), (4, "raters", 2)],
+)
+def test_only_maps_that_a_network_does_not_have_start_untrained(
+    config, file, targets, target_set, common
 ):
-    config.model.targets = 1
+    config.model.targets = targets
     config.model.target_set = target_set
     config.model.initial_probability = 0.25
-    train_run(config, RunFolder(tmp_path / "new"))
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if "output layer" in line)
-    assert line == (
-        "the output layer starts fresh, because the network has other output maps: consensus, "
-        "expert 1"
-    )
-    model = stored(tmp_path / "new")[1]["model"]
+    network = read_model_file(file).networks[0]
+    model = begin_with(typed(config), network)
     output = model["params"]["refinement"].pop("output")
-    assert np.abs(output["kernel"]).max() < 1e-20  # zeros, and one step of nearly no length
-    assert output["kernel"].shape[-1] == 1
-    np.testing.assert_allclose(output["bias"], [np.log(0.25 / 0.75)], rtol=1e-6)
-    theirs = read_model_file(file).networks[0].variables
-    assert theirs["params"]["refinement"].pop("output")["kernel"].any()
-    assert_trees_equal(model, theirs)
+    trained = read_model_file(file).networks[0].variables
+    theirs = trained["params"]["refinement"].pop("output")
+    assert_trees_equal(model, trained)
+    assert theirs["kernel"].any()
+    for name in ("kernel", "bias"):
+        assert output[name].shape[-1] == targets
+        np.testing.assert_array_equal(output[name][..., :common], theirs[name][..., :common])
+    assert not output["kernel"][..., common:].any()
+    np.testing.assert_allclose(output["bias"][common:], np.log(0.25 / 0.75), rtol=1e-6)
+
+
+@pytest.mark.parametrize("more", [[], ["enlarging"]])
+def test_a_run_names_the_maps_that_start_untrained(config, file, tmp_path, capsys, more):
+    config.model.targets = 1 + len(more)
+    config.model.target_set = "changes"
+    for truth in Path(config.data.root).glob("*/ground_truth.nii.gz"):
+        for name in more:
+            shutil.copy(truth, truth.with_name(f"{name}.nii.gz"))
+    train_run(config, RunFolder(tmp_path / "new"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "untrained" in line]
+    assert lines == [f"these maps start untrained: {name}" for name in more]
 
 
 def test_patches_may_have_another_size(config, tmp_path):
