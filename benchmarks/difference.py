@@ -67,7 +67,7 @@ class Case:
 
 def percentiles_of(pair: Pair) -> list[np.ndarray]:
     """Return the intensities of both visits at the percentiles that the network uses."""
-    percentiles = read(find("open_ms")).data.percentiles
+    percentiles = read(find("changes")).data.percentiles
     return [
         measure_percentiles(visit.array, pair.brain, percentiles)
         for visit in (pair.time01, pair.time02)

@@ -79,7 +79,7 @@ def test_the_wheel_holds_the_whole_package_and_the_configurations(tracked, wheel
     expected |= {f"msseg_jax/{name}" for name in tracked if name.startswith("configs/")}
     assert {name for name in wheel if ".dist-info/" not in name} == expected
     assert "msseg_jax/configs/msseg2.py" in expected
-    assert "msseg_jax/models/weights/open_ms.safetensors" in expected
+    assert "msseg_jax/models/weights/flair_changes.safetensors" in expected
 
 
 def test_the_wheel_provides_the_command_msseg(wheel):

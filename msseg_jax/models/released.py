@@ -10,7 +10,7 @@ from msseg_jax.system.errors import InputError
 
 WEIGHTS = "weights"  # refers to the released weights where a model is expected
 
-_FILE = Path(__file__).parent / "weights" / "open_ms.safetensors"
+_FILE = Path(__file__).parent / "weights" / "flair_changes.safetensors"
 
 
 def released() -> Path:

@@ -53,7 +53,7 @@ def initial_network(config: Configuration, run: RunFolder) -> TrainedNetwork | N
                 f"config.{name} is {ours[name]}; expected {theirs[name]}" for name in different
             )
             + f"\nThe expected values are those of {network}. Start from the configuration that it "
-            f"was trained with (--config=open_ms for the released weights), or give {flags}"
+            f"was trained with (--config=changes for the released weights), or give {flags}"
         )
     return network
 

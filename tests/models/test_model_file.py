@@ -180,6 +180,18 @@ def test_a_file_of_the_first_version_gives_the_same_results():
         np.testing.assert_allclose(probabilities[0, 3, 4, 5], inside, atol=1e-5)
 
 
+def test_the_weights_that_were_released_before_are_read_with_the_same_numbers_and_options():
+    file = read_model_file(DATA / "open_ms_3.safetensors")
+    assert file.about.title == "open_ms 3"
+    assert [network_digest(network)[:16] for network in file.networks] == [
+        "7bb47d48f0849218", "d7ae8e6a55affc04",
+    ]  # fmt: skip
+    for network in file.networks:
+        predict = network.config.predict
+        assert (predict.threshold, predict.min_lesion_mm3, predict.min_peak) == (0.6, 30, 0)
+        assert network.config.model.map_names == ("consensus",)
+
+
 def test_a_file_with_other_fields_in_the_record_of_its_training_is_read(path):
     """Check that fields of another version are kept, and that no field of the record is needed."""
     document, tensors = content(path)

@@ -264,7 +264,7 @@ def test_every_field_that_differs_is_named_with_its_expected_value(
             "config.model.widths is (4, 2); expected (3, 2)",
         ]
         assert f"those of made up 1.0 ({file}), network 0 of 2 (numbered from 0)" in lines[-1]
-        assert "--config=open_ms for the released weights" in lines[-1]
+        assert "--config=changes for the released weights" in lines[-1]
         assert "--config.model.widths='(3,2)'" in lines[-1]
         assert "--config.data.percentiles='(1,50,99)'" in lines[-1]
         assert not (tmp_path / "new").exists()
@@ -299,7 +299,7 @@ def test_the_finetune_configuration_fits_every_released_network(tmp_path):
         config.init_network = number
         typed(config)
         assert str(initial_network(typed(config), RunFolder(tmp_path / "new"))) == str(network)
-        for name in ("threshold", "min_lesion_mm3"):
+        for name in ("threshold", "min_lesion_mm3", "min_peak"):
             assert config.predict[name] == getattr(network.config.predict, name), name
 
 

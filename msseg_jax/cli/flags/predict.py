@@ -20,13 +20,13 @@ DESCRIPTION = (
 )
 # Options of the released weights, quoted in the help. A test compares them with the file.
 RELEASED = {
-    "overlap": 14, "threshold": 0.6, "min_lesion_mm3": 30.0, "min_peak": 0.0, "batch_size": 4,
+    "overlap": 14, "threshold": 0.5, "min_lesion_mm3": 15.0, "min_peak": 0.9, "batch_size": 4,
     "flips": 1,
 }  # fmt: skip
 OF_FIRST = "Default: the value of the first model, which is {:g} for the released weights."
 OF_CHANGES = (
-    "It needs a model that was trained with config.model.target_set 'changes'. The released "
-    "weights were not. "
+    "It needs a model that was trained with config.model.target_set 'changes', such as the "
+    "released weights. "
 )
 OF_ALL = (
     "Default: the value of the models, which is {:g} for the released weights. If the values of "
