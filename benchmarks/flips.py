@@ -6,8 +6,7 @@ numbers of mirror images take turns in each round, and the fastest round of each
 is that of processor times, which other work on the machine changes little. Lesions are compared by
 the rules of the MSSEG-2 challenge.
 
-Each network of the released weights was trained on one of the two public pairs. For a fair test of
-a pair, give only the network that was not trained on it as MODEL.
+Give only networks that have not seen the pair, such as the released weights on the two public pairs.
 """
 
 import argparse

@@ -9,8 +9,8 @@ lesions, or, if the method finds only new lesions, those of both orders of the v
 With --tune, the baseline of `benchmarks.difference` is tuned on the labelled pairs of ROOT and
 segments the same pairs. Lesions are counted and detected by the rules of the MSSEG-2 challenge.
 
-Each network of the released weights was trained on one of the two public pairs. For a fair test of
-a pair, give only the network that was not trained on it as MODEL.
+The released weights have not seen the two public pairs. Give only networks that have not seen the
+patient as MODEL.
 """
 
 import argparse
