@@ -178,7 +178,7 @@ def test_a_lesion_on_the_patients_left_is_listed_as_left_and_drawn_at_the_letter
     assert "patient-1-P1" in links.ids
     assert "patient &lt;1&gt;" in html
     assert "Look &amp; see." in html
-    assert '<td class="text">left</td>' in html
+    assert '<td class="text place">left</td>' in html
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', html)[1])
     name_x = float(re.search(r'class="name prediction" x="([\d.]+)"', html)[1])
     assert name_x > width / 2  # the right half of the picture, at the letter L
