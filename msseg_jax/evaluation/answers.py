@@ -61,8 +61,8 @@ def read_answers(path: Path) -> pd.DataFrame:
             if (other := owners.setdefault(patient, file)) != file:
                 problems.append(
                     f"{file} and {other}: hold answers for the same patient, {patient!r}. Expected "
-                    "one file for each patient. Keep the one that counts, and move the other to "
-                    "another folder."
+                    "one file for each patient. If they belong to two patients, predict again with "
+                    "different names of the masks. Otherwise move one of them to another folder."
                 )
     if problems:
         raise InputError("\n".join(problems))

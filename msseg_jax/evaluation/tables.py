@@ -30,7 +30,9 @@ def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
         if table.empty:
             path.unlink(missing_ok=True)  # it may be left from an earlier evaluation
             continue
-        write_beside(path, partial(table.to_csv, index=False))
+        # Whole numbers that may be missing are floats in pandas, and would be written as 3.0.
+        whole = {column: "Int64" for column in ("right", "of") if column in table}
+        write_beside(path, partial(table.astype(whole).to_csv, index=False))
         written.append(path)
     everything = {
         **{name: _records(table) for name, table in tables.items()},

@@ -276,7 +276,7 @@
   function choose(number) {
     const count = data.lesions.length;
     if (!count) return;
-    const lesion = (number + count) % count;
+    const lesion = (Math.max(number, -1) + count) % count; // -2: before a place without a lesion
     go(data.lesions[lesion].voxel, lesion);
   }
 
