@@ -107,9 +107,14 @@ def test_the_tables_of_a_folder_hold_all_patients_of_this_and_earlier_runs(
 
 
 def test_an_evaluation_takes_the_columns_of_the_prediction(folder, patients_root, tmp_path):
+    for table in folder.glob("*_lesions.csv"):
+        pd.read_csv(table).assign(right=3, of=10).to_csv(table, index=False)
     scores = tmp_path / "scores"
     where = [f"--reference={patients_root}", f"--prediction={folder}", "-o", scores, "--no_report"]
     assert run("evaluate", *where) == 0
+    as_written = pd.read_csv(scores / "lesions.csv", dtype=str)
+    assert set(as_written["right"].dropna()) == {"3"}
+    assert set(as_written["of"].dropna()) == {"10"}
     found = pd.read_csv(scores / "lesions.csv")
     assert sorted(found.patient.unique()) == [f"patient_{k}" for k in range(4)]
     predicted = found[found["mask"] == "prediction"]
