@@ -6,7 +6,8 @@ numbers of mirror images take turns in each round, and the fastest round of each
 is that of processor times, which other work on the machine changes little. Lesions are compared by
 the rules of the MSSEG-2 challenge.
 
-Give only networks that have not seen the pair, such as the released weights on the two public pairs.
+Give only networks that have not seen the pair. The released weights have not seen the two public
+pairs.
 """
 
 import argparse

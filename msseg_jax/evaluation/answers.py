@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from msseg_jax.configuration.targets import CHANGES, NEW
+from msseg_jax.configuration.targets import CHANGES, ENLARGING, NEW, VANISHED
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.text_table import text_table
 from msseg_jax.volumes.layout import CONSENSUS
-from msseg_jax.volumes.lesions import CENTRE
+from msseg_jax.volumes.lesions import CENTRE, voxel_mm3
 from msseg_jax.volumes.names import LESIONS
 from msseg_jax.volumes.nifti import read_volume, write_volume
 from msseg_jax.volumes.volume import Volume
@@ -31,6 +31,8 @@ COLUMNS = (
 )  # fmt: skip
 NUMBERS = ("lesion", "label", "volume_mm3", *CENTRE)  # columns that must hold numbers
 EDGES_MM3 = (0.0, 30.0, 100.0, 300.0, 1000.0, float("inf"))
+MOST = 10**6  # largest number of a lesion
+AGREEMENT = 0.01  # relative; volumes in a table are rounded
 _EXPECTED = f"expected a table that the report of `msseg predict` saved, NAME{SUFFIX}"
 
 
@@ -78,21 +80,37 @@ def _read(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: no such file; {_EXPECTED}. Check the path.") from error
     except (OSError, ValueError) as error:  # the errors of pandas are ValueErrors
         raise InputError(f"{path}: cannot be read ({error}); {_EXPECTED}.") from error
+    table = table[(table != "").any(axis=1)]  # a spreadsheet may append empty rows
     if missing := [name for name in COLUMNS if name not in table]:
         raise InputError(f"{path}: lacks the columns {', '.join(missing)}; {_EXPECTED}.")
+    raw = table.copy()  # messages quote what the file contains
     for name in NUMBERS:
         numbers = pd.to_numeric(table[name], errors="coerce")
-        if numbers.isna().any():
-            wrong = table[name][numbers.isna()].iloc[0]
-            raise InputError(f"{path}: {name} is {wrong!r}; expected a number.")
+        _refuse(path, name, raw[name], ~np.isfinite(numbers), "a number")
         table[name] = numbers
+    for name in ("lesion", "label"):
+        _refuse(path, name, raw[name], table[name] % 1 != 0, "a whole number")
+        _refuse(path, name, raw[name], ~table[name].between(1, MOST), f"1 to {MOST}")
+        table[name] = table[name].astype(int)
+    _refuse(path, "volume_mm3", raw["volume_mm3"], table["volume_mm3"] <= 0, "more than 0")
+    kinds = [CHANGES[number] for number in (NEW, ENLARGING, VANISHED)]
+    _refuse(path, "class", raw["class"], ~table["class"].isin(kinds), ", ".join(kinds))
+    # A name becomes the name of a file. It must not lead out of the folder.
+    is_path = table["patient"].str.contains(r"[/\\]") | table["patient"].isin(["", ".", ".."])
+    _refuse(path, "patient", raw["patient"], is_path, "a name without slashes")
+    twice = table.duplicated(["patient", "label"])
+    _refuse(path, "label", raw["label"], twice, "a row for each lesion, and it has several")
     table["mean_probability"] = pd.to_numeric(table["mean_probability"], errors="coerce")
-    unknown = table["answer"][~table["answer"].isin([*ANSWERS, ""])]
-    if len(unknown):
-        raise InputError(
-            f"{path}: an answer is {unknown.iloc[0]!r}; expected {', '.join(ANSWERS)} or nothing."
-        )
-    return table[list(COLUMNS)]
+    answer = table["answer"].str.strip().str.lower()  # a spreadsheet writes TRUE
+    known = answer.isin([*ANSWERS, ""])
+    _refuse(path, "answer", raw["answer"], ~known, f"{', '.join(ANSWERS)} or nothing")
+    return table.assign(answer=answer)[list(COLUMNS)]
+
+
+def _refuse(path: Path, name: str, values: pd.Series, is_wrong: pd.Series, expected: str) -> None:
+    """Raise InputError if there is a wrong value in a column of a table."""
+    if is_wrong.any():
+        raise InputError(f"{path}: {name} is {values[is_wrong].iloc[0]!r}; expected {expected}.")
 
 
 def count_answers(answers: pd.DataFrame) -> pd.DataFrame:
@@ -153,9 +171,14 @@ def write_reference(answers: pd.DataFrame, marked: Path, output: Path) -> list[s
       The patients.
 
     Raises:
-      InputError: a numbered mask is missing, cannot be read, or lacks a lesion of the answers. No
-        map is written.
+      InputError: the folder has content, or a numbered mask is missing, cannot be read, or has
+        other lesions than the answers. No map is written.
     """
+    if output.is_dir() and any(output.iterdir()):
+        raise InputError(
+            f"{output} exists and is not empty. Its maps may come from other answers. Choose "
+            "another --output, or move this folder away."
+        )
     maps: dict[str, tuple[np.ndarray, Volume]] = {}
     problems = []
     for patient, rows in answers.groupby("patient"):
@@ -166,14 +189,14 @@ def write_reference(answers: pd.DataFrame, marked: Path, output: Path) -> list[s
             problems.append(str(error))
             continue
         numbers = np.rint(volume.array).astype(np.int64)
-        if missing := sorted(set(rows["label"].astype(int)) - set(np.unique(numbers).tolist())):
+        if problem := _mismatch(rows, numbers, voxel_mm3(volume.spacing_mm)):
             problems.append(
-                f"{path}: has no lesion with the value {missing[0]}, which the answers name. "
-                "Expected the numbered mask of the prediction that the reader has judged."
+                f"{path}: {problem}. Expected the numbered mask of the prediction that the reader "
+                "has judged."
             )
             continue
         true = rows[(rows["answer"] == "true") & (rows["class"] == CHANGES[NEW])]["label"]
-        maps[str(patient)] = np.isin(numbers, true.astype(int)).astype(np.uint8), volume
+        maps[str(patient)] = np.isin(numbers, true).astype(np.uint8), volume
     if problems:
         raise InputError("\n".join(problems))
     for patient, (mask, like) in maps.items():
@@ -181,6 +204,27 @@ def write_reference(answers: pd.DataFrame, marked: Path, output: Path) -> list[s
         folder.mkdir(parents=True, exist_ok=True)
         write_volume(folder / CONSENSUS, mask, like)
     return list(maps)
+
+
+def _mismatch(rows: pd.DataFrame, numbers: np.ndarray, volume_mm3: float) -> str | None:
+    """Return why the lesions of a numbered mask are not those of the answers, or None.
+
+    Args:
+      rows: the answers for one patient.
+      numbers: (D, H, W) int, the numbered mask.
+      volume_mm3: volume of a voxel.
+    """
+    voxels = dict(zip(*np.unique(numbers, return_counts=True), strict=True))
+    for row in rows.itertuples():
+        if row.label not in voxels:
+            return f"has no lesion with the value {row.label}, which the answers name"
+        here_mm3 = voxels[row.label] * volume_mm3
+        if not math.isclose(here_mm3, row.volume_mm3, rel_tol=AGREEMENT, abs_tol=1.0):
+            return (
+                f"the lesion with the value {row.label} has {here_mm3:.0f} mm3, and "
+                f"{row.volume_mm3:.0f} mm3 in the answers"
+            )
+    return None
 
 
 def format_counts(counts: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from msseg_jax.configuration.targets import CHANGES, ENLARGING, VANISHED
+from msseg_jax.inference import lesion_table
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.record import PredictionRecord, earlier_record, record_file
 from msseg_jax.report.page import PAGE_START, write_page
@@ -97,6 +98,8 @@ def write_cohort(outputs: Outputs, done: list[str], failures: dict[str, str]) ->
         try:
             record = earlier_record(record_file(files.mask))
             table = pd.read_csv(files.table, dtype={"patient": str})
+            if list(table.columns) != ["patient", *lesion_table.COLUMNS]:
+                raise ValueError("it has other columns")
         except (OSError, ValueError, InputError) as error:
             failures[name] = (
                 f"{files.table}: cannot be read ({error}). Use --overwrite to predict the patient "

@@ -84,8 +84,20 @@ def test_the_command_writes_both_tables(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (f"{HEADING}\n{line('a', 1, 10, 'maybe')}\n", "an answer is 'maybe'; expected true, false"),
+        (f"{HEADING}\n{line('a', 1, 10, 'maybe')}\n", "answer is 'maybe'; expected true, false"),
         (f"{HEADING}\n{line('a', 1, 'big', 'true')}\n", "volume_mm3 is 'big'; expected a number"),
+        (f"{HEADING}\n{line('a', 0, 10, 'true')}\n", "lesion is '0'; expected 1 to 1000000"),
+        (f"{HEADING}\n{line('a', 1.7, 10, 'true')}\n", "lesion is '1.7'; expected a whole number"),
+        (f"{HEADING}\n{line('a', 'inf', 10, 'true')}\n", "lesion is 'inf'; expected a number"),
+        (f"{HEADING}\n{line('a', 1e30, 10, 'true')}\n", "expected 1 to 1000000"),
+        (f"{HEADING}\n{line('a', 1, -5, 'true')}\n", "volume_mm3 is '-5'; expected more than 0"),
+        (f"{HEADING}\n{line('a', 1, 10, 'true', kind='odd')}\n", "class is 'odd'; expected new"),
+        (f"{HEADING}\n{line('../a', 1, 10, 'true')}\n", "patient is '../a'; expected a name"),
+        (f"{HEADING}\n{line('..', 1, 10, 'true')}\n", "patient is '..'; expected a name"),
+        (
+            f"{HEADING}\n{line('a', 1, 10, 'true')}\n{line('a', 1, 10, 'false')}\n",
+            "label is '1'; expected a row for each lesion, and it has several",
+        ),
         ("patient,answer\na,true\n", "lacks the columns lesion, class"),
         ("", "cannot be read"),
         ('"', "cannot be read"),
@@ -121,12 +133,45 @@ def save_numbered(path, labels):
     nib.save(nib.Nifti1Image(numbers, np.diag([1.0, 2.0, 1.5, 1.0])), path)
 
 
-def test_true_lesions_become_a_reference_that_scores_other_masks(folder, tmp_path):
+@pytest.fixture
+def judged(folder):
+    """Return a folder of answers whose lesions have the volume of those of `save_numbered`."""
+    for name in ("anna", "nan"):
+        file = folder / f"{name}_answers.csv"
+        table = pd.read_csv(file, keep_default_na=False)
+        table.assign(volume_mm3=27.01).to_csv(file, index=False)
+    return folder
+
+
+def test_a_table_that_a_spreadsheet_has_saved_is_read(tmp_path):
+    row = line("a", 1, 10, "TRUE ")
+    read = read_answers(save(tmp_path / "a_answers.csv", row, "," * (len(COLUMNS) - 1)))
+    assert read["answer"].tolist() == ["true"]
+
+
+def test_a_mask_of_another_prediction_and_a_used_folder_are_refused(judged, tmp_path, capsys):
+    marked, out = tmp_path / "marked", tmp_path / "out"
+    marked.mkdir()
+    save_numbered(marked / "nan_lesions.nii.gz", (1, 2))
+    save_numbered(marked / "anna_lesions.nii.gz", (1, 2, 3, 4))
+    flags = [f"--answers={judged}", f"--marked={marked}", f"--output={out}"]
+    table = pd.read_csv(judged / "anna_answers.csv")
+    table.loc[1, "volume_mm3"] = 54
+    table.to_csv(judged / "anna_answers.csv", index=False)
+    assert main(["evaluate", *flags]) == 1
+    assert "the lesion with the value 2 has 27 mm3, and 54 mm3 in" in capsys.readouterr().err
+    assert not out.exists()
+    (out / "reference" / "old").mkdir(parents=True)
+    assert main(["evaluate", *flags]) == 1
+    assert "reference exists and is not empty" in capsys.readouterr().err
+
+
+def test_true_lesions_become_a_reference_that_scores_other_masks(judged, tmp_path):
     marked, out = tmp_path / "marked", tmp_path / "out"
     marked.mkdir()
     save_numbered(marked / "anna_lesions.nii.gz", (1, 2, 3, 4))
     save_numbered(marked / "nan_lesions.nii.gz", (1, 2))
-    flags = [f"--answers={folder}", f"--marked={marked}", f"--output={out}"]
+    flags = [f"--answers={judged}", f"--marked={marked}", f"--output={out}"]
     assert main(["evaluate", *flags]) == 0
     reference = np.asarray(nib.load(out / "reference" / "anna" / CONSENSUS).dataobj)
     # Lesion 1 is true; 2 is false, 3 unsure, and 4 is true but enlarging.
@@ -141,11 +186,11 @@ def test_true_lesions_become_a_reference_that_scores_other_masks(folder, tmp_pat
     assert table.Dice.astype(float).tolist() == [1, 1]
 
 
-def test_a_numbered_mask_that_does_not_fit_the_answers_is_refused(folder, tmp_path, capsys):
+def test_a_numbered_mask_that_does_not_fit_the_answers_is_refused(judged, tmp_path, capsys):
     marked, out = tmp_path / "marked", tmp_path / "out"
     marked.mkdir()
     save_numbered(marked / "anna_lesions.nii.gz", (1, 2, 4))
-    flags = [f"--answers={folder}", f"--marked={marked}", f"--output={out}"]
+    flags = [f"--answers={judged}", f"--marked={marked}", f"--output={out}"]
     assert main(["evaluate", *flags]) == 1
     error = capsys.readouterr().err
     assert "anna_lesions.nii.gz: has no lesion with the value 3" in error
