@@ -390,7 +390,7 @@ class PredictSettings(Section):
     min_peak: float = setting(
         0.0,
         "probability that a lesion has in at least one of its voxels, or it is dropped; 0: keep "
-        "all; not from the paper",
+        "all. The validation during a training uses 0; not from the paper",
         ge=0, lt=1, later=True,
     )  # fmt: skip
     batch_size: int = setting(
