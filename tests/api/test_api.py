@@ -248,7 +248,7 @@ def test_the_released_weights_are_the_default_and_are_loaded_once(pair, monkeypa
     assert loaded == [()]
     findings._released.cache_clear()
     monkeypatch.undo()
-    assert len(msseg_jax.load_model().members) == 2
+    assert len(msseg_jax.load_model().members) == 3
 
 
 def test_a_mask_is_scored_as_evaluate_scores_it(patients_root, tmp_path, capsys):

@@ -164,10 +164,9 @@ def test_the_report_lists_each_class_and_counts_only_new_lesions(run, known, fla
         ["E1", "enlarging", mm3(8)],
         ["V1", "vanished or shrunk", mm3(12)],
     ]
-    change = f"{12 * voxel_mm3:+.0f}"
-    assert new[-4:-1] == [mm3(0), mm3(16), f"{16 * voxel_mm3:+.0f}"]
-    assert grown[-4:-1] == [mm3(4), mm3(16), change]
-    assert gone[-4:-1] == [mm3(20), mm3(0), f"{-20 * voxel_mm3:+.0f}"]
+    assert new[-1] == f"{mm3(0)}, {mm3(16)} ({16 * voxel_mm3:+.0f})"
+    assert grown[-1] == f"{mm3(4)}, {mm3(16)} ({12 * voxel_mm3:+.0f})"
+    assert gone[-1] == f"{mm3(20)}, {mm3(0)} ({-20 * voxel_mm3:+.0f})"
     for kind, name in (("prediction", "P1"), ("enlarging", "E1"), ("vanished", "V1")):
         assert re.search(rf'class="outline {kind}"', html)
         assert re.search(rf'class="name {kind}"[^>]*>{name}<', html)

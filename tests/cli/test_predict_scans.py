@@ -234,7 +234,7 @@ def test_the_report_describes_the_mask_on_the_grid_of_the_scan(
     assert f"{sum(volume_mm3 for _, volume_mm3 in lesions):.0f} mm3 (" in html
     row = (
         r'</span><a href="#patient-card-P(\d)">P\1</a></td>\s*<td>(\d+)</td>'
-        r'<td class="text">(\w+).*?</td>\s*<td>\d+</td>\s*<td>(.+?)</td>'
+        r'<td class="text place">(\w+).*?</td>\s*<td><a [^>]*>\d+</a></td>\s*<td>(.+?)</td>'
     )
     to_scan = sitk.ReadTransform(str(prepared / "transforms" / "middle_to_time02.txt"))
     rows = re.findall(row, html)
