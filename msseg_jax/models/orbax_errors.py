@@ -1,6 +1,7 @@
 """Let orbax fail without printing tracebacks."""
 
 import contextlib
+import inspect
 import logging
 import os
 import re
@@ -60,7 +61,10 @@ def _is_no_given_up_work(record: logging.LogRecord) -> bool:
 
 def _report_unless_given_up(report: Callable[[Any], object], what: Any) -> None:
     """Report an exception that nobody can handle, unless orbax no longer waits for it."""
-    if str(what.exc_value) != "Event loop is closed":
+    is_of_orbax = inspect.iscoroutine(what.object) and (
+        f"{os.sep}orbax{os.sep}" in what.object.cr_code.co_filename
+    )
+    if str(what.exc_value) != "Event loop is closed" and not is_of_orbax:
         report(what)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import sys
 
 import pytest
@@ -87,6 +88,34 @@ def test_without_an_error_nothing_stays_hidden(kind, caplog):
     assert sys.unraisablehook is hook
     collect_what_is_given_up(kind)
     assert f"{kind} exception was never retrieved" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "shown"),
+    [(os.path.join("site", "orbax", "reading.py"), []), ("other.py", ["collected"])],
+)
+def test_a_coroutine_of_orbax_that_fails_when_it_is_collected_stays_hidden(
+    monkeypatch, file, shown
+):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: reported.append(str(what.exc_value)))
+    fail_once()
+    source = """
+async def read(future):
+    try:
+        await future
+    except GeneratorExit as error:
+        raise ValueError("collected") from error
+"""
+    names = {}
+    exec(compile(source, file, "exec"), names)  # the code needs this file name
+    loop = asyncio.new_event_loop()
+    reading = names["read"](loop.create_future())
+    reading.send(None)
+    del reading
+    gc.collect()
+    loop.close()
+    assert reported == shown
 
 
 def test_other_messages_are_shown_after_an_error(caplog):
