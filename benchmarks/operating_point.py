@@ -77,15 +77,16 @@ def main():
     )  # fmt: skip
     flags = parser.parse_args()
     names = ("threshold", "min_lesion_mm3", "min_peak")
-    at = Options.of(dict(zip(names, flags.at or (), strict=False)), "--at")
+    at = Options.of(dict(zip(names, flags.at, strict=True)), "--at") if flags.at else None
     paths = labelled_paths(flags.reference, flags.probability)
-    total: np.ndarray | int = 0
-    tables = []
+    counts, tables = [], []
+    least = min(THRESHOLDS) if at is None else min(at.threshold, *THRESHOLDS)
     for reference, probability in paths:
-        pair = read_labelled_map(reference, probability, min(at.threshold, *THRESHOLDS))
-        total = total + count(pair)
-        tables.append(lesions_at(pair, at))
-    detected, lesions, confirmed, predicted = np.moveaxis(total, -1, 0)
+        pair = read_labelled_map(reference, probability, least)
+        counts.append(count(pair))
+        if at is not None:
+            tables.append(lesions_at(pair, at))
+    detected, lesions, confirmed, predicted = np.moveaxis(sum(counts), -1, 0)
     f1 = 2 * detected * confirmed / np.maximum(detected * predicted + confirmed * lesions, 1)
     for peak, of_peak in zip(PEAKS, f1, strict=True):
         print(f"smallest peak {peak:g}: F1 by threshold and smallest lesion")
@@ -99,7 +100,7 @@ def main():
         f"smallest peak {best.min_peak:g}; {detected[where]} of {lesions[where]} detected, "
         f"{confirmed[where]} of {predicted[where]} confirmed, in {len(paths)} pairs"
     )
-    if flags.at:
+    if at is not None:
         print(
             f"threshold {at.threshold:g}, smallest lesion {at.min_lesion_mm3:g} mm3, smallest peak "
             f"{at.min_peak:g}:\n{HEADING}"

@@ -89,8 +89,8 @@ def main():
         metavar="MM3", help="smallest lesion, mm3",
     )  # fmt: skip
     parser.add_argument(
-        "--min_peak", type=of_setting(PredictSettings, "min_peak"), metavar="P", default=0.0,
-        help="probability that a lesion has in at least one voxel (default: 0)",
+        "--min_peak", required=True, type=of_setting(PredictSettings, "min_peak"), metavar="P",
+        help="probability that a lesion has in at least one voxel; 0: any",
     )  # fmt: skip
     parser.add_argument(
         "--flips", type=int, choices=(1, 2, 4, 8), default=1,

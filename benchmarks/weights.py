@@ -103,8 +103,8 @@ ALL = NETWORKS | COMPARED
 
 FLIPS = (1, 4)  # numbers of mirror images that are compared
 
-# The model file, and its options. They were chosen with `benchmarks.operating_point` on the pairs
-# of the unseen sources; the model card has the figures.
+# The model file, and its options. The model card has the figures by which they were chosen, and
+# what was known about the real pairs.
 NAME, VERSION = "flair_changes", "1"
 OPTIONS = {"threshold": 0.5, "min_lesion_mm3": 15, "min_peak": 0.9, "flips": 1}
 TEXTS = {

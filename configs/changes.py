@@ -8,9 +8,9 @@ pairs and runs the trainings. MODEL_CARD.md has the time and the scores.
 The network is the paper's, with as many maps, but its maps show other things: new lesions,
 enlarging ones, vanished or shrunk ones, and all lesions at each visit. Each map has its own Dice
 ratio, because all lesions together have many more voxels than the new ones. The other differences
-from `msseg2` make the training short, half an hour on 2 CPU cores: voxels of 1 mm, and
-240 patches of 40 mm from each pair in place of the paper's 34,880 patches of 45 mm. The operating
-point (threshold, smallest lesion, smallest peak) is set later, when the network is exported.
+from `msseg2` make the training short: voxels of 1 mm, and 240 patches of 40 mm from each pair in
+place of the paper's 34,880 patches of 45 mm. The operating point (threshold, smallest lesion,
+smallest peak) is set later, when the network is exported.
 """
 
 from ml_collections import ConfigDict

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from msseg_jax.configuration.targets import CHANGES, ENLARGING, NEW, VANISHED
+from msseg_jax.evaluation.predicted import AGREEMENT
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.text_table import text_table
@@ -32,7 +33,6 @@ COLUMNS = (
 NUMBERS = ("lesion", "label", "volume_mm3", *CENTRE)  # columns that must hold numbers
 EDGES_MM3 = (0.0, 30.0, 100.0, 300.0, 1000.0, float("inf"))
 MOST = 10**6  # largest number of a lesion
-AGREEMENT = 0.01  # relative; volumes in a table are rounded
 _EXPECTED = f"expected a table that the report of `msseg predict` saved, NAME{SUFFIX}"
 
 
@@ -219,7 +219,7 @@ def _mismatch(rows: pd.DataFrame, numbers: np.ndarray, volume_mm3: float) -> str
         if row.label not in voxels:
             return f"has no lesion with the value {row.label}, which the answers name"
         here_mm3 = voxels[row.label] * volume_mm3
-        if not math.isclose(here_mm3, row.volume_mm3, rel_tol=AGREEMENT, abs_tol=1.0):
+        if not math.isclose(here_mm3, row.volume_mm3, rel_tol=AGREEMENT, abs_tol=0.01):
             return (
                 f"the lesion with the value {row.label} has {here_mm3:.0f} mm3, and "
                 f"{row.volume_mm3:.0f} mm3 in the answers"

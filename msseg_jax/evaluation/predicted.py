@@ -10,7 +10,7 @@ from msseg_jax.evaluation.raters import PREDICTION
 from msseg_jax.evaluation.scores import LEAST_MM3
 
 COLUMNS = ("side", "mean_probability", "right", "of")  # that are taken from its table
-AGREEMENT = 1e-3  # volumes in a table are rounded
+AGREEMENT = 1e-3  # relative difference of volumes; those in a table are rounded
 
 
 def with_predicted(rows: list[dict], path: Path) -> tuple[list[dict], str | None]:

@@ -146,10 +146,17 @@ def _facts(prediction: Prediction) -> list[Fact]:
         *facts,
         ("threshold", f"probability above {options.threshold:g}"),
         ("smallest lesion", f"{options.min_lesion_mm3:g} mm3"),
-        ("smallest peak", f"probability {options.min_peak:g} in one voxel of a lesion"),
+        *_peak(options),
         ("tiles", f"side {side}, overlap {options.overlap} voxels{_mirrored(options.flips)}"),
         *_reliability(ensemble, options),
     ]
+
+
+def _peak(options: Options) -> list[Fact]:
+    """Return the probability that each lesion reaches somewhere, if there is such a condition."""
+    if not options.min_peak:
+        return []
+    return [("smallest peak", f"probability {options.min_peak:g} in one voxel of a lesion")]
 
 
 def _reliability(ensemble: Ensemble, options: Options) -> list[Fact]:

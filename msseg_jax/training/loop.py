@@ -28,7 +28,7 @@ from msseg_jax.training.step import TrainState, create_state, loaded_step
 from msseg_jax.training.store import Store
 from msseg_jax.training.tensorboard import EventFile
 from msseg_jax.training.validation import Validation
-from msseg_jax.training.warm_start import begin_with, common_maps
+from msseg_jax.training.warm_start import begin_with, count_common_maps
 
 
 def train(
@@ -206,7 +206,7 @@ def _keep(
         record = Beginning(network=str(initial), about=initial.about)
         if processes.is_main():
             print(f"starting with the weights of {initial}")
-            if fresh := config.model.map_names[common_maps(config, initial) :]:
+            if fresh := config.model.map_names[count_common_maps(config, initial) :]:
                 print(f"these maps start untrained: {', '.join(fresh)}")
     processes.main_first("run", lambda: run.keep(config, data.preprocessing, data.split, record))
 

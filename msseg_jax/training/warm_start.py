@@ -58,7 +58,7 @@ def initial_network(config: Configuration, run: RunFolder) -> TrainedNetwork | N
     return network
 
 
-def common_maps(config: Configuration, network: TrainedNetwork) -> int:
+def count_common_maps(config: Configuration, network: TrainedNetwork) -> int:
     """Return how many output maps of the run show the same as those of the network.
 
     These are the first ones. The first map of every set shows the new lesions.
@@ -72,7 +72,7 @@ def begin_with(config: Configuration, network: TrainedNetwork) -> Variables:
 
     Maps that the network does not have start as those of an untrained network.
     """
-    common = common_maps(config, network)
+    common = count_common_maps(config, network)
     if common == config.model.targets == network.config.model.targets:
         return network.variables
     fresh = initial_variables(SiameseMPUNet(config.model), config.seed)

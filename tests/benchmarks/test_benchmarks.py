@@ -109,6 +109,21 @@ def test_the_operating_point_has_the_best_f1(tmp_path, monkeypatch, capsys):
     assert " ".join(rows["all"]) == "1.00 (1 of 1) 1.00 (1 of 1) 1.00", "no false peak of 0.45"
 
 
+def test_a_peak_is_chosen_if_nothing_else_leaves_out_false_lesions(tmp_path, monkeypatch, capsys):
+    folder = write_pair(tmp_path / "root" / "anna")
+    # The true lesion is only 0.5 in most of its voxels. The false one is larger, and nowhere sure.
+    probability = 0.55 * marks(LESION) + 0.85 * marks(np.s_[2:9, 2:9, 2:9])
+    probability[np.unravel_index(np.flatnonzero(marks(LESION))[:9], probability.shape)] = 0.92
+    (tmp_path / "maps").mkdir()
+    save(tmp_path / "maps" / "anna.nii.gz", probability.astype(np.float32))
+    flags = [f"--reference={folder.parent}", f"--probability={tmp_path / 'maps'}"]
+    monkeypatch.setattr("sys.argv", ["operating_point", *flags])
+    operating_point.main()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("best: threshold 0.2, smallest lesion 3 mm3, smallest peak 0.9; 1 of 1")
+    assert "1 of 1 confirmed" in last
+
+
 def test_lesions_are_counted_by_their_volume():
     lesions = pd.DataFrame(
         [("reference", 20, True), ("reference", 50, False), ("prediction", 2000, True),

@@ -76,7 +76,7 @@ def count(monkeypatch, folders, output, *more):
 
 def test_lesions_are_counted_by_volume_and_probability(folders, tmp_path, monkeypatch, capsys):
     path = tmp_path / "table.json"
-    options = ["--threshold=0.6", "--min_lesion_mm3=0", "--flips=2"]
+    options = ["--threshold=0.6", "--min_lesion_mm3=0", "--min_peak=0", "--flips=2"]
     table = count(monkeypatch, folders, path, *options)
     assert table.above_mm3 == (3, 10, 30, 100, 300)
     assert table.above_probability == (0.6, 0.7, 0.8, 0.9)
@@ -97,14 +97,14 @@ def test_lesions_are_counted_by_volume_and_probability(folders, tmp_path, monkey
 
 def test_threshold_and_smallest_lesion_decide_what_is_marked(folders, tmp_path, monkeypatch):
     path = tmp_path / "table.json"
-    table = count(monkeypatch, folders[:1], path, "--threshold=0.8", "--min_lesion_mm3=36")
+    options = ["--threshold=0.8", "--min_lesion_mm3=36"]
+    table = count(monkeypatch, folders[:1], path, *options, "--min_peak=0")
     assert table.above_mm3 == (3, 100, 300)
     assert table.above_probability == (0.8, 0.9)
     assert table.marked == ((0, 1), (0, 0), (1, 0))  # LARGER has exactly 36 mm3
     assert table.right == ((0, 0), (0, 0), (1, 0))
     assert (table.flips, table.min_peak) == (1, 0)
-    peak = count(monkeypatch, folders[:1], path, "--threshold=0.8", "--min_lesion_mm3=36",
-                 "--min_peak=0.92")  # fmt: skip
+    peak = count(monkeypatch, folders[:1], path, *options, "--min_peak=0.92")
     assert peak.min_peak == 0.92
     assert sum(map(sum, peak.marked)) < sum(map(sum, table.marked))
 
@@ -127,7 +127,7 @@ def test_what_cannot_be_counted_is_refused_before_anything_is_written(
     folders, tmp_path, monkeypatch
 ):
     path = tmp_path / "table.json"
-    options = ["--threshold=0.6", "--min_lesion_mm3=0"]
+    options = ["--threshold=0.6", "--min_lesion_mm3=0", "--min_peak=0"]
     with pytest.raises(InputError, match="pairs: the text is empty"):
         count(monkeypatch, folders, path, *options, "--pairs=")
     with pytest.raises(InputError, match="--reference is given 2 times, and --probability 3 times"):

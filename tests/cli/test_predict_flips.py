@@ -25,21 +25,22 @@ def run(small_config, tmp_path):
     return save_run(tmp_path / "run", small_config)
 
 
-def test_a_record_without_flips_counts_as_one_without_mirror_images(
-    run, patients_root, tmp_path, capsys
+@pytest.mark.parametrize(("option", "value", "other"), [("flips", 1, 2), ("min_peak", 0, 0.9)])
+def test_a_record_without_a_later_option_counts_as_one_with_its_default(
+    run, patients_root, tmp_path, capsys, option, value, other
 ):
     out = tmp_path / "out"
     flags = [f"--model={run}", f"--dataset={patients_root}", f"--output={out}"]
     assert predict(flags) == 0
     for path in out.glob("*.json"):
         record = json.loads(path.read_text())
-        assert record["options"].pop("flips") == 1
+        assert record["options"].pop(option) == value
         path.write_text(json.dumps(record))
     capsys.readouterr()
     assert predict(flags) == 0
     assert "4 done before" in capsys.readouterr().out
-    assert predict([*flags, "--flips=2"]) == 1
-    assert "flips was 1 and is 2" in capsys.readouterr().err
+    assert predict([*flags, f"--{option}={other}"]) == 1
+    assert f"{option} was {value} and is {other}" in capsys.readouterr().err
 
 
 def test_mirror_images_are_an_option_of_the_command_and_the_functions(run, flags, tmp_path):

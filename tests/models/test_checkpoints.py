@@ -95,6 +95,17 @@ def test_only_a_training_deletes_checkpoints_that_were_not_completed(tmp_path):
     assert not unfinished.exists()
 
 
+def test_what_a_failed_save_wrote_later_does_not_disturb_the_next_one(tmp_path, caplog):
+    with Checkpoints(tmp_path) as checkpoints:
+        unfinished = tmp_path / "1.orbax-checkpoint-tmp"
+        unfinished.mkdir()
+        (unfinished / "late").write_text("late")
+        checkpoints.save(1, MODEL, OPTIMISER, Progress())
+        assert [path.name for path in tmp_path.iterdir()] == ["1"]
+        assert not (tmp_path / "1" / "late").exists()
+    assert caplog.text == ""
+
+
 def test_a_checkpoint_is_deleted_completely_or_not_at_all(tmp_path, monkeypatch):
     """Let a process die in the middle of a deletion."""
 
