@@ -257,6 +257,7 @@ def test_ctrl_c_gives_one_line(monkeypatch, capsys):
         (["--model=a"], "expected --model and --output"),
         (["--output=a"], "expected --model and --output"),
         (["--show=a", "--model=b"], "--show excludes --model. Give one or the other"),
+        (["--show=a", "--threshold=0", "--min_peak=0"], "excludes --threshold, --min_peak. Give"),
         (
             ["--model=a", "--output=b", "--threshold=1"],
             "--threshold: 1 is out of range. Expected a number, 0 or",

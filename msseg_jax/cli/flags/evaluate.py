@@ -49,6 +49,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="With --answers: the folder of the masks that the readers judged, as `msseg predict` "
         "wrote it. The lesions that are true are then written as reference maps, "
         "OUTPUT/reference/<patient>/ground_truth.nii.gz, which --reference of this command reads. "
+        "OUTPUT/reference must be empty or absent. "
         "Default: only count the answers.",
     )  # fmt: skip
     results = parser.add_argument_group("output")

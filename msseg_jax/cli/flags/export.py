@@ -91,5 +91,7 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
         return
     options = ("threshold", "min_lesion_mm3", "min_peak", "flips", "reliability", "overwrite")
     others = ("model", "output", *TEXTS, *options)
-    if given := [f"--{name}" for name in others if getattr(flags, name)]:
+    if given := [
+        f"--{name}" for name in others if getattr(flags, name) != parser.get_default(name)
+    ]:
         parser.error(f"--show excludes {', '.join(given)}. Give one or the other")
