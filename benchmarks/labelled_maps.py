@@ -42,13 +42,17 @@ def labelled_paths(references: list[Path], probabilities: list[Path]) -> list[tu
       probabilities: for each of them, the folder of the maps <patient>.nii.gz.
 
     Raises:
-      InputError: there are more folders of one kind, or a folder holds no map.
+      InputError: there are more folders of one kind, a folder of maps is given twice, or it holds
+        no map.
     """
     if len(references) != len(probabilities):
         raise InputError(
             f"--reference is given {len(references)} times, and --probability "
             f"{len(probabilities)} times; expected one --probability for each --reference"
         )
+    places = [folder.resolve() for folder in probabilities]
+    if twice := [str(one) for one in probabilities if places.count(one.resolve()) > 1]:
+        raise InputError(f"--probability={twice[0]} is given twice; its lesions would count twice")
     found = []
     for root, folder in zip(references, probabilities, strict=True):
         maps = sorted(folder.glob("*.nii.gz"))
@@ -68,11 +72,18 @@ def read_labelled_map(reference: Path, probability: Path, least: float) -> Label
       least: voxels of this probability or less may be cropped away.
 
     Raises:
-      InputError: a file cannot be read, or the map is not on the grid of the reference.
+      InputError: a file cannot be read, the map is not on the grid of the reference, or it holds
+        no probabilities.
     """
     volume, likelihood = read_volume(reference), read_volume(probability)
     if problem := grid_difference(volume, likelihood):
         raise InputError(problem)
+    least_value, most = likelihood.array.min(), likelihood.array.max()
+    if not (least_value >= 0 and most <= 1):
+        raise InputError(
+            f"{probability}: its values are {least_value:g} to {most:g}; expected probabilities, 0 "
+            "to 1, as `msseg predict --probability` writes them"
+        )
     target = volume.array > 0
     box = bounding_box(target | (likelihood.array > least))
     return LabelledMap(target[box], likelihood.array[box], volume.spacing_mm)

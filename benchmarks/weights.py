@@ -141,7 +141,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
-    parser.add_argument("--networks", nargs="+", choices=ALL, default=list(NETWORKS))
+    parser.add_argument(
+        "--networks", nargs="+", choices=ALL, default=list(NETWORKS),
+        help="networks of all steps but export, which always writes the three released ones",
+    )  # fmt: skip
     flags = parser.parse_args()
     for step in flags.only:
         STEPS[step](flags.data.resolve(), flags.work.resolve(), flags.networks)

@@ -16,6 +16,7 @@ from msseg_jax.inference.results import describe_pair, write_pair
 from msseg_jax.prepare.request import PREFIXES, VISITS
 from msseg_jax.system.backend import start_backend
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.interruption import sigterm_as_ctrl_c
 from msseg_jax.system.paths import check_there
 from msseg_jax.system.progress import followed
 from msseg_jax.volumes.layout import TIME01, Patient, find_pairs, patient_folders
@@ -57,8 +58,9 @@ def _predict_folder(flags: argparse.Namespace, models: list[Path], outputs: Outp
     check_cohort([patient.name for patient in patients], outputs)
     make_folders(outputs, flags.dataset, prepared=None)
     ensemble, options = load_networks(flags, models)
-    tally = predict_patients(ensemble, patients, options, outputs, flags.overwrite)
-    return end_folder(tally, problems, outputs, flags.began_s)
+    with sigterm_as_ctrl_c():  # so that the tables are written also at a time limit
+        tally = predict_patients(ensemble, patients, options, outputs, flags.overwrite)
+        return end_folder(tally, problems, outputs, flags.began_s)
 
 
 def _check_no_raw_scans(root: Path) -> None:

@@ -88,10 +88,15 @@ def end_folder(tally: Tally, problems: Mapping[str, str], outputs: Outputs, bega
 
     Args:
       problems: {name: what is wrong} of the folders that could not be used at all.
+
+    Raises:
+      KeyboardInterrupt: Ctrl-C has ended the prediction. The tables show what was done before.
     """
     failures = dict(sorted((dict(problems) | tally.failures).items()))
     done = sorted(tally.predicted + tally.done_before)
-    page = write_cohort(outputs, done, failures)
+    page = write_cohort(outputs, done, failures, tally.not_reached)
+    if tally.not_reached:
+        raise KeyboardInterrupt
     total = len({*failures, *done})
     status = status_after(failures, total, "patient")
     done_before = [name for name in tally.done_before if name not in failures]

@@ -7,7 +7,6 @@ missed.
 
 import io
 import math
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,19 @@ import pandas as pd
 
 from msseg_jax.configuration.targets import CHANGES, ENLARGING, NEW, VANISHED
 from msseg_jax.evaluation.predicted import AGREEMENT
-from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.paths import check_output
+from msseg_jax.system.tables import without_guard, write_table
 from msseg_jax.system.text_table import text_table
 from msseg_jax.volumes.layout import CONSENSUS
 from msseg_jax.volumes.lesions import CENTRE, voxel_mm3
-from msseg_jax.volumes.names import LESIONS
+from msseg_jax.volumes.names import LESIONS, SUFFIXES
 from msseg_jax.volumes.nifti import read_volume, write_volume
 from msseg_jax.volumes.volume import Volume
 
 ANSWERS = ("true", "false", "unsure")
 SUFFIX = "_answers.csv"
+ANSWERS_FILE, COUNTS_FILE = "answers.csv", "answer_counts.csv"  # in the folder of the results
 COLUMNS = (
     "patient", "lesion", "class", "label", "volume_mm3", *CENTRE, "mean_probability", "answer",
     "note",
@@ -84,6 +85,8 @@ def _read(path: Path) -> pd.DataFrame:
     if missing := [name for name in COLUMNS if name not in table]:
         raise InputError(f"{path}: lacks the columns {', '.join(missing)}; {_EXPECTED}.")
     raw = table.copy()  # messages quote what the file contains
+    for name in ("patient", "note"):
+        table[name] = table[name].map(without_guard)
     for name in NUMBERS:
         numbers = pd.to_numeric(table[name], errors="coerce")
         _refuse(path, name, raw[name], ~np.isfinite(numbers), "a number")
@@ -151,9 +154,9 @@ def _in_words(interval: pd.Interval) -> str:
 
 def write_answers(answers: pd.DataFrame, counts: pd.DataFrame, output: Path) -> None:
     """Write answers.csv and answer_counts.csv into a folder. Make the folder if needed."""
-    output.mkdir(parents=True, exist_ok=True)
-    for name, table in (("answers", answers), ("answer_counts", counts)):
-        write_beside(output / f"{name}.csv", partial(table.to_csv, index=False))
+    check_output(output / ANSWERS_FILE, (".csv",))
+    write_table(output / ANSWERS_FILE, answers)
+    write_table(output / COUNTS_FILE, counts)
 
 
 def write_reference(answers: pd.DataFrame, marked: Path, output: Path) -> list[str]:
@@ -199,6 +202,7 @@ def write_reference(answers: pd.DataFrame, marked: Path, output: Path) -> list[s
         maps[str(patient)] = np.isin(numbers, true).astype(np.uint8), volume
     if problems:
         raise InputError("\n".join(problems))
+    check_output(output / CONSENSUS, SUFFIXES)
     for patient, (mask, like) in maps.items():
         folder = output / patient
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from msseg_jax.evaluation.cohort import CONFIDENCE, Evaluation, format_number, summary_tables
 from msseg_jax.evaluation.raters import WITH
 from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.tables import write_table
 from msseg_jax.system.text_table import text_table
 from msseg_jax.system.words import count_of
 
@@ -32,7 +32,7 @@ def write_tables(evaluation: Evaluation, output: Path) -> list[Path]:
             continue
         # Whole numbers that may be missing are floats in pandas, and would be written as 3.0.
         whole = {column: "Int64" for column in ("right", "of") if column in table}
-        write_beside(path, partial(table.astype(whole).to_csv, index=False))
+        write_table(path, table.astype(whole))
         written.append(path)
     everything = {
         **{name: _records(table) for name, table in tables.items()},

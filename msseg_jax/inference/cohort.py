@@ -6,7 +6,6 @@ index.html     the same for reading
 """
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,8 +16,8 @@ from msseg_jax.inference import lesion_table
 from msseg_jax.inference.outputs import Outputs
 from msseg_jax.inference.record import PredictionRecord, earlier_record, record_file
 from msseg_jax.report.page import PAGE_START, write_page
-from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
+from msseg_jax.system.tables import write_table
 
 # The columns of other classes in patients.csv, by the name of the class.
 OTHERS = {CHANGES[ENLARGING]: "enlarging", CHANGES[VANISHED]: "vanished"}
@@ -31,7 +30,7 @@ COLUMNS = (
 LESIONS_START = "patient,lesion,class,label,"
 PATIENTS_START = "patient,status,lesions,"
 SEPARATOR = " | "  # between the warnings of a patient
-DONE, FAILED = "done", "failed"  # values of `status`
+DONE, FAILED, NOT_REACHED = "done", "failed", "not reached"  # values of `status`
 COUNTS = ("lesions", *OTHERS.values())  # columns with whole numbers, which may be missing
 
 
@@ -48,10 +47,16 @@ def check_cohort(names: Iterable[str], outputs: Outputs) -> None:
       outputs: the folders of the results.
 
     Raises:
-      InputError: two patients have an output with the same path, or a file of another program has
-        the name of a table or of the page.
+      InputError: a folder has the place of a table, two patients have an output with the same
+        path, or a file of another program has the name of a table or of the page.
     """
     tables = cohort_files(outputs.mask)
+    for folder in outputs.paths:
+        if folder.resolve() in [table.resolve() for table in tables]:
+            raise InputError(
+                f"{folder}: is the place of a table or of the page of all patients, so it cannot "
+                "be a folder of results. Choose another folder."
+            )
     owners: dict[Path, str] = dict.fromkeys(tables, "")
     for name in names:
         files = outputs.of(name)
@@ -80,7 +85,9 @@ def _begins_with(path: Path, beginning: str) -> bool:
         return False
 
 
-def write_cohort(outputs: Outputs, done: list[str], failures: dict[str, str]) -> Path | None:
+def write_cohort(
+    outputs: Outputs, done: list[str], failures: dict[str, str], not_reached: Iterable[str] = ()
+) -> Path | None:
     """Write the tables and the page. Return the path of the page.
 
     If no patient has results, nothing is written, and None is returned. So a command that fails
@@ -90,6 +97,7 @@ def write_cohort(outputs: Outputs, done: list[str], failures: dict[str, str]) ->
       outputs: the folders of the results.
       done: the patients with results, from this run or an earlier one.
       failures: {patient: why it has no results}. A patient whose table cannot be read is added.
+      not_reached: patients that an interrupted run has not reached.
     """
     rows, tables, links = [], [], {}
     for name in done:
@@ -108,7 +116,8 @@ def write_cohort(outputs: Outputs, done: list[str], failures: dict[str, str]) ->
             continue
         assert record is not None  # each patient that is done has one
         rows.append(_row(name, record))
-        links[name] = quote(record.outputs.get("report", ""))
+        report = record.outputs.get("report", "")
+        links[name] = quote(report) if (outputs.mask / report).is_file() else ""
         # A patient may be called "nan", which pandas reads as a missing value.
         tables.append(table.assign(patient=name))
     if not tables:
@@ -117,13 +126,14 @@ def write_cohort(outputs: Outputs, done: list[str], failures: dict[str, str]) ->
     rows += [
         {"patient": name, "status": FAILED, "reason": reason} for name, reason in failures.items()
     ]
+    rows += [{"patient": name, "status": NOT_REACHED} for name in not_reached]
     patients = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COUNTS, "Int64"))
-    save = {"index": False, "float_format": "%.7g", "errors": "backslashreplace"}
-    write_beside(lesions_file, partial(pd.concat(tables).to_csv, **save))
-    write_beside(patients_file, partial(patients.to_csv, **save))
+    write_table(lesions_file, pd.concat(tables), float_format=lesion_table.NUMBERS)
+    write_table(patients_file, patients, float_format=lesion_table.NUMBERS)
     shown = patients[patients["status"] == DONE].sort_values("volume_mm3", ascending=False)
     write_page(
         page, "index.html", patients=shown.to_dict("records"), links=links, failures=failures,
+        not_reached=(patients["status"] == NOT_REACHED).sum(),
         with_others=bool(patients[list(OTHERS.values())].notna().any(axis=None)),
     )  # fmt: skip
     return page

@@ -1,13 +1,12 @@
 """The table of the lesions of a pair: one row per lesion, the same columns everywhere."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from msseg_jax.inference.prediction import Prediction
-from msseg_jax.system.atomic import write_beside
+from msseg_jax.system.tables import write_table
 from msseg_jax.volumes.lesions import CENTRE
 from msseg_jax.volumes.sides import sides_of
 
@@ -16,6 +15,7 @@ COLUMNS = (
     "mean_probability", "right", "of",
     "volume01_mm3", "volume02_mm3", "change_mm3",
 )  # fmt: skip
+NUMBERS = "%.7g"  # format of the numbers
 COUNTS = ("right", "of")  # columns with whole numbers, which may be missing
 
 
@@ -79,6 +79,4 @@ def write_lesion_table(path: Path, prediction: Prediction, patient: str) -> None
     """Write the table as CSV, with the name of the patient in the first column."""
     table = lesion_table(prediction)
     table.insert(0, "patient", patient)
-    # On Linux, a file name may hold bytes that are no text.
-    save = partial(table.to_csv, index=False, float_format="%.7g", errors="backslashreplace")
-    write_beside(path, save)
+    write_table(path, table, float_format=NUMBERS)

@@ -128,7 +128,7 @@ def make_folders(outputs: Outputs, dataset: Path, prepared: Path | None) -> None
     problem = "lies among the patients of --dataset, and would be read as a patient"
     folders = [folder for folder in (*outputs.paths, prepared) if folder is not None]
     for folder in folders:
-        if has_suffix(folder, (*SUFFIXES, ".html")) and not folder.is_dir():
+        if has_suffix(folder, (*SUFFIXES, *ENDINGS.values())) and not folder.is_dir():
             raise InputError(
                 f"{folder}: has the name of a file, but with --dataset a folder is expected. Name "
                 "a folder."

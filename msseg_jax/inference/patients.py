@@ -13,6 +13,7 @@ from msseg_jax.inference.outputs import Outputs, check_writable
 from msseg_jax.inference.prediction import Prediction, predict
 from msseg_jax.inference.record import (
     PredictionRecord,
+    delete_outdated,
     earlier_record,
     finished_record,
     is_done,
@@ -34,6 +35,7 @@ class Tally:
     predicted: list[str] = field(default_factory=list)
     done_before: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)  # {patient: error message}
+    not_reached: list[str] = field(default_factory=list)  # Ctrl-C came before
 
 
 def predict_patients(
@@ -77,7 +79,8 @@ def predict_each(
 ) -> Tally:
     """Predict patients that are not done yet, write their results, and print a line for each.
 
-    Continue if a patient fails.
+    Continue if a patient fails. Ctrl-C ends the work. The tally then names the patients that were
+    not reached, so that the tables can be written.
 
     Args:
       items: {patient: what `begin` takes}.
@@ -86,6 +89,24 @@ def predict_each(
       overwrite: predict patients again if their results exist.
     """
     tally = Tally()
+    try:
+        _predict_each(items, outputs, begin, overwrite, tally)
+    except KeyboardInterrupt:
+        ended = {*tally.predicted, *tally.done_before, *tally.failures}
+        tally.not_reached = [name for name in items if name not in ended]
+        if not tally.not_reached:  # it came after the last patient
+            raise
+    return tally
+
+
+def _predict_each(
+    items: Mapping[str, T],
+    outputs: Outputs,
+    begin: Callable[[T, Outputs], Task],
+    overwrite: bool,
+    tally: Tally,
+) -> None:
+    """Do what `predict_each` says, and add each patient to the tally."""
     for name in tqdm(items, "patients", disable=None, leave=False):
         with continuing_after(name, tally.failures):
             began_s = time.perf_counter()
@@ -105,6 +126,8 @@ def predict_each(
                 if earlier is not None and earlier.finished and not earlier.changes(now):
                     # Results that are not asked for this time are still right.
                     now = now.model_copy(update={"outputs": earlier.outputs | now.outputs})
+                elif earlier is not None:
+                    delete_outdated(earlier, now, files)
                 # The record is there before the results, so that a later run can tell results of
                 # a killed run from files that this program did not write.
                 write_record(record_path, now)
@@ -115,4 +138,3 @@ def predict_each(
                 done = tally.predicted
             tqdm.write(text)
             done.append(name)
-    return tally

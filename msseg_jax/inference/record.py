@@ -20,13 +20,13 @@ from msseg_jax.configuration.options import Options
 from msseg_jax.configuration.section import Section, added_later, setting
 from msseg_jax.configuration.targets import CHANGES, NEW
 from msseg_jax.inference.ensemble import Ensemble
-from msseg_jax.inference.outputs import Outputs
+from msseg_jax.inference.outputs import ENDINGS, Outputs
 from msseg_jax.inference.prediction import Prediction
 from msseg_jax.system.atomic import write_beside
 from msseg_jax.system.errors import InputError
 from msseg_jax.system.json_files import read_json
 from msseg_jax.volumes.layout import Patient
-from msseg_jax.volumes.names import stem
+from msseg_jax.volumes.names import SUFFIXES, stem
 
 PROGRAM = "msseg_jax"
 FORMAT = 1  # version of the record; increase it when the same input would give other results
@@ -220,8 +220,39 @@ def write_record(path: Path, record: PredictionRecord) -> None:
 
 
 def check_record_place(outputs: Outputs) -> None:
-    """Raise InputError if a file of another program lies where the record would be written."""
-    earlier_record(record_file(outputs.mask), replace=True)
+    """Check the place of the record of a single pair.
+
+    Raises:
+      InputError: there is a file of another program, or the record of another mask: those of
+        new.nii and new.nii.gz have the same place.
+    """
+    path = record_file(outputs.mask)
+    earlier = earlier_record(path, replace=True)
+    other = outputs.mask.parent / (earlier.outputs["mask"] if earlier else outputs.mask.name)
+    if other != outputs.mask and other.is_file():
+        raise InputError(
+            f"{path}: is the record of {other.name}. Expected no record, or that of "
+            f"{outputs.mask.name}, because it and the table would be replaced. Choose another "
+            f"--output, or delete {other.name}."
+        )
+
+
+def delete_outdated(earlier: PredictionRecord, now: PredictionRecord, outputs: Outputs) -> None:
+    """Delete results of an earlier prediction that a new one would leave behind.
+
+    An old report next to a new mask would show other lesions than the mask. Only files with the
+    names of results of this patient are deleted.
+
+    Args:
+      earlier: the record of the earlier prediction.
+      now: the record of the new one.
+      outputs: the paths of the new one.
+    """
+    folder, patient = outputs.mask.parent, stem(outputs.mask)
+    for kind in earlier.outputs.keys() - now.outputs.keys():
+        path = folder / earlier.outputs[kind]
+        if path.name == patient + ENDINGS.get(kind, SUFFIXES[0]):
+            path.unlink(missing_ok=True)
 
 
 def is_done(now: PredictionRecord, earlier: PredictionRecord | None, outputs: Outputs) -> bool:

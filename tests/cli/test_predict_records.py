@@ -188,12 +188,53 @@ def test_results_of_a_killed_run_are_made_again(flags, out, monkeypatch, capsys)
     assert record_of(out)["finished"] is True
 
 
+def test_an_interrupted_run_leaves_tables_that_agree_with_the_results(
+    flags, out, monkeypatch, capsys
+):
+    assert predict(flags) == 0
+    write = patients_module.write_results
+
+    def interrupted(prediction, files):
+        if files.mask.name == "patient_2.nii.gz":
+            raise KeyboardInterrupt
+        write(prediction, files)
+
+    monkeypatch.setattr(patients_module, "write_results", interrupted)
+    again = [*flags, "--overwrite", "--threshold=0.4"]
+    assert predict(again) == 1
+    assert "Interrupted" in capsys.readouterr().err
+    patients = pd.read_csv(out / "patients.csv").set_index("patient")
+    expected = ["done", "done", "not reached", "not reached"]
+    assert patients["status"][[f"patient_{k}" for k in range(4)]].tolist() == expected
+    lesions = pd.read_csv(out / "lesions.csv")
+    assert set(lesions.patient) == {"patient_0", "patient_1"}
+    assert patients.lesions["patient_0"] == record_of(out)["lesions"]
+    assert "2 patients not reached" in (out / "index.html").read_text()
+    monkeypatch.setattr(patients_module, "write_results", write)
+    assert predict(again) == 0
+    assert set(pd.read_csv(out / "patients.csv").status) == {"done"}
+    assert "not reached" not in (out / "index.html").read_text()
+
+
+def test_no_file_is_deleted_that_the_patient_does_not_own(flags, out, tmp_path):
+    assert predict([*flags, "--report"]) == 0
+    mine = tmp_path / "mine.html"
+    mine.write_text("mine")
+    record = record_of(out)
+    record["outputs"]["report"] = "../mine.html"
+    (out / "patient_0.json").write_text(json.dumps(record))
+    assert predict([*flags, "--overwrite", "--threshold=0.6"]) == 0
+    assert mine.read_text() == "mine"
+    assert not (out / "patient_1.html").exists(), "it would show other lesions than the mask"
+
+
 def test_an_old_report_is_not_taken_for_a_new_one(flags, out, tmp_path, capsys):
     reports = f"--report={tmp_path / 'pages'}"
     assert predict([*flags, reports, "--threshold=0.6"]) == 0
     old = contents(tmp_path / "pages")["patient_0.html"]
     assert b"probability above 0.6" in old
-    assert predict([*flags, "--overwrite"]) == 0  # the reports still show the threshold 0.6
+    assert predict([*flags, "--overwrite"]) == 0  # the reports show the threshold 0.6
+    assert contents(tmp_path / "pages") == {}
     assert predict([*flags, reports]) == 0
     new = contents(tmp_path / "pages")["patient_0.html"]
     assert b"probability above 0.3" in new

@@ -186,6 +186,55 @@ def test_a_table_or_page_of_another_program_is_not_replaced(
     assert [path.name for path in file.parent.iterdir()] == [name]
 
 
+def test_a_folder_of_results_cannot_have_the_place_of_a_table(
+    model, patients_root, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    flags = [f"--model={model}", f"--dataset={patients_root}", "-o", out]
+    assert run("predict", *flags, f"--report={out / 'lesions.csv'}") == 1
+    assert "is the place of a table" in capsys.readouterr().err
+    assert run("predict", *flags, f"--report={tmp_path / 'pages.csv'}") == 1
+    assert "has the name of a file, but with --dataset a folder" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_patient_with_the_name_of_a_formula_is_guarded_in_the_tables(
+    model, patients_root, tmp_path
+):
+    (patients_root / "patient_1").rename(patients_root / "=1+1")
+    out = tmp_path / "out"
+    for done_before in range(2):
+        assert run("predict", f"--model={model}", f"--dataset={patients_root}", "-o", out) == 0
+        for name in ("patients.csv", "lesions.csv", "=1+1_lesions.csv"):
+            rows = (out / name).read_text().splitlines()[1:]
+            assert not any(row.startswith("=") for row in rows), done_before
+            assert any(row.startswith("'=1+1,") for row in rows), done_before
+
+
+def test_the_page_links_only_reports_that_are_there(model, patients_root, tmp_path):
+    out = tmp_path / "out"
+    flags = [f"--model={model}", f"--dataset={patients_root}", "-o", out]
+    assert run("predict", *flags, "--report") == 0
+    (out / "patient_2.html").unlink()
+    assert run("predict", *flags) == 0
+    page = (out / "index.html").read_text()
+    assert 'href="patient_1.html"' in page
+    assert "patient_2.html" not in page
+
+
+def test_masks_with_two_suffixes_do_not_share_a_record(model, patients_root, tmp_path, capsys):
+    pair = patients_root / "patient_0"
+    flags = [f"--model={model}", "-t1", pair / TIME01, "-t2", pair / TIME02]
+    assert run("predict", *flags, "-o", tmp_path / "new.nii") == 0
+    before = (tmp_path / "new.json").read_bytes()
+    assert run("predict", *flags, "-o", tmp_path / "new.nii.gz") == 1
+    assert "new.json: is the record of new.nii." in capsys.readouterr().err
+    assert (tmp_path / "new.json").read_bytes() == before
+    assert run("predict", *flags, "-o", tmp_path / "new.nii") == 0
+    (tmp_path / "new.nii").unlink()
+    assert run("predict", *flags, "-o", tmp_path / "new.nii.gz") == 0
+
+
 @pytest.mark.parametrize("separator", ["", ";"])
 def test_a_damaged_table_of_an_earlier_run_fails_only_its_patient(
     model, patients_root, folder, capsys, separator

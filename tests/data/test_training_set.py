@@ -1,3 +1,5 @@
+"""The training set: pairs that are read, cached and drawn from."""
+
 import json
 import multiprocessing
 import os

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from msseg_jax.cli.main import main
-from msseg_jax.evaluation.answers import COLUMNS, count_answers, read_answers
+from msseg_jax.evaluation.answers import COLUMNS, count_answers, read_answers, write_answers
 from msseg_jax.system.errors import InputError
 from msseg_jax.volumes.layout import CONSENSUS
 
@@ -52,6 +52,26 @@ def test_answers_are_counted_by_class_volume_and_patient(folder):
     assert new.loc["100 to 300 mm3", "true"] == 2, "a volume of 100 belongs here"
     assert new.loc["patient nan", ["lesions", "true"]].tolist() == [2, 1]
     assert counts.loc[("enlarging", "all"), "right"] == 1
+
+
+def test_guarded_text_is_read_as_it_was_and_written_guarded(tmp_path):
+    save(tmp_path / "a_answers.csv", line("'=1+1", 1, 250, "true", note="'-- unclear"))
+    answers = read_answers(tmp_path)
+    assert answers["patient"].tolist() == ["=1+1"]
+    assert answers["note"].tolist() == ["-- unclear"]
+    write_answers(answers, count_answers(answers), tmp_path / "out")
+    written = pd.read_csv(tmp_path / "out" / "answers.csv")
+    assert written["patient"].tolist() == ["'=1+1"]
+    assert written["note"].tolist() == ["'-- unclear"]
+
+
+def test_an_output_that_cannot_be_written_is_named_first(folder, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert main(["evaluate", f"--answers={folder}", f"--output={file}"]) == 1
+    error = capsys.readouterr().err
+    assert f"{file}/answers.csv: cannot be written" in error
+    assert file.read_text() == "mine"
 
 
 def test_a_second_save_of_the_browser_is_not_ignored(folder):

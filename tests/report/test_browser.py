@@ -154,6 +154,16 @@ def test_the_viewer_goes_to_lesions_blinks_and_scrolls(browser, page_of):
     assert said(browser) != before
     press(browser, "p")
     assert "in P1" in said(browser)
+    press(browser, "p")
+    assert "in P2" in said(browser), "the last lesion is before the first one"
+
+
+def test_from_a_place_without_a_lesion_the_keys_go_to_the_last_and_first_lesion(browser, page_of):
+    open_page(browser, page_of())
+    for key, lesion in (("p", "P2"), ("n", "P1")):
+        browser.find_element(By.CSS_SELECTOR, 'a[data-place="0"]').click()
+        press(browser, key)
+        assert f"in {lesion}" in said(browser)
 
 
 @pytest.mark.parametrize("codes", CODES)
@@ -171,15 +181,16 @@ def test_answers_are_saved_and_read_back(browser, page_of):
     open_page(browser, page_of())
     press(browser, "t", "n", "u")
     note = browser.find_element(By.CSS_SELECTOR, 'fieldset[data-label="2"] input[type=text]')
-    note.send_keys('t "vessel", perhaps')  # in a text field, letters are no commands
+    note.send_keys('=t "vessel", perhaps')  # in a text field, letters are no commands
     browser.find_element(By.CSS_SELECTOR, 'fieldset[data-label="2"] input[value="false"]').click()
     browser.find_element(By.ID, "save-answers").click()
     file = browser.downloads / "new_answers.csv"
     wait_for(lambda: file.is_file() and file.stat().st_size > 0)
     answers = read_answers(file)
+    assert "\"'=t" in file.read_text(), "a spreadsheet must not run it"
     file.unlink()
     assert answers["answer"].tolist() == ["true", "false"]
-    assert answers["note"].tolist() == ["", 't "vessel", perhaps']
+    assert answers["note"].tolist() == ["", '=t "vessel", perhaps']
     assert answers["label"].tolist() == [1, 2]
 
 

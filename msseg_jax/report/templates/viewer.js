@@ -399,7 +399,11 @@
     say();
   }
 
-  const quoted = (value) => `"${String(value).replaceAll('"', '""')}"`;
+  // Spreadsheets run text that begins like a formula. An apostrophe before it prevents this
+  // (system/tables.py does the same, and `evaluate` removes it). Numbers may begin with "-".
+  const guarded = (value) =>
+    typeof value === "string" && /^'*[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+  const quoted = (value) => `"${guarded(value).replaceAll('"', '""')}"`;
 
   function save() {
     const rows = [["patient", "lesion", "class", "label", "volume_mm3", "x_mm", "y_mm", "z_mm",
