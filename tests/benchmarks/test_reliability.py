@@ -139,7 +139,9 @@ def test_what_cannot_be_counted_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match="maps1 is given twice"):
         count(monkeypatch, [folders[0], folders[1], folders[0]], path, *options)
     save(folders[0][1] / "anna.nii.gz", np.full(SHAPE, 2, np.float32))  # a numbered mask
-    with pytest.raises(InputError, match="anna.nii.gz: its values are 2 to 2; expected probabil"):
+    with pytest.raises(
+        InputError, match=r"anna\.nii\.gz: its values are 2 to 2; expected probabil"
+    ):
         count(monkeypatch, folders, path, *options)
     save(folders[0][1] / "anna.nii.gz", np.zeros((4, 4, 4), np.float32))
     with pytest.raises(InputError, match=r"anna.nii.gz"):

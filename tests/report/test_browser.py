@@ -22,7 +22,7 @@ By = pytest.importorskip("selenium.webdriver.common.by").By
 Keys = webdriver.Keys
 
 pytestmark = pytest.mark.slow
-DRIVERS = {"chromium": "chromedriver", "firefox": "geckodriver"}
+PROGRAMS = {"chromium": ("chromedriver",), "firefox": ("firefox-esr", "firefox")}
 # Mean column of the pixels with the colour of the outlines of new lesions, as a share of the width.
 OUTLINE_X = """
 const canvas = arguments[0], context = canvas.getContext("2d");
@@ -38,12 +38,12 @@ return count ? sum / count / canvas.width : null;
 """
 
 
-@pytest.fixture(scope="module", params=DRIVERS)
+@pytest.fixture(scope="module", params=PROGRAMS)
 def browser(request, tmp_path_factory):
     """Start a headless browser, which saves files into `browser.downloads`."""
-    driver = shutil.which(DRIVERS[request.param])
-    if driver is None:
-        pytest.skip(f"{DRIVERS[request.param]} is not installed")
+    program = next(filter(None, map(shutil.which, PROGRAMS[request.param])), None)
+    if program is None:
+        pytest.skip(f"{' or '.join(PROGRAMS[request.param])} is not installed")
     downloads = tmp_path_factory.mktemp("downloads")
     if request.param == "chromium":
         options = webdriver.ChromeOptions()
@@ -51,13 +51,13 @@ def browser(request, tmp_path_factory):
             options.add_argument(f"--{flag}")
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-        started = webdriver.Chrome(options, webdriver.ChromeService(driver))
+        started = webdriver.Chrome(options, webdriver.ChromeService(program))
     else:
-        options = webdriver.FirefoxOptions()
-        options.add_argument("-headless")
-        options.set_preference("browser.download.folderList", 2)
-        options.set_preference("browser.download.dir", str(downloads))
-        started = webdriver.Firefox(options, webdriver.FirefoxService(driver))
+        pytest.importorskip("marionette_driver", reason="marionette_driver is not installed")
+        from tests.support.firefox import start_firefox
+
+        preferences = {"browser.download.folderList": 2, "browser.download.dir": str(downloads)}
+        started = start_firefox(program, preferences, tmp_path_factory.mktemp("profile"))
     started.downloads = downloads
     started.set_window_size(1400, 1000)
     yield started
