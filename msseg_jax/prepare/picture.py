@@ -50,11 +50,15 @@ def draw_pair(
       brain: uint8, on the grid of the visits before `view_of`.
     """
     mask = _resampled(brain, _upright_grid(brain), sitk.sitkNearestNeighbor) > 0
-    squares = np.indices(mask.shape) // int(TILE_MM / PIXEL_MM)
+    # 8 bits, because the grid has millions of voxels
+    i, j, k = (
+        (places // int(TILE_MM / PIXEL_MM)).astype(np.uint8)
+        for places in np.ogrid[tuple(map(slice, mask.shape))]
+    )
     columns = {
         "first visit": visits[0],
         "second visit": visits[1],
-        "both, in squares": np.where(squares.sum(axis=0) % 2, *visits),
+        "both, in squares": np.where((i + j + k) % 2, *visits),
     }
     middle = [int(np.median(places)) for places in np.nonzero(mask)]
     heights = [_slice(mask, axis, middle).shape[0] for _, axis, *_ in PLANES]

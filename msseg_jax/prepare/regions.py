@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from nibabel.affines import apply_affine, from_matvec
 from nilearn import datasets
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from msseg_jax.prepare.atlas import ADULT
 from msseg_jax.prepare.images import RAS_TO_LPS
@@ -61,11 +62,9 @@ class Regions:
         places_mm = places_in_mni(self._to_mni @ self._affine, image.shape)
         spacing_mm = np.asarray(pair.time01.spacing_mm)
         self.ventricles = find_ventricles(image, pair.brain, places_mm, spacing_mm)
-        self._from_ventricles_mm = (
-            ndimage.distance_transform_edt(~self.ventricles, spacing_mm)
-            if self.ventricles.any()
-            else np.full(image.shape, np.inf)
-        )
+        # A tree needs much less memory than the distances of all voxels.
+        self._spacing_mm = spacing_mm
+        self._ventricle_tree = KDTree(np.argwhere(self.ventricles) * spacing_mm)
 
     def of(self, voxels: np.ndarray) -> Region:
         """Return the region of a lesion.
@@ -78,7 +77,8 @@ class Regions:
         caution = NEAR_CISTERNS if near else ""
         if is_infratentorial(points_mm).mean() > 0.5:
             return Region(INFRATENTORIAL, caution)
-        if self._from_ventricles_mm[tuple(voxels.T)].min() <= NEAR_MM:
+        from_ventricles_mm, _ = self._ventricle_tree.query(voxels * self._spacing_mm)
+        if from_ventricles_mm.min() <= NEAR_MM:
             return Region(PERIVENTRICULAR, caution)
         if _from_cortex_mm(points_mm).min() <= NEAR_MM:
             return Region(CORTICAL, caution)
