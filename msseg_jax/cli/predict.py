@@ -29,8 +29,10 @@ def run(flags: argparse.Namespace) -> int:
     models = models_of(flags)
     outputs = outputs_of(flags)
     check_places(outputs, prepared=None)
-    predict_what = _predict_folder if flags.dataset else _predict_pair
-    return predict_what(flags, models, outputs)
+    if not flags.dataset:
+        return _predict_pair(flags, models, outputs)
+    with sigterm_as_ctrl_c():  # so that the tables are written also at a time limit
+        return _predict_folder(flags, models, outputs)
 
 
 def _predict_pair(flags: argparse.Namespace, models: list[Path], outputs: Outputs) -> int:
@@ -58,9 +60,8 @@ def _predict_folder(flags: argparse.Namespace, models: list[Path], outputs: Outp
     check_cohort([patient.name for patient in patients], outputs)
     make_folders(outputs, flags.dataset, prepared=None)
     ensemble, options = load_networks(flags, models)
-    with sigterm_as_ctrl_c():  # so that the tables are written also at a time limit
-        tally = predict_patients(ensemble, patients, options, outputs, flags.overwrite)
-        return end_folder(tally, problems, outputs, flags.began_s)
+    tally = predict_patients(ensemble, patients, options, outputs, flags.overwrite)
+    return end_folder(tally, problems, outputs, flags.began_s)
 
 
 def _check_no_raw_scans(root: Path) -> None:

@@ -95,7 +95,7 @@ def end_folder(tally: Tally, problems: Mapping[str, str], outputs: Outputs, bega
     failures = dict(sorted((dict(problems) | tally.failures).items()))
     done = sorted(tally.predicted + tally.done_before)
     page = write_cohort(outputs, done, failures, tally.not_reached)
-    if tally.not_reached:
+    if tally.interrupted:
         raise KeyboardInterrupt
     total = len({*failures, *done})
     status = status_after(failures, total, "patient")

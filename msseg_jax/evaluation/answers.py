@@ -15,12 +15,12 @@ import pandas as pd
 from msseg_jax.configuration.targets import CHANGES, ENLARGING, NEW, VANISHED
 from msseg_jax.evaluation.predicted import AGREEMENT
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.paths import check_output
+from msseg_jax.system.paths import check_writable_folder
 from msseg_jax.system.tables import without_guard, write_table
 from msseg_jax.system.text_table import text_table
 from msseg_jax.volumes.layout import CONSENSUS
 from msseg_jax.volumes.lesions import CENTRE, voxel_mm3
-from msseg_jax.volumes.names import LESIONS, SUFFIXES
+from msseg_jax.volumes.names import LESIONS
 from msseg_jax.volumes.nifti import read_volume, write_volume
 from msseg_jax.volumes.volume import Volume
 
@@ -154,7 +154,8 @@ def _in_words(interval: pd.Interval) -> str:
 
 def write_answers(answers: pd.DataFrame, counts: pd.DataFrame, output: Path) -> None:
     """Write answers.csv and answer_counts.csv into a folder. Make the folder if needed."""
-    check_output(output / ANSWERS_FILE, (".csv",))
+    check_writable_folder(output)
+    output.mkdir(parents=True, exist_ok=True)
     write_table(output / ANSWERS_FILE, answers)
     write_table(output / COUNTS_FILE, counts)
 
@@ -202,7 +203,7 @@ def write_reference(answers: pd.DataFrame, marked: Path, output: Path) -> list[s
         maps[str(patient)] = np.isin(numbers, true).astype(np.uint8), volume
     if problems:
         raise InputError("\n".join(problems))
-    check_output(output / CONSENSUS, SUFFIXES)
+    check_writable_folder(output)
     for patient, (mask, like) in maps.items():
         folder = output / patient
         folder.mkdir(parents=True, exist_ok=True)

@@ -52,10 +52,11 @@ def check_cohort(names: Iterable[str], outputs: Outputs) -> None:
     """
     tables = cohort_files(outputs.mask)
     for folder in outputs.paths:
-        if folder.resolve() in [table.resolve() for table in tables]:
+        place = folder.resolve()
+        if any(table.resolve() in (place, *place.parents) for table in tables):
             raise InputError(
-                f"{folder}: is the place of a table or of the page of all patients, so it cannot "
-                "be a folder of results. Choose another folder."
+                f"{folder}: a table or the page of all patients has this place, so it cannot be a "
+                "folder of results. Choose another folder."
             )
     owners: dict[Path, str] = dict.fromkeys(tables, "")
     for name in names:

@@ -36,6 +36,7 @@ class Tally:
     done_before: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)  # {patient: error message}
     not_reached: list[str] = field(default_factory=list)  # Ctrl-C came before
+    interrupted: bool = False
 
 
 def predict_patients(
@@ -89,13 +90,16 @@ def predict_each(
       overwrite: predict patients again if their results exist.
     """
     tally = Tally()
+    # Patients that are done come first, because this takes no time. So they are in the tables, also
+    # if the run is interrupted soon.
+    there = {path.name for path in outputs.mask.glob("*.json")}
+    order = sorted(items, key=lambda name: record_file(outputs.of(name).mask).name not in there)
     try:
-        _predict_each(items, outputs, begin, overwrite, tally)
+        _predict_each({name: items[name] for name in order}, outputs, begin, overwrite, tally)
     except KeyboardInterrupt:
-        ended = {*tally.predicted, *tally.done_before, *tally.failures}
-        tally.not_reached = [name for name in items if name not in ended]
-        if not tally.not_reached:  # it came after the last patient
-            raise
+        tally.interrupted = True
+    ended = {*tally.predicted, *tally.done_before, *tally.failures}
+    tally.not_reached = [name for name in items if name not in ended]
     return tally
 
 
@@ -123,7 +127,7 @@ def _predict_each(
                 done = tally.done_before
             else:
                 prediction = task.predict()
-                if earlier is not None and earlier.finished and not earlier.changes(now):
+                if earlier is not None and not earlier.changes(now):
                     # Results that are not asked for this time are still right.
                     now = now.model_copy(update={"outputs": earlier.outputs | now.outputs})
                 elif earlier is not None:

@@ -228,7 +228,9 @@ def check_record_place(outputs: Outputs) -> None:
     """
     path = record_file(outputs.mask)
     earlier = earlier_record(path, replace=True)
-    other = outputs.mask.parent / (earlier.outputs["mask"] if earlier else outputs.mask.name)
+    other = outputs.mask.parent / (
+        earlier.outputs.get("mask", outputs.mask.name) if earlier else outputs.mask.name
+    )
     if other != outputs.mask and other.is_file():
         raise InputError(
             f"{path}: is the record of {other.name}. Expected no record, or that of "
@@ -240,8 +242,8 @@ def check_record_place(outputs: Outputs) -> None:
 def delete_outdated(earlier: PredictionRecord, now: PredictionRecord, outputs: Outputs) -> None:
     """Delete results of an earlier prediction that a new one would leave behind.
 
-    An old report next to a new mask would show other lesions than the mask. Only files with the
-    names of results of this patient are deleted.
+    An old report next to a new mask would show other lesions than the mask. A file is deleted only
+    if it has the name of a result of this patient, and was not changed after the earlier record.
 
     Args:
       earlier: the record of the earlier prediction.
@@ -249,10 +251,14 @@ def delete_outdated(earlier: PredictionRecord, now: PredictionRecord, outputs: O
       outputs: the paths of the new one.
     """
     folder, patient = outputs.mask.parent, stem(outputs.mask)
-    for kind in earlier.outputs.keys() - now.outputs.keys():
-        path = folder / earlier.outputs[kind]
-        if path.name == patient + ENDINGS.get(kind, SUFFIXES[0]):
-            path.unlink(missing_ok=True)
+    last_s = record_file(outputs.mask).stat().st_mtime
+    for kind, place in earlier.outputs.items():
+        path = folder / place
+        if place in now.outputs.values() or not path.is_file():
+            continue
+        own = path.name == patient + ENDINGS.get(kind, SUFFIXES[0])
+        if own and path.stat().st_mtime <= last_s:  # or another command has written there since
+            path.unlink()
 
 
 def is_done(now: PredictionRecord, earlier: PredictionRecord | None, outputs: Outputs) -> bool:

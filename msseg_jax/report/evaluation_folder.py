@@ -8,7 +8,7 @@ from msseg_jax.data.preprocess import Preprocessing
 from msseg_jax.evaluation.cohort import Evaluation
 from msseg_jax.evaluation.tables import write_tables
 from msseg_jax.report.evaluation import write_evaluation_report
-from msseg_jax.system.paths import check_output, check_outside
+from msseg_jax.system.paths import check_outside, check_writable_folder
 from msseg_jax.system.words import warning_line
 
 
@@ -21,7 +21,7 @@ def check_evaluation_folder(output: Path, reference: Path) -> None:
     """Raise InputError if the folder would be mistaken for a patient's, or cannot be written."""
     problem = "lies among the patients of --reference and would be mistaken for one of them"
     check_outside(output, reference, problem, may_be_it=True)
-    check_output(report_file(output), (".html",))
+    check_writable_folder(output)
 
 
 def write_evaluation(

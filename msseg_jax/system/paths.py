@@ -62,6 +62,20 @@ def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
     return path.name.lower().endswith(suffixes)
 
 
+def check_writable_folder(folder: Path) -> None:
+    """Raise InputError if nothing can be written into a folder. It may not exist yet."""
+    place = folder.resolve()
+    existing = next(one for one in (place, *place.parents) if one.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".partial-"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{folder}: nothing can be written into this folder ({error.strerror or error}). "
+            "Choose another folder."
+        ) from error
+
+
 def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
     """Return the path of a file to write. Create its folder, and check that it can be written.
 

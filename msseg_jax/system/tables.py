@@ -32,7 +32,7 @@ def write_table(path: Path, table: pd.DataFrame, **options: Any) -> None:
 
 
 def without_guard(text: str) -> str:
-    """Return the text that `write_table` was given, from what it wrote."""
+    """Return the text that `write_table` was given, from what it wrote; escapes stay."""
     return text[len(GUARD) :] if text.startswith(GUARD) and _is_formula(text) else text
 
 

@@ -209,11 +209,45 @@ def test_an_interrupted_run_leaves_tables_that_agree_with_the_results(
     lesions = pd.read_csv(out / "lesions.csv")
     assert set(lesions.patient) == {"patient_0", "patient_1"}
     assert patients.lesions["patient_0"] == record_of(out)["lesions"]
-    assert "2 patients not reached" in (out / "index.html").read_text()
+    assert "2 patients were not reached" in (out / "index.html").read_text()
     monkeypatch.setattr(patients_module, "write_results", write)
     assert predict(again) == 0
     assert set(pd.read_csv(out / "patients.csv").status) == {"done"}
     assert "not reached" not in (out / "index.html").read_text()
+
+
+def test_a_report_in_another_folder_does_not_stay_either(flags, tmp_path):
+    assert predict([*flags, f"--report={tmp_path / 'one'}"]) == 0
+    again = [*flags, f"--report={tmp_path / 'two'}", "--overwrite", "--threshold=0.6"]
+    assert predict(again) == 0
+    assert contents(tmp_path / "one") == {}
+    assert len(contents(tmp_path / "two")) == 4
+
+
+def test_a_file_that_was_changed_after_the_record_is_kept(flags, out):
+    assert predict([*flags, "--report"]) == 0
+    report = out / "patient_0.html"
+    report.write_text("newer")
+    later_s = (out / "patient_0.json").stat().st_mtime + 10
+    os.utime(report, (later_s, later_s))
+    assert predict([*flags, "--overwrite", "--threshold=0.6"]) == 0
+    assert report.read_text() == "newer"
+
+
+def test_patients_that_are_done_stay_in_the_tables_of_an_interrupted_run(flags, out, monkeypatch):
+    assert predict(flags) == 0
+    (out / "patient_0.json").unlink()
+    for path in out.glob("patient_0*"):
+        path.unlink()
+
+    def interrupted(prediction, files):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(patients_module, "write_results", interrupted)
+    assert predict(flags) == 1
+    patients = pd.read_csv(out / "patients.csv").set_index("patient")
+    assert patients.status.value_counts().to_dict() == {"done": 3, "not reached": 1}
+    assert patients.status["patient_0"] == "not reached"
 
 
 def test_no_file_is_deleted_that_the_patient_does_not_own(flags, out, tmp_path):

@@ -479,7 +479,7 @@ def test_sigterm_while_preparing_leaves_no_incomplete_files(run, root, tmp_path)
     assert list(pairs.iterdir()) == list((tmp_path / "out").iterdir()) == []
 
 
-def test_sigterm_is_handled_only_if_pairs_are_prepared(
+def test_sigterm_is_handled_if_pairs_are_prepared_or_many(
     run, scans, prepared, patients_root, tmp_path, monkeypatch, capsys
 ):
     during = []
@@ -492,9 +492,14 @@ def test_sigterm_is_handled_only_if_pairs_are_prepared(
     monkeypatch.setattr(prediction, "Ensemble", interrupted)
     patient = patients_root / "patient_0"
     on_one_grid = ["-t1", str(patient / layout.TIME01), "-t2", str(patient / layout.TIME02)]
-    for scan_flags in ([*heads.flags_of(scans), f"--prepare={prepared}"], on_one_grid):
-        assert predict([f"--model={run}", *scan_flags, f"--output={tmp_path / 'new.nii.gz'}"]) == 1
+    many, output = [f"--dataset={patients_root}"], tmp_path / "new.nii.gz"
+    for scan_flags, place in (
+        ([*heads.flags_of(scans), f"--prepare={prepared}"], output),
+        (many, tmp_path / "many"),
+        (on_one_grid, output),
+    ):
+        assert predict([f"--model={run}", *scan_flags, f"--output={place}"]) == 1
         last = capsys.readouterr().err.splitlines()[-1]
         assert last == f"{PROGRAM}: Interrupted. Run the same command again to resume."
         assert signal.getsignal(signal.SIGTERM) == before
-    assert during == [signal.default_int_handler, before]
+    assert during == [signal.default_int_handler, signal.default_int_handler, before]

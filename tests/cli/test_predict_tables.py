@@ -191,8 +191,9 @@ def test_a_folder_of_results_cannot_have_the_place_of_a_table(
 ):
     out = tmp_path / "out"
     flags = [f"--model={model}", f"--dataset={patients_root}", "-o", out]
-    assert run("predict", *flags, f"--report={out / 'lesions.csv'}") == 1
-    assert "is the place of a table" in capsys.readouterr().err
+    for place in ("lesions.csv", "index.html/pages"):
+        assert run("predict", *flags, f"--report={out / place}") == 1
+        assert "a table or the page of all patients has this place" in capsys.readouterr().err
     assert run("predict", *flags, f"--report={tmp_path / 'pages.csv'}") == 1
     assert "has the name of a file, but with --dataset a folder" in capsys.readouterr().err
     assert not out.exists()

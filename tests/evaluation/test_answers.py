@@ -70,7 +70,7 @@ def test_an_output_that_cannot_be_written_is_named_first(folder, tmp_path, capsy
     file.write_text("mine")
     assert main(["evaluate", f"--answers={folder}", f"--output={file}"]) == 1
     error = capsys.readouterr().err
-    assert f"{file}/answers.csv: cannot be written" in error
+    assert f"{file}: nothing can be written into this folder" in error
     assert file.read_text() == "mine"
 
 

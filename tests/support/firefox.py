@@ -48,8 +48,13 @@ class Connection:
         command = [program, "-headless", "-marionette", "-no-remote", "-profile", str(profile)]
         with (profile / "firefox.log").open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        self.client = TcpTransport("127.0.0.1", self._port(profile), PATIENCE_S)
-        self.client.connect()
+        try:
+            self.client = TcpTransport("127.0.0.1", self._port(profile), PATIENCE_S)
+            self.client.connect()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def _port(self, profile: Path) -> int:
         """Wait until Firefox has written the number of its port, and return it."""

@@ -402,7 +402,7 @@
   // Spreadsheets run text that begins like a formula. An apostrophe before it prevents this
   // (system/tables.py does the same, and `evaluate` removes it). Numbers may begin with "-".
   const guarded = (value) =>
-    typeof value === "string" && /^'*[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+    typeof value === "string" && /^'*[=+\-@\t]/.test(value) ? `'${value}` : String(value);
   const quoted = (value) => `"${guarded(value).replaceAll('"', '""')}"`;
 
   function save() {
