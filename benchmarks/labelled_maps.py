@@ -51,8 +51,12 @@ def labelled_paths(references: list[Path], probabilities: list[Path]) -> list[tu
             f"{len(probabilities)} times; expected one --probability for each --reference"
         )
     places = [folder.resolve() for folder in probabilities]
-    if twice := [str(one) for one in probabilities if places.count(one.resolve()) > 1]:
-        raise InputError(f"--probability={twice[0]} is given twice; its lesions would count twice")
+    if len(set(places)) < len(places):
+        twice = max(probabilities, key=lambda folder: places.count(folder.resolve()))
+        raise InputError(
+            f"--probability={twice} is given twice, so its lesions would count twice. Give each "
+            "folder once."
+        )
     found = []
     for root, folder in zip(references, probabilities, strict=True):
         maps = sorted(folder.glob("*.nii.gz"))
@@ -78,11 +82,11 @@ def read_labelled_map(reference: Path, probability: Path, least: float) -> Label
     volume, likelihood = read_volume(reference), read_volume(probability)
     if problem := grid_difference(volume, likelihood):
         raise InputError(problem)
-    least_value, most = likelihood.array.min(), likelihood.array.max()
-    if not (least_value >= 0 and most <= 1):
+    lowest, highest = likelihood.array.min(), likelihood.array.max()
+    if not (lowest >= 0 and highest <= 1):
         raise InputError(
-            f"{probability}: its values are {least_value:g} to {most:g}; expected probabilities, 0 "
-            "to 1, as `msseg predict --probability` writes them"
+            f"{probability}: its values are {lowest:g} to {highest:g}; expected probabilities, 0 "
+            "to 1. Give the folder that `msseg predict --probability` wrote."
         )
     target = volume.array > 0
     box = bounding_box(target | (likelihood.array > least))

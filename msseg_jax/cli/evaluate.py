@@ -21,7 +21,7 @@ from msseg_jax.report.evaluation_folder import (
     say_left_out,
     write_evaluation,
 )
-from msseg_jax.system.paths import check_folder
+from msseg_jax.system.paths import check_folder, check_writable_folder
 from msseg_jax.system.words import count_of
 from msseg_jax.volumes.layout import LAYOUT, find_patients
 
@@ -65,6 +65,7 @@ def _evaluate(flags: argparse.Namespace) -> int:
 
 def _count_answers(flags: argparse.Namespace) -> int:
     answers = read_answers(flags.answers)
+    check_writable_folder(flags.output)
     counts = count_answers(answers)
     if flags.marked is not None:
         check_folder("--marked", flags.marked, "the folder of the masks that the readers judged")

@@ -5,7 +5,7 @@ patients.csv   one row per patient
 index.html     the same for reading
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -87,7 +87,7 @@ def _begins_with(path: Path, beginning: str) -> bool:
 
 
 def write_cohort(
-    outputs: Outputs, done: list[str], failures: dict[str, str], not_reached: Iterable[str] = ()
+    outputs: Outputs, done: list[str], failures: dict[str, str], not_reached: Sequence[str] = ()
 ) -> Path | None:
     """Write the tables and the page. Return the path of the page.
 
@@ -134,7 +134,7 @@ def write_cohort(
     shown = patients[patients["status"] == DONE].sort_values("volume_mm3", ascending=False)
     write_page(
         page, "index.html", patients=shown.to_dict("records"), links=links, failures=failures,
-        not_reached=(patients["status"] == NOT_REACHED).sum(),
+        not_reached=len(not_reached),
         with_others=bool(patients[list(OTHERS.values())].notna().any(axis=None)),
     )  # fmt: skip
     return page

@@ -1,5 +1,6 @@
 """Predict many patients, one after the other."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,8 +36,8 @@ class Tally:
     predicted: list[str] = field(default_factory=list)
     done_before: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)  # {patient: error message}
-    not_reached: list[str] = field(default_factory=list)  # Ctrl-C came before
-    interrupted: bool = False
+    not_reached: list[str] = field(default_factory=list)  # neither done nor failed
+    interrupted: bool = False  # by Ctrl-C
 
 
 def predict_patients(
@@ -90,12 +91,15 @@ def predict_each(
       overwrite: predict patients again if their results exist.
     """
     tally = Tally()
-    # Patients that are done come first, because this takes no time. So they are in the tables, also
-    # if the run is interrupted soon.
-    there = {path.name for path in outputs.mask.glob("*.json")}
-    order = sorted(items, key=lambda name: record_file(outputs.of(name).mask).name not in there)
+    # Patients with results come first: they need no prediction, so an interrupted run lists them.
+    # `os.path.exists` also takes a name that is too long for a file.
+    order = sorted(items, key=lambda name: not os.path.exists(record_file(outputs.of(name).mask)))
     try:
-        _predict_each({name: items[name] for name in order}, outputs, begin, overwrite, tally)
+        for name in tqdm(order, "patients", disable=None, leave=False):
+            with continuing_after(name, tally.failures):
+                text, done_before = _predict_one(items[name], outputs.of(name), begin, overwrite)
+                tqdm.write(text)
+                (tally.done_before if done_before else tally.predicted).append(name)
     except KeyboardInterrupt:
         tally.interrupted = True
     ended = {*tally.predicted, *tally.done_before, *tally.failures}
@@ -103,42 +107,37 @@ def predict_each(
     return tally
 
 
-def _predict_each(
-    items: Mapping[str, T],
-    outputs: Outputs,
-    begin: Callable[[T, Outputs], Task],
-    overwrite: bool,
-    tally: Tally,
-) -> None:
-    """Do what `predict_each` says, and add each patient to the tally."""
-    for name in tqdm(items, "patients", disable=None, leave=False):
-        with continuing_after(name, tally.failures):
-            began_s = time.perf_counter()
-            files = outputs.of(name)
-            check_writable(files)
-            task = begin(items[name], files)
-            record_path = record_file(files.mask)
-            earlier, now = earlier_record(record_path, replace=overwrite), task.record
-            if not overwrite and is_done(now, earlier, files):
-                assert earlier is not None
-                text = what_to_open(
-                    files, earlier.lesions or 0, earlier.volume_mm3 or 0, "done before"
-                )
-                done = tally.done_before
-            else:
-                prediction = task.predict()
-                if earlier is not None and not earlier.changes(now):
-                    # Results that are not asked for this time are still right.
-                    now = now.model_copy(update={"outputs": earlier.outputs | now.outputs})
-                elif earlier is not None:
-                    delete_outdated(earlier, now, files)
-                # The record is there before the results, so that a later run can tell results of
-                # a killed run from files that this program did not write.
-                write_record(record_path, now)
-                write_results(prediction, files)
-                seconds = time.perf_counter() - began_s
-                write_record(record_path, finished_record(now, prediction, seconds))
-                text = describe_pair(prediction, files, seconds)
-                done = tally.predicted
-            tqdm.write(text)
-            done.append(name)
+def _predict_one(
+    item: T, files: Outputs, begin: Callable[[T, Outputs], Task], overwrite: bool
+) -> tuple[str, bool]:
+    """Predict a patient, unless this was done before, and write its results.
+
+    Args:
+      item, begin, overwrite: as for `predict_each`.
+      files: paths of the results.
+
+    Returns:
+      The line to print, and whether the patient was done before.
+    """
+    began_s = time.perf_counter()
+    check_writable(files)
+    task = begin(item, files)
+    record_path = record_file(files.mask)
+    earlier, now = earlier_record(record_path, replace=overwrite), task.record
+    if not overwrite and is_done(now, earlier, files):
+        assert earlier is not None
+        lesions, volume_mm3 = earlier.lesions or 0, earlier.volume_mm3 or 0
+        return what_to_open(files, lesions, volume_mm3, "done before"), True
+    prediction = task.predict()
+    if earlier is not None and not earlier.changes(now):
+        # Results that are not asked for this time are still right.
+        now = now.model_copy(update={"outputs": earlier.outputs | now.outputs})
+    elif earlier is not None:
+        delete_outdated(earlier, now, files)
+    # The record is there before the results, so that a later run can tell results of a killed run
+    # from files that this program did not write.
+    write_record(record_path, now)
+    write_results(prediction, files)
+    seconds = time.perf_counter() - began_s
+    write_record(record_path, finished_record(now, prediction, seconds))
+    return describe_pair(prediction, files, seconds), False

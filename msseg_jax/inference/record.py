@@ -228,14 +228,14 @@ def check_record_place(outputs: Outputs) -> None:
     """
     path = record_file(outputs.mask)
     earlier = earlier_record(path, replace=True)
-    other = outputs.mask.parent / (
-        earlier.outputs.get("mask", outputs.mask.name) if earlier else outputs.mask.name
-    )
+    if earlier is None:
+        return
+    other = outputs.mask.parent / earlier.outputs.get("mask", outputs.mask.name)
     if other != outputs.mask and other.is_file():
         raise InputError(
             f"{path}: is the record of {other.name}. Expected no record, or that of "
             f"{outputs.mask.name}, because it and the table would be replaced. Choose another "
-            f"--output, or delete {other.name}."
+            f"name for the mask, or delete {other.name}."
         )
 
 
@@ -257,7 +257,8 @@ def delete_outdated(earlier: PredictionRecord, now: PredictionRecord, outputs: O
         if place in now.outputs.values() or not path.is_file():
             continue
         own = path.name == patient + ENDINGS.get(kind, SUFFIXES[0])
-        if own and path.stat().st_mtime <= last_s:  # or another command has written there since
+        # A newer file comes from another command, or was changed by hand.
+        if own and path.stat().st_mtime <= last_s:
             path.unlink()
 
 

@@ -63,17 +63,24 @@ def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
 
 
 def check_writable_folder(folder: Path) -> None:
-    """Raise InputError if nothing can be written into a folder. It may not exist yet."""
-    place = folder.resolve()
-    existing = next(one for one in (place, *place.parents) if one.exists())
+    """Raise InputError if nothing can be written into a folder. It may not exist yet.
+
+    Nothing is made, unlike by `check_output`. So a command that is refused leaves no empty folder.
+    """
+    place = folder.absolute()
     try:
-        with tempfile.NamedTemporaryFile(dir=existing, prefix=".partial-"):
-            pass
+        _write_into(next(one for one in (place, *place.parents) if one.exists()))
     except OSError as error:
         raise InputError(
             f"{folder}: nothing can be written into this folder ({error.strerror or error}). "
             "Choose another folder."
         ) from error
+
+
+def _write_into(folder: Path) -> None:
+    """Raise OSError if a folder is not writable, which shows only when something is written."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".partial-"):
+        pass
 
 
 def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
@@ -95,8 +102,7 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> Path:
             raise InputError(f"{path}: is a folder. Expected the name of a file to write.")
         with contextlib.suppress(FileNotFoundError):
             path.lstat()  # the system refuses a name that is too long
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-"):
-            pass  # whether a folder is writable shows only when something is written
+        _write_into(path.parent)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}). Choose another name or folder."

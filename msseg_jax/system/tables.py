@@ -7,7 +7,6 @@ show it as text.
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -17,17 +16,17 @@ BEGIN_FORMULAS = ("=", "+", "-", "@", "\t")
 GUARD = "'"
 
 
-def write_table(path: Path, table: pd.DataFrame, **options: Any) -> None:
+def write_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
     """Write a table without its index, completely or not at all.
 
     Args:
-      options: further arguments of `pandas.DataFrame.to_csv`.
+      float_format: the format of fractions, such as '%.7g'; None: all digits.
     """
     safe = table.copy()
     for name in table.select_dtypes(exclude="number"):
         safe[name] = table[name].map(_guarded)
-    # On Linux, a file name may hold bytes that are no text. They become escapes, like "\\r".
-    save = partial(safe.to_csv, index=False, errors="backslashreplace", **options)
+    # On Linux, a file name may hold bytes that are no text. They become escapes.
+    save = partial(safe.to_csv, index=False, float_format=float_format, errors="backslashreplace")
     write_beside(path, save)
 
 

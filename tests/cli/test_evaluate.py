@@ -266,3 +266,11 @@ def test_the_command_takes_a_cross_validation_and_a_run_as_models(
     flags += [f"--output={tmp_path / 'out'}", f"--model={folds.path}", f"--model={other}"]
     assert main(flags) == 0
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_refused_evaluation_makes_no_folder(patients_root, tmp_path, capsys):
+    (tmp_path / "masks").mkdir()
+    where = [f"--reference={patients_root}", f"--prediction={tmp_path / 'masks'}"]
+    assert main(["evaluate", *where, f"--output={tmp_path / 'scores'}"]) == 1
+    assert "masks: no .nii.gz file in it" in capsys.readouterr().err
+    assert not (tmp_path / "scores").exists()

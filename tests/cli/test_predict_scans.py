@@ -479,7 +479,7 @@ def test_sigterm_while_preparing_leaves_no_incomplete_files(run, root, tmp_path)
     assert list(pairs.iterdir()) == list((tmp_path / "out").iterdir()) == []
 
 
-def test_sigterm_is_handled_if_pairs_are_prepared_or_many(
+def test_sigterm_counts_as_ctrl_c_except_for_one_pair_on_one_grid(
     run, scans, prepared, patients_root, tmp_path, monkeypatch, capsys
 ):
     during = []

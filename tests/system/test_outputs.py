@@ -3,7 +3,7 @@
 import pytest
 
 from msseg_jax.system.errors import InputError
-from msseg_jax.system.paths import check_output
+from msseg_jax.system.paths import check_output, check_writable_folder
 
 NIFTI = (".nii.gz", ".nii")
 
@@ -45,3 +45,13 @@ def test_a_folder_that_refuses_files_is_noticed_although_it_looks_writable(tmp_p
     monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
     with pytest.raises(InputError, match="Permission denied"):
         check_output(tmp_path / "mask.nii.gz", NIFTI)
+
+
+def test_a_folder_that_does_not_exist_is_checked_without_making_it(tmp_path):
+    check_writable_folder(tmp_path)
+    check_writable_folder(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for place in ("file", "file/new/folder"):
+        with pytest.raises(InputError, match=rf"{place}: nothing can be written"):
+            check_writable_folder(tmp_path / place)

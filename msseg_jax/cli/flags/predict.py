@@ -149,7 +149,8 @@ def _add_output(group: "argparse._ArgumentGroup") -> None:
         help="With --dataset, predict all patients again, even if their results exist. With "
         "--prepare, prepare all pairs again, even if they exist. Default: keep prepared pairs, and "
         "skip patients with results from the same files, networks and options. Other results are "
-        "an error.",
+        "an error. A patient that is predicted in another way than before loses the results that "
+        "are not written again, such as an old report.",
     )  # fmt: skip
 
 
